@@ -1,0 +1,71 @@
+# Everyday commands; `make` alone lists them. The environment is made in .venv and is reused while pyproject.toml stays
+# as it is (a stamp file in it says which extras are there). VENV=elsewhere and PYTHON=python3.13 choose others.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?=
+PY := $(VENV)/bin/python
+RUN := $(VENV)/bin/galsearch
+DEMO := demo/xdf.duckdb
+FAST := not slow and not browser
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint docs app bench
+.DELETE_ON_ERROR:
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.has-demo  ## build and search a first atlas of real galaxies (demo/)
+	@$(RUN) demo
+
+test: $(VENV)/.has-dev  ## run the fast tests
+	@$(PY) -m pytest -m "$(FAST)$$($(PY) -c 'import importlib.util as u; u.find_spec("torch") or print(" and not torch", end="")')" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.has-dev  ## run every test, also those that are slow or need a browser, torch or training data
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.has-dev  ## check style, formatting, and that the generated documents are current
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) docs/generate.py --check
+
+docs: $(VENV)/.has-dev  ## write the generated parts of the documents anew
+	@$(PY) docs/generate.py
+
+app: $(VENV)/.has-app  ## open the app on the demo atlas
+	@test -f $(DEMO) || $(RUN) demo
+	@$(PY) -m streamlit run streamlit_app/app.py -- $(DEMO)
+
+bench: $(VENV)/.has-dev  ## measure latency and recall
+	@$(PY) -m benchmarks.latency
+
+# ---- the environment
+
+# The first interpreter that is new enough and can make a virtual environment.
+$(PY):
+	@for python in "$(PYTHON)" python3.11 python3.12 python3.13 python3; do \
+	  if [ -n "$$python" ] && "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)" >&2; exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "galsearch needs Python 3.11 or newer with its venv module, and none was found." >&2; \
+	echo "Install one (on Debian or Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3.12 demo" >&2; \
+	exit 1
+
+define install
+	@echo "installing galsearch[$(1)] into $(VENV) (a minute or two the first time)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$(1)]"
+	@touch $(2)
+endef
+
+$(VENV)/.has-demo: pyproject.toml | $(PY)
+	$(call install,cpu$(comma)demo,$@)
+
+$(VENV)/.has-app: pyproject.toml | $(PY)
+	$(call install,cpu$(comma)demo$(comma)app,$@ $(VENV)/.has-demo)
+
+$(VENV)/.has-dev: pyproject.toml | $(PY)
+	$(call install,cpu$(comma)demo$(comma)app$(comma)dev,$@ $(VENV)/.has-app $(VENV)/.has-demo)
+
+comma := ,

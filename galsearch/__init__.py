@@ -1,0 +1,68 @@
+"""galsearch: an embedded search engine for galaxies, asked in words, by example and in SQL.
+
+>>> import galsearch
+>>> atlas = galsearch.open("demo/xdf.duckdb")  # doctest: +SKIP
+>>> atlas.search("edge-on disk with a dust lane", where="axis_ratio < 0.5", k=12)  # doctest: +SKIP
+
+Importing this package loads no engine; each name is loaded at first use.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+
+from galsearch.errors import (
+    FormatError,
+    GalsearchError,
+    ModelMismatchError,
+    QueryError,
+    RemoteError,
+    SchemaError,
+    VersionTooNewError,
+    VersionTooOldError,
+)
+
+__version__ = version("galsearch")
+
+_HOMES = {
+    "Atlas": "atlas",
+    "Galaxy": "atlas",
+    "Hit": "atlas",
+    "Hits": "atlas",
+    "contact_sheet": "atlas",
+    "open": "atlas",
+    "Query": "query",
+    "Plan": "query",
+    "Term": "query",
+    "Finding": "schema",
+    "Report": "ingest",
+    "add": "ingest",
+    "build": "ingest",
+    "bundle": "ingest",
+    "demo": "ingest",
+    "format_table": "exchange",
+    "write_table": "exchange",
+    "parse_position": "sky",
+}
+
+__all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__
+    *sorted(_HOMES),
+    "FormatError",
+    "GalsearchError",
+    "ModelMismatchError",
+    "QueryError",
+    "RemoteError",
+    "SchemaError",
+    "VersionTooNewError",
+    "VersionTooOldError",
+    "__version__",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'galsearch' has no attribute '{name}'")
+    return getattr(import_module(f"galsearch.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

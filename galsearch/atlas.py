@@ -1,0 +1,374 @@
+"""An atlas to ask: open it, search it, look at what comes back. Nothing here writes to it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import exchange, images, schema
+from galsearch.encode import Encoder, check_same_model, shipped
+from galsearch.errors import GalsearchError, QueryError
+from galsearch.query import Plan, Query, Term, combine, unit
+from galsearch.schema import Finding
+from galsearch.store import Store, open_store
+from galsearch.store.verify import verify
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+CACHED_TEXTS = 256
+
+
+def open(path: str | Path, *, device: str = "auto") -> Atlas:
+    """Open an atlas, a folder or a bundle, for reading.
+
+    `device` is where its encoders run: "auto", "cpu" or "cuda". Raises FormatError when it is no atlas or damaged,
+    VersionTooNewError or VersionTooOldError for another major version of the format.
+    """
+    return Atlas(open_store(Path(path)), device=device)
+
+
+class Galaxy:
+    """One object: `object_id` and every column of `galaxies` as attributes; NULL is None."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.columns = columns
+
+    @property
+    def object_id(self) -> str:
+        """The object's identifier."""
+        return self.columns["object_id"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "columns":
+            raise AttributeError(name)
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise AttributeError(f"no column '{name}'; there are: {', '.join(self.columns)}") from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.object_id!r})"
+
+
+class Hit(Galaxy):
+    """A galaxy that was found: also has `score`, the cosine similarity to the query, or None when only listed."""
+
+    def __repr__(self) -> str:
+        score = "" if self.score is None else f", score={self.score:.3f}"
+        return f"Hit({self.object_id!r}{score})"
+
+
+class Hits(Sequence):
+    """What a search found, best first; equal scores are ordered by object_id.
+
+    `plan` says how it was found, `query` what was asked. `table` has object_id, score and all columns, with units.
+    """
+
+    def __init__(self, atlas: Atlas, table: pa.Table, *, query: Query, plan: Plan) -> None:
+        self.table = table
+        self.query = query
+        self.plan = plan
+        self._atlas = atlas
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int | slice) -> Hit | Hits:
+        if isinstance(index, slice):
+            rows = self.table.take(list(range(*index.indices(len(self)))))
+            return Hits(self._atlas, rows, query=self.query, plan=self.plan)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"hit {index} of {len(self)}")
+        return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} hits of {self.query.formula() or 'a list'}>"
+
+    @property
+    def ids(self) -> list[str]:
+        """The object_ids, best first."""
+        return self.table["object_id"].to_pylist()
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
+        return self.table
+
+    def to_astropy(self) -> Table:
+        """Return the rows as an astropy Table with units; needs astropy."""
+        return exchange.to_astropy(self.table, meta=self._meta())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the rows in the format of the suffix: .csv .ecsv .fits .vot .parquet .json .reg; return the path."""
+        exchange.write_table(self.table, Path(path), meta=self._meta())
+        return Path(path)
+
+    def format(self, kind: str) -> str:
+        """Return the rows as text: "json", "csv" or "votable"."""
+        return exchange.format_table(self.table, kind, meta=self._meta())
+
+    def thumbnails(self) -> dict[str, bytes]:
+        """Return the hits' small pictures as WebP bytes; those without one are absent."""
+        return self._atlas.thumbnails(self.ids)
+
+    def contact_sheet(self, path: str | Path, *, title: str | None = None) -> Path:
+        """Write a PNG of the hits' pictures with their ids and scores; return the path."""
+        return contact_sheet({title or self.query.formula(): self}, path)
+
+    def _meta(self) -> dict:
+        manifest = self._atlas.manifest
+        return {
+            "title": f"galsearch: {self.query.formula() or 'list'}",
+            "query": self.query.to_json(),
+            "atlas": manifest.title,
+            "software": schema.software(),
+            "sources": manifest.sources,
+        }
+
+
+class Atlas:
+    """A searchable set of galaxies, read-only; made by `galsearch.open`."""
+
+    def __init__(self, store: Store, *, device: str = "auto") -> None:
+        self._store = store
+        self._device = device
+        self._encoders: dict[str, Encoder] = {}
+        self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._embed_text)
+
+    def __enter__(self) -> Atlas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the files."""
+        self._store.close()
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def __repr__(self) -> str:
+        return f"<Atlas {self.manifest.title!r}: {len(self)} galaxies, {self._store.kind} {self._store.path}>"
+
+    @property
+    def manifest(self) -> schema.Manifest:
+        """What the atlas says of itself: title, version, models, sources, provenance."""
+        return self._store.manifest
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._store.path
+
+    @property
+    def kind(self) -> str:
+        """Its form: "folder" or "bundle"."""
+        return self._store.kind
+
+    def columns(self) -> pa.Table:
+        """Return the columns that `where` may use: column, type, unit, ucd, description."""
+        return self._store.describe()
+
+    def models(self) -> dict[str, dict]:
+        """Return the cards of the models that travel with the atlas, by kind."""
+        return {name: self._store.model(name)[0] for name in self._store.models()}
+
+    # ---- asking
+
+    def search(
+        self,
+        what: str | Path | Galaxy | np.ndarray | Query | None = None,
+        *,
+        where: str | None = None,
+        near: tuple[float, float] | None = None,
+        radius_arcsec: float | None = None,
+        k: int = 12,
+        exact: bool = False,
+        probes: int | None = None,
+    ) -> Hits:
+        """Return the k galaxies most like `what` among those that pass the cuts: min(k, matches) of them, always.
+
+        A str is words, a Path an image file, a Hit or Galaxy its own stored embedding (and is left out of the answer),
+        an array an embedding `(d,)` of any length, a Query everything at once. Without `what`, lists by object_id.
+        `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius.
+
+        Raises QueryError for a bad cut, an unknown id or empty text; ModelMismatchError when the atlas has no encoder
+        for what was asked.
+        """
+        query = (
+            what
+            if isinstance(what, Query)
+            else self.query(what, where=where, near=near, radius_arcsec=radius_arcsec, k=k, exact=exact, probes=probes)
+        )
+        return self._answer(query)
+
+    def query(self, what: str | Path | Galaxy | np.ndarray | None = None, **options: Any) -> Query:
+        """Return the Query that `search` with the same arguments would answer."""
+        return Query(terms=() if what is None else (term(what),), **options)
+
+    def _answer(self, query: Query) -> Hits:
+        condition = self._store.condition(query.where, query.near, query.radius_arcsec)
+        if not query.terms:
+            rows, matches = self._store.list(condition, k=query.k)
+            plan = Plan("list", matches, 0, exact=True)
+            return Hits(self, _with_scores(rows, None), query=query, plan=plan)
+        vector = combine(query.terms, self._embed_term)
+        ids, scores, plan = self._store.nearest(
+            vector,
+            k=query.k,
+            condition=condition,
+            exclude=[t.value for t in query.terms if t.kind == "object"],
+            exact=query.exact,
+            probes=query.probes,
+        )
+        plan.provider = next((e.provider for e in self._encoders.values()), None)
+        return Hits(self, _with_scores(self._store.rows(ids), scores), query=query, plan=plan)
+
+    def __getitem__(self, object_id: str) -> Galaxy:
+        """Return one galaxy; QueryError when there is none by that id."""
+        self._must_have(object_id)
+        return Galaxy(self._store.rows([object_id]).to_pylist()[0])
+
+    def __contains__(self, object_id: str) -> bool:
+        return self._store.has(object_id)
+
+    def rows(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of `ids` in that order; QueryError for one that is not there."""
+        found = self._store.rows(ids)
+        if found.num_rows != len(ids):
+            self._must_have(next(i for i in ids if i not in set(found["object_id"].to_pylist())))
+        return found
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return small pictures as WebP bytes by id; objects without one are absent."""
+        return self._store.thumbnails(ids)
+
+    def count(self, where: str | None = None) -> int:
+        """Return how many objects pass a SQL condition."""
+        return self._store.count(self._store.condition(where, None, None))
+
+    def sql(self, text: str) -> pa.Table:
+        """Run one SELECT over the atlas's tables and macros, read-only, and return its rows.
+
+        `embed('any words')` gives a query vector, so that
+        `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works.
+        Raises QueryError for anything but one SELECT, and for what DuckDB refuses.
+        """
+        return self._store.sql(text, embed=self.embed)
+
+    # ---- embeddings
+
+    def embed(self, what: str | Path | Galaxy | np.ndarray) -> np.ndarray:
+        """Return the unit vector `(d,) float32` of words, an image file, a galaxy or an array."""
+        return self._embed_term(term(what))
+
+    def _embed_term(self, part: Term) -> np.ndarray:
+        if part.kind == "text":
+            return self._embed_text(part.value)
+        if part.kind == "object":
+            self._must_have(part.value)
+            return self._store.embeddings(schema.IMAGE, [part.value])[0]
+        if part.kind == "image":
+            picture = images.render(images.read_picture(Path(part.value)))
+            return self._encoder("image").encode([picture])[0]
+        return unit(np.asarray(part.value, dtype=np.float64))
+
+    def _embed_text(self, text: str) -> np.ndarray:
+        return self._encoder("text").encode([text])[0]
+
+    def _encoder(self, kind: str) -> Encoder:
+        if kind not in self._encoders:
+            self._encoders[kind] = self._load_encoder(kind)
+        return self._encoders[kind]
+
+    def _load_encoder(self, kind: str) -> Encoder:
+        """Return the atlas's own encoder, or the shipped one where the atlas has none and the model is the same."""
+        space = self._store.manifest.embeddings.get(schema.IMAGE)
+        if space is None:
+            raise QueryError(f"{self.path} holds no image vectors, so it cannot be asked by {kind}; use sql()")
+        kept = self._store.model(kind)
+        if kept:
+            encoder = Encoder.from_bytes(*kept, device=self._device)
+        else:
+            encoder = Encoder.from_folder(shipped(kind), device=self._device)
+        check_same_model(space, encoder.card, name=str(self.path))
+        return encoder
+
+    def _must_have(self, object_id: str) -> None:
+        if not self._store.has(object_id):
+            raise QueryError(
+                f"no object '{object_id}' in {self.path} ({len(self)} objects); "
+                'ids are exact text, list some with `galsearch sql … "SELECT object_id FROM galaxies"`'
+            )
+
+    # ---- checking
+
+    def check(self, *, seed: int = 0) -> Iterator[Finding]:
+        """Yield a Finding for each thing verified: blocks, rows, ids, norms, models and their self-tests, recall."""
+        yield from verify(self._store, seed=seed)
+        for kind in self._store.models():
+            yield self._check_model(kind)
+
+    def _check_model(self, kind: str) -> Finding:
+        try:
+            encoder = Encoder.from_bytes(*self._store.model(kind), device=self._device)
+            encoder.self_test()
+            space = self.manifest.embeddings.get(encoder.embedding)
+            if space:
+                check_same_model(space, encoder.card, name=str(self.path))
+        except GalsearchError as error:
+            return Finding(f"model {kind}", False, str(error), "rebuild the atlas with the model it was made with")
+        return Finding(f"model {kind}", True, f"{encoder.model_id} gives its self-test vectors on {encoder.provider}")
+
+
+def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term:
+    """Return the query term that `what` stands for; the type decides, never its content."""
+    if isinstance(what, Galaxy):
+        return Term("object", what.object_id, weight)
+    if isinstance(what, Path):
+        return Term("image", str(what), weight)
+    if isinstance(what, str):
+        return Term("text", what, weight)
+    if isinstance(what, np.ndarray) and what.ndim == 1:
+        return Term("embedding", tuple(float(value) for value in what), weight)
+    raise QueryError(
+        f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
+        "an embedding (array of one dimension) or a Query"
+    )
+
+
+def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:
+    """Write one PNG with a titled row of pictures for each answer; return the path."""
+    sections = []
+    for title, hits in answers.items():
+        pictures = hits.thumbnails()
+        tiles = [
+            (images.decode_thumbnail(pictures[hit.object_id]), _label(hit)) for hit in hits if hit.object_id in pictures
+        ]
+        sections.append((title, tiles))
+    Path(path).write_bytes(images.contact_sheet(sections))
+    return Path(path)
+
+
+def _label(hit: Hit) -> str:
+    return hit.object_id if hit.score is None else f"{hit.object_id}  {hit.score:.2f}"
+
+
+def _with_scores(rows: pa.Table, scores: np.ndarray | None) -> pa.Table:
+    column = pa.nulls(rows.num_rows, pa.float32()) if scores is None else pa.array(scores, pa.float32())
+    about = {
+        "unit": "",
+        "ucd": "stat.value",
+        "description": "Cosine similarity to the query, -1 to 1, more is better",
+    }
+    place = rows.column_names.index("object_id") + 1
+    if "score" in rows.column_names:  # the source's own column keeps its values under another name
+        names = ["score_in_table" if name == "score" else name for name in rows.column_names]
+        rows = rows.rename_columns(names)
+    return rows.add_column(place, pa.field("score", pa.float32(), metadata=about), column)

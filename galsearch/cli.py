@@ -1,0 +1,432 @@
+"""The command line: each verb is its options, one call of the public surface, and printing.
+
+Data goes to stdout; words and progress bars go to stderr. Exit codes: 0 well, 1 a GalsearchError, 2 wrong usage, 130
+stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import galsearch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+app = typer.Typer(
+    help="Search galaxies in words, by example and in SQL, over a catalog that fits in one file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FORMATS = ("table", "json", "csv", "votable")
+SHOWN_COLUMNS = (
+    "object_id",
+    "score",
+    "ra",
+    "dec",
+    "z",
+    "mag_r",
+    "radius_px",
+    "axis_ratio",
+    "color_gr",
+    "color_br",
+)
+
+AtlasPath = Annotated[
+    Path, typer.Argument(help="An atlas: a folder name.atlas or a file name.duckdb.", metavar="ATLAS")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Write to FILE; the suffix is the format (.vot .fits .csv …)."),
+]
+Format = Annotated[str, typer.Option("--format", help="How to print: table, json, csv or votable.")]
+Device = Annotated[str, typer.Option("--device", help="Where the encoders run: auto, cpu or cuda.")]
+Images = Annotated[Path | None, typer.Option("--images", help="Folder of cutouts: JPEG, PNG, WebP or FITS.")]
+Mosaic = Annotated[
+    Path | None,
+    typer.Option("--mosaic", help="One large picture to cut at the table's positions, or at its own detections."),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option("--table", help="CSV, ECSV, Parquet, FITS or VOTable; all columns are kept, with units."),
+]
+Vectors = Annotated[str | None, typer.Option("--vectors", help="Column of the table that already holds embeddings.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="Name of the model that made the --vectors.")]
+Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders, instead of those that ship.")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except galsearch.GalsearchError as error:
+        print(f"galsearch: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("\ngalsearch: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, and with it anyone to tell
+        raise SystemExit(0) from None
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put the demo atlas.")] = Path("demo"),
+    models: Models = None,
+    device: Device = "auto",
+):
+    """Build an atlas of the Hubble eXtreme Deep Field and search it: a first look, with nothing to download."""
+    with _progress() as progress:
+        report, bundle = galsearch.demo(folder, models=models, device=device, progress=progress)
+    _tell_report(report)
+    with galsearch.open(bundle, device=device) as atlas:
+        words = atlas.search("edge-on galaxy", where="NOT is_star AND NOT is_artifact", k=12)
+        likeness = atlas.search(words[0], where="NOT is_star AND NOT is_artifact", k=12)
+        answers = {"in words: edge-on galaxy": words, f"by example: more like {words[0].object_id}": likeness}
+        for title, hits in answers.items():
+            _tell(f"\n{title}")
+            _print_table(hits.table)
+        sheet = galsearch.contact_sheet(answers, folder / "contact_sheet.png")
+    _tell(
+        f"\npictures of both: {sheet}\n"
+        f'next: galsearch search {bundle} "face-on spiral galaxy"\n      galsearch app {bundle}'
+    )
+
+
+@app.command()
+def build(
+    path: Annotated[Path, typer.Argument(help="The atlas to make, by custom name.atlas.", metavar="ATLAS")],
+    images: Images = None,
+    mosaic: Mosaic = None,
+    table: Table = None,
+    vectors: Vectors = None,
+    model: ModelName = None,
+    models: Models = None,
+    id_column: IdColumn = None,
+    title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an atlas that is there.")] = False,
+    device: Device = "auto",
+):
+    """Build an atlas from cutouts, a mosaic, or a table of embeddings. Stopped builds go on when run again."""
+    with _progress() as progress:
+        report = galsearch.build(
+            path,
+            source=_one_source(images, mosaic),
+            table=table,
+            vectors=vectors,
+            model=model,
+            models=models,
+            id_column=id_column,
+            title=title,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+        )
+    _tell_report(report)
+    _tell(f"next: galsearch bundle {path} {path.with_suffix('.duckdb')}")
+
+
+@app.command()
+def add(
+    path: AtlasPath,
+    images: Images = None,
+    mosaic: Mosaic = None,
+    table: Table = None,
+    vectors: Vectors = None,
+    model: ModelName = None,
+    models: Models = None,
+    id_column: IdColumn = None,
+    device: Device = "auto",
+):
+    """Append galaxies to an atlas folder; what is there stays as it is."""
+    with _progress() as progress:
+        report = galsearch.add(
+            path,
+            source=_one_source(images, mosaic),
+            table=table,
+            vectors=vectors,
+            model=model,
+            models=models,
+            id_column=id_column,
+            device=device,
+            progress=progress,
+        )
+    _tell_report(report)
+
+
+@app.command()
+def bundle(
+    path: AtlasPath,
+    out: Annotated[Path, typer.Argument(help="The file to write, by custom name.duckdb.", metavar="FILE")],
+    no_models: Annotated[bool, typer.Option("--no-models", help="Leave the encoders out: a smaller file.")] = False,
+):
+    """Write an atlas as one file, which any DuckDB can read and search."""
+    with _progress() as progress:
+        galsearch.bundle(path, out, models=not no_models, progress=progress)
+    _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: galsearch search {out} "spiral galaxy"')
+
+
+@app.command()
+def info(path: AtlasPath, output_format: Format = "table"):
+    """Tell what an atlas holds: title, rows, models, sources, columns with units."""
+    with galsearch.open(path) as atlas:
+        manifest = atlas.manifest
+        if output_format == "json":
+            import json
+
+            print(json.dumps({**dict(vars(manifest)), "columns": atlas.columns().to_pylist()}, indent=1))
+            return
+        _check_format(output_format)
+        _tell(
+            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {path}), "
+            f"created {manifest.created} by {manifest.software}"
+        )
+        for name, space in manifest.embeddings.items():
+            _tell(f"{name} vectors: {space['rows']} of {space['dim']} numbers by {space['model']}")
+        for source in manifest.sources:
+            _tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")
+        _print_rows(atlas.columns(), output_format)
+
+
+@app.command()
+def search(
+    path: AtlasPath,
+    words: Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")
+    ] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="Like this picture; may be repeated.")] = None,
+    plus: Annotated[list[str] | None, typer.Option("--plus", help="And like these words, TEXT or WEIGHT:TEXT.")] = None,
+    minus: Annotated[list[str] | None, typer.Option("--minus", help="Unlike these words, TEXT or WEIGHT:TEXT.")] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help='SQL condition, such as "z < 0.1 AND mag_r < 17".')
+    ] = None,
+    near: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--near", help="Center of a cone, ICRS, degrees or sexagesimal.", metavar="RA DEC"),
+    ] = None,
+    radius_arcsec: Annotated[float | None, typer.Option("--radius-arcsec", help="Radius of the cone.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many to return.")] = 12,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found, on stderr.")] = False,
+    output_format: Format = "table",
+    output: Output = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of the pictures found.")] = None,
+    device: Device = "auto",
+):
+    """Search in words, by example, by SQL and by position, all at once."""
+    _check_format(output_format)
+    terms = _terms(words, like or [], image or [], plus or [], minus or [])
+    center = galsearch.parse_position(" ".join(near)) if near else None
+    query = galsearch.Query(terms, where=where, near=center, radius_arcsec=radius_arcsec, k=k, exact=exact)
+    with galsearch.open(path, device=device) as atlas:
+        hits = atlas.search(query)
+        if explain:
+            _tell(
+                f"{query.formula() or 'list'}\n{hits.plan}"
+                + (f"\nencoder on {hits.plan.provider}" if hits.plan.provider else "")
+            )
+        if sheet:
+            _tell(f"wrote {hits.contact_sheet(sheet)}")
+        if output:
+            _tell(f"wrote {hits.save(output)} ({len(hits)} rows)")
+        elif output_format == "table":
+            _print_table(hits.table)
+        else:
+            print(hits.format(output_format))
+    if not len(hits):
+        _tell("nothing passes the cuts; loosen --where or the cone")
+
+
+@app.command()
+def show(
+    path: AtlasPath,
+    object_id: Annotated[str, typer.Argument(help="Which object.")],
+    output_format: Format = "table",
+):
+    """Show every column of one object, with units."""
+    with galsearch.open(path) as atlas:
+        atlas[object_id]  # says so when there is none
+        table = atlas.rows([object_id])
+        if output_format != "table":
+            _print_rows(table, output_format)
+            return
+        for field in table.schema:
+            unit = (field.metadata or {}).get(b"unit", b"").decode()
+            print(f"{field.name:20} {_cell(table[field.name][0].as_py())} {unit}".rstrip())
+
+
+@app.command()
+def sql(
+    path: AtlasPath,
+    statement: Annotated[str, typer.Argument(help="One SELECT; embed('words') gives a query vector.")],
+    output_format: Format = "table",
+    output: Output = None,
+    device: Device = "auto",
+):
+    """Run one SELECT over the atlas, with its macros: nearest, cone, concept, like_object and embed('words')."""
+    _check_format(output_format)
+    with galsearch.open(path, device=device) as atlas:
+        table = atlas.sql(statement)
+        if output:
+            galsearch.write_table(table, output)
+            _tell(f"wrote {output} ({table.num_rows} rows)")
+        else:
+            _print_rows(table, output_format)
+
+
+@app.command()
+def check(path: AtlasPath, device: Device = "auto"):
+    """Verify an atlas: blocks, counts, norms, models and their self-tests, recall. Exit 1 if a part fails."""
+    with galsearch.open(path, device=device) as atlas:
+        failed = 0
+        for finding in atlas.check():
+            failed += not finding.ok
+            remedy = "" if finding.ok else f"; {finding.remedy}"
+            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name}: {finding.message}{remedy}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("app")
+def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = 8501):
+    """Open an atlas in the Streamlit app, in the browser of this machine."""
+    import subprocess
+    from importlib.util import find_spec
+
+    with galsearch.open(path):
+        pass  # a damaged atlas is told here, not in the browser
+    if find_spec("streamlit") is None:
+        raise galsearch.GalsearchError("the app needs Streamlit: pip install 'galsearch[app]'")
+    here = Path(__file__).resolve().parent
+    scripts = (here.parent / "streamlit_app" / "app.py", here / "_app" / "app.py")
+    script = next((item for item in scripts if item.is_file()), None)
+    if script is None:
+        raise galsearch.GalsearchError(f"the app is not installed in {scripts[1].parent}; reinstall galsearch")
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(script),
+        "--server.port",
+        str(port),
+        "--",
+        str(path),
+    ]
+    raise SystemExit(subprocess.call(command))
+
+
+# ---- helpers
+
+
+def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
+    if images and mosaic:
+        raise typer.BadParameter("give --images or --mosaic, not both")
+    for value, kind in ((images, "folder"), (mosaic, "file")):
+        if value is not None and not value.exists():
+            raise galsearch.SchemaError(f"{value}: no such {kind}")
+    return images or mosaic
+
+
+def _terms(words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str]) -> tuple:
+    terms = [] if words is None else [galsearch.Term("text", words)]
+    terms += [galsearch.Term("object", value) for value in like]
+    terms += [galsearch.Term("image", str(value)) for value in image]
+    for sign, texts in ((1, plus), (-1, minus)):
+        terms += [galsearch.Term("text", text, sign * weight) for weight, text in map(_weighted, texts)]
+    return tuple(terms)
+
+
+def _weighted(text: str) -> tuple[float, str]:
+    """Split `0.5:bar` into a weight and words; words without a number weigh 1."""
+    number, colon, rest = text.partition(":")
+    try:
+        return (float(number), rest) if colon else (1.0, text)
+    except ValueError:
+        return 1.0, text
+
+
+def _check_format(name: str) -> None:
+    if name not in FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(FORMATS)}", param_hint="--format")
+
+
+def _print_rows(table: pa.Table, output_format: str) -> None:
+    _check_format(output_format)
+    if output_format == "table":
+        _print_table(table, columns=table.column_names)
+    else:
+        print(galsearch.format_table(table, output_format))
+
+
+def _print_table(table: pa.Table, columns: list[str] | None = None) -> None:
+    """Print rows for a person: the well-known columns of hits, or the given ones; units stand in the head."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Drawn
+
+    names = columns or [
+        name for name in SHOWN_COLUMNS if name in table.column_names and table[name].null_count < len(table)
+    ]
+    drawn = Drawn(box=box.SIMPLE_HEAD)
+    for name in names:
+        unit = (table.field(name).metadata or {}).get(b"unit", b"").decode()
+        drawn.add_column(f"{name}\n[{unit}]" if unit else name, overflow="fold")
+    for row in table.select(names).to_pylist():
+        drawn.add_row(*(_cell(row[name]) for name in names))
+    wide = 0 if sys.stdout.isatty() else 200  # a pipe has no width: do not fold what grep will read
+    Console(width=wide or None, markup=False, highlight=False).print(drawn)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.6f}"
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{len(value)} numbers]"
+    return str(value)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _tell_report(report: galsearch.Report) -> None:
+    _tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s")
+    if report.rejected:
+        _tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
+    for item in report.rejected[:10]:
+        _tell(f"  {item['file'] or item['object_id']}: {item['reason']}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on stderr while a long call runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, int] = {}
+
+        def report(done: int, total: int, what: str) -> None:
+            kind = "bundling" if total < 10 else what
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(kind, total=total)
+            bar.update(tasks[kind], completed=done, total=total, description=what)
+
+        yield report

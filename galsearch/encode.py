@@ -1,0 +1,471 @@
+"""Turn words and pictures into unit vectors with ONNX Runtime; the only module that knows it or a tokenizer.
+
+A model is a folder: `card.json`, `model.onnx`, and `tokenizer.json` for text. Bytes are compared with the
+digests on the card before anything is run. All scaling is inside the graph, so pixels go in as uint8 and
+vectors come out.
+
+    >>> encoder = Encoder.from_folder(shipped("text"))                                # doctest: +SKIP
+    >>> encoder.encode(["edge-on galaxy", "ring galaxy"]).shape                       # doctest: +SKIP
+    (2, 256)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from galsearch import images
+from galsearch.errors import GalsearchError, ModelMismatchError, QueryError, SchemaError
+
+CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
+KINDS = ("text", "image")
+MEMORY_BYTES = 256 * 2**20  # activations of one batch; larger batches are not faster on a CPU
+NORM_TOLERANCE = 1e-3
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_REQUIRED = ("id", "kind", "embedding", "dim", "sha256", "space", "input")
+
+_log = logging.getLogger("galsearch")
+
+
+class Encoder:
+    """One ONNX model, checked against its card and ready to run.
+
+    `card` is the parsed card; `model_id`, `sha256`, `dim`, `kind`, `embedding` and `space` are read from it.
+    `provider` names the ONNX Runtime provider really in use. Make one with `from_folder` or `from_bytes`.
+    """
+
+    def __init__(self, card: dict, session, tokenizer, *, batch_rows: int) -> None:
+        self.card = card
+        self.batch_rows = batch_rows
+        self._session = session
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_rows: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> Encoder:
+        """Load a model folder; the options are those of `from_bytes`."""
+        folder = Path(path)
+        card = read_card(folder)
+        tokenizer = _read(folder / TOKENIZER_FILE) if card["kind"] == "text" else None
+        options = {
+            "device": device,
+            "threads": threads,
+            "batch_rows": batch_rows,
+            "memory_bytes": memory_bytes,
+        }
+        return cls.from_bytes(card, _read(folder / ONNX_FILE), tokenizer, **options)
+
+    @classmethod
+    def from_bytes(
+        cls,
+        card: dict,
+        onnx: bytes,
+        tokenizer: bytes | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_rows: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> Encoder:
+        """Load a model from memory, as it travels inside a bundle.
+
+        `device` is "auto" (a GPU where ONNX Runtime has one, else the CPU), "cpu" or "cuda" (no fallback).
+        `threads` bounds the threads of one run, all cores by default. A batch holds `batch_rows` rows, by
+        default as many as keep activations under `memory_bytes` by the card's `activation_bytes_per_row`.
+
+        Raises ModelMismatchError when bytes and card disagree, GalsearchError when the runtime or the device
+        is missing.
+        """
+        check_card(card)
+        _check_digest(card, "sha256", onnx)
+        words = _load_tokenizer(card, tokenizer) if card["kind"] == "text" else None
+        session = _load_session(card, onnx, device=device, threads=threads)
+        return cls(card, session, words, batch_rows=_rows_per_batch(card, batch_rows, memory_bytes))
+
+    @property
+    def model_id(self) -> str:
+        return self.card["id"]
+
+    @property
+    def sha256(self) -> str:
+        return self.card["sha256"]
+
+    @property
+    def dim(self) -> int:
+        return self.card["dim"]
+
+    @property
+    def kind(self) -> str:
+        return self.card["kind"]
+
+    @property
+    def embedding(self) -> str:
+        return self.card["embedding"]
+
+    @property
+    def space(self) -> str:
+        return self.card["space"]
+
+    @property
+    def provider(self) -> str:
+        return self._session.get_providers()[0]
+
+    def __repr__(self) -> str:
+        return f"<Encoder {self.model_id} ({self.kind}, d={self.dim}, {self.provider})>"
+
+    def encode(self, items: Iterable[str] | Iterable[np.ndarray]) -> np.ndarray:
+        """Return unit vectors `(n, d) float32` in the order of `items`; no items give `(0, d)`.
+
+        A text encoder takes strings, cut at the card's `max_tokens`; an image encoder takes RGB pictures `(h,
+        w, 3) uint8` of any size. An iterator of pictures is read one batch at a time. A vector does not
+        depend on the others of its batch beyond 1e-5.
+
+        Raises QueryError for an empty text, SchemaError for a picture of another type or shape,
+        ModelMismatchError when the model returns something other than finite unit vectors.
+        """
+        if isinstance(items, (str, bytes)):
+            raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
+        return self._encode_texts(list(items)) if self.kind == "text" else self._encode_images(items)
+
+    def self_test(self) -> float:
+        """Run the card's own examples and return the lowest cosine with the outputs written there.
+
+        Raises ModelMismatchError below the card's `min_cosine`, or when the card has no examples.
+        """
+        test = self.card.get("self_test")
+        if not test:
+            raise ModelMismatchError(f"model {self.model_id}: its card has no self_test; export it again with one")
+        found = self.encode(_self_test_inputs(self.kind, test["inputs"]))
+        expected = np.asarray(test["outputs"], dtype=np.float32)
+        if expected.shape != found.shape:
+            raise ModelMismatchError(
+                f"model {self.model_id}: self-test gave shape {found.shape}, the card has {expected.shape}; "
+                "export it again"
+            )
+        cosine = float(np.min(np.sum(found * expected, axis=1) / np.linalg.norm(expected, axis=1)))
+        floor = test.get("min_cosine", 0.999)
+        if not cosine >= floor:
+            raise ModelMismatchError(
+                f"model {self.model_id} on {self.provider}: self-test cosine {cosine:.6f}, at least "
+                f"{floor} expected; this runtime computes it wrongly, try device='cpu' or another onnxruntime"
+            )
+        return cosine
+
+    def _encode_texts(self, texts: list[str]) -> np.ndarray:
+        for text in texts:
+            _check_text(text)
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        # neighbors of like length need little padding
+        by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
+        for rows in _batches(by_length, self.batch_rows):
+            vectors[rows] = self._run(_pad([tokens[row] for row in rows]))
+        return vectors
+
+    def _encode_images(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
+        size_px = self.card["input"]["size_px"]
+        parts = [np.empty((0, self.dim), dtype=np.float32)]
+        for batch in _batches(pictures, self.batch_rows):
+            for picture in batch:
+                _check_picture(picture)
+            parts.append(self._run({"image": images.model_input(batch, size_px)}))
+        return np.concatenate(parts)
+
+    def _run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        rows = len(next(iter(feed.values())))
+        try:
+            vectors = self._session.run([self.card.get("output", "embedding")], feed)[0]
+        except _runtime_errors() as error:
+            raise ModelMismatchError(
+                f"model {self.model_id}: the graph does not run on {_describe(feed)} ({_first_line(error)}); "
+                "its inputs must be those of its card, export it again"
+            ) from error
+        return self._checked(vectors, rows)
+
+    def _checked(self, vectors: np.ndarray, rows: int) -> np.ndarray:
+        if vectors.shape != (rows, self.dim):
+            raise ModelMismatchError(
+                f"model {self.model_id}: output has shape {vectors.shape}, its card promises "
+                f"({rows}, {self.dim}); use the card that belongs to this model"
+            )
+        error = np.abs(np.linalg.norm(vectors, axis=1) - 1)
+        if not np.all(error <= NORM_TOLERANCE):  # also false for NaN
+            raise ModelMismatchError(
+                f"model {self.model_id} on {self.provider}: {np.sum(~(error <= NORM_TOLERANCE))} of {rows} "
+                "vectors are not finite and of unit norm; put the L2 norm into the graph or try device='cpu'"
+            )
+        return vectors.astype(np.float32, copy=False)
+
+
+# --- cards --------------------------------------------------------------------------------------------------
+
+
+def read_card(folder: str | Path) -> dict:
+    """Return the card of a model folder, its required keys present.
+
+    Raises GalsearchError when there is no such file, ModelMismatchError when it is not a card.
+    """
+    path = Path(folder) / CARD_FILE
+    try:
+        card = json.loads(_read(path))
+    except ValueError as error:
+        raise ModelMismatchError(f"{path}: not valid JSON ({error}); copy the model folder again") from None
+    if not isinstance(card, dict):
+        raise ModelMismatchError(
+            f"{path}: a card is a JSON object, this is a {type(card).__name__}; copy the folder again"
+        )
+    check_card(card)
+    return card
+
+
+def check_card(card: dict) -> None:
+    """Raise ModelMismatchError unless the card has what an encoder needs and a kind that is known here."""
+    missing = [key for key in _REQUIRED if key not in card]
+    name = card.get("id", "unnamed")
+    if missing:
+        raise ModelMismatchError(f"model {name}: its card lacks {', '.join(missing)}; export it again")
+    if card["kind"] not in KINDS:
+        raise ModelMismatchError(
+            f"model {name}: kind {card['kind']!r} is not one of {', '.join(KINDS)}; "
+            "upgrade galsearch or use another model"
+        )
+    key = "max_tokens" if card["kind"] == "text" else "size_px"
+    if not isinstance(card["input"].get(key), int):
+        raise ModelMismatchError(f"model {name}: its card lacks input.{key}, a whole number; export it again")
+
+
+def compatible(card_a: dict, card_b: dict) -> bool:
+    """Say whether vectors of the two models may be compared: one space, one length."""
+    return card_a["space"] == card_b["space"] and card_a["dim"] == card_b["dim"]
+
+
+def check_same_model(made_with: dict, card: dict, *, name: str) -> None:
+    """Raise ModelMismatchError unless the vectors of an atlas may be compared with those of the model `card`.
+
+    `made_with` is what the manifest of the atlas called `name` says of one embedding: `model`, `sha256`,
+    `space`, `dim`. A text encoder must be of the same space and length; an encoder of the kind that made the
+    vectors must be the very same file, since two trainings never agree.
+    """
+    if card["kind"] == "text" and made_with.get("model") != card["id"]:
+        same = made_with.get("space") == card["space"] and made_with.get("dim") == card["dim"]
+    else:
+        same = made_with.get("sha256") == card["sha256"]
+    if not same:
+        raise ModelMismatchError(
+            f"{name}: its vectors were made with {_signature(made_with.get('model'), made_with)}, "
+            f"this encoder is {_signature(card['id'], card)}; vectors of different models "
+            "must not be compared: use the model that travels with the atlas, or re-embed it with "
+            f"`galsearch build` and {card['id']}"
+        )
+
+
+def _signature(model: str | None, facts: dict) -> str:
+    digest = (facts.get("sha256") or "unknown")[:12]
+    return f"{model or 'an unnamed model'} (sha256 {digest}, space {facts.get('space')}, d={facts.get('dim')})"
+
+
+def shipped(kind: str, *, root: Path | None = None) -> Path:
+    """Return the folder of the newest model of a kind, "text" or "image", under `root` or among those that ship.
+
+    The shipped ones are in `onnx_models/` of a source checkout, or in the installed package. Newest is the
+    highest `version` on the cards. Raises GalsearchError naming where it looked when there is none.
+    """
+    here = Path(__file__).resolve().parent
+    roots = (here.parent / "onnx_models", here / "_models") if root is None else (root,)
+    for place in roots:
+        found = [(card, path) for card, path in _cards_in(place) if card["kind"] == kind]
+        if found:
+            return max(found, key=lambda pair: _version_key(pair[0]))[1]
+    raise GalsearchError(
+        f"no {kind} model found in {' or '.join(map(str, roots))}; reinstall galsearch, "
+        "or name a folder with card.json and model.onnx"
+    )
+
+
+def _cards_in(root: Path) -> list[tuple[dict, Path]]:
+    return [(read_card(card.parent), card.parent) for card in sorted(root.glob(f"*/{CARD_FILE}"))]
+
+
+def _version_key(card: dict) -> tuple:
+    text = str(card.get("version") or card["id"])
+    return tuple(int(part) for part in re.findall(r"\d+", text)), card["id"]
+
+
+# --- loading ------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GalsearchError(
+            f"{path}: {error.strerror}; a model folder holds {CARD_FILE}, {ONNX_FILE} and, for text, {TOKENIZER_FILE}"
+        ) from error
+
+
+def _check_digest(card: dict, key: str, content: bytes) -> None:
+    found, expected = hashlib.sha256(content).hexdigest(), card.get(key)
+    if found != expected:
+        raise ModelMismatchError(
+            f"model {card['id']}: {key} is {found}, its card says {expected}; "
+            "the file was changed or damaged, copy the model again or use the card that belongs to it"
+        )
+
+
+def _load_tokenizer(card: dict, content: bytes | None):
+    """Return the tokenizer, cutting at the card's `max_tokens` (special tokens included) and padding
+    nothing."""
+    if content is None:
+        raise ModelMismatchError(
+            f"model {card['id']}: a text model needs its {TOKENIZER_FILE}; copy it beside the model"
+        )
+    _check_digest(card, "tokenizer_sha256", content)
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise _missing("tokenizers") from None
+    tokenizer = Tokenizer.from_buffer(content)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(card["input"]["max_tokens"])
+    return tokenizer
+
+
+def _load_session(card: dict, onnx: bytes, *, device: str, threads: int | None):
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only: what matters of the rest is said below
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    wanted = _providers(device, runtime.get_available_providers())
+    try:
+        session = runtime.InferenceSession(onnx, sess_options=options, providers=wanted)
+    except _runtime_errors() as error:
+        raise ModelMismatchError(
+            f"model {card['id']}: ONNX Runtime {runtime.__version__} cannot load it ({_first_line(error)}); "
+            "upgrade onnxruntime or export the model for an older opset"
+        ) from error
+    _check_provider(device, wanted, session.get_providers())
+    return session
+
+
+def _providers(device: str, available: Sequence[str]) -> list[str]:
+    """Return the providers to ask for, best first."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise GalsearchError(f"device is {device!r}; it is one of 'auto', 'cpu', 'cuda'")
+    if device == "cuda" and _CUDA not in available:
+        raise GalsearchError(
+            f"device='cuda', but this ONNX Runtime has only {', '.join(available)}; "
+            "install the GPU build with `pip install \"galsearch[gpu]\"` or use device='cpu'"
+        )
+    return [_CUDA, _CPU] if device != "cpu" and _CUDA in available else [_CPU]
+
+
+def _check_provider(device: str, wanted: Sequence[str], used: Sequence[str]) -> None:
+    """Say aloud, or refuse, that a GPU which ONNX Runtime lists could not be used."""
+    if wanted[0] == used[0]:
+        return
+    if device == "cuda":
+        raise GalsearchError(
+            f"device='cuda', but ONNX Runtime fell back to {used[0]}; check the GPU driver and the "
+            "CUDA and cuDNN versions this onnxruntime-gpu was built for, or use device='cpu'"
+        )
+    _log.warning("%s is listed but could not be used: running on %s", wanted[0], used[0])
+
+
+def _onnxruntime():
+    try:
+        import onnxruntime
+    except ImportError:
+        raise _missing("onnxruntime") from None
+    return onnxruntime
+
+
+def _missing(package: str) -> GalsearchError:
+    return GalsearchError(
+        f"{package} is not installed, and encoding words or pictures needs it; "
+        'run `pip install "galsearch[cpu]"`, or `pip install "galsearch[gpu]"` where there is an NVIDIA GPU'
+    )
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions ONNX Runtime raises; they share no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented",
+        "RuntimeException", "EPFail",
+    )  # fmt: skip
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+def _rows_per_batch(card: dict, batch_rows: int | None, memory_bytes: int) -> int:
+    if batch_rows is None:
+        batch_rows = max(1, memory_bytes // int(card.get("activation_bytes_per_row") or 8 * 2**20))
+    if batch_rows < 1:
+        raise GalsearchError(f"batch_rows is {batch_rows}; a batch has at least 1 row")
+    return batch_rows
+
+
+def _batches(items: Iterable, rows: int) -> Iterator[list]:
+    items = iter(items)
+    while batch := list(islice(items, rows)):
+        yield batch
+
+
+def _pad(tokens: list[list[int]]) -> dict[str, np.ndarray]:
+    """Return the two text inputs, padded with masked zeros to the longest row."""
+    width = max(map(len, tokens))
+    ids = np.zeros((len(tokens), width), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, line in enumerate(tokens):
+        ids[row, : len(line)] = line
+        mask[row, : len(line)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise QueryError(f"a text encoder takes strings, not {type(text).__name__}; pictures go to an image encoder")
+    if not text.strip():
+        raise QueryError(f"the text is empty ({text!r}); write at least one word")
+
+
+def _check_picture(picture: np.ndarray) -> None:
+    facts = getattr(picture, "dtype", type(picture).__name__), getattr(picture, "shape", "")
+    if facts[0] != np.uint8 or len(facts[1]) != 3 or facts[1][2] != 3 or 0 in facts[1]:
+        raise SchemaError(
+            f"an image encoder takes RGB pictures (h, w, 3) uint8, not {facts[0]} {facts[1]}; "
+            "make one with galsearch.images.render"
+        )
+
+
+def _self_test_inputs(kind: str, inputs: list[str]) -> list:
+    if kind == "text":
+        return inputs
+    return [images.decode_thumbnail(base64.b64decode(picture)) for picture in inputs]
+
+
+def _describe(feed: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

@@ -1,0 +1,375 @@
+"""Making atlases: read, measure and embed galaxies in batches, then commit them at once.
+
+Batches that are finished are kept beside the atlas, so that an interrupted run goes on where it stopped; the atlas
+itself changes only in the last step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import images, schema, sources
+from galsearch.encode import Encoder, shipped
+from galsearch.errors import GalsearchError, ModelMismatchError, SchemaError
+from galsearch.sources import Source, VectorSource
+from galsearch.store import Staging, open_store, write_bundle
+
+BATCH_ROWS = 256
+THUMBNAILS = "thumbnails"
+Progress = Callable[[int, int, str], None]
+log = logging.getLogger("galsearch")
+
+DEMO_CREDIT = {
+    "title": "Hubble eXtreme Deep Field",
+    "license": "public domain (NASA/ESA)",
+    "acknowledgement": "NASA, ESA, G. Illingworth, D. Magee, P. Oesch, R. Bouwens, and the HUDF09 Team; "
+    "picture as distributed by scikit-image",
+    "bibtex": "@article{Illingworth2013, author={Illingworth, G. D. and others}, title={The HST eXtreme Deep Field "
+    "(XDF)}, journal={ApJS}, volume={209}, pages={6}, year={2013}, doi={10.1088/0067-0049/209/1/6}}",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why."""
+
+    path: Path
+    rows: int
+    added: int
+    rejected: list[dict]
+    seconds: float
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Report progress to nobody."""
+
+
+def build(
+    path: str | Path,
+    *,
+    source: str | Path | None = None,
+    table: str | Path | None = None,
+    vectors: str | None = None,
+    model: str | None = None,
+    models: str | Path | None = None,
+    id_column: str | None = None,
+    title: str | None = None,
+    credits: list[dict] | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: Progress = _silent,
+) -> Report:
+    """Build the atlas `path` (a folder, by custom `name.atlas`) and report what landed.
+
+    `source` is a folder of cutouts (JPEG, PNG, WebP, FITS) or one mosaic picture; `table` a CSV, ECSV, Parquet, FITS
+    or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the table that
+    already holds embeddings, made by the model named `model`. `models` is a folder of model folders to use instead of
+    those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
+
+    A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
+    when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise GalsearchError(f"{path} exists; add to it with `galsearch add`, or replace it with --overwrite")
+    taken = sources.open_source(_path(source), _path(table), vectors=vectors, id_column=id_column)
+    parameters = {
+        "source": str(source),
+        "table": str(table),
+        "vectors": vectors,
+        "model": model,
+        "id_column": id_column,
+    }
+    makers = _Makers(model, _path(models), device)
+    return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
+
+
+def demo(
+    folder: str | Path = "demo",
+    *,
+    models: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress = _silent,
+) -> tuple[Report, Path]:
+    """Build `xdf.atlas` and `xdf.duckdb` in `folder` from the Hubble eXtreme Deep Field; return the report and bundle.
+
+    What an earlier demo left there is replaced.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = sources.demo_source()
+    report = _build(
+        folder / "xdf.atlas",
+        taken,
+        _Makers(None, _path(models), device),
+        {"source": "skimage.data.hubble_deep_field"},
+        title="Hubble eXtreme Deep Field",
+        credits=[DEMO_CREDIT],
+        progress=progress,
+    )
+    return report, bundle(report.path, folder / "xdf.duckdb", progress=progress)
+
+
+def add(
+    path: str | Path,
+    *,
+    source: str | Path | None = None,
+    table: str | Path | None = None,
+    vectors: str | None = None,
+    model: str | None = None,
+    models: str | Path | None = None,
+    id_column: str | None = None,
+    device: str = "auto",
+    progress: Progress = _silent,
+) -> Report:
+    """Append to the atlas folder `path`; arguments as for `build`.
+
+    Raises SchemaError when an id is there already, ModelMismatchError when the vectors would come from another model.
+    Readers see the atlas before or after, never between.
+    """
+    started, path = time.perf_counter(), Path(path)
+    manifest, there = _existing(path)
+    taken = sources.open_source(_path(source), _path(table), vectors=vectors, id_column=id_column)
+    known = [i for i in taken.table["object_id"].to_pylist() if i in there]
+    if known:
+        raise SchemaError(
+            f"{len(known)} objects are in {path} already, such as '{known[0]}'; leave them out of the input"
+        )
+    space, encoder = _space(taken, _Makers(model, _path(models), device))
+    _same_space(manifest.embeddings.get(schema.IMAGE, {}), space, path)
+    parameters = {
+        "source": str(source),
+        "table": str(table),
+        "vectors": vectors,
+        "model": model,
+        "id_column": id_column,
+    }
+    plan = {
+        "action": "add",
+        "inputs": taken.inputs,
+        "parameters": parameters,
+        "model": space["sha256"],
+        "to": manifest.rows,
+    }
+    with Staging(path, plan) as staging:
+        added = _stage(staging, taken, encoder, progress)
+        rejected = taken.rejected + staging.rejected()
+        if added:
+            record = schema.provenance(
+                "add", parameters=parameters, inputs=taken.inputs, seconds=time.perf_counter() - started
+            )
+            staging.append(record, rejected=taken.rejected)
+        else:
+            staging.discard()
+    return Report(path, manifest.rows + added, added, rejected, time.perf_counter() - started)
+
+
+def bundle(
+    path: str | Path,
+    out: str | Path,
+    *,
+    models: bool = True,
+    storage_version: str = "v1.2.0",
+    progress: Progress = _silent,
+) -> Path:
+    """Write the atlas `path` as the single file `out`; return its path.
+
+    `models=False` leaves the encoders out: the file is smaller, and asked in words only where the same model is
+    installed. Raises GalsearchError when `out` is there and not a bundle, or cannot be written; then nothing changes.
+    """
+    started, path, out = time.perf_counter(), Path(path), Path(out)
+    store = open_store(path)
+    try:
+        if out.exists():
+            open_store(out).close()  # refuses to replace anything that is not an atlas
+        if not out.parent.is_dir():
+            raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
+        parameters = {"from": str(path), "models": models, "storage_version": storage_version, "seed": 0}
+        record = schema.provenance("bundle", parameters=parameters, seconds=time.perf_counter() - started)
+        write_bundle(store, out, record=record, with_models=models, storage_version=storage_version, progress=progress)
+    finally:
+        store.close()
+    return out
+
+
+# ---- steps
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+@dataclass(frozen=True)
+class _Makers:
+    """What makes the vectors: the name of a model outside, or the folder of our models (None: those that ship)."""
+
+    name: str | None
+    root: Path | None
+    device: str
+
+    def folder(self, kind: str) -> Path:
+        return shipped(kind, root=self.root)
+
+    def encoder(self, kind: str) -> Encoder:
+        return Encoder.from_folder(self.folder(kind), device=self.device)
+
+
+def _build(
+    path: Path,
+    taken: Source,
+    makers: _Makers,
+    parameters: dict,
+    *,
+    title: str,
+    credits: list[dict],
+    progress: Progress,
+) -> Report:
+    started = time.perf_counter()
+    space, encoder = _space(taken, makers)
+    plan = {"action": "build", "inputs": taken.inputs, "parameters": parameters, "model": space["sha256"]}
+    with Staging(path, plan) as staging:
+        rows = _stage(staging, taken, encoder, progress)
+        rejected = taken.rejected + staging.rejected()
+        if not rows:
+            staging.discard()
+            first = f"; the first: {rejected[0]['file']}: {rejected[0]['reason']}" if rejected else ""
+            raise SchemaError(f"{path}: none of {len(rejected)} objects could be taken in{first}")
+        manifest = schema.Manifest(title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits)
+        models, concepts = _models(space, makers) if encoder else ({}, None)
+        seconds = time.perf_counter() - started
+        record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
+        staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
+    return Report(path, rows, rows, rejected, time.perf_counter() - started)
+
+
+def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
+    store = open_store(path)
+    try:
+        if store.kind != "folder":
+            raise GalsearchError(
+                f"{path} is a bundle, and a bundle is never changed: add to the folder, then bundle it again"
+            )
+        return store.manifest, {i for (i,) in store.sandbox.rows("SELECT object_id FROM galaxies")}
+    finally:
+        store.close()
+
+
+def _space(taken: Source, makers: _Makers) -> tuple[dict, Encoder | None]:
+    """Return what the manifest says of the vectors, and the encoder that makes them (None: the table holds them)."""
+    if isinstance(taken, VectorSource):
+        dim = taken.vectors.shape[1]
+        name = makers.name or "unknown"
+        return {
+            "dim": dim,
+            "model": name,
+            "sha256": None,
+            "space": name,
+            "metric": schema.METRIC,
+            "rows": 0,
+        }, None
+    encoder = makers.encoder("image")
+    log.info("image encoder %s runs on %s", encoder.model_id, encoder.provider)
+    card = encoder.card
+    known = {"dim": encoder.dim, "model": encoder.model_id, "sha256": encoder.sha256, "space": card["space"]}
+    return {**known, "metric": schema.METRIC, "rows": 0}, encoder
+
+
+def _same_space(ours: dict, theirs: dict, path: Path) -> None:
+    differing = [key for key in ("model", "sha256", "dim") if ours.get(key) != theirs[key]]
+    if differing:
+        key = differing[0]
+        raise ModelMismatchError(
+            f"{path} holds vectors of {ours.get('model')} ({key} {ours.get(key)}), these would be of {theirs['model']} "
+            f"({key} {theirs[key]}), and vectors of two models cannot be compared: rebuild the atlas with one of them"
+        )
+
+
+def _models(space: dict, makers: _Makers) -> tuple[dict[str, Path], pa.Table]:
+    """Return the model folders that travel with the atlas, and the phrases embedded for readers without them."""
+    folders = {kind: makers.folder(kind) for kind in ("image", "text")}
+    text = makers.encoder("text")
+    if text.card["space"] != space["space"]:
+        raise ModelMismatchError(
+            f"text model {text.model_id} embeds into {text.card['space']}, image model {space['model']} into "
+            f"{space['space']}: install models of one space"
+        )
+    phrases = concept_phrases()
+    kind = pa.list_(pa.float32(), text.dim)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(text.encode(phrases).ravel()), text.dim)
+    return folders, pa.table({"phrase": phrases, "embedding": vectors.cast(kind)})
+
+
+def concept_phrases() -> list[str]:
+    """Return the phrases that every atlas can be asked by from plain SQL."""
+    lines = resources.files("galsearch").joinpath("concepts.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _stage(staging: Staging, taken: Source, encoder: Encoder | None, progress: Progress) -> int:
+    """Make the batches that are not there yet; return how many objects all batches hold."""
+    total, done = taken.table.num_rows, staging.done()
+    for number, start in enumerate(range(0, total, BATCH_ROWS)):
+        rows = range(start, min(start + BATCH_ROWS, total))
+        if number not in done:
+            batch, rejected = _vector_batch(taken, rows) if encoder is None else _batch(taken, rows, encoder)
+            staging.put(number, batch, rejected)
+        progress(rows.stop, total, "measuring and embedding")
+    return sum(batch.num_rows for batch in staging.batches())
+
+
+def _vector_batch(taken: VectorSource, rows: range) -> tuple[pa.Table, list[dict]]:
+    table = taken.table.slice(rows.start, len(rows))
+    return _with_vectors(table, taken.vectors[rows.start : rows.stop]), []
+
+
+def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list[dict]]:
+    """Take the pictures of some rows: read, measure, shrink, embed; what fails is left out with its reason."""
+    kept, accepted, rejected = [], [], []
+    for row in rows:
+        try:
+            accepted.append(taken.take(row))
+            kept.append(row)
+        except SchemaError as error:
+            rejected.append(_rejection(taken.table, row, str(error)))
+    table = _with_measured(taken.table.take(kept), [item.columns for item in accepted])
+    pictures = [item.picture for item in accepted]
+    table = _with_vectors(table, encoder.encode(pictures))
+    small = pa.array([images.encode_thumbnail(picture) for picture in pictures], pa.binary())
+    return table.append_column(THUMBNAILS, small), rejected
+
+
+def _rejection(table: pa.Table, row: int, reason: str) -> dict:
+    file = table["file"][row].as_py() if "file" in table.column_names else None
+    return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
+
+
+def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    return table.append_column("embedding_image", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+
+
+def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:
+    """Add what was measured; a column of the source by the same name wins, where it has a value for ra and dec."""
+    for name in (*sources.MEASURED, "radius_arcsec", "ra", "dec"):
+        values = pa.array([row.get(name) for row in measured], pa.float64())
+        if name in ("ra", "dec"):
+            place = table.column_names.index(name)
+            table = table.set_column(place, table.field(name), pa.chunked_array([_coalesce(table[name], values)]))
+        elif name not in table.column_names and any(name in row for row in measured):
+            table = table.append_column(schema.arrow_field(name), values)
+    return table
+
+
+def _coalesce(first: pa.ChunkedArray, second: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.coalesce(first.combine_chunks(), second)

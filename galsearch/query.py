@@ -1,0 +1,151 @@
+"""What was asked, as plain data: terms with weights, cuts, and how hard to look.
+
+A `Query` knows nothing of engines. It travels as JSON, which is what a permalink, a log line or a test case holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from galsearch.errors import QueryError
+from galsearch.sky import check_position
+
+KINDS = ("text", "object", "image", "embedding")
+MAX_K = 100_000  # more rows than this are a table, not an answer: that is what sql() is for
+
+
+@dataclass(frozen=True)
+class Term:
+    """One thing to look like: `kind` says how `value` is read, `weight` how much it counts (negative: unlike it).
+
+    `text` holds words, `object` an object_id, `image` the path of a picture, `embedding` a tuple of d floats.
+    """
+
+    kind: str
+    value: str | tuple[float, ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise QueryError(f"term kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if not math.isfinite(self.weight) or self.weight == 0:
+            raise QueryError(f"weight of {self.label} is {self.weight}, expected a finite number other than 0")
+        if self.kind == "text" and not self.value.strip():
+            raise QueryError("the text is empty; say what to look for, or leave the words out to list by SQL alone")
+
+    @property
+    def label(self) -> str:
+        """The term as a person would name it."""
+        return "embedding" if self.kind == "embedding" else f"{self.kind} {self.value!r}"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A whole question. No terms means: list what passes the cuts, ordered by object_id.
+
+    `near` is (ra, dec) in degrees ICRS and needs `radius_arcsec`, which is inclusive. `probes` is how many cells of
+    the index to visit (None: chosen by the planner), `exact` visits all of them.
+    """
+
+    terms: tuple[Term, ...] = ()
+    where: str | None = None
+    near: tuple[float, float] | None = None
+    radius_arcsec: float | None = None
+    k: int = 12
+    exact: bool = False
+    probes: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or not 1 <= self.k <= MAX_K:
+            raise QueryError(f"k is {self.k!r}, expected a whole number from 1 to {MAX_K}")
+        if self.probes is not None and self.probes < 1:
+            raise QueryError(f"probes is {self.probes}, expected at least 1, or nothing to let the planner choose")
+        if self.where is not None and not self.where.strip():
+            raise QueryError('where is empty; give a SQL condition such as "z < 0.1", or leave it out')
+        self._check_cone()
+
+    def _check_cone(self) -> None:
+        if (self.near is None) != (self.radius_arcsec is None):
+            given, absent = ("near", "radius_arcsec") if self.near is not None else ("radius_arcsec", "near")
+            raise QueryError(f"{given} needs {absent}: a cone on the sky has a center in degrees and a radius")
+        if self.near is None:
+            return
+        object.__setattr__(self, "near", check_position(*self.near))
+        if not (math.isfinite(self.radius_arcsec) and 0 <= self.radius_arcsec <= 180 * 3600):
+            raise QueryError(f"radius_arcsec is {self.radius_arcsec}, expected 0 to 648000 (180 degrees)")
+
+    def to_json(self) -> str:
+        """Return the query as JSON; `Query.from_json` gives back an equal one."""
+        return json.dumps({**asdict(self), "terms": [asdict(term) for term in self.terms]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Query:
+        """Rebuild a query; QueryError when the text is not one."""
+        try:
+            values = json.loads(text)
+            terms = tuple(Term(t["kind"], _value(t["value"]), t["weight"]) for t in values.pop("terms"))
+            near = values.pop("near")
+            return cls(terms=terms, near=tuple(near) if near else None, **values)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise QueryError(f"this is not a saved query ({error}); write it with Query.to_json()") from None
+
+    def formula(self) -> str:
+        """Return the terms as a sum, such as `text 'spiral' - 0.5 text 'bar'`."""
+        parts = []
+        for term in self.terms:
+            size = abs(term.weight)
+            sign = "-" if term.weight < 0 else "+"
+            parts.append(f"{sign} {'' if size == 1 else f'{size:g} '}{term.label}")
+        return " ".join(parts).removeprefix("+ ")
+
+
+def _value(value: str | list[float]) -> str | tuple[float, ...]:
+    return value if isinstance(value, str) else tuple(value)
+
+
+@dataclass
+class Plan:
+    """How a search was answered.
+
+    `path` is "exact", "ivf" or "list" (no terms); `matches` counts the objects that pass the cuts; `rows_scanned`
+    the vectors compared; `exact` is True when no better row can exist.
+    """
+
+    path: str
+    matches: int
+    rows_scanned: int
+    exact: bool
+    cells_probed: int | None = None
+    cells: int | None = None
+    provider: str | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        cells = f", {self.cells_probed} of {self.cells} cells" if self.path == "ivf" else ""
+        stages = ", ".join(f"{name} {value:.1f} ms" for name, value in self.milliseconds.items())
+        kind = "exact" if self.exact else "approximate"
+        return f"{self.path}: {self.matches} matches{cells}, {self.rows_scanned} rows scanned, {kind}; {stages}"
+
+
+def combine(terms: Sequence[Term], embed: Callable[[Term], np.ndarray]) -> np.ndarray:
+    """Return the weighted sum of the terms' unit vectors, brought to unit length, `(d,) float32`.
+
+    Raises QueryError when the terms cancel out.
+    """
+    total = np.sum([term.weight * embed(term).astype(np.float64) for term in terms], axis=0)
+    return unit(total)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """Return `vector` at unit length as `(d,) float32`; QueryError when it is zero or not finite."""
+    length = float(np.linalg.norm(np.asarray(vector, dtype=np.float64)))
+    if not math.isfinite(length) or length < 1e-9:
+        raise QueryError(
+            f"the query vector has length {length:g}: its terms cancel out or hold NaN; change a term or a weight"
+        )
+    return (np.asarray(vector, dtype=np.float64) / length).astype(np.float32)

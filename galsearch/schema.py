@@ -1,0 +1,320 @@
+"""What an atlas is made of: its version, its tables, its columns with units and UCDs, its manifest.
+
+This is the one place where a column name, a unit or a version number is written; the format's document and the
+`galsearch_columns` table are generated from here.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+
+import pyarrow as pa
+
+from galsearch.errors import FormatError, VersionTooNewError, VersionTooOldError
+
+FORMAT = "galsearch.atlas"
+FORMAT_VERSION = (1, 0)
+SOFTWARE = "galsearch"
+IMAGE = "image"  # the embedding space shared by pictures and words
+METRIC = "cosine"
+MANIFEST_TABLE = "galsearch_manifest"
+COLUMNS_TABLE = "galsearch_columns"
+LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
+
+
+@dataclass(frozen=True)
+class Column:
+    """One public column: SQL type, VOUnit (empty when dimensionless), UCD1+ and one sentence of meaning."""
+
+    name: str
+    type: str
+    unit: str
+    ucd: str
+    description: str
+
+
+def _columns(*rows: tuple[str, str, str, str, str]) -> dict[str, Column]:
+    return {row[0]: Column(*row) for row in rows}
+
+
+GALAXIES = _columns(
+    ("object_id", "VARCHAR", "", "meta.id;meta.main", "Unique, opaque identifier of the object"),
+    (
+        "ra",
+        "DOUBLE",
+        "deg",
+        "pos.eq.ra;meta.main",
+        "Right ascension, ICRS, 0 <= ra < 360; NULL where unknown",
+    ),
+    ("dec", "DOUBLE", "deg", "pos.eq.dec;meta.main", "Declination, ICRS; NULL where unknown"),
+    ("z", "DOUBLE", "", "src.redshift", "Redshift"),
+    ("mag_g", "DOUBLE", "mag", "phot.mag;em.opt.B", "AB magnitude in the g band"),
+    ("mag_r", "DOUBLE", "mag", "phot.mag;em.opt.R", "AB magnitude in the r band"),
+    ("mag_i", "DOUBLE", "mag", "phot.mag;em.opt.I", "AB magnitude in the i band"),
+    ("mag_z", "DOUBLE", "mag", "phot.mag;em.opt.I", "AB magnitude in the z band (the redshift is z)"),
+    (
+        "x_px",
+        "DOUBLE",
+        "pixel",
+        "pos.cartesian.x;instr.det",
+        "Column of the center in the parent picture, from 0",
+    ),
+    (
+        "y_px",
+        "DOUBLE",
+        "pixel",
+        "pos.cartesian.y;instr.det",
+        "Row of the center in the parent picture, from 0",
+    ),
+    ("radius_px", "DOUBLE", "pixel", "phys.angSize", "Half-light radius in pixels of the source picture"),
+    ("radius_arcsec", "DOUBLE", "arcsec", "phys.angSize", "Half-light radius on the sky"),
+    ("axis_ratio", "DOUBLE", "", "phys.size.axisRatio", "Minor over major axis from second moments, 0 to 1"),
+    ("position_angle", "DOUBLE", "deg", "pos.posAng", "Major axis in the picture, from +x to +y, -90 to 90"),
+    ("concentration", "DOUBLE", "", "src.morph.param", "5 log10(r80/r20) of the light profile"),
+    (
+        "brightness",
+        "DOUBLE",
+        "",
+        "phot.count",
+        "Background-subtracted sum over bands, in units of the picture",
+    ),
+    (
+        "color_gr",
+        "DOUBLE",
+        "mag",
+        "phot.color",
+        "Instrumental color, middle minus red band; higher is redder",
+    ),
+    ("color_br", "DOUBLE", "mag", "phot.color", "Instrumental color, blue minus red band; higher is redder"),
+    ("snr", "DOUBLE", "", "stat.snr", "Signal-to-noise ratio of the summed light"),
+    (
+        "is_star",
+        "BOOLEAN",
+        "",
+        "meta.code.class",
+        "Point-like: the half-light radius is that of the sharpest sources",
+    ),
+    ("is_artifact", "BOOLEAN", "", "meta.code.qual", "Likely a spike, halo or edge feature of the detector"),
+    (
+        "is_edge",
+        "BOOLEAN",
+        "",
+        "meta.code.qual",
+        "The source or its cutout touches the border of the picture",
+    ),
+    ("file", "VARCHAR", "", "meta.ref.url;meta.file", "File that the picture came from"),
+)
+
+_ARROW = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
+
+# Tables that an atlas has besides `galaxies`; {name} stands for an embedding, {dim} for its length.
+TABLES: dict[str, tuple[Column, ...]] = {
+    MANIFEST_TABLE: (
+        Column("key", "VARCHAR", "", "meta.id", "Name of the entry"),
+        Column("value", "VARCHAR", "", "meta", "The entry as JSON"),
+    ),
+    COLUMNS_TABLE: (
+        Column("table", "VARCHAR", "", "meta.table", "Table name"),
+        Column("column", "VARCHAR", "", "meta.id", "Column name"),
+        Column("unit", "VARCHAR", "", "meta.unit", "VOUnit; empty when dimensionless"),
+        Column("ucd", "VARCHAR", "", "meta.ucd", "UCD1+"),
+        Column("description", "VARCHAR", "", "meta.note", "Meaning in a sentence"),
+    ),
+    "embedding_{name}": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column("cell", "INTEGER", "", "meta.code", "Cell of the index that the vector lies in"),
+        Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Unit vector"),
+    ),
+    "cells_{name}": (
+        Column("cell", "INTEGER", "", "meta.code", "Cell, from 0"),
+        Column("centroid", "FLOAT[{dim}]", "", "stat.mean", "Unit vector at the center of the cell"),
+        Column("rows", "BIGINT", "", "meta.number", "Vectors in the cell"),
+    ),
+    "thumbnails": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column("image", "BLOB", "", "obs.image", "Small WebP picture"),
+    ),
+    "models": (
+        Column("name", "VARCHAR", "", "meta.id", "text, image or spectrum"),
+        Column("card", "VARCHAR", "", "meta.note", "Model card as JSON"),
+        Column("onnx", "BLOB", "", "meta.file", "The ONNX graph"),
+        Column("tokenizer", "BLOB", "", "meta.file", "tokenizer.json of a text model, else NULL"),
+    ),
+    "rejected": (
+        Column(
+            "object_id",
+            "VARCHAR",
+            "",
+            "meta.id",
+            "Object that was left out at build; NULL when it had no row",
+        ),
+        Column("file", "VARCHAR", "", "meta.file", "Its picture"),
+        Column("reason", "VARCHAR", "", "meta.note", "Why"),
+    ),
+    "concepts": (
+        Column("phrase", "VARCHAR", "", "meta.note", "Words"),
+        Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the image space"),
+    ),
+}
+
+
+def arrow_field(name: str) -> pa.Field:
+    """Return the Arrow field of a well-known column of `galaxies`, with its unit, UCD and meaning as metadata."""
+    column = GALAXIES[name]
+    about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
+    return pa.field(column.name, _ARROW[column.type], metadata=about)
+
+
+def now() -> str:
+    """Return the time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def software() -> str:
+    """Return `galsearch <version>` as recorded in manifests and provenance."""
+    return f"{SOFTWARE} {metadata.version(SOFTWARE)}"
+
+
+def provenance(action: str, *, parameters: dict, inputs: dict | None = None, seconds: float = 0.0) -> dict:
+    """Return one provenance record: what was done, with which parameters, seed, versions and input digests."""
+    packages = ("numpy", "duckdb", "pylance", "pyarrow", "onnxruntime")
+    return {
+        "action": action,
+        "time": now(),
+        "software": software(),
+        "parameters": parameters,
+        "inputs": inputs or {},
+        "environment": {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            **_versions(packages),
+        },
+        "seconds": round(seconds, 3),
+    }
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # the GPU build of ONNX Runtime goes by another name, and a reader may have no engine
+    return found
+
+
+@dataclass
+class Manifest:
+    """What an atlas says of itself; stored as the rows of `galsearch_manifest`, one JSON value a key.
+
+    `embeddings` maps a name to {dim, model, sha256, space, metric, rows}. `provenance` is only ever appended to.
+    Keys that this version does not know are kept in `extra` and written back.
+    """
+
+    title: str
+    rows: int
+    embeddings: dict[str, dict]
+    format: str = FORMAT
+    format_version: list[int] = field(default_factory=lambda: list(FORMAT_VERSION))
+    created: str = field(default_factory=now)
+    software: str = field(default_factory=software)
+    sources: list[dict] = field(default_factory=list)
+    provenance: list[dict] = field(default_factory=list)
+    extra: dict = field(default_factory=dict)
+
+    def to_rows(self) -> list[tuple[str, str]]:
+        """Return (key, JSON value) pairs, the order in which they are stored."""
+        known = {key: value for key, value in vars(self).items() if key != "extra"}
+        return [(key, json.dumps(value)) for key, value in {**known, **self.extra}.items()]
+
+    @classmethod
+    def from_rows(cls, rows: list[tuple[str, str]], *, path: str) -> Manifest:
+        """Rebuild a manifest from its stored pairs; `path` names the atlas in errors.
+
+        Raises FormatError for a missing or unreadable entry, VersionTooNewError or VersionTooOldError for another
+        major version. A newer minor version is read.
+        """
+        values = {key: _parse(key, value, path) for key, value in rows}
+        _check_version(values, path)
+        missing = [key for key in REQUIRED_KEYS if key not in values]
+        if missing:
+            raise FormatError(
+                f"{path}: the manifest has no {', '.join(missing)}, and every atlas must say it; "
+                "copy the file again or rebuild it with `galsearch bundle`"
+            )
+        _check_kinds(values, path)
+        names = set(cls.__dataclass_fields__) - {"extra"}
+        known = {key: value for key, value in values.items() if key in names}
+        return cls(**known, extra={key: value for key, value in values.items() if key not in names})
+
+
+REQUIRED_KEYS = (
+    "format",
+    "format_version",
+    "title",
+    "rows",
+    "created",
+    "software",
+    "embeddings",
+    "sources",
+    "provenance",
+)
+_KINDS = {"title": str, "rows": int, "embeddings": dict, "sources": list, "provenance": list}
+
+
+def _parse(key: str, value: str, path: str):
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        raise FormatError(
+            f"{path}: manifest entry '{key}' is not valid JSON ({value!r:.40}), so the file is damaged; "
+            "copy it again from its source"
+        ) from None
+
+
+def _check_version(values: dict, path: str) -> None:
+    if values.get("format") != FORMAT:
+        raise FormatError(
+            f"{path}: format is {values.get('format')!r}, expected {FORMAT!r}; this is not a galsearch atlas"
+        )
+    version = values.get("format_version")
+    if not (isinstance(version, list) and len(version) == 2 and all(isinstance(part, int) for part in version)):
+        raise FormatError(f"{path}: format_version is {version!r}, expected [major, minor]; the file is damaged")
+    major, ours = version[0], FORMAT_VERSION[0]
+    if major > ours:
+        raise VersionTooNewError(
+            f"{path}: format {major}.{version[1]} is newer than {ours}.x, which this {software()} reads; "
+            "upgrade with `pip install --upgrade galsearch`"
+        )
+    if major < ours:
+        raise VersionTooOldError(
+            f"{path}: format {major}.{version[1]} is older than {ours}.x; rebuild it with `galsearch build`"
+        )
+
+
+def _check_kinds(values: dict, path: str) -> None:
+    for key, kind in _KINDS.items():
+        if not isinstance(values[key], kind):
+            raise FormatError(
+                f"{path}: manifest entry '{key}' is {values[key]!r:.40}, expected {kind.__name__}; "
+                "the file is damaged, copy it again"
+            )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `check` looked at: whether it holds, what was found, and the remedy when it does not."""
+
+    name: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+    @classmethod
+    def of(cls, name: str, good: str, bad: str, remedy: str, *, ok: bool) -> Finding:
+        """Return the finding with the message and remedy that fit the outcome."""
+        return cls(name, True, good) if ok else cls(name, False, bad, remedy)

@@ -1,0 +1,44 @@
+"""An atlas on disk: facts in DuckDB, vectors in Lance or in the same DuckDB file. The only door to both engines.
+
+Reading creates nothing. Writing goes aside and is renamed when complete.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galsearch.errors import FormatError
+from galsearch.store.bundle import BundleStore, write_bundle
+from galsearch.store.facts import Store
+from galsearch.store.macros import EXACT_ROWS
+
+__all__ = ["EXACT_ROWS", "Staging", "Store", "open_store", "write_bundle"]
+
+
+def open_store(path: Path) -> Store:
+    """Open the atlas at `path`: a folder `name.atlas` or a bundle `name.duckdb`.
+
+    Raises FormatError when there is nothing, or nothing that is an atlas.
+    """
+    if path.is_dir():
+        from galsearch.store.folder import (
+            FolderStore,
+        )  # Lance takes a third of a second to load: only for folders
+
+        return FolderStore(path)
+    if not path.exists():
+        raise FormatError(
+            f"{path}: no such file or folder; an atlas is a folder 'name.atlas' or a file 'name.duckdb', "
+            "make one with `galsearch build` or try `galsearch demo`"
+        )
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: the file is empty; copy the bundle again from its source")
+    return BundleStore(path)
+
+
+def __getattr__(name: str):
+    if name == "Staging":
+        from galsearch.store.folder import Staging
+
+        return Staging
+    raise AttributeError(name)

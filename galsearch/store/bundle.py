@@ -1,0 +1,316 @@
+"""The bundle: one DuckDB file that holds facts, vectors in cell order, pictures, models and macros.
+
+Written aside in one pass, checked by reading it again, then renamed: a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from galsearch import schema
+from galsearch.errors import FormatError, GalsearchError
+from galsearch.store import cells, macros
+from galsearch.store.facts import Ask, Found, Store
+
+STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
+BATCH_ROWS = 8_192
+
+
+class BundleStore(Store):
+    """An atlas in one file."""
+
+    kind = "bundle"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, path)
+        self._centroids: dict[str, np.ndarray] = {}
+        needed = {"galaxies", schema.COLUMNS_TABLE, "models"}
+        needed |= {f"{part}_{name}" for name in self.manifest.embeddings for part in ("embedding", "cells")}
+        absent = sorted(needed - self.tables)
+        if absent:
+            self.close()
+            raise FormatError(f"{path}: table {absent[0]} is missing; the bundle is incomplete, bundle the atlas again")
+
+    def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
+        """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
+        found = self.sandbox.arrow(
+            f"SELECT object_id, embedding FROM embedding_{self._name(embedding)} "
+            "WHERE object_id IN (SELECT unnest($1::VARCHAR[]))",
+            [list(ids)],
+        )
+        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
+        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
+
+    def fact_tables(self) -> set[str]:
+        """Return the tables that hold facts, not vectors, pictures, models or the store's own bookkeeping."""
+        own = {schema.MANIFEST_TABLE, "thumbnails", "models"}
+        return {name for name in self.tables if not name.startswith(("embedding_", "cells_"))} - own
+
+    def has_thumbnails(self) -> bool:
+        """Say whether there are pictures."""
+        return "thumbnails" in self.tables
+
+    def sample(self, embedding: str, places: np.ndarray) -> np.ndarray:
+        """Return the vectors at the row numbers `places`."""
+        found = self.sandbox.arrow(
+            f"SELECT embedding FROM embedding_{self._name(embedding)} "
+            "WHERE rowid IN (SELECT unnest($1)) ORDER BY rowid",
+            [places.tolist()],
+        )
+        return vectors(found["embedding"])
+
+    def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield (ids, vectors) of every row, in stored order."""
+        statement = f"SELECT object_id, embedding FROM embedding_{self._name(embedding)}"
+        for batch in self.sandbox.batches(statement, BATCH_ROWS):
+            yield batch["object_id"].to_pylist(), vectors(batch["embedding"])
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures (WebP bytes) of `ids`; ids without one are absent."""
+        if not self.has_thumbnails():
+            return {}
+        return dict(
+            self.sandbox.rows(
+                "SELECT object_id, image FROM thumbnails WHERE object_id IN (SELECT unnest($1::VARCHAR[]))",
+                [list(ids)],
+            )
+        )
+
+    def models(self) -> list[str]:
+        """Return the names of the models that travel with the atlas."""
+        return [name for (name,) in self.sandbox.rows("SELECT name FROM models ORDER BY name")]
+
+    def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
+        """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the bundle has none by that name."""
+        found = self.sandbox.rows("SELECT card, onnx, tokenizer FROM models WHERE name = $1", [name])
+        if not found:
+            return None
+        card, onnx, tokenizer = found[0]
+        return json.loads(card), onnx, tokenizer
+
+    def _name(self, embedding: str) -> str:
+        self._space(embedding)
+        return embedding
+
+    def holders(self, embedding: str) -> str:
+        return f"SELECT object_id FROM embedding_{embedding}"
+
+    def _cells(self, embedding: str) -> int:
+        return len(self.centroids(embedding))
+
+    def centroids(self, embedding: str) -> np.ndarray:
+        """Return the centroids `(cells, d) float32`, read once."""
+        if embedding not in self._centroids:
+            found = self.sandbox.arrow(f"SELECT centroid FROM cells_{embedding} ORDER BY cell")
+            self._centroids[embedding] = vectors(found["centroid"])
+        return self._centroids[embedding]
+
+    def _exact(self, ask: Ask) -> Found:
+        ids, found = self._best(ask, self._cut(ask.condition), [])
+        return ids, found, ask.matches
+
+    def _ivf(self, ask: Ask, probes: int) -> Found:
+        centroids = self.centroids(ask.embedding)
+        visited = np.argpartition(-(centroids @ ask.query), probes - 1)[:probes].tolist()
+        rows = f"SELECT coalesce(sum(rows), 0)::BIGINT FROM cells_{ask.embedding} WHERE cell IN (SELECT unnest($1))"
+        scanned = self.sandbox.rows(rows, [visited])[0][0]
+        cut = f"WHERE cell IN (SELECT unnest($3::INTEGER[])){self._cut(ask.condition).replace('WHERE', ' AND', 1)}"
+        ids, found = self._best(ask, cut, [visited])
+        return ids, found, scanned
+
+    @staticmethod
+    def _cut(condition: str | None) -> str:
+        return f"WHERE object_id IN (SELECT object_id FROM galaxies WHERE {condition})" if condition else ""
+
+    def _best(self, ask: Ask, cut: str, parameters: list) -> tuple[list[str], np.ndarray]:
+        found = self.sandbox.ask(
+            f"SELECT object_id, embedding FROM embedding_{ask.embedding} {cut} "
+            f"ORDER BY array_inner_product(embedding, $1::FLOAT[{len(ask.query)}]) DESC, object_id LIMIT $2",
+            [ask.query.tolist(), ask.wanted, *parameters],
+            said="where",
+        )
+        return found["object_id"].to_pylist(), vectors(found["embedding"])
+
+    def corrupt_tables(self) -> list[str]:
+        """Read every value of every table and return the messages of those that cannot be read."""
+        bad = []
+        for name in sorted(self.tables):
+            try:
+                self.sandbox.rows(f'SELECT bit_xor(hash(t)) FROM "{name}" t')
+            except FormatError as error:
+                bad.append(f"table {name}: {error}")
+        return bad
+
+
+def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return a fixed-size list column as `(n, d) float32`, without copying where Arrow allows."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # a chunked array of no chunks
+        return np.empty((0, column.type.list_size), dtype=np.float32)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def write_bundle(
+    store: Store,
+    path: Path,
+    *,
+    record: dict,
+    with_models: bool = True,
+    storage_version: str = STORAGE_VERSION,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> None:
+    """Write the atlas `store` as one file at `path`; what was there before is replaced only when all went well.
+
+    `record` is appended to the provenance. Raises GalsearchError when the disk is full or the folder not writable.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with _discarding(partial, path):
+        connection = duckdb.connect()
+        try:
+            connection.execute(f"ATTACH '{_quoted(partial)}' AS bundle (STORAGE_VERSION '{storage_version}')")
+            connection.execute("USE bundle")
+            _fill(connection, store, record, with_models=with_models, seed=seed, progress=progress)
+            connection.execute("CHECKPOINT bundle")
+        finally:
+            connection.close()
+        BundleStore(partial).close()  # what cannot be opened again is not given the name
+        partial.replace(path)
+
+
+@contextmanager
+def _discarding(partial: Path, path: Path) -> Iterator[None]:
+    """Remove the partial file whatever happens, and say a disk error in words."""
+    partial.unlink(missing_ok=True)
+    try:
+        yield
+    except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, OSError) as error:
+        raise GalsearchError(
+            f"{path}: could not be written ({' '.join(str(error).split())[:200]}); free some space or choose another "
+            "folder, then run the same command again. Nothing that was there has changed"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+        partial.with_name(partial.name + ".wal").unlink(missing_ok=True)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _fill(connection, store: Store, record: dict, *, with_models: bool, seed: int, progress) -> None:
+    spaces = store.manifest.embeddings
+    total = 3 + len(spaces)
+    for step, name in enumerate(spaces):
+        progress(step, total, f"indexing {name} vectors")
+        _write_vectors(connection, store, name, seed)
+    progress(len(spaces), total, "writing facts")
+    _write_facts(connection, store)
+    progress(len(spaces) + 1, total, "writing pictures")
+    _write_thumbnails(connection, store)
+    progress(len(spaces) + 2, total, "writing models and macros")
+    _write_models(connection, store, with_models=with_models)
+    for statement in macros.facts_macros() + macros.bundle_macros({n: s["dim"] for n, s in spaces.items()}):
+        connection.execute(statement)
+    extra = {key: value for key, value in store.manifest.extra.items() if key != schema.LANCE_VERSIONS}
+    write_manifest(connection, store.manifest, record, extra=extra)
+    progress(total, total, "bundled")
+
+
+def _write_vectors(connection, store: Store, name: str, seed: int) -> None:
+    space = store.manifest.embeddings[name]
+    rows, dim = space["rows"], space["dim"]
+    centroids = cells.fit_centroids(
+        store.sample(name, cells.sample_rows(rows, seed=seed)), cells.cell_count(rows), seed=seed
+    )
+    counts = np.zeros(len(centroids), dtype=np.int64)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for ids, found in store.embedding_batches(name):
+            cell = cells.assign(found, centroids)
+            np.add.at(counts, cell, 1)
+            columns = [pa.array(ids, pa.string()), pa.array(cell), fixed_size_list(found)]
+            yield pa.RecordBatch.from_arrays(columns, schema=kind)
+
+    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), ("embedding", pa.list_(pa.float32(), dim))])
+    connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
+    connection.execute(
+        f"CREATE TABLE embedding_{name} AS SELECT object_id, cell, embedding FROM incoming ORDER BY cell, object_id"
+    )
+    connection.unregister("incoming")
+    summary = pa.table(
+        {
+            "cell": pa.array(np.arange(len(centroids)), pa.int32()),
+            "centroid": fixed_size_list(centroids),
+            "rows": counts,
+        }
+    )
+    create_table(connection, f"cells_{name}", summary)
+
+
+def _write_facts(connection, store: Store) -> None:
+    """Copy every table of facts; galaxies in the order of the image cells, so that neighbors lie together."""
+    for name in sorted(store.fact_tables()):
+        ordered = ""
+        if name == "galaxies" and schema.IMAGE in store.manifest.embeddings:
+            ordered = (
+                f"SELECT g.* FROM incoming g LEFT JOIN embedding_{schema.IMAGE} e USING (object_id) "
+                "ORDER BY e.cell NULLS LAST, g.object_id"
+            )
+        create_table(connection, name, store.sandbox.arrow(f'SELECT * FROM "{name}"'), select=ordered)
+
+
+def _write_thumbnails(connection, store: Store) -> None:
+    """Write pictures in the order of the galaxies: those of similar objects are read together."""
+    if not store.has_thumbnails():
+        return
+    ids = [row[0] for row in connection.execute("SELECT object_id FROM galaxies").fetchall()]
+    kind = pa.schema([("object_id", pa.string()), ("image", pa.binary())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(ids), BATCH_ROWS):
+            found = store.thumbnails(ids[start : start + BATCH_ROWS])
+            there = [name for name in ids[start : start + BATCH_ROWS] if name in found]
+            yield pa.RecordBatch.from_pydict(
+                {"object_id": there, "image": [found[name] for name in there]}, schema=kind
+            )
+
+    connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
+    connection.execute("CREATE TABLE thumbnails AS SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _write_models(connection, store: Store, *, with_models: bool) -> None:
+    connection.execute("CREATE TABLE models (name VARCHAR, card VARCHAR, onnx BLOB, tokenizer BLOB)")
+    for name in store.models() if with_models else []:
+        card, onnx, tokenizer = store.model(name)
+        connection.execute("INSERT INTO models VALUES ($1, $2, $3, $4)", [name, json.dumps(card), onnx, tokenizer])
+
+
+def write_manifest(connection, manifest: schema.Manifest, record: dict, **changes) -> None:
+    """Replace the manifest table by `manifest` with `changes` and one more provenance record."""
+    values = {**vars(manifest), **changes, "provenance": [*manifest.provenance, record]}
+    rows = schema.Manifest(**values).to_rows()
+    connection.execute(f"CREATE OR REPLACE TABLE {schema.MANIFEST_TABLE} (key VARCHAR, value VARCHAR)")
+    connection.executemany(f"INSERT INTO {schema.MANIFEST_TABLE} VALUES ($1, $2)", rows)
+
+
+def create_table(connection, name: str, table: pa.Table, *, select: str = "") -> None:
+    """Create a table from Arrow rows, through `select` over `incoming` when given."""
+    connection.register("incoming", table)
+    connection.execute(f'CREATE TABLE "{name}" AS {select or "SELECT * FROM incoming"}')
+    connection.unregister("incoming")
+
+
+def fixed_size_list(array: np.ndarray) -> pa.FixedSizeListArray:
+    """Return `(n, d) float32` as an Arrow column of d-lists."""
+    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])

@@ -1,0 +1,246 @@
+"""What both forms of an atlas share: the facts in DuckDB, the planner, and the order of the answers.
+
+A form adds only where its vectors and blobs lie: `_exact`, `_ivf`, `embeddings`, `thumbnails`, `model`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import schema
+from galsearch.errors import FormatError, ModelMismatchError, QueryError
+from galsearch.query import Plan
+from galsearch.store import macros
+from galsearch.store.sandbox import Sandbox
+
+# Shares of the cells to visit; a cut hides rows, so the k best of what is left lie in more cells (docs/format.md).
+PROBE_SHARE, PROBE_LEAST = 1 / 32, 32
+PROBE_SHARE_CUT, PROBE_LEAST_CUT = 1 / 8, 128
+
+Found = tuple[list[str], np.ndarray, int]  # ids, their embeddings (n, d), vectors compared
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One nearest-neighbor question to a form: the `wanted` best of the `matches` that pass `condition`."""
+
+    embedding: str
+    query: np.ndarray
+    wanted: int
+    condition: str | None
+    matches: int
+
+
+class Store:
+    """An open atlas, read-only. Vectors go in and out as numpy arrays, rows as Arrow tables, ids as text."""
+
+    kind: str
+
+    def __init__(self, path: Path, facts: Path) -> None:
+        self.path = path
+        self.sandbox = Sandbox(facts)
+        try:
+            self.manifest = self._read_manifest()
+        except BaseException:
+            self.sandbox.close()
+            raise
+
+    def close(self) -> None:
+        """Release the files."""
+        self.sandbox.close()
+
+    # ---- facts
+
+    def _read_manifest(self) -> schema.Manifest:
+        tables = {name for (name,) in self.sandbox.rows("SELECT table_name FROM duckdb_tables() WHERE NOT internal")}
+        if schema.MANIFEST_TABLE not in tables:
+            raise FormatError(
+                f"{self.path}: this is a DuckDB file without a {schema.MANIFEST_TABLE} table, so not an atlas; "
+                "make one with `galsearch build` and `galsearch bundle`"
+            )
+        self.tables = tables
+        return schema.Manifest.from_rows(
+            self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}"), path=str(self.path)
+        )
+
+    def describe(self) -> pa.Table:
+        """Return the public columns of `galaxies`: column, type, unit, ucd, description, in table order."""
+        return self.sandbox.arrow(
+            "SELECT d.column_name AS column, d.data_type AS type, coalesce(c.unit, '') AS unit, "
+            "coalesce(c.ucd, '') AS ucd, coalesce(c.description, '') AS description "
+            f'FROM duckdb_columns() d LEFT JOIN {schema.COLUMNS_TABLE} c ON c."table" = d.table_name '
+            "AND c.\"column\" = d.column_name WHERE d.table_name = 'galaxies' ORDER BY d.column_index"
+        )
+
+    def rows(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
+        found = self.sandbox.arrow(
+            "SELECT * FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[]))", [list(ids)]
+        )
+        order = {object_id: rank for rank, object_id in enumerate(ids)}
+        ranks = [order[object_id] for object_id in found["object_id"].to_pylist()]
+        return self._with_units(found.take(np.argsort(ranks, kind="stable")))
+
+    def list(self, condition: str | None, *, k: int) -> tuple[pa.Table, int]:
+        """Return the first k rows that pass `condition`, ordered by object_id, and how many pass in all."""
+        cut = f" WHERE {condition}" if condition else ""
+        found = self.sandbox.ask(f"SELECT * FROM galaxies{cut} ORDER BY object_id LIMIT {k}", said="where")
+        return self._with_units(found), self.count(condition)
+
+    def has(self, object_id: str) -> bool:
+        """Say whether there is such an object."""
+        return bool(self.sandbox.rows("SELECT 1 FROM galaxies WHERE object_id = $1", [object_id]))
+
+    def _with_units(self, table: pa.Table) -> pa.Table:
+        known = {row["column"]: row for row in self._described}
+        fields = [
+            item.with_metadata({key: known[item.name][key] for key in ("unit", "ucd", "description")})
+            if item.name in known
+            else item
+            for item in table.schema
+        ]
+        return table.cast(pa.schema(fields))
+
+    @property
+    def _described(self) -> list[dict]:
+        if not hasattr(self, "_described_rows"):
+            self._described_rows = self.describe().to_pylist()
+        return self._described_rows
+
+    # ---- cuts
+
+    def condition(self, where: str | None, near: tuple[float, float] | None, radius_arcsec: float | None) -> str | None:
+        """Return one SQL condition on `galaxies` for the cuts of a query, checked, or None when there is no cut.
+
+        The cone is inclusive and right at the poles and across RA 0. Objects without a position never match one.
+        """
+        parts = []
+        if where is not None:
+            self.sandbox.check_condition(where)
+            self.sandbox.ask(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", said=f"where {where!r}")
+            parts.append(f"({where}\n)")
+        if near is not None:
+            parts.append(_cone(near, radius_arcsec))
+        return " AND ".join(parts) or None
+
+    def count(self, condition: str | None, *, embedding: str | None = None) -> int:
+        """Return how many objects pass `condition` and, if asked, have that embedding."""
+        holders = self.manifest.rows if embedding is None else self._space(embedding)["rows"]
+        if condition is None:
+            return holders
+        has = "" if holders == self.manifest.rows else f" AND object_id IN ({self.holders(embedding)})"
+        statement = f"SELECT count(*) AS n FROM galaxies WHERE {condition}{has}"
+        return self.sandbox.ask(statement, said="where")["n"][0].as_py()
+
+    def holders(self, embedding: str) -> str:
+        """Return a SELECT of the ids that have this embedding."""
+        raise NotImplementedError
+
+    def _space(self, embedding: str) -> dict:
+        try:
+            return self.manifest.embeddings[embedding]
+        except KeyError:
+            there = ", ".join(self.manifest.embeddings) or "none"
+            raise QueryError(f"{self.path} has no embedding '{embedding}', it has: {there}") from None
+
+    # ---- search
+
+    def nearest(
+        self,
+        query: np.ndarray,
+        *,
+        k: int,
+        embedding: str = schema.IMAGE,
+        condition: str | None = None,
+        exclude: Sequence[str] = (),
+        exact: bool = False,
+        probes: int | None = None,
+    ) -> tuple[list[str], np.ndarray, Plan]:
+        """Return ids and cosine scores `(n,) float32` of the nearest objects that pass `condition`, best first.
+
+        n is min(k, matches), always. Equal scores are ordered by object_id. `query` is a unit vector `(d,) float32`;
+        another length is a ModelMismatchError. `exclude` is left out of the answer and of the matches.
+        """
+        space = self._space(embedding)
+        if query.shape != (space["dim"],):
+            raise ModelMismatchError(
+                f"the query has {query.shape[-1]} dimensions and {self.path} holds '{embedding}' vectors of "
+                f"{space['dim']} ({space['model']}); embed it with the atlas's own model: atlas.embed(…)"
+            )
+        clock = time.perf_counter()
+        matches = self.count(condition, embedding=embedding)
+        counted = time.perf_counter()
+        wanted = min(k + len(exclude), matches)
+        found, plan = self._plan(Ask(embedding, query, wanted, condition, matches), exact=exact, probes=probes)
+        ids, scores = _rank(found[0], found[1], query, k, set(exclude))
+        plan.milliseconds = {
+            "count": (counted - clock) * 1e3,
+            "search": (time.perf_counter() - counted) * 1e3,
+        }
+        return ids, scores, plan
+
+    def _plan(self, ask: Ask, *, exact: bool, probes: int | None) -> tuple[Found, Plan]:
+        """Choose exact comparison for few matches, cells for many; an IVF answer that falls short is redone exactly."""
+        cells = self._cells(ask.embedding)
+        few = ask.matches <= macros.EXACT_ROWS and probes is None
+        if not (exact or few or cells <= 1):
+            visits = min(cells, probes or _probes(cells, cut=ask.condition is not None))
+            found = self._ivf(ask, visits)
+            if len(found[0]) >= ask.wanted:
+                return found, Plan("ivf", ask.matches, found[2], visits == cells, visits, cells)
+        found = self._exact(ask) if ask.wanted else ([], np.empty((0, len(ask.query))), 0)
+        return found, Plan("exact", ask.matches, found[2], exact=True)
+
+    def _cells(self, embedding: str) -> int:
+        """Return how many cells the index has; 0 when there is none."""
+        raise NotImplementedError
+
+    def _exact(self, ask: Ask) -> Found:
+        raise NotImplementedError
+
+    def _ivf(self, ask: Ask, probes: int) -> Found:
+        raise NotImplementedError
+
+    # ---- SQL
+
+    def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
+        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox."""
+        self.sandbox.check_select(text)
+        self._register(embed)
+        return self._with_units(self.sandbox.ask(text, said="sql"))
+
+    def _register(self, embed: Callable[[str], np.ndarray]) -> None:
+        dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
+        if dim:
+            self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
+
+
+def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
+    """Return the cone as a condition; the band in declination is there to be skipped quickly."""
+    ra, dec = near
+    band = radius_arcsec / 3600 + 1e-9
+    return (
+        f"(dec BETWEEN {dec - band!r} AND {dec + band!r} "
+        f"AND separation_arcsec(ra, dec, {ra!r}, {dec!r}) <= {float(radius_arcsec)!r})"
+    )
+
+
+def _probes(cells: int, *, cut: bool) -> int:
+    share, least = (PROBE_SHARE_CUT, PROBE_LEAST_CUT) if cut else (PROBE_SHARE, PROBE_LEAST)
+    return max(least, math.ceil(cells * share))
+
+
+def _rank(ids: list[str], embeddings: np.ndarray, query: np.ndarray, k: int, exclude: set[str]):
+    """Return the k best ids and scores; computed here for both forms, so that they agree to the last bit."""
+    kept = [place for place, object_id in enumerate(ids) if object_id not in exclude]
+    names = np.array([ids[place] for place in kept], dtype=object)
+    scores = (embeddings[kept].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    order = np.lexsort((names, -scores))[:k]
+    return names[order].tolist(), scores[order]

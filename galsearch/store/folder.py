@@ -1,0 +1,501 @@
+"""The folder: facts in `galaxies.duckdb`, vectors and pictures in Lance tables that are only ever appended to.
+
+`galaxies.duckdb` names the Lance versions that belong to it, so renaming that one file commits everything: rows that
+a killed writer left behind in Lance belong to no committed version and are rolled back by the next writer.
+`vectors.lance` is a LanceDB database; LanceDB itself opens it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from galsearch import schema
+from galsearch.errors import FormatError, GalsearchError, SchemaError
+from galsearch.store import cells, macros
+from galsearch.store.bundle import create_table, vectors, write_manifest
+from galsearch.store.facts import Ask, Found, Store
+
+FACTS = "galaxies.duckdb"
+LANCE = "vectors.lance"
+MODELS = "models"
+THUMBNAILS = "thumbnails"
+VERSIONS = schema.LANCE_VERSIONS
+INDEX_ROWS = macros.EXACT_ROWS  # below this a search compares all vectors anyway
+BATCH_ROWS = 8_192
+OVERFETCH = 2.0
+TIES = 8
+MOST_FETCHED = 50_000
+
+
+class FolderStore(Store):
+    """An atlas in a folder."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path) -> None:
+        if not (path / FACTS).is_file():
+            raise FormatError(
+                f"{path}: no {FACTS} inside, so this folder is not an atlas (or its build was interrupted: "
+                "run the same `galsearch build` again and it goes on)"
+            )
+        super().__init__(path, path / FACTS)
+        versions = self.manifest.extra.get(VERSIONS, {})
+        self._lance = {name: self._open_lance(name, version) for name, version in versions.items()}
+        absent = sorted(set(self.manifest.embeddings) - set(self._lance))
+        if absent:
+            raise FormatError(f"{path}: the manifest names no Lance version for '{absent[0]}'; rebuild the atlas")
+
+    def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
+        try:
+            return lance.dataset(str(self.path / LANCE / f"{name}.lance"), version=version)
+        except (ValueError, OSError) as error:
+            raise FormatError(
+                f"{self.path}: {LANCE}/{name}.lance has no readable version {version} ({_short(error)}); "
+                "copy the whole folder again, or rebuild the atlas"
+            ) from None
+
+    def fact_tables(self) -> set[str]:
+        """Return the tables that hold facts, not the store's own bookkeeping."""
+        return {name for name in self.tables if not name.startswith("rows_")} - {schema.MANIFEST_TABLE}
+
+    def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
+        """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
+        self._space(embedding)
+        found = self._take(embedding, self._places(embedding, ids))
+        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
+        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
+
+    def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield (ids, vectors) of every row, in stored order."""
+        for batch in self._lance[embedding].to_batches(columns=["object_id", "embedding"], batch_size=BATCH_ROWS):
+            yield batch["object_id"].to_pylist(), vectors(batch["embedding"])
+
+    def sample(self, embedding: str, places: np.ndarray) -> np.ndarray:
+        """Return the vectors stored at the row numbers `places`."""
+        return vectors(self._take(embedding, places.tolist())["embedding"])
+
+    def has_thumbnails(self) -> bool:
+        """Say whether there are pictures."""
+        return THUMBNAILS in self._lance
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures (WebP bytes) of `ids`; ids without one are absent."""
+        if not self.has_thumbnails():
+            return {}
+        found = self._take(THUMBNAILS, self._places(THUMBNAILS, ids))
+        return dict(zip(found["object_id"].to_pylist(), found["image"].to_pylist(), strict=True))
+
+    def models(self) -> list[str]:
+        """Return the names of the models that travel with the atlas."""
+        return sorted(item.parent.name for item in (self.path / MODELS).glob("*/card.json"))
+
+    def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
+        """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the atlas has none by that name."""
+        folder = self.path / MODELS / name
+        if not (folder / "card.json").is_file():
+            return None
+        tokenizer = folder / "tokenizer.json"
+        return (
+            json.loads((folder / "card.json").read_text()),
+            (folder / "model.onnx").read_bytes(),
+            tokenizer.read_bytes() if tokenizer.is_file() else None,
+        )
+
+    def corrupt_tables(self) -> list[str]:
+        """Read every value of every table and return the messages of those that cannot be read."""
+        bad = []
+        for name in sorted(self.tables):
+            try:
+                self.sandbox.rows(f'SELECT bit_xor(hash(t)) FROM "{name}" t')
+            except FormatError as error:
+                bad.append(f"table {name}: {error}")
+        for name, dataset in self._lance.items():
+            try:
+                for _ in dataset.to_batches(batch_size=BATCH_ROWS):
+                    pass
+            except (OSError, ValueError) as error:
+                bad.append(f"{LANCE}/{name}.lance: {_short(error)}")
+        return bad
+
+    def _places(self, table: str, ids: Sequence[str]) -> list[int]:
+        found = self.sandbox.rows(
+            f"SELECT row FROM rows_{table} WHERE object_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY row",
+            [list(ids)],
+        )
+        return [row for (row,) in found]
+
+    def _take(self, table: str, places: list[int]) -> pa.Table:
+        return self._lance[table].take(places) if places else self._lance[table].schema.empty_table()
+
+    def holders(self, embedding: str) -> str:
+        return f"SELECT object_id FROM rows_{embedding}"
+
+    def _cells(self, embedding: str) -> int:
+        indexes = [index for index in self._lance[embedding].describe_indices() if "embedding" in index.field_names]
+        return cells.cell_count(self._space(embedding)["rows"]) if indexes else 0
+
+    def _exact(self, ask: Ask) -> Found:
+        if ask.condition is None:
+            return *self._scan(ask, ask.wanted, use_index=False), ask.matches
+        places = self._matching(ask)
+        ids: list[str] = []
+        best = np.empty((0, len(ask.query)), dtype=np.float32)
+        for start in range(0, len(places), BATCH_ROWS):
+            part = self._take(ask.embedding, places[start : start + BATCH_ROWS])
+            ids, best = _keep_best(ids + part["object_id"].to_pylist(), [best, vectors(part["embedding"])], ask)
+        return ids, best, len(places)
+
+    def _matching(self, ask: Ask) -> list[int]:
+        found = self.sandbox.ask(
+            f"SELECT row FROM rows_{ask.embedding} "
+            f"WHERE object_id IN (SELECT object_id FROM galaxies WHERE {ask.condition}) ORDER BY row",
+            said="where",
+        )
+        return found["row"].to_pylist()
+
+    def _ivf(self, ask: Ask, probes: int) -> Found:
+        """Ask Lance's index; under a cut, ask for more rows and keep those that pass, until enough do."""
+        rows = self._space(ask.embedding)["rows"]
+        scanned = rows * probes // self._cells(ask.embedding)
+        if ask.condition is None:
+            return *self._scan(ask, ask.wanted, probes=probes), scanned
+        passing = set(self._passing(ask.condition))
+        fetch = int(ask.wanted * rows / ask.matches * OVERFETCH) + ask.wanted
+        while fetch <= MOST_FETCHED:
+            ids, found = self._scan(ask, fetch, probes=probes)
+            kept = [place for place, object_id in enumerate(ids) if object_id in passing]
+            if len(kept) >= ask.wanted or len(ids) < fetch:
+                return [ids[place] for place in kept], found[kept], scanned
+            fetch *= 4
+        return [], np.empty((0, len(ask.query))), scanned  # too many to sift: the planner compares the matches
+
+    def _passing(self, condition: str) -> list[str]:
+        found = self.sandbox.ask(f"SELECT object_id FROM galaxies WHERE {condition}", said="where")
+        return found["object_id"].to_pylist()
+
+    def _scan(
+        self, ask: Ask, wanted: int, *, probes: int | None = None, use_index: bool = True
+    ) -> tuple[list[str], np.ndarray]:
+        """Return the rows that Lance ranks first, and a few more so that ties are broken by object_id."""
+        asked = {"column": "embedding", "q": ask.query, "k": wanted + TIES, "metric": "cosine", "use_index": use_index}
+        if probes:
+            asked["nprobes"] = probes
+        found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "embedding", "_distance"])
+        return found["object_id"].to_pylist(), vectors(found["embedding"])
+
+    def _register(self, embed: Callable[[str], np.ndarray]) -> None:
+        super()._register(embed)
+        spaces = self.manifest.embeddings
+        tables = {f"embedding_{name}": self._lance[name] for name in spaces}
+        self.sandbox.register_tables(tables, macros.folder_macros({name: s["dim"] for name, s in spaces.items()}))
+
+
+def _keep_best(ids: list[str], parts: list[np.ndarray], ask: Ask) -> tuple[list[str], np.ndarray]:
+    found = np.concatenate(parts)
+    order = np.lexsort((np.array(ids, dtype=object), -(found @ ask.query)))[: ask.wanted]
+    return [ids[place] for place in order], found[order]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+# ---- writing
+
+
+class Staging:
+    """Work in progress beside an atlas: finished batches that survive an interruption, and the lock of the one writer.
+
+    `plan` is everything that decides the result; an interrupted run is resumed only under the same plan, any other
+    starts afresh. Use as a context manager; it stays on disk unless committed or discarded.
+    """
+
+    def __init__(self, path: Path, plan: dict) -> None:
+        self.path = path
+        self.folder = path.with_name(path.name + ".partial")
+        self.plan = plan
+
+    def __enter__(self) -> Staging:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise GalsearchError(
+                f"{self.path}: another galsearch is writing this atlas now; wait until it ends, then run this again"
+            ) from None
+        self._resume()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _resume(self) -> None:
+        saved = self.folder / "plan.json"
+        text = json.dumps(self.plan, sort_keys=True)
+        if not (saved.exists() and saved.read_text() == text):
+            shutil.rmtree(self.folder / "batches", ignore_errors=True)
+            saved.write_text(text)
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        (self.folder / "batches").mkdir(exist_ok=True)
+
+    def done(self) -> set[int]:
+        """Return the numbers of the batches that are finished."""
+        return {int(item.stem) for item in (self.folder / "batches").glob("*.arrow")}
+
+    def put(self, number: int, table: pa.Table, rejected: list[dict]) -> None:
+        """Keep a finished batch: its rows, and what was left out as {object_id, file, reason}."""
+        target = self._batch(number)
+        partial = target.with_suffix(".partial")
+        kept = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"rejected": json.dumps(rejected).encode()}
+        )
+        with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
+            writer.write_table(kept)
+        partial.replace(target)
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the finished batches in order."""
+        for number in sorted(self.done()):
+            with pa.memory_map(str(self._batch(number))) as source:
+                yield pyarrow.ipc.open_file(source).read_all()
+
+    def rejected(self) -> list[dict]:
+        """Return what was left out of all finished batches."""
+        return [item for table in self.batches() for item in json.loads(table.schema.metadata[b"rejected"])]
+
+    def _batch(self, number: int) -> Path:
+        return self.folder / "batches" / f"{number:06d}.arrow"
+
+    def discard(self) -> None:
+        """Remove everything that is staged."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def create(
+        self,
+        manifest: schema.Manifest,
+        record: dict,
+        *,
+        models: dict[str, Path],
+        concepts: pa.Table | None,
+        rejected: list[dict],
+    ) -> None:
+        """Turn the batches into a new atlas, replacing one that is there only when all went well.
+
+        `models` maps a name to the folder that is copied in; `rejected` is what was left out before batching.
+        """
+        out = self.folder / "out"
+        with _disk_errors(self.path):
+            shutil.rmtree(out, ignore_errors=True)
+            (out / LANCE).mkdir(parents=True)
+            for name, folder in models.items():
+                shutil.copytree(folder, out / MODELS / name)
+            connection = duckdb.connect()
+            try:
+                connection.execute(f"ATTACH '{str(out / FACTS).replace(chr(39), chr(39) * 2)}' AS facts")
+                connection.execute("USE facts")
+                self._fill(connection, out, manifest, record, concepts=concepts, rejected=rejected)
+                connection.execute("CHECKPOINT facts")
+            finally:
+                connection.close()
+            FolderStore(out).close()
+            self._put_in_place(out)
+
+    def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
+        for statement in macros.facts_macros()[:1]:
+            connection.execute(statement)
+        empty = pa.table({"phrase": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float32()))})
+        create_table(connection, "concepts", empty if concepts is None else concepts)
+        create_table(connection, "rejected", _rejected_table(rejected + self.rejected()))
+        self._append(connection, out, manifest, record, {}, create=True)
+        for statement in macros.facts_macros()[1:]:
+            connection.execute(statement)
+
+    def _put_in_place(self, out: Path) -> None:
+        old = self.folder / "old"
+        shutil.rmtree(old, ignore_errors=True)
+        if self.path.exists():
+            self.path.replace(old)
+        out.replace(self.path)
+        self.discard()
+
+    def append(self, record: dict, *, rejected: list[dict]) -> None:
+        """Add the batches to the atlas that is there; readers see it before or after, never between."""
+        facts, partial = self.path / FACTS, self.path / (FACTS + ".partial")
+        store = FolderStore(self.path)
+        manifest = store.manifest
+        store.close()
+        with _disk_errors(self.path):
+            try:
+                shutil.copyfile(facts, partial)
+                connection = duckdb.connect(partial)
+                try:
+                    _insert(connection, "rejected", _rejected_table(rejected + self.rejected()))
+                    self._append(connection, self.path, manifest, record, manifest.extra[VERSIONS], create=False)
+                    connection.execute("CHECKPOINT")
+                finally:
+                    connection.close()
+                partial.replace(facts)
+            finally:
+                partial.unlink(missing_ok=True)
+        self.discard()
+
+    def _append(self, connection, out: Path, manifest, record, versions: dict[str, int], *, create: bool) -> None:
+        """Write batches to Lance, then their rows and the manifest to DuckDB."""
+        stored = {**manifest.embeddings, **({THUMBNAILS: {}} if self._has_thumbnails() else {})}
+        versions = dict(versions)
+        for name in stored:
+            versions[name], first = self._append_lance(out, name, versions.get(name))
+            self._map_rows(connection, name, first)
+        columns = self._append_galaxies(connection, create=create)
+        _describe(connection, columns, create=create)
+        spaces = {
+            name: {**space, "rows": connection.execute(f"SELECT count(*) FROM rows_{name}").fetchall()[0][0]}
+            for name, space in manifest.embeddings.items()
+        }
+        rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
+        extra = {**manifest.extra, VERSIONS: versions}
+        write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)
+
+    def _has_thumbnails(self) -> bool:
+        return any(THUMBNAILS in table.column_names for table in self.batches())
+
+    def _append_lance(self, out: Path, name: str, version: int | None) -> tuple[int, int]:
+        """Append a column of the batches to its Lance table; return the version written and the first row number."""
+        column = THUMBNAILS if name == THUMBNAILS else f"embedding_{name}"
+        parts = [table.select(["object_id", column]) for table in self.batches() if column in table.column_names]
+        target = "image" if name == THUMBNAILS else "embedding"
+        parts = [part.rename_columns(["object_id", target]) for part in parts]
+        uri = str(out / LANCE / f"{name}.lance")
+        if version is None:
+            dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="create")
+            first = 0
+        else:
+            first = _rolled_back(uri, version)
+            dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="append")
+        if target == "embedding":
+            dataset = _indexed(dataset)
+        return dataset.version, first
+
+    def _map_rows(self, connection, name: str, first: int) -> None:
+        column = THUMBNAILS if name == THUMBNAILS else f"embedding_{name}"
+        ids = [i for table in self.batches() if column in table.column_names for i in table["object_id"].to_pylist()]
+        rows = pa.table(
+            {
+                "object_id": pa.array(ids, pa.string()),
+                "row": pa.array(range(first, first + len(ids)), pa.int64()),
+            }
+        )
+        connection.execute(f"CREATE TABLE IF NOT EXISTS rows_{name} (object_id VARCHAR, row BIGINT)")
+        _insert(connection, f"rows_{name}", rows)
+
+    def _append_galaxies(self, connection, *, create: bool) -> pa.Schema:
+        parts = []
+        for table in self.batches():
+            drop = [name for name in table.column_names if name == THUMBNAILS or name.startswith("embedding_")]
+            parts.append(table.drop_columns(drop))
+        rows = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
+        if create:
+            create_table(connection, "galaxies", rows)
+        else:
+            _add_columns(connection, rows)
+            _insert(connection, "galaxies", rows)
+        return rows.schema
+
+
+def _rolled_back(uri: str, version: int) -> int:
+    """Return the row count of the committed version, making it the latest if a killed writer left more."""
+    dataset = lance.dataset(uri, version=version)
+    if dataset.latest_version != version:
+        dataset.restore()
+    return dataset.count_rows()
+
+
+def _indexed(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    """Build the IVF index once there are enough rows for one; rows added later are compared one by one until then."""
+    if dataset.count_rows() >= INDEX_ROWS and not dataset.describe_indices():
+        count = cells.cell_count(dataset.count_rows())
+        dataset.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=count)
+    return dataset
+
+
+def _add_columns(connection, rows: pa.Table) -> None:
+    known = {
+        name
+        for (name,) in connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'galaxies'"
+        ).fetchall()
+    }
+    connection.register("incoming", rows.slice(0, 0))
+    for name, kind in connection.execute("SELECT column_name, column_type FROM (DESCRIBE incoming)").fetchall():
+        if name not in known:
+            connection.execute(f'ALTER TABLE galaxies ADD COLUMN "{name}" {kind}')
+    connection.unregister("incoming")
+
+
+def _insert(connection, table: str, rows: pa.Table) -> None:
+    connection.register("incoming", rows)
+    try:
+        connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+    except duckdb.ConversionException as error:
+        raise SchemaError(
+            f"a column cannot be added to {table}: {_short(error)}; "
+            "give it the type it has in the atlas (`galsearch info`)"
+        ) from None
+    finally:
+        connection.unregister("incoming")
+
+
+def _describe(connection, columns: pa.Schema, *, create: bool) -> None:
+    """Record unit, UCD and meaning of the columns of `galaxies`; those already described are left as they are."""
+    rows = [("galaxies", item.name, *_meaning(item)) for item in columns]
+    if create:
+        for table, described in schema.TABLES.items():
+            if "{" not in table:
+                rows += [(table, c.name, c.unit, c.ucd, c.description) for c in described]
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {schema.COLUMNS_TABLE} "
+        '("table" VARCHAR, "column" VARCHAR, unit VARCHAR, ucd VARCHAR, description VARCHAR)'
+    )
+    connection.executemany(
+        f"INSERT INTO {schema.COLUMNS_TABLE} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (FROM {schema.COLUMNS_TABLE} "
+        'WHERE "table" = $1 AND "column" = $2)',
+        rows,
+    )
+
+
+def _meaning(item: pa.Field) -> tuple[str, str, str]:
+    """Return (unit, ucd, description): what the input said, else what the schema knows by that name, else empty."""
+    said = item.metadata or {}
+    known = schema.GALAXIES.get(item.name)
+    fallback = (known.unit, known.ucd, known.description) if known else ("", "", "")
+    keys = (b"unit", b"ucd", b"description")
+    return tuple(said.get(key, b"").decode() or other for key, other in zip(keys, fallback, strict=True))
+
+
+def _rejected_table(rejected: list[dict]) -> pa.Table:
+    kind = pa.schema([("object_id", pa.string()), ("file", pa.string()), ("reason", pa.string())])
+    return pa.Table.from_pylist(rejected, schema=kind)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.IOException, duckdb.FatalException, OSError) as error:
+        raise GalsearchError(
+            f"{path}: could not be written ({_short(error)}); free some space or choose another folder, then run the "
+            "same command again: it goes on where it stopped. Nothing that was there has changed"
+        ) from None

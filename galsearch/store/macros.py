@@ -1,0 +1,94 @@
+"""The questions that an atlas answers in plain SQL, stored in the bundle so that any DuckDB can ask them.
+
+Written for DuckDB 1.2 and later. What each form is for:
+- parameters have names that no column has, because a macro refuses a parameter that hides a column;
+- `coalesce(…, error(…))` turns an unknown phrase or id into an error, where a NULL vector would rank by NULL; it
+  works on FLOAT[] and not on FLOAT[n] before DuckDB 2, hence the casts;
+- `cell IN (FROM …)` is a semi join that skips row groups, which a list literal is not.
+"""
+
+from __future__ import annotations
+
+EXACT_ROWS = 20_000  # up to this many matches, comparing all of them is the quicker way and misses nothing
+EVERY_CELL = 1_000_000_000
+
+SEPARATION = """
+CREATE {temp} MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS 3600 * degrees(atan2(
+    sqrt(pow(cos(radians(dec2)) * sin(radians(ra2 - ra1)), 2)
+       + pow(cos(radians(dec1)) * sin(radians(dec2))
+           - sin(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1)), 2)),
+    sin(radians(dec1)) * sin(radians(dec2))
+  + cos(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1))))"""
+
+CONE = """
+CREATE {temp} MACRO cone(center_ra, center_dec, radius) AS TABLE
+SELECT object_id, separation_arcsec(ra, dec, center_ra, center_dec) AS separation_arcsec
+FROM galaxies
+WHERE dec BETWEEN center_dec - radius / 3600.0 - 1e-9 AND center_dec + radius / 3600.0 + 1e-9
+  AND separation_arcsec(ra, dec, center_ra, center_dec) <= radius
+ORDER BY separation_arcsec, object_id"""
+
+CONCEPT = """
+CREATE {temp} MACRO concept(words) AS coalesce(
+    (SELECT CAST(embedding AS FLOAT[]) FROM concepts WHERE phrase = words),
+    error('no concept ''' || words || ''' in this atlas; list them with: FROM concepts'))"""
+
+LIKE_OBJECT = """
+CREATE {temp} MACRO like_object{suffix}(id) AS coalesce(
+    (SELECT CAST(embedding AS FLOAT[]) FROM embedding_{name} WHERE object_id = id),
+    error('no object ''' || id || ''' with an embedding of kind {name} in this atlas'))"""
+
+NEAREST_EXACT = """
+CREATE {temp} MACRO {macro}(q, k := 10, cut := true) AS TABLE
+WITH asked AS MATERIALIZED (
+    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector)
+SELECT object_id, array_inner_product(embedding, vector) AS score
+FROM embedding_{name}, asked
+WHERE object_id IN (SELECT object_id FROM galaxies WHERE cut)
+ORDER BY score DESC, object_id
+LIMIT k"""
+
+NEAREST = """
+CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
+WITH asked AS MATERIALIZED (
+    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector),
+kept AS MATERIALIZED (SELECT object_id FROM galaxies WHERE cut),
+budget AS (
+    SELECT CASE WHEN (SELECT count(*) FROM kept) <= {exact_rows} THEN {every_cell} ELSE probes END AS cells),
+visited AS MATERIALIZED (
+    SELECT cell FROM cells_{name}, asked
+    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT cells FROM budget))
+SELECT object_id, array_inner_product(embedding, vector) AS score
+FROM embedding_{name}, asked
+WHERE cell IN (FROM visited) AND object_id IN (FROM kept)
+ORDER BY score DESC, object_id
+LIMIT k"""
+
+# The folder's vectors live in Lance, which compares them all: `probes` is taken and has no effect.
+NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes := 32, cut")
+
+
+def facts_macros() -> list[str]:
+    """Return the statements that store the macros which need no vectors; both forms have them in their file."""
+    return [text.format(temp="") for text in (SEPARATION, CONE, CONCEPT)]
+
+
+def bundle_macros(embeddings: dict[str, int]) -> list[str]:
+    """Return the statements that store the vector macros; `embeddings` maps a name to its dimension."""
+    return _vector_macros(embeddings, NEAREST, temp="")
+
+
+def folder_macros(embeddings: dict[str, int]) -> list[str]:
+    """Return the same macros as temporary ones, for a connection where the vectors are registered tables."""
+    return _vector_macros(embeddings, NEAREST_WITHOUT_CELLS, temp="OR REPLACE TEMP")
+
+
+def _vector_macros(embeddings: dict[str, int], nearest: str, *, temp: str) -> list[str]:
+    statements = []
+    for name, dim in embeddings.items():
+        suffix = "" if name == "image" else f"_{name}"
+        values = {"temp": temp, "name": name, "dim": dim, "exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL}
+        statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
+        statements.append(nearest.format(macro=f"nearest{suffix}", **values))
+        statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))
+    return statements

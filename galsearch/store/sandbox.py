@@ -1,0 +1,183 @@
+"""The one door through which SQL text reaches DuckDB: read-only, no files, no network, locked settings, a time limit.
+
+A user's `where` comes from a text box. It is checked to be a single expression before it is put into a statement, and
+the connection that runs it could not write or read a file even if that check had a hole.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from galsearch.errors import FormatError, QueryError
+
+TIME_LIMIT_SECONDS = 60.0
+_SETTINGS = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "lock_configuration": "true",
+}
+_ASKED_WRONG = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.InvalidInputException,
+    duckdb.PermissionException,
+    duckdb.SyntaxException,
+    duckdb.TypeMismatchException,
+    duckdb.NotImplementedException,
+    duckdb.ConstraintException,
+    duckdb.OutOfMemoryException,
+)
+
+
+class Sandbox:
+    """A locked, read-only DuckDB connection to one file; every thread works on a cursor of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = _connect(path)
+        self._cursors = threading.local()
+        self._lock = threading.Lock()
+        self._forget_embed: weakref.finalize | None = None  # DuckDB keeps a Python function alive until told so
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return this thread's cursor."""
+        if not hasattr(self._cursors, "value"):
+            self._cursors.value = self._connection.cursor()
+        return self._cursors.value
+
+    def register_embed(self, embed: Callable[[str], list[float]], dim: int) -> None:
+        """Make `embed('words')` a SQL function that returns FLOAT[dim]; a second call changes nothing."""
+        with self._lock:
+            if self._forget_embed is None:
+                kind = self._connection.array_type("FLOAT", dim)
+                self._connection.create_function("embed", embed, ["VARCHAR"], kind)
+                self._forget_embed = weakref.finalize(self, self._connection.remove_function, "embed")
+
+    def register_tables(self, tables: dict[str, object], statements: list[str]) -> None:
+        """Make Arrow-readable `tables` visible to this thread's cursor, then run `statements` that need them."""
+        if getattr(self._cursors, "registered", False):
+            return
+        for name, table in tables.items():
+            self.cursor().register(name, table)
+        for statement in statements:
+            self.cursor().execute(statement)
+        self._cursors.registered = True
+
+    def close(self) -> None:
+        """Close the file; the sandbox cannot be used afterwards."""
+        if self._forget_embed is not None:
+            self._forget_embed()
+        self._cursors = threading.local()
+        self._connection.close()
+
+    def batches(self, statement: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one of our own statements in Arrow batches, in bounded memory."""
+        try:
+            yield from self.cursor().sql(statement).to_arrow_reader(rows)
+        except duckdb.Error as error:
+            raise damaged(self.path, error) from None
+
+    def arrow(self, statement: str, parameters: list | None = None) -> pa.Table:
+        """Run one of our own statements and return its rows; a failure means that the file is damaged."""
+        try:
+            return self.cursor().sql(statement, params=parameters or []).to_arrow_table()
+        except duckdb.Error as error:
+            raise damaged(self.path, error) from None
+
+    def rows(self, statement: str, parameters: list | None = None) -> list[tuple]:
+        """Like `arrow`, as Python tuples; quicker for a few rows."""
+        try:
+            return self.cursor().execute(statement, parameters or []).fetchall()
+        except duckdb.Error as error:
+            raise damaged(self.path, error) from None
+
+    def ask(self, statement: str, parameters: list | None = None, *, said: str) -> pa.Table:
+        """Run a statement that holds a user's text `said`; what the user got wrong becomes a QueryError.
+
+        The statement is interrupted after TIME_LIMIT_SECONDS.
+        """
+        cursor = self.cursor()
+        timer = threading.Timer(TIME_LIMIT_SECONDS, cursor.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            return cursor.sql(statement, params=parameters or []).to_arrow_table()
+        except duckdb.InterruptException:
+            raise QueryError(
+                f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
+            ) from None
+        except _ASKED_WRONG as error:
+            raise QueryError(f"{said}: {_first_lines(error)}") from None
+        except duckdb.Error as error:
+            raise damaged(self.path, error) from None
+        finally:
+            timer.cancel()
+
+    def check_select(self, text: str) -> None:
+        """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
+        try:
+            statements = duckdb.extract_statements(text)
+        except duckdb.Error as error:
+            raise QueryError(f"sql: {_first_lines(error)}") from None
+        kinds = [statement.type.name for statement in statements]
+        if kinds not in (["SELECT"], ["EXPLAIN"]):
+            raise QueryError(
+                f"sql: got {' and '.join(kinds) or 'nothing'}, expected one SELECT statement; "
+                "an atlas is read-only, change it with `galsearch add`"
+            )
+
+    def check_condition(self, where: str) -> None:
+        """Raise QueryError unless `where` is one boolean expression, with nothing before or after it."""
+        parsed = self._parse(f"SELECT ({where}\n)", where)
+        statements = parsed["statements"]
+        node = statements[0]["node"] if len(statements) == 1 else {}
+        whole = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
+        alone = whole and len(node["select_list"]) == 1 and not node["modifiers"] and node["where_clause"] is None
+        if not alone:
+            raise QueryError(
+                f'where is {where!r}, expected one SQL condition such as "z < 0.1 AND mag_r < 17"; '
+                "use sql() for whole statements"
+            )
+
+    def _parse(self, statement: str, where: str) -> dict:
+        found = self.rows("SELECT json_serialize_sql($1::VARCHAR)", [statement])[0][0]
+        parsed = json.loads(found)
+        if parsed["error"]:
+            raise QueryError(f"where is {where!r}: {parsed['error_message']}; expected one SQL condition")
+        return parsed
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        connection = duckdb.connect(path, read_only=True)
+        for name, value in _SETTINGS.items():
+            connection.execute(f"SET {name} = {value}")
+    except duckdb.Error as error:
+        raise damaged(path, error) from None
+    return connection
+
+
+def damaged(path: Path, error: duckdb.Error) -> FormatError:
+    """Return the FormatError for a DuckDB failure that our own statement cannot have caused."""
+    return FormatError(
+        f"{path}: cannot be read as a galsearch atlas ({_first_lines(error)}); the file is damaged, incomplete or "
+        "not an atlas: copy it again from its source, or rebuild it"
+    )
+
+
+def _first_lines(error: Exception) -> str:
+    """Return what DuckDB said without the caret drawing."""
+    text = str(error).split("\n\nLINE ")[0]
+    return " ".join(text.split())[:400]

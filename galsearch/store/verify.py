@@ -1,0 +1,99 @@
+"""What can be wrong with the files of an atlas, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from galsearch import schema
+from galsearch.schema import Finding
+from galsearch.store.facts import Store
+
+NORM_TOLERANCE = 1e-3
+SAMPLE_QUERIES = 64
+LEAST_RECALL = 0.95
+
+
+def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
+    """Yield one finding for each thing looked at, the good ones too; reads the whole atlas once."""
+    broken = store.corrupt_tables()
+    yield Finding.of(
+        "blocks", "every block can be read", "; ".join(broken), "copy it again from its source", ok=not broken
+    )
+    if broken:
+        return  # what follows would only say the same again
+    yield _rows(store)
+    yield _ids(store)
+    yield _positions(store)
+    for name in store.manifest.embeddings:
+        yield from _vectors(store, name)
+        yield _recall(store, name, seed)
+
+
+def _rows(store: Store) -> Finding:
+    found = store.sandbox.rows("SELECT count(*) FROM galaxies")[0][0]
+    said = store.manifest.rows
+    return Finding.of(
+        "rows", f"{found} objects", f"{found} objects, the manifest says {said}", _REBUILD, ok=found == said
+    )
+
+
+def _ids(store: Store) -> Finding:
+    twice = store.sandbox.rows(
+        "SELECT object_id FROM galaxies GROUP BY object_id HAVING count(*) > 1 OR object_id IS NULL LIMIT 3"
+    )
+    return Finding.of("object_id", "ids are unique", f"ids are missing or repeated: {twice}", _REBUILD, ok=not twice)
+
+
+def _positions(store: Store) -> Finding:
+    outside = store.sandbox.rows(
+        "SELECT count(*) FROM galaxies WHERE ra < 0 OR ra >= 360 OR abs(dec) > 90 OR (ra IS NULL) <> (dec IS NULL)"
+    )[0][0]
+    remedy = "give ra and dec in degrees ICRS, both or neither, and rebuild"
+    return Finding.of(
+        "positions", "ra and dec are in range", f"{outside} positions are not on the sky", remedy, ok=not outside
+    )
+
+
+def _vectors(store: Store, name: str) -> Iterator[Finding]:
+    space = store.manifest.embeddings[name]
+    rows = worst = 0.0
+    for _, found in store.embedding_batches(name):
+        rows += len(found)
+        lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+        worst = max(worst, float(np.max(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1), initial=0)))
+    agreed = rows == space["rows"]
+    message = f"{rows:.0f} vectors, the manifest says {space['rows']}"
+    yield Finding.of(f"{name} vectors", f"{rows:.0f} vectors of {space['dim']}", message, _REBUILD, ok=agreed)
+    message = f"a vector's length differs from 1 by {worst:.3g}"
+    yield Finding.of(f"{name} norms", "vectors have unit length", message, _REBUILD, ok=worst <= NORM_TOLERANCE)
+    alone = store.sandbox.rows(
+        f"SELECT count(*) FROM ({store.holders(name)}) WHERE object_id NOT IN (SELECT object_id FROM galaxies)"
+    )[0][0]
+    yield Finding.of(f"{name} ids", "every vector has its object", f"{alone} vectors have none", _REBUILD, ok=not alone)
+
+
+def _recall(store: Store, name: str, seed: int) -> Finding:
+    """Compare the index with exact search on stored vectors, each disturbed a little so that it is no member."""
+    generator = np.random.default_rng(seed)
+    rows = store.manifest.embeddings[name]["rows"]
+    places = np.sort(generator.choice(rows, size=min(SAMPLE_QUERIES, rows), replace=False))
+    queries = store.sample(name, places)
+    queries = queries + generator.normal(scale=0.3 / np.sqrt(queries.shape[1]), size=queries.shape)
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    shares, approximate = [], False
+    for query in queries:
+        quick, _, plan = store.nearest(query, k=10, embedding=name)
+        true, _, _ = store.nearest(query, k=10, embedding=name, exact=True)
+        approximate |= not plan.exact
+        shares.append(len(set(quick) & set(true)) / max(1, len(true)))
+    recall = float(np.mean(shares)) if shares else 1.0
+    kind = "the index" if approximate else "exact search (too few rows to need the index)"
+    message = f"recall@10 of {kind} is {recall:.3f} on {len(shares)} queries"
+    return Finding.of(
+        f"{name} recall", message, message, "search with more probes, or rebuild", ok=recall >= LEAST_RECALL
+    )
+
+
+_REBUILD = f"rebuild it with `galsearch build` (format {'.'.join(map(str, schema.FORMAT_VERSION))})"
