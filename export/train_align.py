@@ -25,7 +25,7 @@ THREADS = 2
 BATCH = 256
 STATEMENTS = 192  # a step; the tower over literals costs nothing, more statements only smooth the gradient
 RATE, SLOW = 1.5e-3, 0.5  # AdamW peak for the heads; the pre-trained tower moves at half of it
-SCALE = 12.0  # of the cosine, fixed: learned scales grew to 40 and ranked the validation set worse
+SCALE = 12.0  # of the cosine, fixed: sentences and pictures then share one sense of "near"
 LABELED = 0.75  # share of a batch from sets with labels; the rest knows only what its pixels say
 RARE = 3.0  # weight of a picture of a rare kind (merger, ring, lens, irregular, barred) in the draw
 

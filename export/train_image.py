@@ -20,9 +20,9 @@ from export.prepare import cache_folder
 
 SEED = 1
 THREADS = 2
-BATCH = 256  # negatives per view: 510; 512 gave the same validation probe at half the steps
-TEMPERATURE = 0.2  # galaxies are alike: .1 pushes apart near-identical ellipticals
-RATE = 2e-3  # AdamW peak; 4e-3 was unstable in bf16
+BATCH = 256  # 510 negatives a view; a larger batch means fewer steps in the time there is
+TEMPERATURE = 0.2  # galaxies are alike: a lower one would push near-identical ellipticals apart
+RATE = 2e-3  # AdamW peak
 WARM_UP = 100  # steps
 
 

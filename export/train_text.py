@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from export.models import ImageEncoder, ImageTower, TextEncoder, load_minilm, load_tokenizer, minilm_folder, tokenize
 from export.prepare import cache_folder
-from export.sentences import draw_statement, truth_table, word
+from export.sentences import can_negate, draw_statement, truth_table, word
 from export.train_align import SCALE, StatementTower, literal_numbers, rank_loss, truth_matrix, view_facts
 
 SEED = 3
@@ -47,7 +47,8 @@ def draw_batch(random: np.random.Generator) -> list:
         if random.random() < PAIRS:
             place = int(random.integers(len(statement)))
             turned = tuple((name, wanted != (spot == place)) for spot, (name, wanted) in enumerate(statement))
-            chosen[turned] = None
+            if all(wanted or can_negate(name) for name, wanted in turned):
+                chosen[turned] = None
     return list(chosen)[:STATEMENTS]
 
 

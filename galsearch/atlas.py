@@ -81,7 +81,7 @@ class Hits(Sequence):
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            rows = self.table.take(list(range(*index.indices(len(self)))))
+            rows = self.table.take(pa.array(range(*index.indices(len(self))), pa.int64()))
             return Hits(self._atlas, rows, query=self.query, plan=self.plan)
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
@@ -217,7 +217,7 @@ class Atlas:
         if not query.terms:
             rows, matches = self._store.list(condition, k=query.k)
             plan = Plan("list", matches, 0, exact=True)
-            return Hits(self, _with_scores(rows, None), query=query, plan=plan)
+            return Hits(self, rows, query=query, plan=plan)
         vector = combine(query.terms, self._embed_term)
         ids, scores, plan = self._store.nearest(
             vector,
@@ -228,7 +228,7 @@ class Atlas:
             probes=query.probes,
         )
         plan.provider = next((e.provider for e in self._encoders.values()), None)
-        return Hits(self, _with_scores(self._store.rows(ids), scores), query=query, plan=plan)
+        return Hits(self, self._store.hits(ids, scores), query=query, plan=plan)
 
     def __getitem__(self, object_id: str) -> Galaxy:
         """Return one galaxy; QueryError when there is none by that id."""
@@ -358,17 +358,3 @@ def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:
 
 def _label(hit: Hit) -> str:
     return hit.object_id if hit.score is None else f"{hit.object_id}  {hit.score:.2f}"
-
-
-def _with_scores(rows: pa.Table, scores: np.ndarray | None) -> pa.Table:
-    column = pa.nulls(rows.num_rows, pa.float32()) if scores is None else pa.array(scores, pa.float32())
-    about = {
-        "unit": "",
-        "ucd": "stat.value",
-        "description": "Cosine similarity to the query, -1 to 1, more is better",
-    }
-    place = rows.column_names.index("object_id") + 1
-    if "score" in rows.column_names:  # the source's own column keeps its values under another name
-        names = ["score_in_table" if name == "score" else name for name in rows.column_names]
-        rows = rows.rename_columns(names)
-    return rows.add_column(place, pa.field("score", pa.float32(), metadata=about), column)

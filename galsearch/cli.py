@@ -430,3 +430,7 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
             bar.update(tasks[kind], completed=done, total=total, description=what)
 
         yield report
+
+
+if __name__ == "__main__":
+    main()

@@ -53,8 +53,7 @@ _CSV_NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--",
 
 
 def read_table(path: str | Path, *, text: Iterable[str] = ()) -> pa.Table:
-    """Read a table by the suffix of `path`: .csv .tsv .ecsv .parquet .fits .vot, also with .gz (except
-    .parquet).
+    """Read a .csv .tsv .ecsv .parquet .fits or .vot file, by its suffix; all but Parquet also with .gz.
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
@@ -207,7 +206,7 @@ def _read_fits(path: Path, text: frozenset[str]) -> pa.Table:
         if hdu.fileinfo()["datLoc"] + hdu.header["NAXIS1"] * hdu.header["NAXIS2"] > len(content):
             raise ValueError("it is cut short")
         nulls = _null_flags(hdu)
-        table = Table.read(hdu, format="fits", character_as_bytes=False, unit_parse_strict="silent")
+        table = Table.read(hdu, format="fits", unit_parse_strict="silent")
     for number, name in enumerate(table.colnames, start=1):
         column = table[name]
         column.meta["ucd"] = table.meta.get(f"TUCD{number}", "")
@@ -247,13 +246,12 @@ def _from_astropy(table, path: Path, *, nulls: dict[str, np.ndarray] | None = No
 
 
 def _plain_values(column) -> np.ndarray:
-    """Return the values of an astropy column: a time as ISO text, a coordinate as text, anything else as it
-    is."""
+    """Return the values of an astropy column, times as ISO text and coordinates as text."""
     if hasattr(column, "isot"):
         return np.asarray(column.isot)
     if hasattr(column, "to_string") and not hasattr(column, "dtype"):
         return np.asarray(column.to_string())
-    return np.ma.getdata(column) if hasattr(column, "mask") else np.asarray(column)
+    return np.asarray(np.ma.getdata(column) if hasattr(column, "mask") else column)
 
 
 def _to_arrow(values: np.ndarray, null: np.ndarray | None, where: str) -> pa.Array:
@@ -272,7 +270,7 @@ def _to_arrow(values: np.ndarray, null: np.ndarray | None, where: str) -> pa.Arr
     elif values.dtype.kind == "O":
         values = np.array([_plain_cell(cell) for cell in values] + [None], dtype=object)[:-1]  # stays one-dimensional
     elif values.dtype.kind not in "biufUM":
-        raise TypeError(f"{where.rpartition(': ')[2]} has type {values.dtype}, which an atlas cannot hold")
+        raise SchemaError(f"{where} has type {values.dtype}, which an atlas cannot hold; remove or convert it")
     if values.dtype.kind == "U":
         values = np.char.strip(values).astype(object)
     native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
@@ -374,8 +372,9 @@ def _vounit(unit) -> str:
 def _astropy_unit(text: str):
     from astropy import units
 
-    known = units.Unit(text, format="vounit", parse_strict="silent")
-    return units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
+    with _quiet():
+        known = units.Unit(text, format="vounit", parse_strict="silent")
+        return units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
 
 
 @cache
@@ -481,18 +480,29 @@ def _columns(table: pa.Table) -> Iterator[tuple[pa.Field, pa.Array]]:
         yield field, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def _without_blobs(table: pa.Table) -> pa.Table:
-    kept = [field.name for field in table.schema if not _is_binary(field.type)]
-    return table.select(kept)
+def _exportable(table: pa.Table) -> pa.Table:
+    """Return the table without binary columns, text and times in the arrow types that every writer takes."""
+    table = table.select([field.name for field in table.schema if not _is_binary(field.type)])
+    fields = [field.with_type(_common_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields), safe=False) if fields else table
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _common_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)  # Python has no nanoseconds
+    return kind
 
 
 def _plain_table(table: pa.Table) -> pa.Table:
     """Return the table with numbers, booleans, text and fixed vectors of numbers only."""
-    table = _without_blobs(table)
+    table = _exportable(table)
     for index, (field, values) in enumerate(_columns(table)):
         plain = _plain_array(values)
         table = table.set_column(index, pa.field(field.name, plain.type, metadata=field.metadata), plain)
@@ -508,8 +518,9 @@ def _plain_array(values: pa.Array) -> pa.Array:
         return values.cast(pa.list_(pa.float64(), kind.list_size)) if holes else values
     if pa.types.is_uint64(kind) and (pc.max(values).as_py() or 0) >= 2**63:
         return values.cast(pa.string())
-    plain = {pa.uint64(): pa.int64(), pa.large_string(): pa.string(), pa.null(): pa.string()}.get(kind, kind)
-    plain = pa.float64() if pa.types.is_decimal(kind) else plain
+    plain = {pa.uint64(): pa.int64(), pa.null(): pa.string()}.get(kind, kind)
+    if pa.types.is_decimal(kind):  # DuckDB's sums of integers are decimals without a fraction
+        plain = pa.float64() if kind.scale else pa.string()
     if _is_number_type(plain) or pa.types.is_boolean(plain) or pa.types.is_string(plain):
         return values.cast(plain)
     return pa.array([_text_cell(cell) for cell in values.to_pylist()], pa.string())
@@ -556,7 +567,7 @@ def _ascii(text: str) -> str:
 def _csv(table: pa.Table, meta: dict) -> bytes:
     from pyarrow import csv as arrow_csv
 
-    plain = _without_blobs(table)
+    plain = _exportable(table)
     for index, (field, values) in enumerate(_columns(plain)):
         if pa.types.is_nested(field.type):
             plain = plain.set_column(index, field.name, pa.array(map(_text_cell, values.to_pylist()), pa.string()))
@@ -573,7 +584,7 @@ def _ecsv(table: pa.Table, meta: dict) -> bytes:
 
 def _json(table: pa.Table, meta: dict) -> bytes:
     """Write {"meta", "columns", "rows"}; NaN and infinities, which JSON has not, are null."""
-    table = _without_blobs(table)
+    table = _exportable(table)
     for index, (field, values) in enumerate(_columns(table)):
         if pa.types.is_float32(field.type):  # as 0.1, not 0.10000000149011612
             table = table.set_column(index, field.with_type(pa.float64()), values.cast(pa.string()).cast(pa.float64()))

@@ -186,7 +186,7 @@ def bundle(
     `models=False` leaves the encoders out: the file is smaller, and asked in words only where the same model is
     installed. Raises GalsearchError when `out` is there and not a bundle, or cannot be written; then nothing changes.
     """
-    started, path, out = time.perf_counter(), Path(path), Path(out)
+    path, out = Path(path), Path(out)
     store = open_store(path)
     try:
         if out.exists():
@@ -194,7 +194,7 @@ def bundle(
         if not out.parent.is_dir():
             raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
         parameters = {"from": str(path), "models": models, "storage_version": storage_version, "seed": 0}
-        record = schema.provenance("bundle", parameters=parameters, seconds=time.perf_counter() - started)
+        record = schema.provenance("bundle", parameters=parameters)
         write_bundle(store, out, record=record, with_models=models, storage_version=storage_version, progress=progress)
     finally:
         store.close()

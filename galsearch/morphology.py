@@ -310,7 +310,7 @@ def _has_spikes(sky: _Sky, segments: np.ndarray, found: dict, row: int, segment:
     one mosaic may be rotated against each other, and an eight-fold sum would hide both crosses.
     """
     radius, ratio = found["radius_px"][row], found["axis_ratio"][row]
-    if not (radius >= 2 and ratio > 0.7 and found["snr"][row] > STAR_SNR):
+    if not (radius >= 2 and ratio > 0.85 and found["snr"][row] > STAR_SNR):
         return False
     x, y, reach = found["x_px"][row], found["y_px"][row], int(4 * radius) + 1
     rows = slice(max(0, round(y) - reach), round(y) + reach + 1)
@@ -347,16 +347,16 @@ def _is_artifact(found: dict, spiked: np.ndarray, psf_px: float) -> np.ndarray:
 
 
 def _is_spike(found: dict, spiked: np.ndarray) -> np.ndarray:
-    """Tell thin sources within ten half-light radii of a spiked star whose major axis points at the star."""
+    """Tell faint thin sources within twelve half-light radii of a spiked star whose major axis points at it."""
     spike = np.zeros(len(spiked), dtype=bool)
     for star in np.flatnonzero(spiked):
         dx, dy = found["x_px"] - found["x_px"][star], found["y_px"] - found["y_px"][star]
         turn = np.radians(found["position_angle"]) - np.arctan2(dy, dx)
         spike |= (
-            (np.hypot(dx, dy) < 10 * found["radius_px"][star])
+            (np.hypot(dx, dy) < 12 * found["radius_px"][star])
             & (found["brightness"] < 0.05 * found["brightness"][star])
-            & (found["axis_ratio"] < 0.5)
-            & (np.abs(np.sin(turn)) < 0.2)
+            & (found["axis_ratio"] < 0.4)
+            & (np.abs(np.sin(turn)) < 0.1)
         )
     return spike
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -70,44 +71,76 @@ GALAXIES = _columns(
         "pos.cartesian.y;instr.det",
         "Row of the center in the parent picture, from 0",
     ),
-    ("radius_px", "DOUBLE", "pixel", "phys.angSize", "Half-light radius in pixels of the source picture"),
+    (
+        "radius_px",
+        "DOUBLE",
+        "pixel",
+        "phys.angSize",
+        "Half-light radius in circular apertures, in pixels of the source picture",
+    ),
     ("radius_arcsec", "DOUBLE", "arcsec", "phys.angSize", "Half-light radius on the sky"),
-    ("axis_ratio", "DOUBLE", "", "phys.size.axisRatio", "Minor over major axis from second moments, 0 to 1"),
-    ("position_angle", "DOUBLE", "deg", "pos.posAng", "Major axis in the picture, from +x to +y, -90 to 90"),
-    ("concentration", "DOUBLE", "", "src.morph.param", "5 log10(r80/r20) of the light profile"),
+    (
+        "axis_ratio",
+        "DOUBLE",
+        "",
+        "phys.size.axisRatio",
+        "Minor over major axis from second moments above the threshold, 0 to 1, not freed from blur",
+    ),
+    (
+        "position_angle",
+        "DOUBLE",
+        "deg",
+        "pos.posAng",
+        "Major axis in the picture, from +x to +y, -90 to 90; NULL above axis ratio 0.95",
+    ),
+    (
+        "concentration",
+        "DOUBLE",
+        "",
+        "src.morph.param",
+        "5 log10(r80/r20) in circular apertures, of the light within 2.5 Kron radii",
+    ),
     (
         "brightness",
         "DOUBLE",
         "",
         "phot.count",
-        "Background-subtracted sum over bands, in units of the picture",
+        "Sum over bands within 2.5 Kron radii, sky and neighbors removed; 255 of an 8-bit picture is 1",
     ),
     (
         "color_gr",
         "DOUBLE",
         "mag",
         "phot.color",
-        "Instrumental color, middle minus red band; higher is redder",
+        "Instrumental color -2.5 log10(middle/red band); higher is redder",
     ),
-    ("color_br", "DOUBLE", "mag", "phot.color", "Instrumental color, blue minus red band; higher is redder"),
-    ("snr", "DOUBLE", "", "stat.snr", "Signal-to-noise ratio of the summed light"),
+    ("color_br", "DOUBLE", "mag", "phot.color", "Instrumental color -2.5 log10(blue/red band); higher is redder"),
+    ("snr", "DOUBLE", "", "stat.snr", "Noise-weighted light above the threshold over the noise of its pixels"),
     (
         "is_star",
         "BOOLEAN",
         "",
         "meta.code.class",
-        "Point-like: the half-light radius is that of the sharpest sources",
+        "Diffraction spikes, or the half-light radius of the sharpest bright sources",
     ),
-    ("is_artifact", "BOOLEAN", "", "meta.code.qual", "Likely a spike, halo or edge feature of the detector"),
+    (
+        "is_artifact",
+        "BOOLEAN",
+        "",
+        "meta.code.qual",
+        "A piece of a diffraction spike, sharper than a star, or a point in the middle band alone",
+    ),
     (
         "is_edge",
         "BOOLEAN",
         "",
         "meta.code.qual",
-        "The source or its cutout touches the border of the picture",
+        "The source, or in a mosaic its cutout, touches the border of the picture",
     ),
     ("file", "VARCHAR", "", "meta.ref.url;meta.file", "File that the picture came from"),
 )
+
+SCORE = Column("score", "FLOAT", "", "stat.value", "Cosine similarity to the query, -1 to 1, more is better")
 
 _ARROW = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
 
@@ -160,6 +193,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the image space"),
     ),
 }
+
+
+def table_columns(embeddings: Iterable[str]) -> list[tuple[str, str, str, str, str]]:
+    """Return (table, column, unit, ucd, description) of every table besides `galaxies`, for these embeddings."""
+    rows = []
+    for table, columns in TABLES.items():
+        names = [table.format(name=name) for name in embeddings] if "{name}" in table else [table]
+        rows += [(name, c.name, c.unit, c.ucd, c.description) for name in names for c in columns]
+    return rows
 
 
 def arrow_field(name: str) -> pa.Field:

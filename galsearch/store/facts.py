@@ -5,6 +5,7 @@ A form adds only where its vectors and blobs lie: `_exact`, `_ivf`, `embeddings`
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -81,38 +82,61 @@ class Store:
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
-        found = self.sandbox.arrow(
-            "SELECT * FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[]))", [list(ids)]
+        return self._with_units(
+            self.sandbox.arrow(
+                "SELECT * FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
+                "ORDER BY list_position($1::VARCHAR[], object_id)",
+                [list(ids)],
+            )
         )
-        order = {object_id: rank for rank, object_id in enumerate(ids)}
-        ranks = [order[object_id] for object_id in found["object_id"].to_pylist()]
-        return self._with_units(found.take(np.argsort(ranks, kind="stable")))
+
+    def hits(self, ids: Sequence[str], scores: np.ndarray) -> pa.Table:
+        """Return object_id, score and every other column for `ids`, in that order.
+
+        Made by DuckDB throughout: building an Arrow column in Python imports pandas, a third of a second.
+        """
+        found = self.sandbox.arrow(
+            f"SELECT {self._hit_columns('w.score')} FROM galaxies g JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
+            "unnest($2::FLOAT[]) AS score, generate_subscripts($1::VARCHAR[], 1) AS place) w USING (object_id) "
+            "ORDER BY w.place",
+            [list(ids), scores.tolist()],
+        )
+        return self._with_units(found)
 
     def list(self, condition: str | None, *, k: int) -> tuple[pa.Table, int]:
-        """Return the first k rows that pass `condition`, ordered by object_id, and how many pass in all."""
+        """Return the first k rows that pass `condition`, ordered by object_id, and how many pass in all.
+
+        They have a `score` of NULL: nothing was compared.
+        """
         cut = f" WHERE {condition}" if condition else ""
-        found = self.sandbox.ask(f"SELECT * FROM galaxies{cut} ORDER BY object_id LIMIT {k}", said="where")
-        return self._with_units(found), self.count(condition)
+        statement = f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies g{cut} ORDER BY object_id LIMIT {k}"
+        return self._with_units(self.sandbox.ask(statement, said="where")), self.count(condition)
+
+    def _hit_columns(self, score: str) -> str:
+        """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
+        rename = " RENAME (score AS score_in_table)" if "score_in_table" in self._about else ""
+        return f"g.object_id, {score} AS score, g.* EXCLUDE (object_id){rename}"
 
     def has(self, object_id: str) -> bool:
         """Say whether there is such an object."""
         return bool(self.sandbox.rows("SELECT 1 FROM galaxies WHERE object_id = $1", [object_id]))
 
     def _with_units(self, table: pa.Table) -> pa.Table:
-        known = {row["column"]: row for row in self._described}
-        fields = [
-            item.with_metadata({key: known[item.name][key] for key in ("unit", "ucd", "description")})
-            if item.name in known
-            else item
-            for item in table.schema
-        ]
+        """Give the columns that are known by name their unit, UCD and description."""
+        about = self._about
+        fields = [item.with_metadata(about[item.name]) if item.name in about else item for item in table.schema]
         return table.cast(pa.schema(fields))
 
-    @property
-    def _described(self) -> list[dict]:
-        if not hasattr(self, "_described_rows"):
-            self._described_rows = self.describe().to_pylist()
-        return self._described_rows
+    @functools.cached_property
+    def _about(self) -> dict[str, dict[str, str]]:
+        """What is said of each column of `galaxies`, as Arrow field metadata."""
+        keys = ("unit", "ucd", "description")
+        about = {row["column"]: {key: row[key] for key in keys} for row in self.describe().to_pylist()}
+        score = schema.SCORE
+        hit = {"unit": score.unit, "ucd": score.ucd, "description": score.description}
+        return (
+            {"score_in_table": about["score"], **about, "score": hit} if "score" in about else {**about, "score": hit}
+        )
 
     # ---- cuts
 

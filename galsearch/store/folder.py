@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -314,13 +314,11 @@ class Staging:
             self._put_in_place(out)
 
     def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
-        for statement in macros.facts_macros()[:1]:
-            connection.execute(statement)
         empty = pa.table({"phrase": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float32()))})
         create_table(connection, "concepts", empty if concepts is None else concepts)
         create_table(connection, "rejected", _rejected_table(rejected + self.rejected()))
         self._append(connection, out, manifest, record, {}, create=True)
-        for statement in macros.facts_macros()[1:]:
+        for statement in macros.facts_macros():
             connection.execute(statement)
 
     def _put_in_place(self, out: Path) -> None:
@@ -360,7 +358,7 @@ class Staging:
             versions[name], first = self._append_lance(out, name, versions.get(name))
             self._map_rows(connection, name, first)
         columns = self._append_galaxies(connection, create=create)
-        _describe(connection, columns, create=create)
+        _describe(connection, columns, manifest.embeddings, create=create)
         spaces = {
             name: {**space, "rows": connection.execute(f"SELECT count(*) FROM rows_{name}").fetchall()[0][0]}
             for name, space in manifest.embeddings.items()
@@ -458,13 +456,11 @@ def _insert(connection, table: str, rows: pa.Table) -> None:
         connection.unregister("incoming")
 
 
-def _describe(connection, columns: pa.Schema, *, create: bool) -> None:
+def _describe(connection, columns: pa.Schema, embeddings: Iterable[str], *, create: bool) -> None:
     """Record unit, UCD and meaning of the columns of `galaxies`; those already described are left as they are."""
     rows = [("galaxies", item.name, *_meaning(item)) for item in columns]
     if create:
-        for table, described in schema.TABLES.items():
-            if "{" not in table:
-                rows += [(table, c.name, c.unit, c.ucd, c.description) for c in described]
+        rows += schema.table_columns(embeddings)
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {schema.COLUMNS_TABLE} "
         '("table" VARCHAR, "column" VARCHAR, unit VARCHAR, ucd VARCHAR, description VARCHAR)'

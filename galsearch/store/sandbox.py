@@ -6,6 +6,7 @@ the connection that runs it could not write or read a file even if that check ha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import weakref
@@ -18,6 +19,7 @@ import pyarrow as pa
 from galsearch.errors import FormatError, QueryError
 
 TIME_LIMIT_SECONDS = 60.0
+EMBED = "embed"
 _SETTINGS = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
@@ -47,40 +49,42 @@ class Sandbox:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = _connect(path)
-        self._cursors = threading.local()
+        self._cursors: dict[int, duckdb.DuckDBPyConnection] = {}  # by thread
+        self._prepared: set[int] = set()  # threads whose cursor sees the tables outside the file
         self._lock = threading.Lock()
-        self._forget_embed: weakref.finalize | None = None  # DuckDB keeps a Python function alive until told so
+        self._embeds = False
+        # DuckDB complains of what is alive when Python ends, so what nobody closed is closed then
+        self._release = weakref.finalize(self, _close, self._connection, self._cursors)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return this thread's cursor."""
-        if not hasattr(self._cursors, "value"):
-            self._cursors.value = self._connection.cursor()
-        return self._cursors.value
+        thread = threading.get_ident()
+        if thread not in self._cursors:
+            self._cursors[thread] = self._connection.cursor()
+        return self._cursors[thread]
 
     def register_embed(self, embed: Callable[[str], list[float]], dim: int) -> None:
         """Make `embed('words')` a SQL function that returns FLOAT[dim]; a second call changes nothing."""
         with self._lock:
-            if self._forget_embed is None:
+            if not self._embeds:
                 kind = self._connection.array_type("FLOAT", dim)
-                self._connection.create_function("embed", embed, ["VARCHAR"], kind)
-                self._forget_embed = weakref.finalize(self, self._connection.remove_function, "embed")
+                self._connection.create_function(EMBED, embed, ["VARCHAR"], kind)
+                self._embeds = True
 
     def register_tables(self, tables: dict[str, object], statements: list[str]) -> None:
         """Make Arrow-readable `tables` visible to this thread's cursor, then run `statements` that need them."""
-        if getattr(self._cursors, "registered", False):
+        thread = threading.get_ident()
+        if thread in self._prepared:
             return
         for name, table in tables.items():
             self.cursor().register(name, table)
         for statement in statements:
             self.cursor().execute(statement)
-        self._cursors.registered = True
+        self._prepared.add(thread)
 
     def close(self) -> None:
         """Close the file; the sandbox cannot be used afterwards."""
-        if self._forget_embed is not None:
-            self._forget_embed()
-        self._cursors = threading.local()
-        self._connection.close()
+        self._release()
 
     def batches(self, statement: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one of our own statements in Arrow batches, in bounded memory."""
@@ -157,6 +161,15 @@ class Sandbox:
         if parsed["error"]:
             raise QueryError(f"where is {where!r}: {parsed['error_message']}; expected one SQL condition")
         return parsed
+
+
+def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection]) -> None:
+    for cursor in cursors.values():
+        cursor.close()
+    cursors.clear()
+    with contextlib.suppress(duckdb.InvalidInputException):  # no function of that name: sql() was never asked
+        connection.remove_function(EMBED)
+    connection.close()
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:

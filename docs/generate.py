@@ -1,0 +1,296 @@
+"""Write the generated parts of the documents from the code: columns, tables, macros, command line, API, figures.
+
+`python docs/generate.py` rewrites them; `--check` only says which are stale, and then exits 1. What lies between
+`<!-- generated: NAME -->` and `<!-- end: NAME -->` is replaced, everything else in a document is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import galsearch
+from galsearch import schema
+from galsearch.store import macros
+
+ROOT = Path(__file__).resolve().parent.parent
+MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
+
+
+def main() -> int:
+    """Write or check the documents; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when a document is stale")
+    stale = [path for path, text in documents() if not path.exists() or path.read_text() != text]
+    if parser.parse_args().check:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
+        return int(bool(stale))
+    for path, text in documents():
+        path.write_text(text)
+    print(f"{len(stale)} documents changed" if stale else "every document was current")
+    return 0
+
+
+def documents() -> Iterable[tuple[Path, str]]:
+    """Yield each document that has generated parts, with the text it should have."""
+    parts: dict[str, Callable[[], str]] = {
+        "columns": columns,
+        "tables": tables,
+        "manifest": manifest,
+        "macros": macro_signatures,
+        "commands": commands,
+        "api": api,
+        "errors": errors,
+        "models": models,
+        "evaluation": evaluation,
+        "latency": latency,
+    }
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if path.exists() and "<!-- generated: " in path.read_text():
+            yield path, filled(path.read_text(), parts)
+
+
+def filled(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    """Return `text` with every marked part replaced; KeyError for a marker that no function fills."""
+
+    def replaced(match: re.Match) -> str:
+        name = match["name"]
+        return f"<!-- generated: {name} -->\n\n{parts[name]().strip()}\n\n<!-- end: {name} -->"
+
+    return re.sub(r"<!-- generated: (?P<name>\w+) -->\n.*?<!-- end: (?P=name) -->", replaced, text, flags=re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [tuple(head), tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+# ---- the format
+
+
+def columns() -> str:
+    """Return the well-known columns of `galaxies`."""
+    rows = ((f"`{c.name}`", c.type, c.unit, f"`{c.ucd}`", c.description) for c in schema.GALAXIES.values())
+    return table(("column", "type", "unit", "UCD", "meaning"), rows)
+
+
+def tables() -> str:
+    """Return the columns of every other table."""
+    rows = (
+        (f"`{name}`", f"`{c.name}`", c.type, c.description) for name, columns in schema.TABLES.items() for c in columns
+    )
+    return table(("table", "column", "type", "meaning"), rows)
+
+
+def manifest() -> str:
+    """Return the keys of the manifest that must be there, and the version that this code writes."""
+    keys = ", ".join(f"`{key}`" for key in schema.REQUIRED_KEYS)
+    version = ".".join(map(str, schema.FORMAT_VERSION))
+    return f"Format `{schema.FORMAT}`, version `{version}`. Keys: {keys}."
+
+
+def macro_signatures() -> str:
+    """Return the macros of a bundle with image vectors: name, parameters with defaults, and what kind each is."""
+    statements = macros.facts_macros() + macros.bundle_macros({"image": 256})
+    found = [MACRO.search(text) for text in statements]
+    rows = ((f"`{m[1]}({' '.join(m[2].split())})`", "table" if m[3] else "value") for m in found)
+    return table(("macro", "gives a"), rows)
+
+
+# ---- the command line
+
+
+def commands() -> str:
+    """Return every verb with its usage, arguments and options, as `galsearch VERB --help` says them."""
+    from typer.main import get_command
+
+    from galsearch import cli
+
+    group = get_command(cli.app)
+    parts = [_paragraph(group.help)]
+    for name, command in sorted(group.commands.items()):
+        parts += [f"## galsearch {name}", _paragraph(command.help), f"```\n{_usage(name, command)}\n```"]
+        visible = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
+        if visible:
+            parts.append(table(("argument or option", "meaning", "default"), map(_parameter, visible)))
+    return "\n\n".join(parts)
+
+
+def _usage(name: str, command) -> str:
+    arguments = [_metavar(p) for p in command.params if p.param_type_name == "argument"]
+    return " ".join(["galsearch", name, "[OPTIONS]", *arguments])
+
+
+def _metavar(parameter) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required or name.startswith("[") else f"[{name}]"
+
+
+def _parameter(parameter) -> tuple[str, str, str]:
+    if parameter.param_type_name == "argument":
+        return f"`{_metavar(parameter)}`", parameter.help or "", _default(parameter)
+    flag = parameter.is_flag
+    names = "`, `".join(parameter.opts)
+    value = "" if flag else f" {parameter.metavar or parameter.name.upper()}"
+    return f"`{names}{value}`", parameter.help or "", "" if flag else _default(parameter)
+
+
+def _default(parameter) -> str:
+    shown = isinstance(parameter.default, (int, float, str, Path)) and not isinstance(parameter.default, bool)
+    return f"`{parameter.default}`" if shown and str(parameter.default) else ""
+
+
+def _paragraph(text: str | None) -> str:
+    return inspect.cleandoc(text or "").strip()
+
+
+# ---- the Python surface
+
+
+def api() -> str:
+    """Return every public function and class with its signature and docstring, in alphabetical order."""
+    public = [name for name in galsearch.__all__ if not name.startswith("__")]
+    classes = {name: getattr(galsearch, name) for name in public if inspect.isclass(getattr(galsearch, name))}
+    functions = {name: getattr(galsearch, name) for name in public if name not in classes}
+    parts = ["## Functions"]
+    for name, function in sorted(functions.items()):
+        parts += [f"### galsearch.{name}", _code(name, function), _doc(function)]
+    parts.append("## Classes")
+    for name, kind in sorted(classes.items()):
+        if not issubclass(kind, Exception):
+            parts += _class(name, kind)
+    return "\n\n".join(parts)
+
+
+def _class(name: str, kind: type) -> list[str]:
+    parts = [f"### galsearch.{name}", *([_code(name, kind)] if dataclasses.is_dataclass(kind) else []), _doc(kind)]
+    for member, value in vars(kind).items():
+        if member.startswith("_"):
+            continue
+        if isinstance(value, property):
+            parts += [f"`{name}.{member}`: {_doc(value.fget)}"]
+        elif isinstance(value, (staticmethod, classmethod)) or inspect.isfunction(value):
+            function = getattr(value, "__func__", value)
+            parts += [_code(f"{name}.{member}", function), _doc(function)]
+    return parts
+
+
+def _code(name: str, function: Callable) -> str:
+    return f"```python\n{signature(name, function)}\n```"
+
+
+def signature(name: str, function: Callable) -> str:
+    """Return a signature as text, the same under every version of Python; long ones over several lines."""
+    described = inspect.signature(function)
+    shown, starred = [], False
+    for parameter in described.parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            shown.append("*")
+        starred |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        shown.append(_shown(parameter))
+    gives = described.return_annotation
+    arrow = "" if gives is inspect.Signature.empty else f" -> {_annotation(gives)}"
+    line = f"{name}({', '.join(shown)}){arrow}"
+    return line if len(line) <= 100 else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){arrow}"
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    text = stars + parameter.name
+    if parameter.annotation is not parameter.empty:
+        text += f": {_annotation(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        value = parameter.default
+        text += f" = {getattr(value, '__name__', None) or repr(value)}"
+    return text
+
+
+def _annotation(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _doc(thing: object) -> str:
+    text = inspect.getdoc(thing) or ""
+    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else text  # a dataclass without words of its own
+
+
+def errors() -> str:
+    """Return the tree of errors, as errors.py draws it."""
+    from galsearch import errors as module
+
+    lines = inspect.getdoc(module).splitlines()
+    tree = [line for line in lines if line.strip().startswith(("GalsearchError", "├", "│", "└"))]
+    return "```\n" + inspect.cleandoc("\n".join(tree)) + "\n```"
+
+
+# ---- figures
+
+
+def cards() -> list[dict]:
+    """Return the cards of the models that ship, in the order of their folders."""
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "onnx_models").glob("*/card.json"))]
+
+
+def models() -> str:
+    """Return a line for each model that ships: what it takes, what it gives, its size and its license."""
+    sizes = {path.parent.name: path.stat().st_size for path in (ROOT / "onnx_models").glob("*/model.onnx")}
+    rows = (
+        (f"`{c['id']}`", c["kind"], c["dim"], f"{sizes.get(c['id'], 0) / 1e6:.1f} MB", c.get("license", ""), _sets(c))
+        for c in cards()
+    )
+    return table(("model", "takes", "dimensions", "size", "license", "trained on (rows)"), rows)
+
+
+def _sets(card: dict) -> str:
+    return ", ".join(f"{item['name']} ({item['rows']:,})" for item in card.get("training", {}).get("sets", []))
+
+
+def evaluation() -> str:
+    """Return the evaluation rows of the cards, as the evaluation printed them; a card without any is left out."""
+    parts = []
+    for card in cards():
+        rows = card.get("evaluation") or []
+        if rows and all(isinstance(row, dict) for row in rows):
+            head = list(dict.fromkeys(key for row in rows for key in row))
+            body = ([_figure(row.get(key)) for key in head] for row in rows)
+            parts.append(f"`{card['id']}`:\n\n{table([key.replace('_', ' ') for key in head], body)}")
+    return "\n\n".join(parts) or "No model with measured figures ships yet."
+
+
+def latency() -> str:
+    """Return what `make bench` wrote to docs/latency.json."""
+    path = ROOT / "docs" / "latency.json"
+    if not path.exists():
+        return "Not measured yet: `make bench` prints latency and recall and writes them to docs/latency.json."
+    found = json.loads(path.read_text())
+    rows = found["rows"] if isinstance(found, dict) else found
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    about = ", ".join(f"{key} {value}" for key, value in found.items() if key != "rows") if isinstance(found, dict) else ""
+    body = ([_figure(row.get(key)) for key in head] for row in rows)
+    return f"{table([key.replace('_', ' ') for key in head], body)}\n\n{about}"
+
+
+def _figure(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+    return ", ".join(_figure(item) for item in value) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""What tests share: tiny models, one tiny atlas in both forms, no network, and no silent skip in CI."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import tiny
+from tiny_models import write_tiny_models
+
+FORMS = ("folder", "bundle")
+CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
+MUST_BE_THERE = re.compile(
+    r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|GALSEARCH_DATA|data", re.IGNORECASE
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and an image model that know a few words."""
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The pictures and the table that the tiny atlas is built from: (folder of PNG files, Parquet file)."""
+    return tiny.write_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_source) -> Path:
+    """The tiny atlas as a folder; never change it, take `atlas_path` for that."""
+    import galsearch
+
+    path = tmp_path_factory.mktemp("atlas") / "tiny.atlas"
+    pictures, table = tiny_source
+    galsearch.build(path, source=pictures, table=table, models=tiny_models, title="Tiny", credits=[CREDIT])
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_folder: Path) -> Path:
+    """The tiny atlas as one file; never change it, take `atlas_path` for that."""
+    import galsearch
+
+    return galsearch.bundle(tiny_folder, tiny_folder.with_name("tiny.duckdb"))
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Either form of an atlas."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_path(form: str, tiny_folder: Path, tiny_bundle: Path) -> Path:
+    """The tiny atlas in either form; never change it."""
+    return {"folder": tiny_folder, "bundle": tiny_bundle}[form]
+
+
+@pytest.fixture(scope="session")
+def atlas(tiny_path: Path):
+    """The tiny atlas in either form, open for reading."""
+    import galsearch
+
+    with galsearch.open(tiny_path, device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture
+def atlas_path(tiny_path: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny atlas in either form, to damage."""
+    copy = tmp_path / tiny_path.name
+    (shutil.copytree if tiny_path.is_dir() else shutil.copyfile)(tiny_path, copy)
+    return copy
+
+
+@pytest.fixture
+def bundle_path(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to damage."""
+    return Path(shutil.copyfile(tiny_bundle, tmp_path / "tiny.duckdb"))
+
+
+@pytest.fixture
+def folder_path(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny folder, to damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny.atlas"))
+
+
+# ---- no network
+
+
+def _is_loopback(address: object) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a socket of the file system
+    try:
+        return ipaddress.ip_address(address[0]).is_loopback
+    except ValueError:
+        return address[0] in ("localhost", "")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test reach this machine only."""
+
+    def guarded(name: str):
+        real = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: object):
+            if not _is_loopback(address):
+                raise RuntimeError(f"a test tried to reach {address!r}; tests use no network")
+            return real(self, address)
+
+        return connect
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(name))
+
+
+# ---- no silent skip in CI
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip for a missing browser, package or data set into a failure that says why, where GALSEARCH_CI is set."""
+    if not (os.environ.get("GALSEARCH_CI") and report.skipped) or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if MUST_BE_THERE.search(reason):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where it must run (GALSEARCH_CI is set): {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    _refuse(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield  # a whole module that skips itself, by pytest.importorskip for one
+    _refuse(report)
+    return report

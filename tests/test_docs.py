@@ -1,0 +1,189 @@
+"""The documents say what the code does: generated parts are current, examples run, verbs and columns are all there."""
+
+import ast
+import importlib.util
+import math
+import re
+import subprocess
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import galsearch
+from galsearch import schema
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TEXT = {".py", ".md", ".toml", ".cff", ".txt", ".css", ".js", ".json", ".yml", ".yaml", ""}
+# Homes of one machine, not of the project; /tmp and /usr are everywhere.
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|data|scratch)/[\w.]")
+BRITISH = re.compile(
+    r"\b(colou?red|colour\w*|centre\w*|neighbour\w*|catalogue\w*|licence\w*|behaviour\w*|artefact\w*|analyse[ds]?|"
+    r"normalis\w+|optimis\w+|recognis\w+|visualis\w+|grey\w*|modelling|labelled)\b",
+    re.IGNORECASE,
+)
+PROPER = {"colored", "grey"}  # American as it stands; and "grey", the name of a stretch
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    return [text for name, text in BLOCK.findall(path.read_text()) if name == language]
+
+
+def tracked() -> list[Path]:
+    """Return the text files of the repository; without git, those of the folders that it has."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = [ROOT / line for line in listed.stdout.splitlines()] or [*PAGES, *ROOT.glob("*/*.py")]
+    return [path for path in found if path.suffix in TEXT and path.is_file() and path.stat().st_size < 2_000_000]
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle of six objects on a circle, with two phrases, for the SQL of the documents."""
+    folder = tmp_path_factory.mktemp("docs")
+    angles = [0.0, 0.2, 0.4, 0.9, 1.3, 1.5]
+    vectors = pa.array([[math.cos(angle), math.sin(angle)] for angle in angles], pa.list_(pa.float32()))
+    rows = pa.table(
+        {
+            "object_id": [f"xdf-{i:04d}" for i in range(1, 7)],
+            "ra": [53.16 + i / 3600 for i in range(6)],
+            "dec": [-27.79] * 6,
+            "z": [0.01 * i for i in range(6)],
+            "mag_r": [15.0 + i for i in range(6)],
+            "axis_ratio": [0.1, 0.2, 0.3, 0.35, 0.38, 0.9],
+            "is_star": [False] * 6,
+            "is_artifact": [False] * 6,
+            "v": vectors,
+        }
+    )
+    pyarrow.parquet.write_table(rows, folder / "rows.parquet")
+    galsearch.build(folder / "xdf.atlas", table=folder / "rows.parquet", vectors="v")
+    path = galsearch.bundle(folder / "xdf.atlas", folder / "xdf.duckdb")
+    with duckdb.connect(path) as connection:
+        phrases = ("edge-on galaxy", "spiral galaxy", "barred galaxy", "ring galaxy", "face-on spiral galaxy")
+        connection.executemany("INSERT INTO concepts VALUES ($1, $2)", [(phrase, [0.6, 0.8]) for phrase in phrases])
+    return path
+
+
+def test_generated_parts_are_current(generate):
+    stale = [path.name for path, text in generate.documents() if path.read_text() != text]
+    assert stale == [], "run `make docs`"
+
+
+def test_a_stale_page_is_noticed(generate):
+    page = "before <!-- generated: x -->\nold\n<!-- end: x --> after"
+    assert generate.filled(page, {"x": lambda: "new"}) == "before <!-- generated: x -->\n\nnew\n\n<!-- end: x --> after"
+
+
+def test_signatures_read_like_their_source(generate):
+    def ask(what: str, *, k: int = 12, **options: object) -> list: ...
+
+    assert generate.signature("ask", ask) == "ask(what: str, *, k: int = 12, **options: object) -> list"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_python_examples_are_python(path):
+    for text in blocks(path, "python"):
+        body = text if "->" not in text or "import" in text else "def " + text.strip() + ": ..."
+        try:
+            ast.parse(text)
+        except SyntaxError:
+            ast.parse(body)  # a signature on its own, as in api.md
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_python_examples_use_only_public_names(path):
+    for text in blocks(path, "python"):
+        used = set(re.findall(r"\bgalsearch\.(\w+)", text)) - {"duckdb"}
+        assert used <= set(galsearch.__all__), path.name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_sql_examples_run_in_plain_duckdb(path, bundle):
+    with duckdb.connect(bundle, read_only=True) as connection:
+        for text in blocks(path, "sql"):
+            for statement in duckdb.extract_statements(text):
+                assert connection.execute(statement).fetchall() != [], statement.query
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def commands() -> dict:
+    from typer.main import get_command
+
+    from galsearch import cli
+
+    return get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_verb_is_documented_and_has_help(name):
+    assert commands()[name].help
+    assert f"## galsearch {name}\n" in (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_command_lines_in_the_documents_name_verbs_and_options_that_exist(path):
+    known = commands()
+    for text in blocks(path, "bash") + blocks(path, "sh"):
+        for line in re.findall(r"^(?:\$ )?galsearch ([a-z]+)(.*)$", text.replace("\\\n", " "), re.MULTILINE):
+            verb, rest = line
+            assert verb in known, f"{path.name}: galsearch {verb}"
+            bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", rest.partition("#")[0])
+            options = {name for parameter in known[verb].params for name in parameter.opts}
+            assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", bare)) <= options, f"{path.name}: galsearch {verb}{rest}"
+
+
+def test_the_format_page_gives_every_column_and_table():
+    text = (ROOT / "docs" / "format.md").read_text()
+    assert all(f"`{name}`" in text for name in (*schema.GALAXIES, *schema.TABLES, *schema.REQUIRED_KEYS))
+
+
+def test_targets_that_the_readme_names_are_in_the_makefile():
+    rules = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", " ".join(re.findall(r"`[^`]+`", (ROOT / "README.md").read_text()))))
+    assert {"demo", "test"} <= named <= rules
+
+
+def test_no_file_names_a_place_on_one_machine():
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in tracked()
+        if path != Path(__file__)
+        for match in MACHINE_PATH.finditer(path.read_text(errors="replace"))
+    ]
+    assert found == []
+
+
+def test_spelling_is_american():
+    found = []
+    for path in tracked():
+        if path.suffix not in {".py", ".md", ".toml", ".txt"} or path == Path(__file__):
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if "EFIGI catalogue" in line:  # the name of a publication's catalog, as its credit line has it
+                continue
+            found += [f"{path.name}:{number}: {w}" for w in BRITISH.findall(line) if w.lower() not in PROPER]
+    assert found == []
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {galsearch.__version__}\n" in citation

@@ -1,0 +1,484 @@
+"""Tables through files and back, each file also read by something other than what wrote it."""
+
+import datetime
+import doctest
+import gzip
+import io
+import json
+import math
+import re
+import struct
+import sys
+from xml.etree import ElementTree
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from astropy import units
+from astropy.io import fits, votable
+from astropy.table import Table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galsearch import exchange
+from galsearch.errors import GalsearchError, SchemaError
+from galsearch.exchange import credits, describe, facts_of, format_table, read_table, to_astropy, write_table
+
+ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
+TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
+NS = {"v": "http://www.ivoa.net/xml/VOTable/v1.3"}
+META = {
+    "title": "Rings",
+    "query": 'edge-on < 3 & "ring"',
+    "software": "galsearch 0",
+    "sources": [
+        {"title": "XDF", "license": "CC0", "acknowledgement": "Thanks to Müller", "bibtex": "@misc{xdf,\n year={2013}}"}
+    ],
+}
+
+
+def field(name, kind, **facts):
+    return describe(pa.field(name, kind), **facts)
+
+
+def sample() -> pa.Table:
+    """One column of each kind, each with a null, awkward ids and text, metadata on some."""
+    columns = {
+        field("object_id", pa.string(), ucd="meta.id;meta.main"): ["000123", "1237648720693755918", "NGC 1 <&>"],
+        field("ra", pa.float64(), unit="deg", ucd="pos.eq.ra;meta.main"): [10.125, None, 359.9],
+        field("dec", pa.float64(), unit="deg", ucd="pos.eq.dec;meta.main"): [-1.5, None, 90.0],
+        field("count", pa.int64(), description="Rows, & more"): [1237648720693755918, None, -5],
+        field("flux", pa.float32(), unit="erg.s**-1.cm**-2"): [0.1, None, math.inf],
+        field("small", pa.uint8()): [0, None, 255],
+        field("is_star", pa.bool_()): [True, None, False],
+        field("note", pa.string()): ["a, \"b\"\n'c'", None, "Müller ★ </TD>"],
+    }
+    return pa.table(list(columns.values()), schema=pa.schema(list(columns)))
+
+
+def test_the_example_in_the_docstring_runs():
+    assert doctest.testmod(exchange).failed == 0
+
+
+@pytest.mark.parametrize("suffix", ROUND)
+def test_values_nulls_and_ids_come_back(tmp_path, suffix):
+    assert write_table(sample(), tmp_path / f"a{suffix}", meta=META) == 3
+    found = read_table(tmp_path / f"a{suffix}")
+    expected = sample().to_pydict() | {"flux": pytest.approx([0.1, None, math.inf])}
+    assert found.to_pydict() == expected
+
+
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+@pytest.mark.parametrize("suffix", TYPED)
+def test_types_units_ucds_and_descriptions_come_back(tmp_path, suffix):
+    write_table(sample(), tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}").schema
+    assert found.types == sample().schema.types
+    for got, given_field in zip(found, sample().schema, strict=True):
+        facts, expected = facts_of(got), facts_of(given_field)
+        assert units.Unit(facts.pop("unit"), format="vounit") == units.Unit(expected.pop("unit"), format="vounit")
+        assert facts == expected
+
+
+@pytest.mark.parametrize("suffix", ROUND)
+def test_a_table_without_rows_keeps_its_columns(tmp_path, suffix):
+    write_table(sample().slice(0, 0), tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}")
+    assert (found.num_rows, found.column_names) == (0, sample().column_names)
+
+
+@pytest.mark.parametrize("suffix", TYPED)
+def test_vectors_come_back_and_a_missing_one_is_null(tmp_path, suffix):
+    kind = pa.list_(pa.float32(), 3)
+    table = pa.table({"object_id": ["a", "b", "c"], "embedding": pa.array([[0.1, 2, -3], None, [4, 5, 6]], kind)})
+    write_table(table, tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}")["embedding"]
+    assert pa.types.is_fixed_size_list(found.type)
+    assert (found.type.list_size, found.type.value_type) == (3, pa.float32())
+    assert found.to_pylist() == table["embedding"].to_pylist()
+
+
+def test_an_all_null_column_stays_null(tmp_path):
+    table = pa.table({"object_id": ["a", "b"], "z": pa.array([None, None], pa.float64()), "n": pa.nulls(2)})
+    for suffix in ROUND:
+        write_table(table, tmp_path / f"a{suffix}")
+        assert read_table(tmp_path / f"a{suffix}").to_pydict() == table.to_pydict(), suffix
+
+
+text = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff"), max_size=6)
+table_rows = st.fixed_dictionaries(
+    {
+        "object_id": text.map(lambda word: "x" + word.strip() + "x"),
+        "wide": st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
+        "short": st.none() | st.integers(-(2**15), 2**15 - 1),
+        "x": st.none() | st.floats(allow_nan=False),
+        "e": st.none() | st.floats(width=32, allow_nan=False),
+        "flag": st.none() | st.booleans(),
+        "words": st.none() | text.map(lambda word: word.strip() or None),
+    }
+)
+KINDS = {"object_id": pa.string(), "wide": pa.int64(), "short": pa.int16(), "x": pa.float64(), "e": pa.float32()}
+SCHEMA = pa.schema([*KINDS.items(), ("flag", pa.bool_()), ("words", pa.string())])
+
+
+@pytest.mark.parametrize("suffix", TYPED)
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(table_rows, max_size=4))
+def test_any_table_comes_back(tmp_path_factory, suffix, rows):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    write_table(table, path)
+    assert read_table(path).to_pylist() == table.to_pylist()
+
+
+# --- readers other than ours ----------------------------------------------------------------------------------
+
+
+def test_votable_is_valid_and_says_frame_ucd_and_provenance(tmp_path):
+    path = tmp_path / "a.vot"
+    write_table(sample(), path, meta=META)
+    report = io.StringIO()
+    assert votable.validate(path, output=report), report.getvalue()
+    root = ElementTree.parse(path).getroot()
+    assert root.get("version") == "1.4"
+    frame = root.find(".//v:COOSYS", NS)
+    sky = [node for node in root.iterfind(".//v:FIELD", NS) if node.get("ref") == frame.get("ID")]
+    assert frame.get("system") == "ICRS"
+    assert [(node.get("name"), node.get("unit")) for node in sky] == [("ra", "deg"), ("dec", "deg")]
+    infos = {node.get("name"): node.get("value") for node in root.iterfind(".//v:INFO", NS)}
+    source = META["sources"][0]
+    assert (infos["query"], infos["source"], infos["bibtex"]) == (META["query"], "XDF", source["bibtex"])
+    cells = [[cell.text for cell in row] for row in root.iterfind(".//v:TR", NS)]
+    assert cells[1][1:] == [None] * 7  # an empty TD is null
+    assert cells[0] == ["000123", "10.125", "-1.5", "1237648720693755918", "0.1", "0", "true", "a, \"b\"\n'c'"]
+
+
+def test_votable_without_positions_names_no_frame():
+    assert "COOSYS" not in format_table(sample().drop_columns(["ra"]), "votable")
+
+
+def test_control_characters_do_not_break_xml():
+    document = format_table(pa.table({"a": ["x\x00\x1by\r"]}), "votable", meta={"query": "\x07"})
+    assert ElementTree.fromstring(document).find(".//v:TD", NS).text == "x\ufffd\ufffdy\r"
+
+
+def test_fits_marks_nulls_as_the_standard_says(tmp_path):
+    path = tmp_path / "a.fits"
+    write_table(sample(), path, meta=META)
+    with fits.open(path) as hdus:
+        hdus.verify("exception")
+        header, names = hdus[1].header, hdus[1].columns.names
+        raw = hdus[1].data.view(np.ndarray)[1]
+        offset, width = hdus[1].fileinfo()["datLoc"], header["NAXIS1"]
+        nulls = {name: hdus[1].columns[name].null for name in names}
+    assert raw["count"] == nulls["count"] == -(2**63)
+    assert raw["small"] == nulls["small"] == 254
+    assert raw["is_star"].view(np.uint8) == 0
+    assert np.isnan(raw["ra"])
+    assert header["TUNIT2"] == "deg"
+    assert header["TUCD2"] == "pos.eq.ra;meta.main"
+    assert header["TCOMM4"] == "Rows, & more"
+    assert header["RADESYS"] == "ICRS"
+    assert "acknowledgement: Thanks to Muller" in list(header["COMMENT"])
+    first = path.read_bytes()[offset : offset + width]  # and with no FITS library at all
+    assert struct.unpack_from(">d", first, first.index(struct.pack(">d", 10.125)))[0] == 10.125
+    assert first.startswith(b"000123\0")
+
+
+def test_a_full_byte_column_with_nulls_is_widened(tmp_path):
+    table = pa.table({"b": pa.array([*range(256), None], pa.uint8())})
+    write_table(table, tmp_path / "b.fits")
+    assert read_table(tmp_path / "b.fits")["b"].to_pylist() == [*range(256), None]
+
+
+def test_parquet_opens_in_duckdb_and_carries_a_votable_header(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = sample().append_column("thumbnail", pa.array([b"x", None, b"z"]))
+    write_table(table, path, meta=META)
+    assert duckdb.sql(f"SELECT count(*), count(ra), max(object_id) FROM '{path}'").fetchall() == [(3, 2, "NGC 1 <&>")]
+    assert duckdb.sql(f"SELECT thumbnail FROM '{path}'").fetchall() == [(b"x",), (None,), (b"z",)]
+    keys = pa.parquet.read_schema(path).metadata
+    assert json.loads(keys[b"galsearch"]) == META
+    header = ElementTree.fromstring(keys[b"IVOA.VOTable-Parquet.content"])
+    assert [node.get("name") for node in header.iterfind(".//v:FIELD", NS)] == sample().column_names
+    assert header.find(".//v:DATA", NS) is None
+
+
+def test_parquet_of_others_takes_units_from_its_votable_header(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(sample(), path)
+    keys = pa.parquet.read_schema(path).metadata
+    bare = pa.schema([pa.field("ra", pa.float64())], metadata={exchange.VOPARQUET_KEY: keys[exchange.VOPARQUET_KEY]})
+    pa.parquet.write_table(pa.table([[1.0]], schema=bare), path)
+    assert facts_of(read_table(path).schema.field("ra"))["unit"] == "deg"
+
+
+def test_ecsv_opens_in_astropy_with_units_and_credits(tmp_path):
+    write_table(sample(), tmp_path / "a.ecsv", meta=META)
+    table = Table.read(tmp_path / "a.ecsv")
+    assert (table["ra"].unit, table.meta["query"]) == (units.deg, META["query"])
+    assert table.meta["sources"][0]["bibtex"] == META["sources"][0]["bibtex"]
+    assert table["count"].mask.tolist() == [False, True, False]
+
+
+def test_csv_opens_in_duckdb(tmp_path):
+    write_table(sample(), tmp_path / "a.csv")
+    rows = duckdb.sql(
+        f"SELECT object_id, \"count\", note FROM read_csv('{tmp_path}/a.csv', all_varchar := true)"
+    ).fetchall()
+    assert rows[0] == ("000123", "1237648720693755918", "a, \"b\"\n'c'")
+    assert rows[1][1:] == (None, None)
+
+
+def test_json_is_strict_and_short(tmp_path):
+    write_table(sample().append_column("blob", pa.array([b"", b"", b""])), tmp_path / "a.json", meta=META)
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found["meta"] == META
+    assert found["columns"][1] == {"name": "ra", "type": "double", **facts_of(sample().schema.field("ra"))}
+    assert [row["flux"] for row in found["rows"]] == [0.1, None, None]  # JSON has no infinity
+    assert found["rows"][0]["object_id"] == "000123"
+    assert "blob" not in found["rows"][0]
+
+
+def test_regions_leave_out_and_count_rows_without_a_position(tmp_path):
+    table = sample().append_column("radius_arcsec", pa.array([2.5, 1.0, None]))
+    assert write_table(table, tmp_path / "a.reg", meta=META) == 2
+    lines = (tmp_path / "a.reg").read_text().splitlines()
+    assert lines[0] == "# Region file format: DS9 version 4.1"
+    assert lines[lines.index("icrs") + 1 :] == [
+        'circle(10.125,-1.5,2.5") # text={000123}', 'circle(359.9,90.0,5") # text={NGC 1 <&>}'
+    ]  # fmt: skip
+    assert "# 1 of 3 rows have no position and are left out" in lines
+    assert write_table(table.drop_columns(["ra"]), tmp_path / "b.reg") == 0
+
+
+def test_region_labels_cannot_break_out_of_their_braces():
+    table = pa.table({"object_id": ["a}b\ncircle(0,0,1)"], "ra": [1.0], "dec": [2.0]})
+    assert exchange._circles(table) == ['circle(1.0,2.0,5") # text={a b circle(0,0,1)}']
+
+
+def test_to_astropy_masks_nulls_and_keeps_units():
+    table = to_astropy(sample(), META)
+    assert (table["flux"].unit, table["ra"].meta["ucd"]) == (units.Unit("erg / (s cm2)"), "pos.eq.ra;meta.main")
+    assert [bool(table[name].mask[1]) for name in table.colnames[1:]] == [True] * 7
+    assert table["object_id"][1] == "1237648720693755918"
+    assert table.meta["title"] == "Rings"
+
+
+def test_dates_lists_and_large_numbers_become_what_each_format_can_hold(tmp_path):
+    table = pa.table(
+        {
+            "day": pa.array([datetime.date(2020, 1, 2), None]),
+            "tags": pa.array([["a", "é"], None]),
+            "big": pa.array([2**64 - 1, None], pa.uint64()),
+            "kind": pa.array(["x", None]).dictionary_encode(),
+            "view": pa.array(["y", None], pa.string_view()),
+        }
+    )
+    for suffix in (".vot", ".fits", ".ecsv"):
+        write_table(table, tmp_path / f"a{suffix}")
+        first, second = read_table(tmp_path / f"a{suffix}").to_pylist()
+        assert first == {"day": "2020-01-02", "tags": '["a", "é"]', "big": str(2**64 - 1), "kind": "x", "view": "y"}, (
+            suffix
+        )
+        assert set(second.values()) == {None}
+
+
+def test_credits_name_every_source():
+    assert credits(META) == "XDF (CC0)\nThanks to Müller\n@misc{xdf,\n year={2013}}"
+    assert credits({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("fmt", "start"), [("json", "{"), ("csv", '"object_id"'), ("votable", "<?xml"), ("ecsv", "# %ECSV")]
+)
+def test_text_for_the_terminal_is_that_of_the_files(tmp_path, fmt, start):
+    suffix = {"votable": ".vot"}.get(fmt, f".{fmt}")
+    write_table(sample(), tmp_path / f"a{suffix}", meta=META)
+    found = format_table(sample(), fmt, meta=META)
+    assert found.startswith(start)
+    assert found == (tmp_path / f"a{suffix}").read_text()
+
+
+# --- files of others -------------------------------------------------------------------------------------------
+
+
+def read_text(tmp_path, content, name="a.csv", **options):
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_table(tmp_path / name, **options)
+
+
+def test_csv_ids_stay_text_and_empty_numbers_are_null(tmp_path):
+    found = read_text(tmp_path, "objID,dr7objid,name,ra,n\n007,1237648720693755918,00,1.5,\n008,,NA,,2\n")
+    assert found.to_pydict() == {
+        "objID": ["007", "008"],
+        "dr7objid": ["1237648720693755918", None],
+        "name": ["00", "NA"],
+        "ra": [1.5, None],
+        "n": [None, 2],
+    }
+
+
+def test_columns_may_be_asked_for_as_text(tmp_path):
+    assert read_text(tmp_path, "plate,z\n0266,1\n", text=["plate"])["plate"].to_pylist() == ["0266"]
+
+
+def test_csv_with_nan_words_has_nulls(tmp_path):
+    assert read_text(tmp_path, "z,m\nNaN,1\n0.5,null\n--,N/A\n").to_pydict() == {
+        "z": [None, 0.5, None],
+        "m": [1, None, None],
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["#Table1\nid,z\n01,2\n", "#id,z\n01,2\n", "# a, comment\nid,z\n01,2\n", "\ufeffid,z\r\n01,2\r\n", "id , z\n01,2"],
+)
+def test_csv_headers_of_other_programs_are_found(tmp_path, content):
+    assert read_text(tmp_path, content).to_pydict() == {"id": ["01"], "z": [2]}
+
+
+def test_tab_separated_gzipped_and_ecsv_named_csv_are_read(tmp_path):
+    expected = {"id": ["01"], "z": [2]}
+    assert read_text(tmp_path, "id\tz\n01\t2\n", "a.tsv").to_pydict() == expected
+    assert read_text(tmp_path, gzip.compress(b"id,z\n01,2\n"), "a.csv.gz").to_pydict() == expected
+    ecsv = format_table(pa.table({"id": ["01"], "z": [2]}), "ecsv")
+    assert read_text(tmp_path, ecsv).to_pydict() == expected
+
+
+def test_fits_of_others_gives_text_units_nulls_and_vectors(tmp_path):
+    columns = [
+        fits.Column("OBJID", "K", array=[1237648720693755918, 2], null=2),
+        fits.Column("NAME", "8A", array=["a ", ""]),
+        fits.Column("FLUX", "5E", unit="nanomaggy", array=np.arange(10, dtype=">f4").reshape(2, 5)),
+        fits.Column("MATRIX", "4D", dim="(2,2)", array=np.arange(8.0).reshape(2, 2, 2)),
+        fits.Column("Z", "D", unit="km/s", array=[np.nan, 1.0]),
+        fits.Column("U", "K", bzero=2**63, array=np.array([2**64 - 1, 0], dtype=np.uint64)),
+        fits.Column("LIST", "PJ()", array=np.array([[1, 2], [3]], dtype=object)),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    found = read_table(tmp_path / "a.fits")
+    assert found.to_pydict() == {
+        "OBJID": ["1237648720693755918", None],
+        "NAME": ["a", None],
+        "FLUX": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]],
+        "MATRIX": [[[0, 1], [2, 3]], [[4, 5], [6, 7]]],
+        "Z": [None, 1.0],
+        "U": [2**64 - 1, 0],
+        "LIST": [[1, 2], [3]],
+    }
+    assert facts_of(found.schema.field("Z"))["unit"] == "km.s**-1"
+    assert facts_of(found.schema.field("FLUX"))["unit"] == "nanomaggy"
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".ecsv"])
+def test_tables_by_astropy_are_read(tmp_path, suffix):
+    table = Table({"id": [1, 2], "v": [1.0, 2.0] * units.km, "s": ["a", "b"]}, masked=True)
+    table["id"].mask[1] = table["s"].mask[0] = True
+    table["v"].description = "Speed"
+    table.write(tmp_path / f"a{suffix}", **({"format": "votable"} if suffix == ".vot" else {}))
+    found = read_table(tmp_path / f"a{suffix}")
+    assert found.to_pydict() == {"id": ["1", None], "v": [1.0, 2.0], "s": [None, "b"]}
+    assert facts_of(found.schema.field("v")) == {"unit": "km", "ucd": "", "description": "Speed"}
+
+
+def test_complex_columns_are_refused_by_name(tmp_path):
+    fits.BinTableHDU.from_columns([fits.Column("C", "C", array=[1 + 2j])]).writeto(tmp_path / "a.fits")
+    with pytest.raises(SchemaError, match=r"a\.fits: column C has type complex64.*remove or convert"):
+        read_table(tmp_path / "a.fits")
+
+
+def test_what_duckdb_returns_is_written_everywhere(tmp_path):
+    table = duckdb.sql(
+        "SELECT 'a' AS object_id, sum(x) AS total, avg(x) AS mean, [1.5, 2]::FLOAT[2] AS v, {'k': 1} AS s, now() AS t, "
+        "uuid() AS u, TIMESTAMP_NS '2020-01-01 00:00:00.123456789' AS ns, 'b'::BLOB AS blob, 1.25::DECIMAL(5, 2) AS d "
+        "FROM range(3) r(x)"
+    ).to_arrow_table()
+    for suffix in exchange._WRITERS:
+        write_table(table, tmp_path / f"a{suffix}")
+    row = read_table(tmp_path / "a.vot").to_pylist()[0]
+    assert (row["mean"], row["v"], row["s"], row["d"]) == (1.0, [1.5, 2.0], '{"k": 1}', 1.25)
+    assert row["ns"] == "2020-01-01T00:00:00.123456"
+
+
+@pytest.mark.parametrize("serialization", ["binary", "binary2"])
+def test_binary_votables_are_read(tmp_path, serialization):
+    table = Table({"id": ["a", "b"], "z": [0.5, 1.5]})
+    table.write(tmp_path / "a.xml", format="votable", tabledata_format=serialization)
+    assert read_table(tmp_path / "a.xml").to_pydict() == {"id": ["a", "b"], "z": [0.5, 1.5]}
+
+
+# --- what cannot be read or written ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.parquet.gz"])
+def test_another_suffix_is_refused_with_the_known_ones(tmp_path, name):
+    with pytest.raises(SchemaError, match=r"known are \.csv"):
+        read_text(tmp_path, "id\n1\n", name)
+    with pytest.raises(SchemaError, match=r"known are \.csv"):
+        write_table(sample(), tmp_path / "out.xlsx")
+    with pytest.raises(SchemaError, match="known are json"):
+        format_table(sample(), "yaml")
+
+
+@pytest.mark.parametrize("suffix", ROUND)
+@pytest.mark.parametrize("content", [b"", b"\n", b"\x00\x01junk" * 50, b"\xff\xfe\x00,\xf8"])
+def test_a_file_that_is_no_table_is_named_with_its_reason(tmp_path, suffix, content):
+    with pytest.raises(SchemaError, match=rf"bad\{suffix}: not readable as \{suffix} \(.+\); copy"):
+        read_text(tmp_path, content, f"bad{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_file_cut_short_is_refused(tmp_path, suffix, share):
+    table = pa.concat_tables([sample()] * 200)
+    write_table(table, tmp_path / f"whole{suffix}")
+    content = (tmp_path / f"whole{suffix}").read_bytes()
+    with pytest.raises(SchemaError, match=rf"cut\{suffix}: not readable"):
+        read_text(tmp_path, content[: int(share * len(content))], f"cut{suffix}")
+
+
+def test_a_fits_picture_is_no_table(tmp_path):
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "a.fits")
+    with pytest.raises(SchemaError, match="no table"):
+        read_table(tmp_path / "a.fits")
+
+
+def test_missing_files_ragged_rows_and_double_names_are_refused(tmp_path):
+    with pytest.raises(SchemaError, match="no such file"):
+        read_table(tmp_path / "nowhere.csv")
+    with pytest.raises(SchemaError, match="Expected 2 columns, got 3"):
+        read_text(tmp_path, "id,z\n1,2\n1,2,3\n")
+    with pytest.raises(SchemaError, match="column z occurs twice"):
+        read_text(tmp_path, "id,z,z\n1,2,3\n")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    write_table(sample(), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        "pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(GalsearchError, match="No space left"):
+        write_table(sample().slice(0, 1), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(GalsearchError, match=re.escape(f"{tmp_path}/no/a.csv: cannot be written")):
+        write_table(sample(), tmp_path / "no" / "a.csv")
+
+
+def test_importing_and_writing_plain_formats_loads_no_astropy():
+    import subprocess
+
+    code = (
+        "import sys, pyarrow as pa; from galsearch.exchange import format_table as f; t = pa.table({'a': [1.5]});"
+        "[f(t, k) for k in ('json', 'csv', 'votable')]; print({'astropy', 'duckdb'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
