@@ -35,7 +35,7 @@ docs: $(VENV)/.has-dev  ## write the generated parts of the documents anew
 
 app: $(VENV)/.has-app  ## open the app on the demo atlas
 	@test -f $(DEMO) || $(RUN) demo
-	@$(PY) -m streamlit run streamlit_app/app.py -- $(DEMO)
+	@$(RUN) app $(DEMO)
 
 bench: $(VENV)/.has-dev  ## measure latency and recall
 	@$(PY) -m benchmarks.latency

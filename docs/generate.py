@@ -188,7 +188,7 @@ def _class(name: str, kind: type) -> list[str]:
 
 
 def _code(name: str, function: Callable) -> str:
-    return f"```python\n{signature(name, function)}\n```"
+    return f"```py\n{signature(name, function)}\n```"
 
 
 def signature(name: str, function: Callable) -> str:
@@ -277,9 +277,11 @@ def latency() -> str:
     if not path.exists():
         return "Not measured yet: `make bench` prints latency and recall and writes them to docs/latency.json."
     found = json.loads(path.read_text())
-    rows = found["rows"] if isinstance(found, dict) else found
+    rows = found.pop("rows")
     head = list(dict.fromkeys(key for row in rows for key in row))
-    about = ", ".join(f"{key} {value}" for key, value in found.items() if key != "rows") if isinstance(found, dict) else ""
+    about = (
+        ", ".join(f"{key} {value}" for key, value in found.items() if key != "rows") if isinstance(found, dict) else ""
+    )
     body = ([_figure(row.get(key)) for key in head] for row in rows)
     return f"{table([key.replace('_', ' ') for key in head], body)}\n\n{about}"
 

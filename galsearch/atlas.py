@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 CACHED_TEXTS = 256
+_CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
 
 def open(path: str | Path, *, device: str = "auto") -> Atlas:
@@ -260,6 +262,8 @@ class Atlas:
         `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works.
         Raises QueryError for anything but one SELECT, and for what DuckDB refuses.
         """
+        if _CALLS_EMBED.search(text):
+            self._encoder("text")  # loaded beforehand: inside a running query its connection reads nothing else
         return self._store.sql(text, embed=self.embed)
 
     # ---- embeddings

@@ -270,7 +270,7 @@ def _to_arrow(values: np.ndarray, null: np.ndarray | None, where: str) -> pa.Arr
     elif values.dtype.kind == "O":
         values = np.array([_plain_cell(cell) for cell in values] + [None], dtype=object)[:-1]  # stays one-dimensional
     elif values.dtype.kind not in "biufUM":
-        raise SchemaError(f"{where} has type {values.dtype}, which an atlas cannot hold; remove or convert it")
+        raise SchemaError(f"{where} has type {values.dtype.name}, which an atlas cannot hold; remove or convert it")
     if values.dtype.kind == "U":
         values = np.char.strip(values).astype(object)
     native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
@@ -585,10 +585,10 @@ def _ecsv(table: pa.Table, meta: dict) -> bytes:
 def _json(table: pa.Table, meta: dict) -> bytes:
     """Write {"meta", "columns", "rows"}; NaN and infinities, which JSON has not, are null."""
     table = _exportable(table)
+    columns = [{"name": field.name, "type": str(field.type), **facts_of(field)} for field in table.schema]
     for index, (field, values) in enumerate(_columns(table)):
         if pa.types.is_float32(field.type):  # as 0.1, not 0.10000000149011612
             table = table.set_column(index, field.with_type(pa.float64()), values.cast(pa.string()).cast(pa.float64()))
-    columns = [{"name": field.name, "type": str(field.type), **facts_of(field)} for field in table.schema]
     rows = ",\n  ".join(json.dumps(_json_cell(row), ensure_ascii=False) for row in table.to_pylist())
     facts = json.dumps(_json_cell(meta), ensure_ascii=False), json.dumps(columns, ensure_ascii=False)
     head = f'{{"meta": {facts[0]},\n "columns": {facts[1]},\n'

@@ -120,7 +120,9 @@ FILES = sorted((ROOT / "galsearch").rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_what_its_layer_allows(path):
-    assert module_of(path) in MAY_IMPORT, f"{path.name} has no layer yet: give it one in this test and in architecture.md"
+    assert module_of(path) in MAY_IMPORT, (
+        f"{path.name} has no layer yet: give it one in this test and in architecture.md"
+    )
     assert violations(module_of(path), path.read_text()) == []
 
 

@@ -69,7 +69,9 @@ def test_options_of_the_verbs_are_keyword_only(name):
 def test_every_parameter_of_a_public_function_has_a_type(name):
     thing = getattr(galsearch, name)
     functions = [thing] if inspect.isfunction(thing) else []
-    functions += [vars(thing)[m] for m in members(thing) if inspect.isfunction(vars(thing)[m])] if name in CLASSES else []
+    functions += (
+        [vars(thing)[m] for m in members(thing) if inspect.isfunction(vars(thing)[m])] if name in CLASSES else []
+    )
     for function in functions:
         signature = inspect.signature(function)
         bare = [p.name for p in signature.parameters.values() if p.name != "self" and p.annotation is p.empty]

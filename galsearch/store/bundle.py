@@ -19,6 +19,7 @@ from galsearch import schema
 from galsearch.errors import FormatError, GalsearchError
 from galsearch.store import cells, macros
 from galsearch.store.facts import Ask, Found, Store
+from galsearch.store.sandbox import quoted
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
 BATCH_ROWS = 8_192
@@ -179,7 +180,7 @@ def write_bundle(
     with _discarding(partial, path):
         connection = duckdb.connect()
         try:
-            connection.execute(f"ATTACH '{_quoted(partial)}' AS bundle (STORAGE_VERSION '{storage_version}')")
+            connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
             _fill(connection, store, record, with_models=with_models, seed=seed, progress=progress)
             connection.execute("CHECKPOINT bundle")
@@ -203,10 +204,6 @@ def _discarding(partial: Path, path: Path) -> Iterator[None]:
     finally:
         partial.unlink(missing_ok=True)
         partial.with_name(partial.name + ".wal").unlink(missing_ok=True)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
 
 
 def _fill(connection, store: Store, record: dict, *, with_models: bool, seed: int, progress) -> None:

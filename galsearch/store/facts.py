@@ -19,7 +19,7 @@ from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan
 from galsearch.store import macros
-from galsearch.store.sandbox import Sandbox
+from galsearch.store.sandbox import NAME, Sandbox
 
 # Shares of the cells to visit; a cut hides rows, so the k best of what is left lie in more cells (docs/format.md).
 PROBE_SHARE, PROBE_LEAST = 1 / 32, 32
@@ -60,7 +60,10 @@ class Store:
     # ---- facts
 
     def _read_manifest(self) -> schema.Manifest:
-        tables = {name for (name,) in self.sandbox.rows("SELECT table_name FROM duckdb_tables() WHERE NOT internal")}
+        tables = {
+            name
+            for (name,) in self.sandbox.rows(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'")
+        }
         if schema.MANIFEST_TABLE not in tables:
             raise FormatError(
                 f"{self.path}: this is a DuckDB file without a {schema.MANIFEST_TABLE} table, so not an atlas; "
@@ -77,7 +80,8 @@ class Store:
             "SELECT d.column_name AS column, d.data_type AS type, coalesce(c.unit, '') AS unit, "
             "coalesce(c.ucd, '') AS ucd, coalesce(c.description, '') AS description "
             f'FROM duckdb_columns() d LEFT JOIN {schema.COLUMNS_TABLE} c ON c."table" = d.table_name '
-            "AND c.\"column\" = d.column_name WHERE d.table_name = 'galaxies' ORDER BY d.column_index"
+            f"AND c.\"column\" = d.column_name WHERE d.database_name = '{NAME}' AND d.table_name = 'galaxies' "
+            "ORDER BY d.column_index"
         )
 
     def rows(self, ids: Sequence[str]) -> pa.Table:

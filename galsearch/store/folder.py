@@ -25,6 +25,7 @@ from galsearch.errors import FormatError, GalsearchError, SchemaError
 from galsearch.store import cells, macros
 from galsearch.store.bundle import create_table, vectors, write_manifest
 from galsearch.store.facts import Ask, Found, Store
+from galsearch.store.sandbox import quoted
 
 FACTS = "galaxies.duckdb"
 LANCE = "vectors.lance"
@@ -304,7 +305,7 @@ class Staging:
                 shutil.copytree(folder, out / MODELS / name)
             connection = duckdb.connect()
             try:
-                connection.execute(f"ATTACH '{str(out / FACTS).replace(chr(39), chr(39) * 2)}' AS facts")
+                connection.execute(f"ATTACH {quoted(out / FACTS)} AS facts")
                 connection.execute("USE facts")
                 self._fill(connection, out, manifest, record, concepts=concepts, rejected=rejected)
                 connection.execute("CHECKPOINT facts")

@@ -20,6 +20,7 @@ from galsearch.errors import FormatError, QueryError
 
 TIME_LIMIT_SECONDS = 60.0
 EMBED = "embed"
+NAME = "atlas"  # what the file is called inside; its macros name tables without it
 _SETTINGS = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
@@ -61,6 +62,7 @@ class Sandbox:
         thread = threading.get_ident()
         if thread not in self._cursors:
             self._cursors[thread] = self._connection.cursor()
+            self._cursors[thread].execute(f"USE {NAME}")
         return self._cursors[thread]
 
     def register_embed(self, embed: Callable[[str], list[float]], dim: int) -> None:
@@ -173,13 +175,21 @@ def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.Duck
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection of its own to the file: opened by name, two atlases would share functions and settings."""
+    connection = duckdb.connect(":memory:")
     try:
-        connection = duckdb.connect(path, read_only=True)
+        connection.execute(f"ATTACH {quoted(path)} AS {NAME} (READ_ONLY)")
         for name, value in _SETTINGS.items():
             connection.execute(f"SET {name} = {value}")
     except duckdb.Error as error:
+        connection.close()
         raise damaged(path, error) from None
     return connection
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a SQL string."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def damaged(path: Path, error: duckdb.Error) -> FormatError:

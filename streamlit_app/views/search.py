@@ -257,7 +257,8 @@ def show_answer(atlas: galsearch.Atlas) -> None:
         show_nothing(atlas)
         return
     selected = st.session_state.selected
-    left, right = st.columns([7, 3], gap="medium") if selected else (st.container(), None)
+    with st.container(key="results"):
+        left, right = st.columns([7, 3], gap="medium") if selected else (st.container(), None)
     with left:
         show_hits(hits)
     if right is not None:
@@ -346,13 +347,15 @@ def show_object(atlas: galsearch.Atlas, object_id: str) -> None:
     except galsearch.GalsearchError as error:
         widgets.failure(error)
         return
-    if picture:
-        st.image(picture, width="stretch", alt=widgets.describe(galaxy))
-    st.button("More like this", type="primary", key="like", on_click=take_like, args=(object_id,), width="stretch")
-    with st.container(horizontal=True):
-        for label, weight in (("Plus this", 1.0), ("Minus this", -0.5)):
-            term = galsearch.Term("object", object_id, weight)
-            st.button(label, key=label, on_click=add_term, args=(term,), width="stretch")
+    with st.container(horizontal=True, key="portrait"):
+        if picture:
+            st.image(picture, width="stretch", alt=widgets.describe(galaxy))
+        with st.container(gap="xsmall"):
+            st.button("More like this", type="primary", key="like", on_click=take_like, args=(object_id,), width="stretch")
+            with st.container(horizontal=True, gap="xsmall"):
+                for label, weight in (("Plus this", 1.0), ("Minus this", -0.5)):
+                    term = galsearch.Term("object", object_id, weight)
+                    st.button(label, key=label, on_click=add_term, args=(term,), width="stretch")
     widgets.facts(galaxy, atlas.columns())
 
 
