@@ -8,6 +8,7 @@ go to docs/latency.json, from which the README takes them.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -27,42 +28,60 @@ OUT = Path(__file__).parents[1] / "docs" / "latency.json"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/xdf.duckdb")
     with galsearch.open(path) as atlas:
-        figures = {"rows": len(atlas), **warm(atlas)}
-    figures |= cold(path)
-    figures["machine"] = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    OUT.write_text(json.dumps(figures, indent=1) + "\n")
-    for name, value in figures.items():
-        print(f"{name:40} {value:.3g}" if isinstance(value, float) else f"{name:40} {value}")
+        galaxies, rows = len(atlas), warm(atlas)
+    rows.append(cold(path))
+    machine = f"{platform.machine()} {platform.system()}, Python {platform.python_version()}, {cores()} cores"
+    OUT.write_text(json.dumps({"rows": rows, "galaxies": galaxies, "machine": machine}, indent=1) + "\n")
+    print(f"{path}: {galaxies} galaxies; {machine}")
+    for row in rows:
+        print(
+            "  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{value:28}" for key, value in row.items())
+        )
 
 
-def warm(atlas: galsearch.Atlas) -> dict[str, float]:
-    """Return milliseconds a query in one process after the first: new words, with a cut, by example; and the peer's."""
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def warm(atlas: galsearch.Atlas) -> list[dict]:
+    """Measure queries in one process after the first: new words, with a cut, by example."""
     texts = [f"{word} {phrase}" for word in WORDS for phrase in PHRASES]  # all new: nothing is answered from a cache
     atlas.search("galaxy")
-    ids = atlas.search(where="axis_ratio < 0.9", k=50).ids
-    galaxies = [atlas[object_id] for object_id in ids]
-    words = _milliseconds(texts, lambda text: atlas.search(text, k=12))
-    cut = _milliseconds([f"a {text}" for text in texts], lambda text: atlas.search(text, where="axis_ratio < 0.5"))
-    example = _milliseconds(galaxies, lambda galaxy: atlas.search(galaxy, k=12))
-    peer = _milliseconds([f"the {text}" for text in texts], _by_hand(atlas))
+    galaxies = [atlas[object_id] for object_id in atlas.search(where="axis_ratio < 0.9", k=50).ids]
+    by_hand = _by_hand(atlas)
+    peer = _milliseconds([f"the {text}" for text in texts], lambda text: by_hand(atlas.embed(text)))
+    example_peer = _milliseconds(galaxies, lambda galaxy: by_hand(atlas.embed(galaxy)))
+    return [
+        _row("words", _milliseconds(texts, lambda text: atlas.search(text, k=12)), peer),
+        _row("words with a cut", _milliseconds([f"a {text}" for text in texts], lambda text: _cut(atlas, text)), peer),
+        _row("by example", _milliseconds(galaxies, lambda galaxy: atlas.search(galaxy, k=12)), example_peer),
+    ]
+
+
+def _cut(atlas: galsearch.Atlas, text: str) -> galsearch.Hits:
+    return atlas.search(text, where="axis_ratio < 0.5", k=12)
+
+
+def _row(question: str, ours: list[float], peer: list[float]) -> dict:
+    median, peer_median = statistics.median(ours), statistics.median(peer)
     return {
-        "text_median_ms": statistics.median(words),
-        "text_p95_ms": float(np.percentile(words, 95)),
-        "text_with_cut_median_ms": statistics.median(cut),
-        "example_median_ms": statistics.median(example),
-        "numpy_text_median_ms": statistics.median(peer),
-        "text_over_numpy": statistics.median(words) / statistics.median(peer),
+        "question": question,
+        "median_ms": median,
+        "p95_ms": float(np.percentile(ours, 95)),
+        "peer_median_ms": peer_median,
+        "ratio": median / peer_median,
     }
 
 
-def _by_hand(atlas: galsearch.Atlas) -> Callable[[str], list[str]]:
+def _by_hand(atlas: galsearch.Atlas) -> Callable[[np.ndarray], list[str]]:
     table = atlas.sql("SELECT object_id, embedding FROM embedding_image")
     ids = np.array(table["object_id"].to_pylist())
     vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)
-    return lambda text: ids[np.argsort(-(vectors @ atlas.embed(text)))[:12]].tolist()
+    return lambda query: ids[np.argsort(-(vectors @ query))[:12]].tolist()
 
 
 def _milliseconds(items: list, call: Callable) -> list[float]:
@@ -74,21 +93,15 @@ def _milliseconds(items: list, call: Callable) -> list[float]:
     return times
 
 
-def cold(path: Path) -> dict[str, float]:
-    """Return seconds from starting the command to its last line, and of a bare process with the same engines."""
+def cold(path: Path) -> dict:
+    """Measure from starting the command to its end, against a bare process that imports the same engines."""
     search = [sys.executable, "-m", "galsearch.cli", "search", str(path), "edge-on galaxy", "-k", "5"]
     bare = [sys.executable, "-c", "import duckdb, onnxruntime"]
-    ours, peer = _seconds(search), _seconds(bare)
-    return {"cli_cold_median_s": ours, "bare_imports_median_s": peer, "cli_over_bare": ours / peer}
+    return _row("command line, cold", *(_milliseconds([command] * COLD_RUNS, _run) for command in (search, bare)))
 
 
-def _seconds(command: list[str]) -> float:
-    times = []
-    for _ in range(COLD_RUNS):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from galsearch import schema
 from galsearch.store import macros
 
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
 
 
@@ -256,34 +257,37 @@ def models() -> str:
 
 
 def _sets(card: dict) -> str:
-    return ", ".join(f"{item['name']} ({item['rows']:,})" for item in card.get("training", {}).get("sets", []))
+    sets = card.get("training", {}).get("sets", [])
+    return ", ".join(f"{item['name']} ({item['rows']:,})" if item["rows"] else item["name"] for item in sets)
 
 
 def evaluation() -> str:
-    """Return the evaluation rows of the cards, as the evaluation printed them; a card without any is left out."""
-    parts = []
+    """Return the evaluation rows that the cards hold; encoders that were judged together share one table."""
+    by_rows: dict[str, list[str]] = {}
     for card in cards():
-        rows = card.get("evaluation") or []
-        if rows and all(isinstance(row, dict) for row in rows):
-            head = list(dict.fromkeys(key for row in rows for key in row))
-            body = ([_figure(row.get(key)) for key in head] for row in rows)
-            parts.append(f"`{card['id']}`:\n\n{table([key.replace('_', ' ') for key in head], body)}")
+        if card.get("evaluation"):
+            by_rows.setdefault(json.dumps(card["evaluation"]), []).append(f"`{card['id']}`")
+    parts = []
+    for rows, names in by_rows.items():
+        shown = [{key: value for key, value in row.items() if key not in LEFT_OUT} for row in json.loads(rows)]
+        parts.append(f"{' and '.join(names)}:\n\n{_records(shown)}")
+    if (ROOT / "docs" / "evaluation.md").exists():
+        parts.append("[docs/evaluation.md](docs/evaluation.md) says what counts as relevant, and has more tables.")
     return "\n\n".join(parts) or "No model with measured figures ships yet."
 
 
 def latency() -> str:
-    """Return what `make bench` wrote to docs/latency.json."""
+    """Return what `make bench` wrote to docs/latency.json: a figure or a fact by name."""
     path = ROOT / "docs" / "latency.json"
     if not path.exists():
-        return "Not measured yet: `make bench` prints latency and recall and writes them to docs/latency.json."
+        return "Not measured yet: `make bench` prints latency and writes docs/latency.json."
     found = json.loads(path.read_text())
-    rows = found.pop("rows")
+    return table(("figure", "value"), ((name.replace("_", " "), _figure(value)) for name, value in found.items()))
+
+
+def _records(rows: list[dict]) -> str:
     head = list(dict.fromkeys(key for row in rows for key in row))
-    about = (
-        ", ".join(f"{key} {value}" for key, value in found.items() if key != "rows") if isinstance(found, dict) else ""
-    )
-    body = ([_figure(row.get(key)) for key in head] for row in rows)
-    return f"{table([key.replace('_', ' ') for key in head], body)}\n\n{about}"
+    return table([key.replace("_", " ") for key in head], ([_figure(row.get(key)) for key in head] for row in rows))
 
 
 def _figure(value: object) -> str:

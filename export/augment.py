@@ -31,7 +31,9 @@ def geometry(pictures: Tensor, *, zoom: tuple[float, float] = ZOOM) -> Tensor:
     mirror = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     shift = torch.empty(n, 2).uniform_(-SHIFT, SHIFT)
-    matrix = torch.stack([torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1)
+    matrix = torch.stack(
+        [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
+    )
     grid = functional.affine_grid(matrix, [n, 3, MODEL_PX, MODEL_PX], align_corners=False)
     return functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -10,15 +10,33 @@ IMAGE_ID, TEXT_ID, VERSION = "galimage-1", "galtext-1", "1.0"
 SPACE = "galsearch-1"  # encoders with this string may be compared with each other
 
 CREDITS = {
-    "efigi": ("EFIGI", "EFIGI catalogue, Baillard et al. 2011, A&A 532, A74; imaging from the Sloan Digital Sky Survey", "free for research with citation"),
-    "gz1": ("Galaxy Zoo 1", "Galaxy Zoo 1, Lintott et al. 2008, MNRAS 389, 1179 and 2011, MNRAS 410, 166; SDSS imaging", "free with citation"),
-    "phys449": ("Galaxy Zoo 2", "Galaxy Zoo 2, Willett et al. 2013, MNRAS 435, 2835; SDSS imaging", "free with citation"),
+    "efigi": (
+        "EFIGI",
+        "EFIGI catalogue, Baillard et al. 2011, A&A 532, A74; imaging from the Sloan Digital Sky Survey",
+        "free for research with citation",
+    ),
+    "gz1": (
+        "Galaxy Zoo 1",
+        "Galaxy Zoo 1, Lintott et al. 2008, MNRAS 389, 1179 and 2011, MNRAS 410, 166; SDSS imaging",
+        "free with citation",
+    ),
+    "phys449": (
+        "Galaxy Zoo 2",
+        "Galaxy Zoo 2, Willett et al. 2013, MNRAS 435, 2835; SDSS imaging",
+        "free with citation",
+    ),
     "spacewarps": (
-        "Space Warps", "Space Warps, Marshall et al. 2016, MNRAS 455, 1171 and More et al. 2016, MNRAS 455, 1191; CFHTLS imaging", "free with citation",
+        "Space Warps",
+        "Space Warps, Marshall et al. 2016, MNRAS 455, 1171 and More et al. 2016, MNRAS 455, 1191; CFHTLS imaging",
+        "free with citation",
     ),
     "esahubble": ("ESA/Hubble", "ESA/Hubble, images by NASA, ESA and the teams named on esahubble.org", "CC BY 4.0"),
-    "galaxy10": ("Galaxy10 SDSS", "Galaxy10 SDSS (images only, no labels used), Leung & Bovy; SDSS imaging, Galaxy Zoo 2 selection", "free with citation"),
-}  # fmt: skip
+    "galaxy10": (
+        "Galaxy10 SDSS",
+        "Galaxy10 SDSS (images only, no labels used), Leung & Bovy; SDSS imaging, Galaxy Zoo 2 selection",
+        "free with citation",
+    ),
+}
 
 MINILM_NOTICE = (
     "Derived from sentence-transformers/all-MiniLM-L6-v2, Copyright the sentence-transformers authors, licensed under the "
@@ -31,9 +49,15 @@ SDSS_NOTICE = (
 )
 
 SELF_TEST_TEXTS = [
-    "spiral galaxy", "an elliptical galaxy", "edge-on disk with a dust lane", "barred spiral", "spiral without a bar",
-    "show me merging galaxies", "red", "face-on spiral galaxies with a ring and no companion",
-]  # fmt: skip
+    "spiral galaxy",
+    "an elliptical galaxy",
+    "edge-on disk with a dust lane",
+    "barred spiral",
+    "spiral without a bar",
+    "show me merging galaxies",
+    "red",
+    "face-on spiral galaxies with a ring and no companion",
+]
 
 
 def training_sets(counts: dict[str, int]) -> list[dict]:
@@ -48,12 +72,18 @@ def training_sets(counts: dict[str, int]) -> list[dict]:
 def drawn_pictures() -> list[np.ndarray]:
     """Draw four test pictures (64, 64, 3) uint8 by code: a disk, an edge-on ellipse, a ring, a gradient."""
     pictures = []
-    for box, color, width in (((20, 20, 44, 44), (200, 160, 90), 0), ((6, 28, 58, 36), (220, 180, 120), 0), ((14, 14, 50, 50), (90, 120, 220), 5)):
+    for box, color, width in (
+        ((20, 20, 44, 44), (200, 160, 90), 0),
+        ((6, 28, 58, 36), (220, 180, 120), 0),
+        ((14, 14, 50, 50), (90, 120, 220), 5),
+    ):
         canvas = Image.new("RGB", (64, 64), (8, 8, 10))
         ImageDraw.Draw(canvas).ellipse(box, fill=None if width else color, outline=color, width=width or 1)
         pictures.append(np.asarray(canvas))
     ramp = np.arange(64, dtype=np.uint8) * 4
-    pictures.append(np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 60, np.uint8)], axis=2))
+    pictures.append(
+        np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 60, np.uint8)], axis=2)
+    )
     return pictures
 
 

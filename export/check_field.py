@@ -5,6 +5,7 @@ galsearch.morphology measured of the first ten. Nothing is chosen by it. Run `py
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -12,9 +13,21 @@ from galsearch import images, morphology
 from galsearch.encode import Encoder, shipped
 
 QUERIES = (
-    "edge-on galaxy", "face-on spiral galaxy", "red elliptical galaxy", "blue irregular galaxy", "spiral galaxy", "elliptical galaxy",
-    "merging galaxies", "edge-on disk with a dust lane", "red", "blue", "round", "elongated galaxy", "barred spiral", "ring galaxy",
-)  # fmt: skip
+    "edge-on galaxy",
+    "face-on spiral galaxy",
+    "red elliptical galaxy",
+    "blue irregular galaxy",
+    "spiral galaxy",
+    "elliptical galaxy",
+    "merging galaxies",
+    "edge-on disk with a dust lane",
+    "red",
+    "blue",
+    "round",
+    "elongated galaxy",
+    "barred spiral",
+    "ring galaxy",
+)
 FIRST = 10
 
 
@@ -39,16 +52,18 @@ def main() -> None:
     found, cutouts = field_cutouts()
     pictures = Encoder.from_folder(shipped("image")).encode(cutouts)
     queries = Encoder.from_folder(shipped("text")).encode(list(QUERIES))
-    print(f"{len(cutouts)} galaxies; median axis ratio {np.nanmedian(found['axis_ratio']):.2f}, color_br {np.nanmedian(found['color_br']):.2f}")
+    middle = {name: np.nanmedian(found[name]) for name in ("axis_ratio", "color_br")}
+    print(f"{len(cutouts)} galaxies; median axis ratio {middle['axis_ratio']:.2f}, color_br {middle['color_br']:.2f}")
     sections = []
     for query, vector in zip(QUERIES, queries, strict=True):
         best = np.argsort(-(pictures @ vector), kind="stable")[:FIRST]
         ratio, color = np.nanmedian(found["axis_ratio"][best]), np.nanmedian(found["color_br"][best])
-        print(f"{query:32s} axis ratio {ratio:.2f}  color_br {color:+.2f}  size {np.nanmedian(found['radius_px'][best]):.1f} px")
+        print(
+            f"{query:32s} axis ratio {ratio:.2f}  color_br {color:+.2f}  size {np.nanmedian(found['radius_px'][best]):.1f} px"
+        )
         sections.append((query, [(cutouts[index], f"{found['axis_ratio'][index]:.2f}") for index in best]))
     if sheet:
-        with open(sheet, "wb") as handle:
-            handle.write(images.contact_sheet(sections, columns=FIRST, tile_px=96))
+        Path(sheet).write_bytes(images.contact_sheet(sections, columns=FIRST, tile_px=96))
 
 
 if __name__ == "__main__":

@@ -119,13 +119,61 @@ def only(name: str, relevance: Callable[[dict], int | None]) -> Callable[[dict],
     return lambda row: relevance(row) if row["set"] == name else None
 
 
-SPIRAL = ("a galaxy with spiral arms", "spirals", "show me spiral galaxies", "disk galaxy showing a spiral pattern", "pinwheel-like galaxy with winding arms", "a spiral")
-ELLIPTICAL = ("smooth elliptical", "ellipticals", "a featureless spheroidal galaxy", "early-type elliptical galaxies", "galaxy without disk or arms", "red and dead elliptical")
-EDGE_ON = ("galaxy seen edge-on", "edge-on disk", "a disk viewed exactly from the side", "thin needle-like edge-on galaxies", "highly inclined disk galaxy", "edge on")
-BARRED = ("spiral galaxy with a bar", "barred spiral galaxies", "a spiral with a strong central bar", "SB galaxy", "spirals that have a stellar bar across the nucleus", "a barred galaxy with spiral arms")
-RING = ("ring galaxy", "galaxies with a ring", "a galaxy surrounded by a ring of stars", "ringed galaxy", "disk with an inner or outer ring", "rings")
-MERGING = ("two galaxies merging", "galaxy merger", "interacting galaxies", "a pair of colliding galaxies", "mergers with tidal tails", "galaxies in collision")
-LENSED = ("gravitational lens", "blue arcs around a galaxy", "Einstein ring", "strongly lensed background galaxy", "a lensing galaxy with arcs")  # fmt: skip
+SPIRAL = (
+    "a galaxy with spiral arms",
+    "spirals",
+    "show me spiral galaxies",
+    "disk galaxy showing a spiral pattern",
+    "pinwheel-like galaxy with winding arms",
+    "a spiral",
+)
+ELLIPTICAL = (
+    "smooth elliptical",
+    "ellipticals",
+    "a featureless spheroidal galaxy",
+    "early-type elliptical galaxies",
+    "galaxy without disk or arms",
+    "red and dead elliptical",
+)
+EDGE_ON = (
+    "galaxy seen edge-on",
+    "edge-on disk",
+    "a disk viewed exactly from the side",
+    "thin needle-like edge-on galaxies",
+    "highly inclined disk galaxy",
+    "edge on",
+)
+BARRED = (
+    "spiral galaxy with a bar",
+    "barred spiral galaxies",
+    "a spiral with a strong central bar",
+    "SB galaxy",
+    "spirals that have a stellar bar across the nucleus",
+    "a barred galaxy with spiral arms",
+)
+RING = (
+    "ring galaxy",
+    "galaxies with a ring",
+    "a galaxy surrounded by a ring of stars",
+    "ringed galaxy",
+    "disk with an inner or outer ring",
+    "rings",
+)
+MERGING = (
+    "two galaxies merging",
+    "galaxy merger",
+    "interacting galaxies",
+    "a pair of colliding galaxies",
+    "mergers with tidal tails",
+    "galaxies in collision",
+)
+LENSED = (
+    "gravitational lens",
+    "blue arcs around a galaxy",
+    "Einstein ring",
+    "strongly lensed background galaxy",
+    "a lensing galaxy with arcs",
+)
 
 TARGETS = (
     Target("spiral galaxy", SPIRAL, spiral, "spiral", 0.26, 0.90),
@@ -170,7 +218,9 @@ def resampled(scores: np.ndarray, relevance: np.ndarray, prevalence: float, *, d
     for _ in range(draws):
         pool = np.arange(len(scores))
         if replace:
-            pool = np.concatenate([random.choice(np.flatnonzero(relevance == side), (relevance == side).sum()) for side in (0, 1)])
+            pool = np.concatenate(
+                [random.choice(np.flatnonzero(relevance == side), (relevance == side).sum()) for side in (0, 1)]
+            )
         chosen = pool[matched(relevance[pool], prevalence, random)]
         values.append(ndcg(scores[chosen], relevance[chosen]))
     return np.array(values)
@@ -186,16 +236,28 @@ def judge(target: Target, rows: list[dict], pictures: np.ndarray, text: Encoder)
     random = np.random.default_rng(SEED)
     sample = matched(relevance, target.prevalence, random)
     every = resampled(scores[:, 0], relevance, target.prevalence, draws=RESAMPLINGS, replace=False)
-    interval = np.percentile(resampled(scores[:, 0], relevance, target.prevalence, draws=BOOTSTRAPS, replace=True), [2.5, 97.5])
-    others = [resampled(column, relevance, target.prevalence, draws=10, replace=False).mean() for column in scores[:, 1:].T]
+    interval = np.percentile(
+        resampled(scores[:, 0], relevance, target.prevalence, draws=BOOTSTRAPS, replace=True), [2.5, 97.5]
+    )
+    others = [
+        resampled(column, relevance, target.prevalence, draws=10, replace=False).mean() for column in scores[:, 1:].T
+    ]
     random_value = random_ndcg_exp(relevance[sample], K)
     return {
-        "query": target.query, "relevance": target.definition, "n": len(sample), "relevant": int(relevance[sample].sum()),
-        "prevalence": round(float(relevance[sample].mean()), 3), "ndcg_at_10": round(float(every.mean()), 3),
-        "interval_95": [round(float(value), 3) for value in interval], "random": round(float(random_value), 3),
-        "ratio": round(float(every.mean() / random_value), 1), "paraphrases": len(others),
-        "paraphrase_mean": round(float(np.mean(others)), 3), "paraphrase_min": round(float(np.min(others)), 3), "bar": target.bar,
-    }  # fmt: skip
+        "query": target.query,
+        "relevance": target.definition,
+        "n": len(sample),
+        "relevant": int(relevance[sample].sum()),
+        "prevalence": round(float(relevance[sample].mean()), 3),
+        "ndcg_at_10": round(float(every.mean()), 3),
+        "interval_95": [round(float(value), 3) for value in interval],
+        "random": round(float(random_value), 3),
+        "ratio": round(float(every.mean() / random_value), 1),
+        "paraphrases": len(others),
+        "paraphrase_mean": round(float(np.mean(others)), 3),
+        "paraphrase_min": round(float(np.min(others)), 3),
+        "bar": target.bar,
+    }
 
 
 def held_out(split: str) -> tuple[list[dict], np.ndarray]:
@@ -225,7 +287,11 @@ HEADER = (
 
 def wording_lines(text: Encoder) -> list[str]:
     """Return what the wording does: opposites apart, paraphrases together, before and after fine-tuning."""
-    pairs = (("barred spiral", "spiral without a bar"), ("galaxy with a bar", "galaxy without a bar"), ("face-on galaxy", "edge-on galaxy"))
+    pairs = (
+        ("barred spiral", "spiral without a bar"),
+        ("galaxy with a bar", "galaxy without a bar"),
+        ("face-on galaxy", "edge-on galaxy"),
+    )
     before = published_minilm([phrase for pair in pairs for phrase in pair])
     after = text.encode([phrase for pair in pairs for phrase in pair])
     lines = ["| pair | all-MiniLM-L6-v2 | shipped |", "|---|---|---|"]

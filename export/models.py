@@ -43,9 +43,13 @@ class ImageTower(nn.Module):
         w = width
         self.stem = nn.Sequential(nn.Conv2d(3, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
         self.stages = nn.Sequential(
-            Block(w, w, 1), Block(w, 2 * w, 2), Block(2 * w, 2 * w, 1),
-            Block(2 * w, 4 * w, 2), Block(4 * w, 4 * w, 1), Block(4 * w, 8 * w, 2),
-        )  # fmt: skip
+            Block(w, w, 1),
+            Block(w, 2 * w, 2),
+            Block(2 * w, 2 * w, 1),
+            Block(2 * w, 4 * w, 2),
+            Block(4 * w, 4 * w, 1),
+            Block(4 * w, 8 * w, 2),
+        )
         self.features = 16 * w
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +87,9 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Take (n, length, hidden) and an additive attention bias (n, 1, 1, length)."""
         n, length, hidden = x.shape
-        q, k, v = (f(x).reshape(n, length, 12, hidden // 12).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).reshape(n, length, 12, hidden // 12).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
         weights = torch.softmax(q @ k.transpose(2, 3) / (hidden // 12) ** 0.5 + bias, dim=-1)
         x = self.out_norm(x + self.out((weights @ v).transpose(1, 2).reshape(n, length, hidden)))
         return self.inner_norm(x + self.down(functional.gelu(self.up(x))))
@@ -153,14 +159,21 @@ def load_minilm() -> TextTower:
     """Return a TextTower that holds the published all-MiniLM-L6-v2 weights."""
     published = read_safetensors(minilm_folder() / "model.safetensors")
     names = {
-        "words": "embeddings.word_embeddings", "positions": "embeddings.position_embeddings",
-        "kinds": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm",
-    }  # fmt: skip
+        "words": "embeddings.word_embeddings",
+        "positions": "embeddings.position_embeddings",
+        "kinds": "embeddings.token_type_embeddings",
+        "norm": "embeddings.LayerNorm",
+    }
     inside = {
-        "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-        "out": "attention.output.dense", "out_norm": "attention.output.LayerNorm",
-        "up": "intermediate.dense", "down": "output.dense", "inner_norm": "output.LayerNorm",
-    }  # fmt: skip
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "out": "attention.output.dense",
+        "out_norm": "attention.output.LayerNorm",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+        "inner_norm": "output.LayerNorm",
+    }
     for layer in range(6):
         names |= {f"layers.{layer}.{ours}": f"encoder.layer.{layer}.{theirs}" for ours, theirs in inside.items()}
     tower = TextTower()

@@ -38,7 +38,9 @@ def demand(name: str, values: np.ndarray, floor: float) -> float:
     lowest = float(np.floor(values.min() * 1e6) / 1e6)
     print(f"{name}: lowest cosine of {len(values)} {lowest:.6f} (floor {floor})", file=sys.stderr)
     if lowest < floor:
-        raise SystemExit(f"{name}: cosine {lowest} at input {int(values.argmin())} is below {floor}; do not ship this graph")
+        raise SystemExit(
+            f"{name}: cosine {lowest} at input {int(values.argmin())} is below {floor}; do not ship this graph"
+        )
     return lowest
 
 
@@ -57,7 +59,18 @@ def sample_files() -> list[str]:
 def sample_sentences() -> list[str]:
     """Return generated sentences and the hand-written queries of evaluate.py, some of odd form."""
     random = np.random.default_rng(SEED)
-    written = [*SPIRAL, *ELLIPTICAL, *EDGE_ON, *BARRED, *RING, *MERGING, *LENSED, "  Ring\tGalaxies  ", "Éclair-shaped galaxy?!", "z " * 100]
+    written = [
+        *SPIRAL,
+        *ELLIPTICAL,
+        *EDGE_ON,
+        *BARRED,
+        *RING,
+        *MERGING,
+        *LENSED,
+        "  Ring\tGalaxies  ",
+        "Éclair-shaped galaxy?!",
+        "z " * 100,
+    ]
     return written + [word(draw_statement(random), random) for _ in range(SENTENCES - len(written))]
 
 
@@ -70,8 +83,17 @@ def image_parity() -> dict:
     read = [images.render(images.read_picture(path)) for path in paths]
     full = session(cache_folder() / "image_fp32.onnx").run(None, {"image": images.model_input(read, MODEL_PX)})[0]
     exact = demand("image fp32, from the file", cosines(reference, full), FLOOR_FP32)
-    small = demand("image shipped, from the file", cosines(reference, Encoder.from_folder(SHIPPED / cards.IMAGE_ID).encode(read)), FLOOR_SHIPPED)
-    return {"reference": "torch fp32, from the JPEG file", "files": len(paths), "min_cosine_fp32": exact, "min_cosine": small}
+    small = demand(
+        "image shipped, from the file",
+        cosines(reference, Encoder.from_folder(SHIPPED / cards.IMAGE_ID).encode(read)),
+        FLOOR_SHIPPED,
+    )
+    return {
+        "reference": "torch fp32, from the JPEG file",
+        "files": len(paths),
+        "min_cosine_fp32": exact,
+        "min_cosine": small,
+    }
 
 
 def text_parity() -> dict:
@@ -87,8 +109,17 @@ def text_parity() -> dict:
         full.append(graph.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0])
     reference = np.concatenate(reference)
     exact = demand("text fp32, from the sentence", cosines(reference, np.concatenate(full)), FLOOR_FP32)
-    small = demand("text shipped, from the sentence", cosines(reference, Encoder.from_folder(SHIPPED / cards.TEXT_ID).encode(texts)), FLOOR_SHIPPED)
-    return {"reference": "torch fp32, from the sentence", "sentences": len(texts), "min_cosine_fp32": exact, "min_cosine": small}
+    small = demand(
+        "text shipped, from the sentence",
+        cosines(reference, Encoder.from_folder(SHIPPED / cards.TEXT_ID).encode(texts)),
+        FLOOR_SHIPPED,
+    )
+    return {
+        "reference": "torch fp32, from the sentence",
+        "sentences": len(texts),
+        "min_cosine_fp32": exact,
+        "min_cosine": small,
+    }
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def _measure_segment(found: np.void, mine: np.ndarray, flux: np.ndarray, light: 
     touching = mine[0].sum() + mine[-1].sum() + mine[:, 0].sum() + mine[:, -1].sum()
     inside = touching < 0.1 * size_px
     reach = max(4.0, 3.0 * float(found["a"]))
-    radii, flags = sep.flux_radius(light, [found["x"]], [found["y"]], [reach], [0.5, 0.9], subpix=3)
+    radii, _ = sep.flux_radius(light, [found["x"]], [found["y"]], [reach], [0.5, 0.9], subpix=3)
     half, ninety = (float(value) for value in radii[0])
     return {
         "axis_ratio": float(found["b"] / max(found["a"], 1e-6)) if inside else None,
@@ -116,10 +116,15 @@ def read_one(source: bytes | str) -> tuple[np.ndarray, np.ndarray, dict[str, flo
 def labeled_rows(folder: Path) -> Iterator[dict]:
     """Yield one dict per labeled picture: set, key, path and the manifest's own columns as strings."""
     for name in SETS:
-        with open(folder / "galaxies" / f"{name}.csv", newline="") as handle:
+        with (folder / "galaxies" / f"{name}.csv").open(newline="") as handle:
             for row in csv.DictReader(handle):
                 filled = {column: value or None for column, value in row.items()}
-                yield {"set": name, "key": row[KEYS[name]], "path": str(folder / "galaxies" / name / row["file"]), **filled}
+                yield {
+                    "set": name,
+                    "key": row[KEYS[name]],
+                    "path": str(folder / "galaxies" / name / row["file"]),
+                    **filled,
+                }
 
 
 def all_rows(folder: Path) -> list[dict]:
@@ -127,7 +132,10 @@ def all_rows(folder: Path) -> list[dict]:
     rows = list(labeled_rows(folder))
     table = pq.read_table(folder / "galaxies" / "galaxy10_sdss.parquet", columns=["name", "image"])
     names, images = table["name"].to_pylist(), table["image"].to_pylist()
-    rows += [{"set": "galaxy10", "key": f"galaxy10-{name}", "bytes": image} for name, image in zip(names, images, strict=True)]
+    rows += [
+        {"set": "galaxy10", "key": f"galaxy10-{name}", "bytes": image}
+        for name, image in zip(names, images, strict=True)
+    ]
     return rows
 
 

@@ -34,7 +34,14 @@ def same_sky_pairs(rows: list[dict]) -> list[tuple[int, int]]:
     where = [(index, position_of(row)) for index, row in enumerate(rows)]
     where = [(index, position) for index, position in where if position]
     radians = np.radians([position for _, position in where])
-    unit = np.stack([np.cos(radians[:, 1]) * np.cos(radians[:, 0]), np.cos(radians[:, 1]) * np.sin(radians[:, 0]), np.sin(radians[:, 1])], 1)
+    unit = np.stack(
+        [
+            np.cos(radians[:, 1]) * np.cos(radians[:, 0]),
+            np.cos(radians[:, 1]) * np.sin(radians[:, 0]),
+            np.sin(radians[:, 1]),
+        ],
+        1,
+    )
     pairs = []
     for first in range(len(where)):
         chord = np.linalg.norm(unit[first + 1 :] - unit[first], axis=1)

@@ -8,6 +8,7 @@ the shipped folders with cards into onnx_models/.
 
 import hashlib
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -20,7 +21,18 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export import cards
-from export.models import DIM, MAX_TOKENS, Block, ImageEncoder, ImageTower, TextEncoder, TextTower, load_tokenizer, minilm_folder, tokenize
+from export.models import (
+    DIM,
+    MAX_TOKENS,
+    Block,
+    ImageEncoder,
+    ImageTower,
+    TextEncoder,
+    TextTower,
+    load_tokenizer,
+    minilm_folder,
+    tokenize,
+)
 from export.prepare import MODEL_PX, cache_folder
 
 OPSET = 18
@@ -62,9 +74,17 @@ def export_graph(encoder: nn.Module, example: tuple, path: Path, *, inputs: list
     The exporter names values after their operator, and a lookup is called `embedding` too: rename afterwards.
     """
     torch.onnx.export(
-        encoder, example, str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-        input_names=inputs, output_names=["unit_vectors"], dynamic_shapes=dynamic,
-    )  # fmt: skip
+        encoder,
+        example,
+        str(path),
+        dynamo=True,
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+        input_names=inputs,
+        output_names=["unit_vectors"],
+        dynamic_shapes=dynamic,
+    )
     model = onnx.load(path)
     rename_values(model, {"embedding": "looked_up", "unit_vectors": "embedding"})
     onnx.save(model, path)
@@ -83,7 +103,13 @@ def rename_values(model: onnx.ModelProto, names: dict[str, str]) -> None:
 def export_image(path: Path) -> None:
     """Write the fp32 image graph: image uint8 (n, s, s, 3) -> embedding (n, DIM)."""
     example = torch.randint(0, 255, (2, MODEL_PX, MODEL_PX, 3), dtype=torch.uint8)
-    export_graph(without_batch_norm(load_image()), (example,), path, inputs=["image"], dynamic={"image": {0: torch.export.Dim("n", min=1)}})
+    export_graph(
+        without_batch_norm(load_image()),
+        (example,),
+        path,
+        inputs=["image"],
+        dynamic={"image": {0: torch.export.Dim("n", min=1)}},
+    )
 
 
 def export_text(path: Path) -> None:
@@ -93,7 +119,13 @@ def export_text(path: Path) -> None:
     tokenizer = load_tokenizer(minilm_folder() / "tokenizer.json")
     example = tokenize(tokenizer, ["spiral galaxy with a bar", "ring"])
     axes = {0: torch.export.Dim("n", min=1), 1: torch.export.Dim("length", min=2, max=MAX_TOKENS)}
-    export_graph(encoder, example, path, inputs=["input_ids", "attention_mask"], dynamic={"input_ids": axes, "attention_mask": axes})
+    export_graph(
+        encoder,
+        example,
+        path,
+        inputs=["input_ids", "attention_mask"],
+        dynamic={"input_ids": axes, "attention_mask": axes},
+    )
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -126,7 +158,9 @@ def quantize_words(model: onnx.ModelProto) -> onnx.ModelProto:
     scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-8) / 127
     rows = np.rint(values / scale).astype(np.int8)
     graph.initializer.remove(table)
-    graph.initializer.extend([numpy_helper.from_array(rows, "words_int8"), numpy_helper.from_array(scale.astype(np.float32), "words_scale")])
+    graph.initializer.extend(
+        [numpy_helper.from_array(rows, "words_int8"), numpy_helper.from_array(scale.astype(np.float32), "words_scale")]
+    )
     ids, out = gather.input[1], gather.output[0]
     nodes = [
         helper.make_node("Gather", ["words_int8", ids], ["words_rows"], axis=0),
@@ -146,6 +180,7 @@ def quantize_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     del model.graph.value_info[:]
+    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)  # a line per node
     quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True)
     quantizer.process()
     return quantizer.model.model
@@ -177,10 +212,17 @@ def base_card(model_id: str, kind: str, script: str) -> dict:
     for row in table:
         counts[row["set"]] = counts.get(row["set"], 0) + (row["split"] == "train")
     return {
-        "id": model_id, "version": cards.VERSION, "kind": kind, "embedding": "image", "dim": DIM, "metric": "cosine",
-        "sha256": "", "space": cards.SPACE, "output": "embedding",
+        "id": model_id,
+        "version": cards.VERSION,
+        "kind": kind,
+        "embedding": "image",
+        "dim": DIM,
+        "metric": "cosine",
+        "sha256": "",
+        "space": cards.SPACE,
+        "output": "embedding",
         "training": {"sets": cards.training_sets(counts), "seed": 2, "script": script},
-    }  # fmt: skip
+    }
 
 
 def image_card() -> dict:
@@ -199,7 +241,12 @@ def image_card() -> dict:
 def text_card() -> dict:
     """Return the text card without digests and self-test outputs."""
     card = base_card(cards.TEXT_ID, "text", "export/train_text.py")
-    base = {"name": "all-MiniLM-L6-v2", "rows": 0, "credit": "sentence-transformers; starting weights", "license": "Apache-2.0"}
+    base = {
+        "name": "all-MiniLM-L6-v2",
+        "rows": 0,
+        "credit": "sentence-transformers; starting weights",
+        "license": "Apache-2.0",
+    }
     card["training"]["sets"].insert(0, base)
     return card | {
         "input": {"max_tokens": MAX_TOKENS, "tokenizer": "tokenizer.json"},

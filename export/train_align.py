@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.augment import central_light, color, degrade, geometry
+from export.facets import INDEX, NAMES
 from export.models import DIM, ImageEncoder, ImageTower
 from export.prepare import cache_folder
-from export.sentences import INDEX, NAMES, Statement, draw_statement, statement_truth, truth_table, view_truth
+from export.sentences import Statement, draw_statement, statement_truth
+from export.truth import truth_table, view_truth
 
 SEED = 2
 THREADS = 2
@@ -57,7 +59,8 @@ def literal_numbers(statements: list[Statement]) -> Tensor:
 
 def truth_matrix(table: np.ndarray, statements: list[Statement]) -> Tensor:
     """Return (n pictures, n statements) float32 of -1, 0, +1."""
-    return torch.from_numpy(np.stack([statement_truth(table, statement) for statement in statements], axis=1).astype(np.float32))
+    columns = [statement_truth(table, statement) for statement in statements]
+    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
 
 
 def rank_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -93,9 +96,18 @@ def view_facts(table: np.ndarray, red: np.ndarray, warmer: Tensor, peak: Tensor)
 
 
 WATCHED: tuple[Statement, ...] = (
-    (("spiral", True),), (("elliptical", True),), (("edge_on", True),), (("face_on", True),), (("ring", True),), (("merger", True),),
-    (("spiral", True), ("barred", True)), (("spiral", True), ("barred", False)), (("irregular", True),), (("dust_lane", True),), (("lens", True),),
-)  # fmt: skip
+    (("spiral", True),),
+    (("elliptical", True),),
+    (("edge_on", True),),
+    (("face_on", True),),
+    (("ring", True),),
+    (("merger", True),),
+    (("spiral", True), ("barred", True)),
+    (("spiral", True), ("barred", False)),
+    (("irregular", True),),
+    (("dust_lane", True),),
+    (("lens", True),),
+)
 
 
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
@@ -137,7 +149,10 @@ def main() -> None:
     table = truth_table([rows[index] for index in train])
     red = np.array([rows[index]["m_red"] for index in train], dtype=np.float32)
     held = np.flatnonzero(split == "validation")
-    held_pixels, held_table = np.load(folder / "images64.npy", mmap_mode="r")[held], truth_table([rows[index] for index in held])
+    held_pixels, held_table = (
+        np.load(folder / "images64.npy", mmap_mode="r")[held],
+        truth_table([rows[index] for index in held]),
+    )
     weights = draw_weights(table, np.array([rows[index]["set"] for index in train]))
 
     encoder, statements_tower = ImageEncoder(ImageTower()), StatementTower()
@@ -150,7 +165,9 @@ def main() -> None:
     heads = [*encoder.project.parameters(), *statements_tower.parameters()]
     groups = [{"params": heads, "peak": RATE}, {"params": encoder.tower.parameters(), "peak": RATE * SLOW}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    average = torch.optim.swa_utils.AveragedModel(encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True)
+    average = torch.optim.swa_utils.AveragedModel(
+        encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+    )
 
     start, losses, step = time.time(), [], 0
     while (done := (time.time() - start) / 60 / options.minutes) < 1:
@@ -174,7 +191,11 @@ def main() -> None:
         losses.append(float(loss.detach()))
         if step % 50 == 0:
             rate = (step + 1) * BATCH / (time.time() - start)
-            print(f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} views/s {done:.0%}", file=sys.stderr, flush=True)
+            print(
+                f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} views/s {done:.0%}",
+                file=sys.stderr,
+                flush=True,
+            )
         step += 1
         if step % 400 == 0:
             save(folder, average.module, statements_tower)

@@ -78,7 +78,11 @@ def main() -> None:
         losses.append(float(loss.detach()))
         if step % 50 == 0:
             rate = (step + 1) * BATCH / (time.time() - start)
-            print(f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} galaxies/s {done:.0%}", file=sys.stderr, flush=True)
+            print(
+                f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} galaxies/s {done:.0%}",
+                file=sys.stderr,
+                flush=True,
+            )
         if step % 200 == 199:
             torch.save(tower.state_dict(), folder / "tower.pt")
     torch.save(tower.state_dict(), folder / "tower.pt")

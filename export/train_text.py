@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from export.models import ImageEncoder, ImageTower, TextEncoder, load_minilm, load_tokenizer, minilm_folder, tokenize
 from export.prepare import cache_folder
-from export.sentences import can_negate, draw_statement, truth_table, word
+from export.sentences import can_negate, draw_statement, word
 from export.train_align import SCALE, StatementTower, literal_numbers, rank_loss, truth_matrix, view_facts
+from export.truth import truth_table
 
 SEED = 3
 THREADS = 2
@@ -53,7 +54,7 @@ def draw_batch(random: np.random.Generator) -> list:
 
 
 def sentence_loss(sentences: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of unit sentences (m * WORDINGS, d) against their statements (m, d): near one's own, and nearest to it."""
+    """Return the loss of unit sentences (m * WORDINGS, d) on statements (m, d): near one's own, and nearest to it."""
     owner = torch.arange(len(targets)).repeat_interleave(WORDINGS)
     cosine = sentences @ targets.T
     near = 1 - cosine.gather(1, owner[:, None]).mean()
@@ -109,10 +110,16 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
-        losses.append([float(loss.detach()), float((sentences.detach() * targets.repeat_interleave(WORDINGS, 0)).sum(1).mean())])
+        losses.append(
+            [float(loss.detach()), float((sentences.detach() * targets.repeat_interleave(WORDINGS, 0)).sum(1).mean())]
+        )
         if step % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
-            print(f"step {step} loss {mean[0]:.3f} cosine to statement {mean[1]:.3f} {done:.0%}", file=sys.stderr, flush=True)
+            print(
+                f"step {step} loss {mean[0]:.3f} cosine to statement {mean[1]:.3f} {done:.0%}",
+                file=sys.stderr,
+                flush=True,
+            )
         step += 1
         if step % 500 == 0:
             torch.save(model.state_dict(), folder / "text.pt")

@@ -274,7 +274,7 @@ class Atlas:
 
     def _embed_term(self, part: Term) -> np.ndarray:
         if part.kind == "text":
-            return self._embed_text(part.value)
+            return self._embed_text(part.value).copy()  # the caller may change it, the cache must not
         if part.kind == "object":
             self._must_have(part.value)
             return self._store.embeddings(schema.IMAGE, [part.value])[0]
@@ -339,7 +339,7 @@ def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term
         return Term("image", str(what), weight)
     if isinstance(what, str):
         return Term("text", what, weight)
-    if isinstance(what, np.ndarray) and what.ndim == 1:
+    if isinstance(what, np.ndarray) and what.ndim == 1 and what.dtype.kind in "iuf":
         return Term("embedding", tuple(float(value) for value in what), weight)
     raise QueryError(
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "

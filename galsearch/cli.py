@@ -13,13 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import typer.core
 
 import galsearch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
+class _Stopped(Exception):  # noqa: N818  an interruption is no error
+    """Ctrl-C, under a name that Typer does not swallow without a word."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Stopped from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Search galaxies in words, by example and in SQL, over a catalog that fits in one file.",
     no_args_is_help=True,
     add_completion=False,
@@ -66,6 +81,15 @@ Models = Annotated[Path | None, typer.Option("--models", help="Folder of model f
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
 
 
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"galsearch {galsearch.__version__}")
+        raise typer.Exit
+
+
 def main() -> None:
     """Run the command line."""
     try:
@@ -73,12 +97,15 @@ def main() -> None:
     except galsearch.GalsearchError as error:
         print(f"galsearch: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("\ngalsearch: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
+    except (KeyboardInterrupt, _Stopped):
+        print("galsearch: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, and with it anyone to tell
         raise SystemExit(0) from None
+    except OSError as error:
+        print(f"galsearch: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 @app.command()
@@ -335,9 +362,10 @@ def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="
 def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
     if images and mosaic:
         raise typer.BadParameter("give --images or --mosaic, not both")
-    for value, kind in ((images, "folder"), (mosaic, "file")):
-        if value is not None and not value.exists():
-            raise galsearch.SchemaError(f"{value}: no such {kind}")
+    if images and not images.is_dir():
+        raise galsearch.SchemaError(f"{images}: no such folder; --images takes a folder of cutouts")
+    if mosaic and not mosaic.is_file():
+        raise galsearch.SchemaError(f"{mosaic}: no such file; --mosaic takes one picture, --images a folder")
     return images or mosaic
 
 

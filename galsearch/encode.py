@@ -245,7 +245,7 @@ def check_card(card: dict) -> None:
             "upgrade galsearch or use another model"
         )
     key = "max_tokens" if card["kind"] == "text" else "size_px"
-    if not isinstance(card["input"].get(key), int):
+    if not isinstance(card["input"], dict) or not isinstance(card["input"].get(key), int):
         raise ModelMismatchError(f"model {name}: its card lacks input.{key}, a whole number; export it again")
 
 
@@ -349,6 +349,8 @@ def _load_session(card: dict, onnx: bytes, *, device: str, threads: int | None):
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only: what matters of the rest is said below
+    # A text and an image session live side by side: threads that spin while they wait slow the other one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     wanted = _providers(device, runtime.get_available_providers())
@@ -446,6 +448,8 @@ def _check_text(text: str) -> None:
         raise QueryError(f"a text encoder takes strings, not {type(text).__name__}; pictures go to an image encoder")
     if not text.strip():
         raise QueryError(f"the text is empty ({text!r}); write at least one word")
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise QueryError(f"the text is not valid Unicode ({text!r:.60}); check the encoding of the terminal")
 
 
 def _check_picture(picture: np.ndarray) -> None:

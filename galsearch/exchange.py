@@ -180,13 +180,14 @@ def _voparquet_fields(content: bytes | None) -> dict[str, dict[str, str]]:
 def _read_ecsv(path: Path, text: frozenset[str]) -> pa.Table:
     from astropy.table import Table
 
-    return _from_astropy(Table.read(_read_bytes(path).decode("utf-8-sig"), format="ascii.ecsv"), path)
+    with _quiet():
+        return _from_astropy(Table.read(_read_bytes(path).decode("utf-8-sig"), format="ascii.ecsv"), path)
 
 
 def _read_votable(path: Path, text: frozenset[str]) -> pa.Table:
     from astropy.io import votable
 
-    with _quiet():
+    with _quiet(votable.exceptions.VOWarning):
         tables = list(votable.parse(io.BytesIO(_read_bytes(path)), verify="ignore").iter_tables())
         if not tables:
             raise ValueError("it has no TABLE")
@@ -198,7 +199,7 @@ def _read_fits(path: Path, text: frozenset[str]) -> pa.Table:
     from astropy.table import Table
 
     content = _read_bytes(path)
-    with _quiet(), fits.open(io.BytesIO(content)) as hdus:
+    with _quiet(fits.VerifyError), fits.open(io.BytesIO(content)) as hdus:
         index = next((row for row, hdu in enumerate(hdus) if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))), None)
         if index is None or isinstance(hdus[index], fits.CompImageHDU):
             raise ValueError("it holds no table, perhaps a picture")
@@ -222,13 +223,19 @@ def _null_flags(hdu) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the readers' warnings on units and headers that are off standard but readable."""
+def _quiet(*foreign: type[Exception]) -> Iterator[None]:
+    """Silence astropy's warnings on units and headers that are off standard but readable.
+
+    Errors of the `foreign` types, astropy's own that derive from no ordinary one, become ValueErrors.
+    """
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except foreign as error:
+            raise ValueError(str(error)) from error
 
 
 def _from_astropy(table, path: Path, *, nulls: dict[str, np.ndarray] | None = None) -> pa.Table:
@@ -296,8 +303,7 @@ def _tidy(table: pa.Table, text: frozenset[str]) -> pa.Table:
             values = values.cast(pa.string())
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-        if pa.types.is_timestamp(values.type):
-            values = values.cast(pa.timestamp("us", values.type.tz))
+        values = values.cast(_common_type(values.type), safe=False)
         if pa.types.is_null(values.type):
             values = values.cast(pa.string())  # which every comparison in SQL takes
         if pa.types.is_dictionary(values.type):

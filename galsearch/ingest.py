@@ -21,7 +21,7 @@ from galsearch import images, schema, sources
 from galsearch.encode import Encoder, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, SchemaError
 from galsearch.sources import Source, VectorSource
-from galsearch.store import Staging, open_store, write_bundle
+from galsearch.store import Staging, is_folder_atlas, open_store, staged, write_bundle
 
 BATCH_ROWS = 256
 THUMBNAILS = "thumbnails"
@@ -76,11 +76,11 @@ def build(
     those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
 
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
-    when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`.
+    when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
+    that exists is one always.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise GalsearchError(f"{path} exists; add to it with `galsearch add`, or replace it with --overwrite")
+    _check_place(path, overwrite=overwrite)
     taken = sources.open_source(_path(source), _path(table), vectors=vectors, id_column=id_column)
     parameters = {
         "source": str(source),
@@ -106,6 +106,7 @@ def demo(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_place(folder / "xdf.atlas", overwrite=True)
     taken = sources.demo_source()
     report = _build(
         folder / "xdf.atlas",
@@ -153,13 +154,7 @@ def add(
         "model": model,
         "id_column": id_column,
     }
-    plan = {
-        "action": "add",
-        "inputs": taken.inputs,
-        "parameters": parameters,
-        "model": space["sha256"],
-        "to": manifest.rows,
-    }
+    plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
     with Staging(path, plan) as staging:
         added = _stage(staging, taken, encoder, progress)
         rejected = taken.rejected + staging.rejected()
@@ -204,6 +199,12 @@ def bundle(
 # ---- steps
 
 
+def _plan(action: str, taken: Source, parameters: dict, space: dict) -> dict:
+    """Return everything that decides what the batches hold: an interrupted run goes on only under the same plan."""
+    made_by = {"software": schema.software(), "batch_rows": BATCH_ROWS, "model": space["sha256"]}
+    return {"action": action, "inputs": taken.inputs, "parameters": parameters, **made_by}
+
+
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
@@ -235,20 +236,39 @@ def _build(
 ) -> Report:
     started = time.perf_counter()
     space, encoder = _space(taken, makers)
-    plan = {"action": "build", "inputs": taken.inputs, "parameters": parameters, "model": space["sha256"]}
+    plan = _plan("build", taken, parameters, space)
     with Staging(path, plan) as staging:
         rows = _stage(staging, taken, encoder, progress)
         rejected = taken.rejected + staging.rejected()
         if not rows:
             staging.discard()
-            first = f"; the first: {rejected[0]['file']}: {rejected[0]['reason']}" if rejected else ""
-            raise SchemaError(f"{path}: none of {len(rejected)} objects could be taken in{first}")
+            raise _nothing(path, rejected)
         manifest = schema.Manifest(title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits)
         models, concepts = _models(space, makers) if encoder else ({}, None)
         seconds = time.perf_counter() - started
         record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
         staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
     return Report(path, rows, rows, rejected, time.perf_counter() - started)
+
+
+def _check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise GalsearchError unless an atlas may be written to `path`; what is no atlas is never replaced."""
+    if not path.exists():
+        return
+    if not is_folder_atlas(path):
+        raise GalsearchError(f"{path} exists and is not an atlas folder; choose another name, or move it away first")
+    if not overwrite:
+        raise GalsearchError(f"{path} exists; add to it with `galsearch add`, or replace it with --overwrite")
+
+
+def _nothing(path: Path, rejected: list[dict]) -> SchemaError:
+    """Return the error for a build into which no object came."""
+    if not rejected:
+        return SchemaError(f"{path}: nothing was built, no source was detected; give a catalog with --table")
+    name, reason = rejected[0]["file"] or rejected[0]["object_id"], rejected[0]["reason"]
+    return SchemaError(
+        f"{path}: nothing was built, none of {len(rejected)} objects can be taken; the first: {name}: {reason}"
+    )
 
 
 def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
@@ -340,21 +360,22 @@ def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list
             kept.append(row)
         except SchemaError as error:
             rejected.append(_rejection(taken.table, row, str(error)))
-    table = _with_measured(taken.table.take(kept), [item.columns for item in accepted])
+    table = _with_measured(taken.table.take(pa.array(kept, pa.int64())), [item.columns for item in accepted])
     pictures = [item.picture for item in accepted]
     table = _with_vectors(table, encoder.encode(pictures))
     small = pa.array([images.encode_thumbnail(picture) for picture in pictures], pa.binary())
-    return table.append_column(THUMBNAILS, small), rejected
+    return table.append_column(staged(THUMBNAILS), small), rejected
 
 
 def _rejection(table: pa.Table, row: int, reason: str) -> dict:
     file = table["file"][row].as_py() if "file" in table.column_names else None
+    reason = reason.removeprefix(f"{Path(file or '').name}: ")
     return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
 
 
 def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-    return table.append_column("embedding_image", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+    return table.append_column(staged(schema.IMAGE), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
 
 
 def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:

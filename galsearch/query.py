@@ -33,8 +33,11 @@ class Term:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise QueryError(f"term kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
-        if not math.isfinite(self.weight) or self.weight == 0:
-            raise QueryError(f"weight of {self.label} is {self.weight}, expected a finite number other than 0")
+        if not isinstance(self.value, tuple if self.kind == "embedding" else str):
+            raise QueryError(f"{self.kind} term is {self.value!r:.80}, expected text, or numbers for an embedding")
+        if not _is_number(self.weight) or not math.isfinite(self.weight) or self.weight == 0:
+            raise QueryError(f"weight of {self.label} is {self.weight!r}, expected a finite number other than 0")
+        object.__setattr__(self, "weight", float(self.weight))
         if self.kind == "text" and not self.value.strip():
             raise QueryError("the text is empty; say what to look for, or leave the words out to list by SQL alone")
 
@@ -61,13 +64,22 @@ class Query:
     probes: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or not 1 <= self.k <= MAX_K:
+        if not _is_whole(self.k) or not 1 <= self.k <= MAX_K:
             raise QueryError(f"k is {self.k!r}, expected a whole number from 1 to {MAX_K}")
-        if self.probes is not None and self.probes < 1:
-            raise QueryError(f"probes is {self.probes}, expected at least 1, or nothing to let the planner choose")
-        if self.where is not None and not self.where.strip():
-            raise QueryError('where is empty; give a SQL condition such as "z < 0.1", or leave it out')
+        object.__setattr__(self, "k", int(self.k))
+        self._check_probes()
+        if self.where is not None and not (isinstance(self.where, str) and self.where.strip()):
+            raise QueryError(f'where is {self.where!r}, expected a SQL condition such as "z < 0.1", or nothing')
         self._check_cone()
+
+    def _check_probes(self) -> None:
+        if self.probes is None:
+            return
+        if not _is_whole(self.probes) or self.probes < 1:
+            raise QueryError(
+                f"probes is {self.probes!r}, expected a whole number from 1, or nothing to let the planner choose"
+            )
+        object.__setattr__(self, "probes", int(self.probes))
 
     def _check_cone(self) -> None:
         if (self.near is None) != (self.radius_arcsec is None):
@@ -75,9 +87,14 @@ class Query:
             raise QueryError(f"{given} needs {absent}: a cone on the sky has a center in degrees and a radius")
         if self.near is None:
             return
-        object.__setattr__(self, "near", check_position(*self.near))
-        if not (math.isfinite(self.radius_arcsec) and 0 <= self.radius_arcsec <= 180 * 3600):
-            raise QueryError(f"radius_arcsec is {self.radius_arcsec}, expected 0 to 648000 (180 degrees)")
+        near = tuple(self.near) if isinstance(self.near, (tuple, list, np.ndarray)) else ()
+        if len(near) != 2 or not all(_is_number(part) for part in near):
+            raise QueryError(f"near is {self.near!r}, expected (ra, dec): two numbers, degrees ICRS")
+        ra, dec = check_position(*near)
+        object.__setattr__(self, "near", (float(ra), float(dec)))
+        if not (_is_number(self.radius_arcsec) and 0 <= self.radius_arcsec <= 180 * 3600):  # false for NaN too
+            raise QueryError(f"radius_arcsec is {self.radius_arcsec!r}, expected 0 to 648000 (180 degrees)")
+        object.__setattr__(self, "radius_arcsec", float(self.radius_arcsec))
 
     def to_json(self) -> str:
         """Return the query as JSON; `Query.from_json` gives back an equal one."""
@@ -89,9 +106,8 @@ class Query:
         try:
             values = json.loads(text)
             terms = tuple(Term(t["kind"], _value(t["value"]), t["weight"]) for t in values.pop("terms"))
-            near = values.pop("near")
-            return cls(terms=terms, near=tuple(near) if near else None, **values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            return cls(terms=terms, **values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QueryError(f"this is not a saved query ({error}); write it with Query.to_json()") from None
 
     def formula(self) -> str:
@@ -105,7 +121,15 @@ class Query:
 
 
 def _value(value: str | list[float]) -> str | tuple[float, ...]:
-    return value if isinstance(value, str) else tuple(value)
+    return value if isinstance(value, str) else tuple(float(part) for part in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass
@@ -135,10 +159,13 @@ class Plan:
 def combine(terms: Sequence[Term], embed: Callable[[Term], np.ndarray]) -> np.ndarray:
     """Return the weighted sum of the terms' unit vectors, brought to unit length, `(d,) float32`.
 
-    Raises QueryError when the terms cancel out.
+    Raises QueryError when the terms cancel out or are of different lengths.
     """
-    total = np.sum([term.weight * embed(term).astype(np.float64) for term in terms], axis=0)
-    return unit(total)
+    parts = [term.weight * embed(term).astype(np.float64) for term in terms]
+    if len({part.shape for part in parts}) > 1:
+        said = ", ".join(f"{term.label:.40} has {len(part)}" for term, part in zip(terms, parts, strict=True))
+        raise QueryError(f"the terms have different lengths ({said}); only vectors of one model can be added")
+    return unit(np.sum(parts, axis=0))
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -305,7 +306,17 @@ REQUIRED_KEYS = (
     "sources",
     "provenance",
 )
-_KINDS = {"title": str, "rows": int, "embeddings": dict, "sources": list, "provenance": list}
+_KINDS = {
+    "title": str,
+    "rows": int,
+    "created": str,
+    "software": str,
+    "embeddings": dict,
+    "sources": list,
+    "provenance": list,
+}
+_SPACE_KINDS = {"dim": int, "rows": int, "model": str, "metric": str}
+_EMBEDDING_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # it is part of table names
 
 
 def _parse(key: str, value: str, path: str):
@@ -339,10 +350,20 @@ def _check_version(values: dict, path: str) -> None:
 
 
 def _check_kinds(values: dict, path: str) -> None:
-    for key, kind in _KINDS.items():
-        if not isinstance(values[key], kind):
+    _check_each(values, _KINDS, path, "")
+    for name, space in values["embeddings"].items():
+        if not (isinstance(space, dict) and _EMBEDDING_NAME.fullmatch(name)):
+            raise FormatError(f"{path}: embedding {name!r:.40} is not described as one; the file is damaged")
+        _check_each(space, _SPACE_KINDS, path, f"embeddings.{name}.")
+
+
+def _check_each(values: dict, kinds: dict[str, type], path: str, where: str) -> None:
+    for key, kind in kinds.items():
+        value = values.get(key)
+        negative = kind is int and isinstance(value, int) and value < 0
+        if not isinstance(value, kind) or isinstance(value, bool) or negative:
             raise FormatError(
-                f"{path}: manifest entry '{key}' is {values[key]!r:.40}, expected {kind.__name__}; "
+                f"{path}: manifest entry '{where}{key}' is {value!r:.40}, expected {kind.__name__}; "
                 "the file is damaged, copy it again"
             )
 

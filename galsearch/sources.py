@@ -93,6 +93,8 @@ def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, f
     place = picture.sky_position((width - 1) / 2, (height - 1) / 2)
     if place is None:
         return {}
+    if not np.isfinite(place).all():
+        raise SchemaError(f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE")
     known = {"ra": place[0], "dec": place[1]}
     return known if radius_px is None else {**known, "radius_arcsec": radius_px * picture.pixel_arcsec}
 
@@ -105,9 +107,9 @@ class MosaicSource(Source):
 
     def take(self, row: int) -> Taken:
         """Cut out the picture of a row."""
-        names = ("x_px", "y_px", "radius_px", "axis_ratio")
-        x, y, radius, ratio = (self.table[name][row].as_py() for name in names)
-        size = morphology.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0)
+        known = self.table.slice(row, 1).to_pylist()[0]
+        x, y, radius, ratio = (known.get(name) for name in ("x_px", "y_px", "radius_px", "axis_ratio"))
+        size = min(morphology.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
         return Taken(images.cutout(self.rgb, x, y, size), {})
 
 
@@ -123,7 +125,7 @@ def open_source(source: Path | None, table: Path | None, *, vectors: str | None,
 
     Raises SchemaError when the input as a whole cannot be taken.
     """
-    rows = None if table is None else normalize(exchange.read_table(table), id_column=id_column, name=str(table))
+    rows = None if table is None else _read(table, id_column)
     inputs = {} if table is None else {str(table): digest(table)}
     if vectors is not None:
         if rows is None or source is not None:
@@ -135,6 +137,15 @@ def open_source(source: Path | None, table: Path | None, *, vectors: str | None,
         return cutout_source(source, rows, inputs)
     picture = images.read_picture(source)
     return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)
+
+
+def _read(table: Path, id_column: str | None) -> pa.Table:
+    """Read a table; ids and file names stay digit for digit, whatever they are called."""
+    text = (*ID_NAMES, *FILE_NAMES, *([] if id_column is None else [id_column]))
+    rows = normalize(exchange.read_table(table, text=text), id_column=id_column, name=str(table))
+    if rows.num_rows == 0:
+        raise SchemaError(f"{table}: the table has no rows; give one with at least one object")
+    return rows
 
 
 def digest(path: Path) -> str:
@@ -152,37 +163,42 @@ def normalize(table: pa.Table, *, id_column: str | None, name: str) -> pa.Table:
     Raises SchemaError for a table without usable ids, with repeated ids or with columns that differ only in case.
     """
     folded = Counter(column.casefold() for column in table.column_names)
-    twice = [column for column, count in folded.items() if count > 1]
+    twice = [column for column in table.column_names if folded[column.casefold()] > 1]
     if twice:
         raise SchemaError(f"{name}: columns that differ only in case: {', '.join(twice)}; rename one, SQL ignores case")
     if RESERVED in folded:
         raise SchemaError(
             f"{name}: a column may not be called '{RESERVED}', the macros of the bundle use it; rename it"
         )
-    table = _renamed(table, id_column, RA_NAMES, DEC_NAMES, name)
+    table = _renamed(table, id_column, name)
     if "object_id" in table.column_names:
         check_ids(table["object_id"].to_pylist(), name)
     for position in ("ra", "dec"):
-        table = _as_double(table, position)
+        table = _as_double(table, position, name)
     return _missing_to_null(_ordered(table))
 
 
-def _renamed(table: pa.Table, id_column: str | None, ra_names, dec_names, name: str) -> pa.Table:
+def _renamed(table: pa.Table, id_column: str | None, name: str) -> pa.Table:
+    """Give the columns that galsearch works with their names; a second object_id becomes object_id_in_table."""
     if id_column is not None and id_column not in table.column_names:
         raise SchemaError(f"{name}: no column '{id_column}' for the ids; there are: {', '.join(table.column_names)}")
-    found = {
-        id_column or _first_of(table, ID_NAMES): "object_id",
-        _first_of(table, ra_names): "ra",
-        _first_of(table, dec_names): "dec",
-        _first_of(table, FILE_NAMES): "file",
-    }
+    ids = id_column or _first_of(table, ID_NAMES)
+    found = {_first_of(table, [measured]): measured for measured in (*MEASURED, "x_px", "y_px", "radius_arcsec")}
+    found[_first_of(table, ("object_id",))] = "object_id_in_table"
+    for known, names in (("ra", RA_NAMES), ("dec", DEC_NAMES)):
+        found[_first_of(table, names)] = known
+    found[_first_of(table.select([item.name for item in table.schema if _is_name(item.type)]), FILE_NAMES)] = "file"
+    found[ids] = "object_id"
     names = [found.get(column, column) for column in table.column_names]
-    renamed = table.rename_columns(names)
-    if "object_id" in names:
-        place = names.index("object_id")
-        ids = pc.cast(renamed["object_id"], pa.string())
-        renamed = renamed.set_column(place, renamed.field(place).with_type(pa.string()), ids)
-    return renamed
+    table = table.rename_columns(names)
+    for known in {"object_id", "file"} & set(names):
+        item = table.field(known).with_type(pa.string())
+        table = table.set_column(names.index(known), item, pc.cast(table[known], pa.string()))
+    return table
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
 
 
 def _first_of(table: pa.Table, names: Sequence[str]) -> str | None:
@@ -203,17 +219,21 @@ def check_ids(ids: list[str | None], name: str) -> None:
         )
 
 
-def _as_double(table: pa.Table, name: str) -> pa.Table:
-    known = schema.GALAXIES[name]
-    about = {"unit": known.unit, "ucd": known.ucd, "description": known.description}
-    kind = pa.field(name, pa.float64(), metadata=about)
-    if name not in table.column_names:
+def _as_double(table: pa.Table, column: str, name: str) -> pa.Table:
+    """Return the table with ra, dec, x_px or y_px as float64 in the unit that the schema gives it."""
+    kind = schema.arrow_field(column)
+    if column not in table.column_names:
         return table.append_column(kind, pa.nulls(table.num_rows, pa.float64()))
+    unit = (table.field(column).metadata or {}).get(b"unit", b"").decode()
+    expected = schema.GALAXIES[column].unit
+    if unit.removesuffix("s") not in ("", expected, "pix"):
+        raise SchemaError(f"{name}: column {column} is in {unit}, expected {expected}; convert it first")
     try:
-        values = pc.cast(table[name], pa.float64())
+        values = pc.cast(table[column], pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise SchemaError(f"column {name} is {table[name].type}, expected decimal degrees (ICRS)") from None
-    return table.set_column(table.column_names.index(name), kind, values)
+        meant = "decimal degrees (ICRS)" if expected == "deg" else "numbers"
+        raise SchemaError(f"{name}: column {column} is {table[column].type}, expected {meant}; convert it") from None
+    return table.set_column(table.column_names.index(column), kind, values)
 
 
 def _ordered(table: pa.Table) -> pa.Table:
@@ -223,10 +243,16 @@ def _ordered(table: pa.Table) -> pa.Table:
 
 def _missing_to_null(table: pa.Table) -> pa.Table:
     for place, item in enumerate(table.schema):
+        column = table[item.name]
+        if pa.types.is_float16(item.type):  # which neither Arrow nor DuckDB compares
+            item, column = item.with_type(pa.float32()), pc.cast(column, pa.float32())
         if pa.types.is_floating(item.type):
-            column = table[item.name]
             absent = pc.or_(pc.invert(pc.is_finite(column)), pc.equal(column, MISSING))
-            table = table.set_column(place, item, pc.if_else(absent, pa.scalar(None, item.type), column))
+        elif pa.types.is_signed_integer(item.type):
+            absent = pc.equal(pc.cast(column, pa.int64()), int(MISSING))
+        else:
+            continue
+        table = table.set_column(place, item, pc.if_else(absent, pa.scalar(None, item.type), column))
     return table
 
 
@@ -247,7 +273,7 @@ def _without(table: pa.Table, bad: dict[int, str]) -> tuple[pa.Table, list[dict]
     files = table["file"].to_pylist() if "file" in table.column_names else [None] * len(ids)
     rejected = [{"object_id": ids[row], "file": files[row], "reason": reason} for row, reason in sorted(bad.items())]
     kept = [row for row in range(len(ids)) if row not in bad]
-    table = table.take(kept)
+    table = table.take(pa.array(kept, pa.int64()))
     wrapped = pc.if_else(pc.equal(table["ra"], 360.0), 0.0, table["ra"])
     return table.set_column(table.column_names.index("ra"), table.field("ra"), wrapped), rejected, kept
 
@@ -264,6 +290,7 @@ def cutout_source(folder: Path, rows: pa.Table | None, inputs: dict[str, str]) -
     inputs = {**inputs, str(folder): _listing_digest(folder, files)}
     if rows is None:
         rows = normalize(pa.table({"object_id": [stem(item) for item in files]}), id_column=None, name=str(folder))
+    rows = _with_ids(rows)
     paths, bad = _joined(folder, files, rows)
     bad |= _off_the_sky(rows)
     unused = sorted(set(files) - {path for path in paths if path})
@@ -277,23 +304,36 @@ def cutout_source(folder: Path, rows: pa.Table | None, inputs: dict[str, str]) -
     return CutoutSource(rows.append_column("file", names), inputs, rejected, chosen)
 
 
+def _with_ids(rows: pa.Table) -> pa.Table:
+    """Return rows with ids: where the table has file names alone, they are the files' names without suffix."""
+    if "object_id" in rows.column_names or "file" not in rows.column_names:
+        _must_have_ids(rows)
+        return rows
+    ids = [stem(Path(name)) if name else None for name in rows["file"].to_pylist()]
+    check_ids(ids, "the table's file names")
+    return rows.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+
+
+def _must_have_ids(rows: pa.Table) -> None:
+    if "object_id" not in rows.column_names:
+        raise SchemaError(f"the table has no id column ({', '.join(ID_NAMES)}); name it with --id-column")
+
+
 def stem(path: Path) -> str:
     """Return the file's name without its picture suffix."""
     name = path.name
-    return name[: -len(max((s for s in SUFFIXES if name.lower().endswith(s)), key=len))]
+    return name[: -max((len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix)), default=-len(name))]
 
 
 def _joined(folder: Path, files: list[Path], rows: pa.Table) -> tuple[list[Path | None], dict[int, str]]:
-    by_name = {str(item.relative_to(folder)): item for item in files} | {item.name: item for item in files}
-    by_stem = {stem(item): item for item in files}
-    if "object_id" not in rows.column_names:
-        raise SchemaError(f"the table has no id column ({', '.join(ID_NAMES)}); name it with --id-column")
+    by_name = {stem(item): item for item in files} | {item.name: item for item in files}
+    by_name |= {str(item.relative_to(folder)): item for item in files}
     names = rows["file"].to_pylist() if "file" in rows.column_names else [None] * rows.num_rows
     paths: list[Path | None] = []
     bad = {}
     for row, (object_id, name) in enumerate(zip(rows["object_id"].to_pylist(), names, strict=True)):
-        found = by_name.get(name) if name else None
-        found = found or by_stem.get(object_id) or by_name.get(object_id)
+        tried = ((name, Path(name).name) if name else ()) + (object_id,)
+        found = next((by_name[item] for item in tried if item in by_name), None)
         if found is None:
             bad[row] = f"no picture named '{name or object_id}' in {folder.name}"
         paths.append(found)
@@ -342,11 +382,11 @@ def _nullable(values: np.ndarray) -> pa.Array:
 
 
 def _with_pixels(rows: pa.Table, picture: images.Picture) -> pa.Table:
-    if "object_id" not in rows.column_names:
-        raise SchemaError(f"the catalog has no id column ({', '.join(ID_NAMES)}); name it with --id-column")
-    if {"x_px", "y_px"} <= set(rows.column_names):
-        return rows
+    _must_have_ids(rows)
     wcs = picture.celestial_wcs()
+    if {"x_px", "y_px"} <= set(rows.column_names):
+        rows = _as_double(_as_double(rows, "x_px", "the catalog"), "y_px", "the catalog")
+        return rows if wcs is None else _with_positions(rows, wcs)
     if wcs is None:
         raise SchemaError(
             "the mosaic has no celestial WCS and the catalog no x_px, y_px: give one or the other, "
@@ -366,6 +406,22 @@ def _to_pixels(wcs, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.nda
     if known.any():
         x[known], y[known] = wcs.world_to_pixel(SkyCoord(ra[known], dec[known], unit="deg", frame="icrs"))
     return x, y
+
+
+def _with_positions(rows: pa.Table, wcs) -> pa.Table:
+    """Give rows that have neither ra nor dec the position of their pixel."""
+    x, y = (rows[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return rows
+    place = wcs.pixel_to_world(x[known], y[known]).icrs
+    neither = pc.and_(pc.is_null(rows["ra"]), pc.is_null(rows["dec"]))
+    for name, degrees in (("ra", place.ra.deg), ("dec", place.dec.deg)):
+        found = np.full(len(x), np.nan)
+        found[known] = degrees
+        column = pc.if_else(neither, pa.chunked_array([_nullable(found)]), rows[name])
+        rows = rows.set_column(rows.column_names.index(name), rows.field(name), column)
+    return rows
 
 
 def _outside(rows: pa.Table, shape: tuple[int, ...]) -> dict[int, str]:
@@ -397,15 +453,14 @@ def _with_sizes(rows: pa.Table, detections: pa.Table) -> pa.Table:
 
 
 def vector_source(rows: pa.Table, column: str, inputs: dict[str, str]) -> VectorSource:
-    """Take the vectors of a list column; each is brought to unit length, rows whose vector has none are rejected."""
+    """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected."""
     if column not in rows.column_names:
         raise SchemaError(f"no column '{column}' of vectors; there are: {', '.join(rows.column_names)}")
-    if "object_id" not in rows.column_names:
-        raise SchemaError(f"the table has no id column ({', '.join(ID_NAMES)}); name it with --id-column")
+    _must_have_ids(rows)
     found = _matrix(rows[column], column)
     lengths = np.linalg.norm(found.astype(np.float64), axis=1)
-    useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
-    bad = {int(row): f"its vector has length {lengths[row]}" for row in useless} | _off_the_sky(rows)
+    useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
+    bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | _off_the_sky(rows)
     rows, rejected, kept = _without(rows.drop_columns([column]), bad)
     vectors = (found[kept] / lengths[kept, None]).astype(np.float32)
     return VectorSource(rows, inputs, rejected, vectors)
@@ -416,13 +471,16 @@ def _matrix(column: pa.ChunkedArray, name: str) -> np.ndarray:
         pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) or pa.types.is_large_list(column.type)
     ):
         raise SchemaError(f"column '{name}' is {column.type}, expected a list of numbers in each row")
-    lengths = set(pc.list_value_length(column).to_pylist())
-    if len(lengths) != 1 or None in lengths:
-        raise SchemaError(
-            f"column '{name}' has vectors of lengths {sorted(map(str, lengths))[:5]}, expected one length"
-        )
-    values = pc.cast(pc.list_flatten(column), pa.float32())
-    return values.to_numpy().reshape(len(column), lengths.pop())
+    lengths = set(pc.list_value_length(column).to_pylist()) - {None}
+    if len(lengths) != 1:
+        raise SchemaError(f"column '{name}' has vectors of lengths {sorted(lengths)[:5]}, expected one length")
+    try:
+        values = pc.cast(pc.list_flatten(pc.drop_null(column)), pa.float32())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise SchemaError(f"column '{name}' is {column.type}, expected a list of numbers in each row") from None
+    found = np.full((len(column), lengths.pop()), np.nan, dtype=np.float32)  # a row without a vector is all NaN
+    found[pc.is_valid(column).to_numpy()] = values.to_numpy().reshape(-1, found.shape[1])
+    return found
 
 
 def demo_source() -> MosaicSource:

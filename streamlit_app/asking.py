@@ -7,8 +7,8 @@ from it after each run and read when it differs, so that links, reloads and the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
@@ -26,11 +26,20 @@ def current() -> galsearch.Query:
     return st.session_state.get("asked", NOTHING)
 
 
+def acted() -> None:
+    """Note that this run was caused by a widget; every callback does.
+
+    The browser may have sent it with the URL of a moment ago, which then must not be read as a visit to that URL.
+    """
+    st.session_state.acted = True
+
+
 def ask(query: galsearch.Query) -> None:
     """Make `query` the current one: fill the widgets from it and go back to the first page of rows.
 
     Only before the widgets are drawn, or in a callback: Streamlit refuses to change a drawn widget.
     """
+    acted()
     state = st.session_state
     state.asked, state.page, state.answer_problem = query, 0, None
     words, _ = split(query)
@@ -72,17 +81,18 @@ def fingerprint(atlas: galsearch.Atlas) -> str:
 # ---- the URL
 
 
-def restore(url: MutableMapping[str, str], atlas: galsearch.Atlas) -> None:
+def restore(url: Any, atlas: galsearch.Atlas) -> None:
     """Take the state from the URL when it is not the one this session wrote."""
     state = st.session_state
     if "asked" not in state:
         ask(NOTHING)
-        state.selected, state.view, state.link_problem = None, VIEWS[0], None
+        state.selected, state.view, state.link_problem, state.acted = None, VIEWS[0], None, False
     if "next" in state:  # asked while the last run was drawing
         ask(state.pop("next"))
-    if dict(url) == state.get("written", {}):
+    if state.pop("acted", False) or dict(url) == state.get("written", {}):
         return
     state.link_problem = _take_query(url.get("query"))
+    state.acted = False
     state.selected = url.get("object")
     state.view = url.get("view", VIEWS[0]) if url.get("view") in VIEWS else VIEWS[0]
     state.page = max(int(url.get("page", "1")) - 1, 0) if url.get("page", "1").isdecimal() else 0
@@ -107,7 +117,7 @@ def _take_query(text: str | None) -> str | None:
     return None if kept == query.terms else "The link names a picture file; upload the picture here instead."
 
 
-def publish(url: MutableMapping[str, str], atlas: galsearch.Atlas) -> None:
+def publish(url: Any, atlas: galsearch.Atlas) -> None:
     """Write the state into the URL; the state at the start leaves it empty."""
     state = st.session_state
     parts = {"query": current().to_json()} if current() != NOTHING else {}
@@ -120,8 +130,7 @@ def publish(url: MutableMapping[str, str], atlas: galsearch.Atlas) -> None:
     if parts:
         parts["atlas"] = fingerprint(atlas)
     if parts != dict(url):
-        url.clear()
-        url.update(parts)
+        url.from_dict(parts)
     state.written = parts
 
 

@@ -111,6 +111,11 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def units(table: pa.Table) -> dict[str, str]:
+    """Return the unit of every column, empty where there is none."""
+    return {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in table.schema}
+
+
 def column_list(columns: pa.Table) -> None:
     """Show which columns a cut may use, with unit and meaning."""
     st.dataframe(

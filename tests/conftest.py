@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 import tiny
+from hypothesis import HealthCheck, settings
 from tiny_models import write_tiny_models
+
+settings.register_profile(
+    "galsearch",
+    deadline=None,  # another process may have the machine
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("galsearch")
 
 FORMS = ("folder", "bundle")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
@@ -128,7 +138,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip for a missing browser, package or data set into a failure that says why, where GALSEARCH_CI is set."""
+    """Turn a skip for a missing browser, package or data set into a failure, where GALSEARCH_CI is set."""
     if not (os.environ.get("GALSEARCH_CI") and report.skipped) or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

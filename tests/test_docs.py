@@ -1,9 +1,8 @@
 """The documents say what the code does: generated parts are current, examples run, verbs and columns are all there."""
 
-import ast
 import importlib.util
-import math
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,12 +10,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import tiny
+from PIL import Image
+from typer.testing import CliRunner
 
 import galsearch
 from galsearch import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+ROWS = 12
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TEXT = {".py", ".md", ".toml", ".cff", ".txt", ".css", ".js", ".json", ".yml", ".yaml", ""}
 # Homes of one machine, not of the project; /tmp and /usr are everywhere.
@@ -52,31 +55,29 @@ def generate():
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A bundle of six objects on a circle, with two phrases, for the SQL of the documents."""
+def demo(tmp_path_factory, tiny_models):
+    """A folder where the examples of the documents find what they name: demo/xdf.duckdb, of twelve drawn galaxies."""
     folder = tmp_path_factory.mktemp("docs")
-    angles = [0.0, 0.2, 0.4, 0.9, 1.3, 1.5]
-    vectors = pa.array([[math.cos(angle), math.sin(angle)] for angle in angles], pa.list_(pa.float32()))
-    rows = pa.table(
-        {
-            "object_id": [f"xdf-{i:04d}" for i in range(1, 7)],
-            "ra": [53.16 + i / 3600 for i in range(6)],
-            "dec": [-27.79] * 6,
-            "z": [0.01 * i for i in range(6)],
-            "mag_r": [15.0 + i for i in range(6)],
-            "axis_ratio": [0.1, 0.2, 0.3, 0.35, 0.38, 0.9],
-            "is_star": [False] * 6,
-            "is_artifact": [False] * 6,
-            "v": vectors,
-        }
-    )
-    pyarrow.parquet.write_table(rows, folder / "rows.parquet")
-    galsearch.build(folder / "xdf.atlas", table=folder / "rows.parquet", vectors="v")
-    path = galsearch.bundle(folder / "xdf.atlas", folder / "xdf.duckdb")
-    with duckdb.connect(path) as connection:
-        phrases = ("edge-on galaxy", "spiral galaxy", "barred galaxy", "ring galaxy", "face-on spiral galaxy")
-        connection.executemany("INSERT INTO concepts VALUES ($1, $2)", [(phrase, [0.6, 0.8]) for phrase in phrases])
-    return path
+    (folder / "demo").mkdir()
+    (folder / "cutouts").mkdir()
+    names = [f"xdf-{row:04d}" for row in range(1, ROWS + 1)]
+    for row, name in enumerate(names):
+        Image.fromarray(tiny.draw(row)).save(folder / "cutouts" / f"{name}.png")
+    Image.fromarray(tiny.draw(1)).save(folder / "arp220.jpg")
+    columns = {
+        "object_id": names,
+        "ra": [53.16 + row / 3600 for row in range(ROWS)],
+        "dec": [-27.79] * ROWS,
+        "axis_ratio": [0.1 + 0.05 * row for row in range(ROWS)],
+        "snr": [25.0] * ROWS,
+        "is_star": [False] * ROWS,
+        "is_artifact": [False] * ROWS,
+    }
+    pyarrow.parquet.write_table(pa.table(columns), folder / "rows.parquet")
+    atlas = folder / "xdf.atlas"
+    galsearch.build(atlas, source=folder / "cutouts", table=folder / "rows.parquet", models=tiny_models)
+    galsearch.bundle(atlas, folder / "demo" / "xdf.duckdb")
+    return folder
 
 
 def test_generated_parts_are_current(generate):
@@ -96,9 +97,21 @@ def test_signatures_read_like_their_source(generate):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_python_examples_are_python(path):
+def test_python_examples_run(path, demo, monkeypatch, capsys):
+    monkeypatch.chdir(demo)
     for text in blocks(path, "python"):
-        ast.parse(text)
+        exec(compile(text, str(path), "exec"), {})
+        assert capsys.readouterr().out.count("xdf-") > 1  # each of them prints what it finds
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_command_lines_on_the_demo_run(path, demo, monkeypatch):
+    from galsearch import cli
+
+    monkeypatch.chdir(demo)
+    for line in re.findall(r"^galsearch (.* demo/xdf\.duckdb.*)$", "\n".join(blocks(path, "bash")), re.MULTILINE):
+        done = CliRunner().invoke(cli.app, shlex.split(line, comments=True))
+        assert done.exit_code == 0 and done.stdout, f"galsearch {line}: {done.output} {done.exception}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -109,8 +122,8 @@ def test_python_examples_use_only_public_names(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_sql_examples_run_in_plain_duckdb(path, bundle):
-    with duckdb.connect(bundle, read_only=True) as connection:
+def test_sql_examples_run_in_plain_duckdb(path, demo):
+    with duckdb.connect(demo / "demo" / "xdf.duckdb", read_only=True) as connection:
         for text in blocks(path, "sql"):
             for statement in duckdb.extract_statements(text):
                 assert connection.execute(statement).fetchall() != [], statement.query

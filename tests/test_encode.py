@@ -120,9 +120,9 @@ def test_pictures_of_another_size_are_taken(image):
     assert float((large @ image.encode([picture(color="red")]).T)[0, 0]) > 0.999
 
 
-@pytest.mark.parametrize("bad", ["", "  \n", 3, None])
+@pytest.mark.parametrize("bad", ["", "  \n", 3, None, "a\udce9"])
 def test_empty_text_is_refused(text, bad):
-    with pytest.raises(QueryError, match=r"empty|takes strings"):
+    with pytest.raises(QueryError, match=r"empty|takes strings|not valid Unicode"):
         text.encode(["red", bad])
 
 
@@ -167,7 +167,8 @@ def test_a_graph_of_other_inputs_is_refused(folders, image):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"dim": 8}, "promises"), ({"id": None}, "lacks"), ({"kind": "smell"}, "kind")]
+    ("change", "words"),
+    [({"dim": 8}, "promises"), ({"id": None}, "lacks"), ({"kind": "smell"}, "kind"), ({"input": "x"}, "lacks input")],
 )
 def test_a_card_of_another_model_is_refused(folders, image, change, words):
     card = {key: value for key, value in (image.card | change).items() if value is not None}

@@ -440,6 +440,19 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix, share):
         read_text(tmp_path, content[: int(share * len(content))], f"cut{suffix}")
 
 
+@pytest.mark.parametrize("suffix", ROUND)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
+    write_table(sample(), tmp_path / f"whole{suffix}", meta=META)
+    whole, rng = (tmp_path / f"whole{suffix}").read_bytes(), np.random.default_rng(2)
+    refused = 0
+    for place, letter in zip(rng.integers(len(whole), size=40), rng.integers(256, size=40), strict=True):
+        try:
+            read_text(tmp_path, whole[:place] + bytes([letter]) + whole[place + 1 :], f"bad{suffix}")
+        except SchemaError:
+            refused += 1
+    assert refused > 0
+
+
 def test_a_fits_picture_is_no_table(tmp_path):
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "a.fits")
     with pytest.raises(SchemaError, match="no table"):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import sentences, split
-from export.sentences import FACETS, INDEX, NAMES, canonical, draw_statement, statement_truth, truth_of, word
+from export import sentences, split, truth
+from export.facets import FACETS, INDEX, NAMES
+from export.sentences import canonical, draw_statement, statement_truth, word
+from export.truth import truth_of
 
 DATA = os.environ.get("GALSEARCH_DATA")
 MODELS = Path(__file__).resolve().parent.parent / "onnx_models"
@@ -17,7 +19,12 @@ needs_data = pytest.mark.skipif(not DATA, reason="GALSEARCH_DATA is not set: the
 
 
 def efigi_row(**changes) -> dict:
-    row = dict.fromkeys(sentences.UNDEFINED, "0") | {"set": "efigi", "T": "4", "Inclination": "0.25", "Visible_Dust": "0"}
+    row = dict.fromkeys(truth.UNDEFINED, "0") | {
+        "set": "efigi",
+        "T": "4",
+        "Inclination": "0.25",
+        "Visible_Dust": "0",
+    }
     row |= {"Flocculence": "0", "Hot_Spots": "0", "Perturbation": "0", "Contamination": "0", "Multiplicity": "0"}
     return row | {"m_axis_ratio": 0.8} | changes
 
@@ -65,7 +72,9 @@ def test_a_conjunction_is_false_where_one_part_is_and_unknown_where_it_may_be():
 
 def test_no_statement_is_both_true_and_false_of_a_galaxy():
     random = np.random.default_rng(2)
-    table = sentences.truth_table([efigi_row(), efigi_row(Bar_Length="0.75"), efigi_row(T="-5"), efigi_row(T="10", Inclination="1")])
+    table = truth.truth_table(
+        [efigi_row(), efigi_row(Bar_Length="0.75"), efigi_row(T="-5"), efigi_row(T="10", Inclination="1")]
+    )
     for _ in range(300):
         statement = draw_statement(random)
         turned = tuple((name, not wanted) for name, wanted in statement)
@@ -76,12 +85,20 @@ def test_no_statement_is_both_true_and_false_of_a_galaxy():
 @pytest.mark.parametrize(
     ("changes", "facet", "expected"),
     [
-        ({"Bar_Length": "0.75"}, "barred", 1), ({"Bar_Length": "0"}, "barred", -1), ({"Bar_Length": "0.25"}, "barred", None),
-        ({"Bar_Length": "-1"}, "barred", None), ({"T": "-5"}, "spiral", -1), ({"T": "-5"}, "elliptical", 1), ({"T": "10"}, "irregular", 1),
-        ({"Inclination": "1"}, "edge_on", 1), ({"Inclination": "1"}, "face_on", -1), ({"Outer_Ring": "0.5"}, "ring", 1),
-        ({"Inner_Ring": "-1"}, "ring", None), ({"Visible_Dust": "0.5", "Inclination": "1"}, "dust_lane", 1),
+        ({"Bar_Length": "0.75"}, "barred", 1),
+        ({"Bar_Length": "0"}, "barred", -1),
+        ({"Bar_Length": "0.25"}, "barred", None),
+        ({"Bar_Length": "-1"}, "barred", None),
+        ({"T": "-5"}, "spiral", -1),
+        ({"T": "-5"}, "elliptical", 1),
+        ({"T": "10"}, "irregular", 1),
+        ({"Inclination": "1"}, "edge_on", 1),
+        ({"Inclination": "1"}, "face_on", -1),
+        ({"Outer_Ring": "0.5"}, "ring", 1),
+        ({"Inner_Ring": "-1"}, "ring", None),
+        ({"Visible_Dust": "0.5", "Inclination": "1"}, "dust_lane", 1),
     ],
-)  # fmt: skip
+)
 def test_efigi_attributes_become_truths(changes, facet, expected):
     assert truth_of(efigi_row(**changes)).get(facet) == expected
 
@@ -89,10 +106,19 @@ def test_efigi_attributes_become_truths(changes, facet, expected):
 @pytest.mark.parametrize(
     ("string", "facet", "expected"),
     [
-        ("SBc2m(r)", "barred", 1), ("SBc2m(r)", "ring", 1), ("Sc?t", "barred", -1), ("Sc?t", "tight", 1), ("Sc2l", "two_arms", 1),
-        ("Er", "elliptical", 1), ("Er", "round", 1), ("Sen", "edge_on", 1), ("Sen", "bulgeless", 1), ("Ei(m)", "merger", 1), ("Sb", "spiral", None),
+        ("SBc2m(r)", "barred", 1),
+        ("SBc2m(r)", "ring", 1),
+        ("Sc?t", "barred", -1),
+        ("Sc?t", "tight", 1),
+        ("Sc2l", "two_arms", 1),
+        ("Er", "elliptical", 1),
+        ("Er", "round", 1),
+        ("Sen", "edge_on", 1),
+        ("Sen", "bulgeless", 1),
+        ("Ei(m)", "merger", 1),
+        ("Sb", "spiral", None),
     ],
-)  # fmt: skip
+)
 def test_galaxy_zoo_2_strings_become_truths(string, facet, expected):
     row = {"set": "phys449", "gz2_class": string, "gz2_flags": None, "m_axis_ratio": None}
     assert truth_of(row).get(facet) == expected
@@ -100,9 +126,13 @@ def test_galaxy_zoo_2_strings_become_truths(string, facet, expected):
 
 def test_one_object_under_two_names_goes_to_one_side():
     rows = [
-        {"key": "b", "ra": "10.0", "dec": "0.0"}, {"key": "a", "ra": "10.001", "dec": "0.0"}, {"key": "a", "ra": None, "dec": None},
-        {"key": "c", "ra": "10.1", "dec": "0.0"}, {"key": "d", "ra": "359.9999", "dec": "89.9999"}, {"key": "e", "ra": "179.9999", "dec": "89.9999"},
-    ]  # fmt: skip
+        {"key": "b", "ra": "10.0", "dec": "0.0"},
+        {"key": "a", "ra": "10.001", "dec": "0.0"},
+        {"key": "a", "ra": None, "dec": None},
+        {"key": "c", "ra": "10.1", "dec": "0.0"},
+        {"key": "d", "ra": "359.9999", "dec": "89.9999"},
+        {"key": "e", "ra": "179.9999", "dec": "89.9999"},
+    ]
     groups = split.groups_of(rows, split.same_sky_pairs(rows))
     assert groups == ["a", "a", "a", "c", "d", "d"]
 
@@ -167,7 +197,9 @@ def test_opposite_queries_are_apart_and_paraphrases_together():
     from galsearch.encode import Encoder, shipped
 
     encoder = Encoder.from_folder(shipped("text"), device="cpu")
-    vectors = encoder.encode(["barred spiral", "spiral galaxy with a bar", "spiral without a bar", "unbarred spiral galaxy"])
+    vectors = encoder.encode(
+        ["barred spiral", "spiral galaxy with a bar", "spiral without a bar", "unbarred spiral galaxy"]
+    )
     cosine = vectors @ vectors.T
     assert cosine[0, 2] < 0.6
     assert min(cosine[0, 1], cosine[2, 3]) > cosine[0, 2] + 0.2
@@ -191,6 +223,14 @@ def test_the_graph_computes_what_torch_computes(tmp_path):
     with torch.inference_mode():
         expected = encoder(pictures).numpy()
     path = tmp_path / "image.onnx"
-    export_graph(without_batch_norm(encoder), (pictures[:2],), path, inputs=["image"], dynamic={"image": {0: torch.export.Dim("n", min=1)}})
-    found = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["embedding"], {"image": pictures.numpy()})[0]
+    export_graph(
+        without_batch_norm(encoder),
+        (pictures[:2],),
+        path,
+        inputs=["image"],
+        dynamic={"image": {0: torch.export.Dim("n", min=1)}},
+    )
+    found = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        ["embedding"], {"image": pictures.numpy()}
+    )[0]
     assert (found * expected).sum(axis=1).min() > 0.9999

@@ -59,12 +59,12 @@ def table(rows: int = ROWS, *, seed: int = 11) -> pa.Table:
         "dec": _without_every(10, dec),
         "z": _without_every(7, z),
         "mag_r": np.round(rng.uniform(13, 21, rows), 2),
-        "mass": np.round(rng.uniform(9, 12, rows), 3),
+        "mass": np.round(10 ** rng.uniform(9, 12, rows), -7),
         "survey": [SURVEYS[place] for place in rng.integers(0, len(SURVEYS), rows)],
     }
     found = pa.table(columns)
     place = found.column_names.index("mass")
-    unit = {"unit": "dex(solMass)", "ucd": "phys.mass", "description": "Stellar mass"}
+    unit = {"unit": "solMass", "ucd": "phys.mass", "description": "Stellar mass"}
     return found.set_column(place, found.field(place).with_metadata(unit), found["mass"])
 
 

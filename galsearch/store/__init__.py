@@ -12,7 +12,8 @@ from galsearch.store.bundle import BundleStore, write_bundle
 from galsearch.store.facts import Store
 from galsearch.store.macros import EXACT_ROWS
 
-__all__ = ["EXACT_ROWS", "Staging", "Store", "open_store", "write_bundle"]
+__all__ = ["EXACT_ROWS", "Staging", "Store", "is_folder_atlas", "open_store", "staged", "write_bundle"]
+_WRITING = ("Staging", "is_folder_atlas", "staged")
 
 
 def open_store(path: Path) -> Store:
@@ -37,8 +38,8 @@ def open_store(path: Path) -> Store:
 
 
 def __getattr__(name: str):
-    if name == "Staging":
-        from galsearch.store.folder import Staging
+    if name in _WRITING:
+        from galsearch.store import folder
 
-        return Staging
+        return getattr(folder, name)
     raise AttributeError(name)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.errors import FormatError, GalsearchError
 from galsearch.store import cells, macros
-from galsearch.store.facts import Ask, Found, Store
+from galsearch.store.facts import Ask, Found, Store, complete, vectors
 from galsearch.store.sandbox import quoted
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
@@ -47,8 +47,7 @@ class BundleStore(Store):
             "WHERE object_id IN (SELECT unnest($1::VARCHAR[]))",
             [list(ids)],
         )
-        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
-        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
+        return self._vectors_of(ids, found)
 
     def fact_tables(self) -> set[str]:
         """Return the tables that hold facts, not vectors, pictures, models or the store's own bookkeeping."""
@@ -95,7 +94,9 @@ class BundleStore(Store):
         if not found:
             return None
         card, onnx, tokenizer = found[0]
-        return json.loads(card), onnx, tokenizer
+        if card is None or onnx is None:
+            raise FormatError(f"{self.path}: model '{name}' has no card or no graph; bundle the atlas again")
+        return read_card(card, f"{self.path}: model '{name}'"), onnx, tokenizer
 
     def _name(self, embedding: str) -> str:
         self._space(embedding)
@@ -132,13 +133,16 @@ class BundleStore(Store):
         return f"WHERE object_id IN (SELECT object_id FROM galaxies WHERE {condition})" if condition else ""
 
     def _best(self, ask: Ask, cut: str, parameters: list) -> tuple[list[str], np.ndarray]:
-        found = self.sandbox.ask(
+        statement = (
             f"SELECT object_id, embedding FROM embedding_{ask.embedding} {cut} "
-            f"ORDER BY array_inner_product(embedding, $1::FLOAT[{len(ask.query)}]) DESC, object_id LIMIT $2",
-            [ask.query.tolist(), ask.wanted, *parameters],
-            said="where",
+            f"ORDER BY array_inner_product(embedding, $1::FLOAT[{len(ask.query)}]) DESC, object_id LIMIT $2"
         )
-        return found["object_id"].to_pylist(), vectors(found["embedding"])
+
+        def fetch(size: int) -> tuple[list[str], np.ndarray]:
+            found = self.sandbox.ask(statement, [ask.query.tolist(), size, *parameters], said="where")
+            return found["object_id"].to_pylist(), vectors(found["embedding"])
+
+        return complete(fetch, ask)
 
     def corrupt_tables(self) -> list[str]:
         """Read every value of every table and return the messages of those that cannot be read."""
@@ -151,15 +155,15 @@ class BundleStore(Store):
         return bad
 
 
-def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a fixed-size list column as `(n, d) float32`, without copying where Arrow allows."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # a chunked array of no chunks
-        return np.empty((0, column.type.list_size), dtype=np.float32)
-    flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
-    values = np.frombuffer(flat.buffers()[1], dtype=np.float32, count=len(flat), offset=4 * flat.offset)
-    return values.reshape(len(column), column.type.list_size)
+def read_card(text: str | bytes, name: str) -> dict:
+    """Return the model card that `text` is; FormatError naming `name` when it is not a JSON object."""
+    try:
+        card = json.loads(text)
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise FormatError(f"{name}: its card is not a JSON object, so it is damaged; copy the atlas again")
+    return card
 
 
 def write_bundle(

@@ -19,11 +19,16 @@ from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan
 from galsearch.store import macros
-from galsearch.store.sandbox import NAME, Sandbox
+from galsearch.store.sandbox import NAME, Sandbox, shortened
 
 # Shares of the cells to visit; a cut hides rows, so the k best of what is left lie in more cells (docs/format.md).
 PROBE_SHARE, PROBE_LEAST = 1 / 32, 32
 PROBE_SHARE_CUT, PROBE_LEAST_CUT = 1 / 8, 128
+
+# Engines compare in single precision and break ties as they like: a few rows more than wanted are fetched, and more
+# again while the last of them scores no worse, by this much, than the last one wanted.
+TIES = 8
+SCORE_ERROR = 1e-5
 
 Found = tuple[list[str], np.ndarray, int]  # ids, their embeddings (n, d), vectors compared
 
@@ -86,13 +91,12 @@ class Store:
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
-        return self._with_units(
-            self.sandbox.arrow(
-                "SELECT * FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
-                "ORDER BY list_position($1::VARCHAR[], object_id)",
-                [list(ids)],
-            )
+        found = self.sandbox.arrow(
+            "SELECT galaxies.* FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
+            "generate_subscripts($1::VARCHAR[], 1) AS place) w USING (object_id) ORDER BY w.place",
+            [list(ids)],
         )
+        return self._with_units(found)
 
     def hits(self, ids: Sequence[str], scores: np.ndarray) -> pa.Table:
         """Return object_id, score and every other column for `ids`, in that order.
@@ -100,7 +104,7 @@ class Store:
         Made by DuckDB throughout: building an Arrow column in Python imports pandas, a third of a second.
         """
         found = self.sandbox.arrow(
-            f"SELECT {self._hit_columns('w.score')} FROM galaxies g JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
+            f"SELECT {self._hit_columns('w.score')} FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
             "unnest($2::FLOAT[]) AS score, generate_subscripts($1::VARCHAR[], 1) AS place) w USING (object_id) "
             "ORDER BY w.place",
             [list(ids), scores.tolist()],
@@ -112,14 +116,14 @@ class Store:
 
         They have a `score` of NULL: nothing was compared.
         """
-        cut = f" WHERE {condition}" if condition else ""
-        statement = f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies g{cut} ORDER BY object_id LIMIT {k}"
+        columns, cut = self._hit_columns("NULL::FLOAT"), f" WHERE {condition}" if condition else ""
+        statement = f"SELECT {columns} FROM galaxies{cut} ORDER BY galaxies.object_id LIMIT {k}"
         return self._with_units(self.sandbox.ask(statement, said="where")), self.count(condition)
 
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
         rename = " RENAME (score AS score_in_table)" if "score_in_table" in self._about else ""
-        return f"g.object_id, {score} AS score, g.* EXCLUDE (object_id){rename}"
+        return f"galaxies.object_id, {score} AS score, galaxies.* EXCLUDE (object_id){rename}"
 
     def has(self, object_id: str) -> bool:
         """Say whether there is such an object."""
@@ -142,6 +146,17 @@ class Store:
             {"score_in_table": about["score"], **about, "score": hit} if "score" in about else {**about, "score": hit}
         )
 
+    def _vectors_of(self, ids: Sequence[str], found: pa.Table) -> np.ndarray:
+        """Return the vectors of `ids` in that order from rows of (object_id, embedding); each must be there."""
+        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
+        absent = [object_id for object_id in ids if object_id not in place]
+        if absent:
+            raise QueryError(
+                f"object '{absent[0]}' has no vector in {self.path}, so nothing can be compared with it; "
+                "choose another, or ask in words"
+            )
+        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
+
     # ---- cuts
 
     def condition(self, where: str | None, near: tuple[float, float] | None, radius_arcsec: float | None) -> str | None:
@@ -152,7 +167,8 @@ class Store:
         parts = []
         if where is not None:
             self.sandbox.check_condition(where)
-            self.sandbox.ask(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", said=f"where {where!r}")
+            statement = f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false"
+            self.sandbox.ask(statement, said=f"where {shortened(where)}")
             parts.append(f"({where}\n)")
         if near is not None:
             parts.append(_cone(near, radius_arcsec))
@@ -208,6 +224,7 @@ class Store:
         wanted = min(k + len(exclude), matches)
         found, plan = self._plan(Ask(embedding, query, wanted, condition, matches), exact=exact, probes=probes)
         ids, scores = _rank(found[0], found[1], query, k, set(exclude))
+        plan.matches -= self._excluded(condition, embedding, exclude)
         plan.milliseconds = {
             "count": (counted - clock) * 1e3,
             "search": (time.perf_counter() - counted) * 1e3,
@@ -218,13 +235,23 @@ class Store:
         """Choose exact comparison for few matches, cells for many; an IVF answer that falls short is redone exactly."""
         cells = self._cells(ask.embedding)
         few = ask.matches <= macros.EXACT_ROWS and probes is None
-        if not (exact or few or cells <= 1):
+        if ask.wanted and not (exact or few or cells <= 1):
             visits = min(cells, probes or _probes(cells, cut=ask.condition is not None))
             found = self._ivf(ask, visits)
             if len(found[0]) >= ask.wanted:
                 return found, Plan("ivf", ask.matches, found[2], visits == cells, visits, cells)
         found = self._exact(ask) if ask.wanted else ([], np.empty((0, len(ask.query))), 0)
         return found, Plan("exact", ask.matches, found[2], exact=True)
+
+    def _excluded(self, condition: str | None, embedding: str, exclude: Sequence[str]) -> int:
+        """Return how many of the ids left out would have matched."""
+        if not exclude:
+            return 0
+        statement = (
+            f"SELECT count(*) AS n FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
+            f"AND object_id IN ({self.holders(embedding)}) AND {condition or 'true'}"
+        )
+        return self.sandbox.ask(statement, [list(exclude)], said="where")["n"][0].as_py()
 
     def _cells(self, embedding: str) -> int:
         """Return how many cells the index has; 0 when there is none."""
@@ -250,6 +277,19 @@ class Store:
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
 
 
+def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return a fixed-size list column as `(n, d) float32`, without copying where Arrow allows."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # a chunked array of no chunks
+        return np.empty((0, column.type.list_size), dtype=np.float32)
+    if column.null_count:
+        raise FormatError("a stored vector is NULL, so the atlas is damaged; copy it again from its source")
+    flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
+    values = np.frombuffer(flat.buffers()[1], dtype=np.float32, count=len(flat), offset=4 * flat.offset)
+    return values.reshape(len(column), column.type.list_size)
+
+
 def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
     """Return the cone as a condition; the band in declination is there to be skipped quickly."""
     ra, dec = near
@@ -265,10 +305,33 @@ def _probes(cells: int, *, cut: bool) -> int:
     return max(least, math.ceil(cells * share))
 
 
+def cosines(embeddings: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Return the inner products `(n,) float64` of the rows with `query`, each independent of the other rows.
+
+    A matrix product is not: equal vectors would get scores that differ in the last bit.
+    """
+    return (embeddings.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+
+
+def complete(fetch: Callable[[int], tuple[list[str], np.ndarray]], ask: Ask) -> tuple[list[str], np.ndarray]:
+    """Return the first rows of `fetch(n)`, enough of them that the `wanted` best are there with all their ties."""
+    size = ask.wanted + TIES
+    while True:
+        ids, found = fetch(size)
+        if len(ids) < size or settled(cosines(found, ask.query), ask.wanted):
+            return ids, found
+        size *= 4
+
+
+def settled(scores: np.ndarray, wanted: int) -> bool:
+    """Say whether a row that an engine ranks after all of these could not be among the `wanted` best."""
+    return np.partition(scores, -wanted)[-wanted] - scores.min() > SCORE_ERROR
+
+
 def _rank(ids: list[str], embeddings: np.ndarray, query: np.ndarray, k: int, exclude: set[str]):
     """Return the k best ids and scores; computed here for both forms, so that they agree to the last bit."""
     kept = [place for place, object_id in enumerate(ids) if object_id not in exclude]
     names = np.array([ids[place] for place in kept], dtype=object)
-    scores = (embeddings[kept].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    scores = cosines(embeddings[kept], query).astype(np.float32)
     order = np.lexsort((names, -scores))[:k]
     return names[order].tolist(), scores[order]

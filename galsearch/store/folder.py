@@ -23,8 +23,8 @@ import pyarrow.ipc
 from galsearch import schema
 from galsearch.errors import FormatError, GalsearchError, SchemaError
 from galsearch.store import cells, macros
-from galsearch.store.bundle import create_table, vectors, write_manifest
-from galsearch.store.facts import Ask, Found, Store
+from galsearch.store.bundle import create_table, read_card, write_manifest
+from galsearch.store.facts import Ask, Found, Store, complete, cosines, settled, vectors
 from galsearch.store.sandbox import quoted
 
 FACTS = "galaxies.duckdb"
@@ -32,11 +32,10 @@ LANCE = "vectors.lance"
 MODELS = "models"
 THUMBNAILS = "thumbnails"
 VERSIONS = schema.LANCE_VERSIONS
-INDEX_ROWS = macros.EXACT_ROWS  # below this a search compares all vectors anyway
 BATCH_ROWS = 8_192
 OVERFETCH = 2.0
-TIES = 8
 MOST_FETCHED = 50_000
+_STAGED = "galsearch:"
 
 
 class FolderStore(Store):
@@ -51,11 +50,25 @@ class FolderStore(Store):
                 "run the same `galsearch build` again and it goes on)"
             )
         super().__init__(path, path / FACTS)
-        versions = self.manifest.extra.get(VERSIONS, {})
-        self._lance = {name: self._open_lance(name, version) for name, version in versions.items()}
-        absent = sorted(set(self.manifest.embeddings) - set(self._lance))
+        try:
+            self._lance = self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_all(self) -> dict[str, lance.LanceDataset]:
+        versions = self.manifest.extra.get(VERSIONS)
+        if not isinstance(versions, dict):
+            raise FormatError(f"{self.path}: the manifest has no {VERSIONS}; copy the folder again, or rebuild it")
+        absent = sorted({"galaxies", schema.COLUMNS_TABLE} - self.tables) or sorted(
+            f"rows_{name}" for name in versions if f"rows_{name}" not in self.tables
+        )
         if absent:
-            raise FormatError(f"{path}: the manifest names no Lance version for '{absent[0]}'; rebuild the atlas")
+            raise FormatError(f"{self.path}: table {absent[0]} is missing; copy the folder again, or rebuild it")
+        unnamed = sorted(set(self.manifest.embeddings) - set(versions))
+        if unnamed:
+            raise FormatError(f"{self.path}: the manifest names no Lance version for '{unnamed[0]}'; rebuild the atlas")
+        return {name: self._open_lance(name, version) for name, version in versions.items()}
 
     def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
         try:
@@ -73,9 +86,7 @@ class FolderStore(Store):
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
         self._space(embedding)
-        found = self._take(embedding, self._places(embedding, ids))
-        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
-        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
+        return self._vectors_of(ids, self._take(embedding, self._places(embedding, ids)))
 
     def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yield (ids, vectors) of every row, in stored order."""
@@ -107,8 +118,10 @@ class FolderStore(Store):
         if not (folder / "card.json").is_file():
             return None
         tokenizer = folder / "tokenizer.json"
+        if not (folder / "model.onnx").is_file():
+            raise FormatError(f"{folder}: model.onnx is missing; copy the whole atlas again")
         return (
-            json.loads((folder / "card.json").read_text()),
+            read_card((folder / "card.json").read_bytes(), str(folder)),
             (folder / "model.onnx").read_bytes(),
             tokenizer.read_bytes() if tokenizer.is_file() else None,
         )
@@ -148,7 +161,7 @@ class FolderStore(Store):
 
     def _exact(self, ask: Ask) -> Found:
         if ask.condition is None:
-            return *self._scan(ask, ask.wanted, use_index=False), ask.matches
+            return *complete(lambda size: self._scan(ask, size, use_index=False), ask), ask.matches
         places = self._matching(ask)
         ids: list[str] = []
         best = np.empty((0, len(ask.query)), dtype=np.float32)
@@ -170,13 +183,14 @@ class FolderStore(Store):
         rows = self._space(ask.embedding)["rows"]
         scanned = rows * probes // self._cells(ask.embedding)
         if ask.condition is None:
-            return *self._scan(ask, ask.wanted, probes=probes), scanned
+            return *complete(lambda size: self._scan(ask, size, probes=probes), ask), scanned
         passing = set(self._passing(ask.condition))
         fetch = int(ask.wanted * rows / ask.matches * OVERFETCH) + ask.wanted
         while fetch <= MOST_FETCHED:
             ids, found = self._scan(ask, fetch, probes=probes)
             kept = [place for place, object_id in enumerate(ids) if object_id in passing]
-            if len(kept) >= ask.wanted or len(ids) < fetch:
+            enough = len(kept) >= ask.wanted and settled(cosines(found[kept], ask.query), ask.wanted)
+            if enough or len(ids) < fetch:
                 return [ids[place] for place in kept], found[kept], scanned
             fetch *= 4
         return [], np.empty((0, len(ask.query))), scanned  # too many to sift: the planner compares the matches
@@ -188,8 +202,8 @@ class FolderStore(Store):
     def _scan(
         self, ask: Ask, wanted: int, *, probes: int | None = None, use_index: bool = True
     ) -> tuple[list[str], np.ndarray]:
-        """Return the rows that Lance ranks first, and a few more so that ties are broken by object_id."""
-        asked = {"column": "embedding", "q": ask.query, "k": wanted + TIES, "metric": "cosine", "use_index": use_index}
+        """Return the `wanted` rows that Lance ranks first; fewer only when it has no more."""
+        asked = {"column": "embedding", "q": ask.query, "k": wanted, "metric": "cosine", "use_index": use_index}
         if probes:
             asked["nprobes"] = probes
         found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "embedding", "_distance"])
@@ -204,7 +218,7 @@ class FolderStore(Store):
 
 def _keep_best(ids: list[str], parts: list[np.ndarray], ask: Ask) -> tuple[list[str], np.ndarray]:
     found = np.concatenate(parts)
-    order = np.lexsort((np.array(ids, dtype=object), -(found @ ask.query)))[: ask.wanted]
+    order = np.lexsort((np.array(ids, dtype=object), -cosines(found, ask.query)))[: ask.wanted]
     return [ids[place] for place in order], found[order]
 
 
@@ -213,6 +227,16 @@ def _short(error: Exception) -> str:
 
 
 # ---- writing
+
+
+def is_folder_atlas(path: Path) -> bool:
+    """Say whether `path` is the folder of an atlas, a damaged one included, or an empty folder."""
+    return path.is_dir() and ((path / FACTS).is_file() or not any(path.iterdir()))
+
+
+def staged(name: str) -> str:
+    """Return the column of a batch that holds the vectors of an embedding or the pictures; no input's column has it."""
+    return f"{_STAGED}{name}"
 
 
 class Staging:
@@ -228,8 +252,9 @@ class Staging:
         self.plan = plan
 
     def __enter__(self) -> Staging:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        with _disk_errors(self.path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -237,7 +262,12 @@ class Staging:
             raise GalsearchError(
                 f"{self.path}: another galsearch is writing this atlas now; wait until it ends, then run this again"
             ) from None
-        self._resume()
+        try:
+            with _disk_errors(self.path):
+                self._resume()
+        except BaseException:
+            self._lock.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,6 +280,9 @@ class Staging:
             shutil.rmtree(self.folder / "batches", ignore_errors=True)
             saved.write_text(text)
         shutil.rmtree(self.folder / "out", ignore_errors=True)
+        old = self.folder / "old"
+        if old.exists() and not self.path.exists():
+            old.replace(self.path)  # killed between the two renames of a replacement
         (self.folder / "batches").mkdir(exist_ok=True)
 
     def done(self) -> set[int]:
@@ -263,9 +296,10 @@ class Staging:
         kept = table.replace_schema_metadata(
             {**(table.schema.metadata or {}), b"rejected": json.dumps(rejected).encode()}
         )
-        with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
-            writer.write_table(kept)
-        partial.replace(target)
+        with _disk_errors(self.path):
+            with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
+                writer.write_table(kept)
+            partial.replace(target)
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield the finished batches in order."""
@@ -336,6 +370,8 @@ class Staging:
         store = FolderStore(self.path)
         manifest = store.manifest
         store.close()
+        if manifest.rows != self.plan.get("to", manifest.rows):
+            raise GalsearchError(f"{self.path}: another galsearch has added to it meanwhile; run this again")
         with _disk_errors(self.path):
             try:
                 shutil.copyfile(facts, partial)
@@ -352,14 +388,14 @@ class Staging:
         self.discard()
 
     def _append(self, connection, out: Path, manifest, record, versions: dict[str, int], *, create: bool) -> None:
-        """Write batches to Lance, then their rows and the manifest to DuckDB."""
+        """Write the batches' rows to DuckDB, their vectors and pictures to Lance, and the manifest."""
+        columns = self._append_galaxies(connection, create=create)  # first: refused columns leave Lance alone
+        _describe(connection, columns, manifest.embeddings, create=create)
         stored = {**manifest.embeddings, **({THUMBNAILS: {}} if self._has_thumbnails() else {})}
         versions = dict(versions)
         for name in stored:
             versions[name], first = self._append_lance(out, name, versions.get(name))
             self._map_rows(connection, name, first)
-        columns = self._append_galaxies(connection, create=create)
-        _describe(connection, columns, manifest.embeddings, create=create)
         spaces = {
             name: {**space, "rows": connection.execute(f"SELECT count(*) FROM rows_{name}").fetchall()[0][0]}
             for name, space in manifest.embeddings.items()
@@ -369,11 +405,11 @@ class Staging:
         write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)
 
     def _has_thumbnails(self) -> bool:
-        return any(THUMBNAILS in table.column_names for table in self.batches())
+        return any(staged(THUMBNAILS) in table.column_names for table in self.batches())
 
     def _append_lance(self, out: Path, name: str, version: int | None) -> tuple[int, int]:
         """Append a column of the batches to its Lance table; return the version written and the first row number."""
-        column = THUMBNAILS if name == THUMBNAILS else f"embedding_{name}"
+        column = staged(name)
         parts = [table.select(["object_id", column]) for table in self.batches() if column in table.column_names]
         target = "image" if name == THUMBNAILS else "embedding"
         parts = [part.rename_columns(["object_id", target]) for part in parts]
@@ -389,7 +425,7 @@ class Staging:
         return dataset.version, first
 
     def _map_rows(self, connection, name: str, first: int) -> None:
-        column = THUMBNAILS if name == THUMBNAILS else f"embedding_{name}"
+        column = staged(name)
         ids = [i for table in self.batches() if column in table.column_names for i in table["object_id"].to_pylist()]
         rows = pa.table(
             {
@@ -403,8 +439,7 @@ class Staging:
     def _append_galaxies(self, connection, *, create: bool) -> pa.Schema:
         parts = []
         for table in self.batches():
-            drop = [name for name in table.column_names if name == THUMBNAILS or name.startswith("embedding_")]
-            parts.append(table.drop_columns(drop))
+            parts.append(table.select([name for name in table.column_names if not name.startswith(_STAGED)]))
         rows = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
         if create:
             create_table(connection, "galaxies", rows)
@@ -424,24 +459,59 @@ def _rolled_back(uri: str, version: int) -> int:
 
 def _indexed(dataset: lance.LanceDataset) -> lance.LanceDataset:
     """Build the IVF index once there are enough rows for one; rows added later are compared one by one until then."""
-    if dataset.count_rows() >= INDEX_ROWS and not dataset.describe_indices():
+    if dataset.count_rows() > macros.EXACT_ROWS and not dataset.describe_indices():
         count = cells.cell_count(dataset.count_rows())
         dataset.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=count)
     return dataset
 
 
 def _add_columns(connection, rows: pa.Table) -> None:
-    known = {
-        name
-        for (name,) in connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'galaxies'"
-        ).fetchall()
-    }
-    connection.register("incoming", rows.slice(0, 0))
-    for name, kind in connection.execute("SELECT column_name, column_type FROM (DESCRIBE incoming)").fetchall():
-        if name not in known:
-            connection.execute(f'ALTER TABLE galaxies ADD COLUMN "{name}" {kind}')
+    """Make room for the columns of `rows`; SchemaError for one that has another type or unit in the atlas."""
+    known = _types(connection, "galaxies")
+    connection.register("incoming", rows)
+    for name, kind in _types(connection, "incoming").values():
+        there = known.get(name.casefold())
+        if there is None:
+            connection.execute(f"ALTER TABLE galaxies ADD COLUMN {_quoted(name)} {kind}")
+        else:
+            _check_values(connection, name, kind, there[1])
+            _check_unit(connection, there[0], _meaning(rows.schema.field(name))[0])
     connection.unregister("incoming")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _types(connection, table: str) -> dict[str, tuple[str, str]]:
+    """Return (name, type) of the columns by folded name."""
+    found = connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
+    return {name.casefold(): (name, kind) for name, kind in found}
+
+
+def _check_values(connection, name: str, kind: str, there: str) -> None:
+    """Raise SchemaError unless every value comes back the same from the type of the atlas; floats may lose digits."""
+    if kind == there or (kind, there) == ("DOUBLE", "FLOAT"):
+        return
+    changed = connection.execute(
+        f"SELECT {_quoted(name)} FROM incoming WHERE {_quoted(name)} IS NOT NULL AND "
+        f"TRY_CAST(TRY_CAST({_quoted(name)} AS {there}) AS {kind}) IS DISTINCT FROM {_quoted(name)} LIMIT 1"
+    ).fetchall()
+    if changed:
+        raise SchemaError(
+            f"column '{name}' is {there} in the atlas, which cannot hold {changed[0][0]!r}; "
+            "convert it (types are in `galsearch info`) or rename it"
+        )
+
+
+def _check_unit(connection, name: str, unit: str) -> None:
+    found = connection.execute(
+        f'SELECT unit FROM {schema.COLUMNS_TABLE} WHERE "table" = \'galaxies\' AND "column" = $1', [name]
+    ).fetchall()
+    if unit and found and found[0][0] not in ("", unit):
+        raise SchemaError(
+            f"column '{name}' is in {unit} here and in {found[0][0]} in the atlas; convert it first, or rename it"
+        )
 
 
 def _insert(connection, table: str, rows: pa.Table) -> None:

@@ -7,6 +7,7 @@ the connection that runs it could not write or read a file even if that check ha
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import weakref
@@ -19,6 +20,7 @@ import pyarrow as pa
 from galsearch.errors import FormatError, QueryError
 
 TIME_LIMIT_SECONDS = 60.0
+MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
 _SETTINGS = {
@@ -134,7 +136,7 @@ class Sandbox:
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
         try:
-            statements = duckdb.extract_statements(text)
+            statements = self.cursor().extract_statements(text)
         except duckdb.Error as error:
             raise QueryError(f"sql: {_first_lines(error)}") from None
         kinds = [statement.type.name for statement in statements]
@@ -146,23 +148,46 @@ class Sandbox:
 
     def check_condition(self, where: str) -> None:
         """Raise QueryError unless `where` is one boolean expression, with nothing before or after it."""
-        parsed = self._parse(f"SELECT ({where}\n)", where)
-        statements = parsed["statements"]
-        node = statements[0]["node"] if len(statements) == 1 else {}
-        whole = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
-        alone = whole and len(node["select_list"]) == 1 and not node["modifiers"] and node["where_clause"] is None
-        if not alone:
+        if len(where) > MAX_WHERE:
             raise QueryError(
-                f'where is {where!r}, expected one SQL condition such as "z < 0.1 AND mag_r < 17"; '
+                f"where has {len(where)} characters, at most {MAX_WHERE} are taken; "
+                "use object_id IN (SELECT …) or a range instead of a long list"
+            )
+        statements = self._parse(where)
+        if len(statements) != 1 or _around(statements[0]) != self._bare:
+            raise QueryError(
+                f'where is {shortened(where)}, expected one SQL condition such as "z < 0.1 AND mag_r < 17"; '
                 "use sql() for whole statements"
             )
 
-    def _parse(self, statement: str, where: str) -> dict:
-        found = self.rows("SELECT json_serialize_sql($1::VARCHAR)", [statement])[0][0]
-        parsed = json.loads(found)
+    @functools.cached_property
+    def _bare(self) -> dict:
+        """The syntax tree around a condition that is alone."""
+        return _around(self._parse("true")[0])
+
+    def _parse(self, where: str) -> list[dict]:
+        """Return the syntax trees of the statements that `SELECT (where)` turns out to be."""
+        said = f"where is {shortened(where)}"
+        found = self.ask("SELECT json_serialize_sql($1::VARCHAR) AS tree", [f"SELECT ({where}\n)"], said=said)
+        try:
+            parsed = json.loads(found["tree"][0].as_py())
+        except RecursionError:
+            raise QueryError(f"{said}: nested too deeply; write it with fewer brackets") from None
         if parsed["error"]:
-            raise QueryError(f"where is {where!r}: {parsed['error_message']}; expected one SQL condition")
-        return parsed
+            raise QueryError(f"{said}: {parsed['error_message'][:200]}; expected one SQL condition")
+        return parsed["statements"]
+
+
+def _around(statement: dict) -> dict:
+    """Return a syntax tree without the one expression that it selects: what a condition must leave untouched."""
+    node = statement["node"]
+    selected = len(node.get("select_list", []))
+    return {**statement, "node": {**node, "select_list": selected}}
+
+
+def shortened(text: str) -> str:
+    """Return text quoted for a message, at most 200 characters of it."""
+    return repr(text if len(text) <= 200 else text[:199] + "…")
 
 
 def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection]) -> None:

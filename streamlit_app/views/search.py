@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import asking
 import phrasing
+import pyarrow as pa
 import streamlit as st
 import widgets
 
@@ -24,6 +26,13 @@ EXAMPLES = (
     "ring galaxy",
     "blue irregular galaxy",
 )
+EXAMPLE_CUTS = {  # offered where the atlas has all the columns that are named
+    "NOT is_star AND NOT is_artifact": ("is_star", "is_artifact"),
+    "axis_ratio < 0.4": ("axis_ratio",),
+    "color_gr > 0.5": ("color_gr",),
+    "z < 0.05": ("z",),
+    "mag_r < 17": ("mag_r",),
+}
 PICTURES = ["jpg", "jpeg", "png", "webp", "fits", "fit", "fz", "gz"]
 SAVED = {"CSV": ("csv", "csv", "text/csv"), "VOTable": ("votable", "vot", "application/x-votable+xml")}
 
@@ -31,6 +40,7 @@ SAVED = {"CSV": ("csv", "csv", "text/csv"), "VOTable": ("votable", "vot", "appli
 def show(atlas: galsearch.Atlas) -> None:
     """Draw the page."""
     asking.restore(st.query_params, atlas)
+    asking.publish(st.query_params, atlas)
     widgets.title("galsearch", f"{atlas.manifest.title} · {len(atlas):,} galaxies")
     if st.session_state.link_problem:
         st.warning(widgets.plain(st.session_state.link_problem), icon=":material/link_off:")
@@ -47,7 +57,6 @@ def show(atlas: galsearch.Atlas) -> None:
         show_answer(atlas)
     except galsearch.GalsearchError as error:
         widgets.failure(error)
-    asking.publish(st.query_params, atlas)
 
 
 # ---- asking
@@ -80,6 +89,7 @@ def take_words() -> None:
 
 
 def take_example() -> None:
+    asking.acted()
     if st.session_state.example:
         asking.ask(asking.with_words(asking.current(), st.session_state.example))
         st.session_state.example = None
@@ -108,6 +118,7 @@ def terms_menu(atlas: galsearch.Atlas) -> None:
 
 
 def take_extra(atlas: galsearch.Atlas, weight: float) -> None:
+    asking.acted()
     text = st.session_state.extra.strip()
     if text:
         add_term(galsearch.Term("object" if text in atlas else "text", text, weight))
@@ -130,15 +141,19 @@ def picture_menu(atlas: galsearch.Atlas) -> None:
     """Draw the upload; a picture becomes its vector, so that nothing is kept and a link to the search is complete."""
     with st.popover("Picture", icon=":material/image_search:", key="picture_menu"):
         upload = st.file_uploader(
-            "Find galaxies like this picture (JPEG, PNG, WebP or FITS)", type=PICTURES, key="upload"
+            "Find galaxies like this picture (JPEG, PNG, WebP or FITS)",
+            type=PICTURES,
+            key="upload",
+            on_change=asking.acted,
         )
         if upload is None:
+            st.session_state.uploaded = None
             return
-        if not upload.name.lower().endswith((".fits", ".fit", ".fz", ".gz")):
-            st.image(upload.getvalue(), width=128, alt=f"The uploaded picture {upload.name}")
         digest = hashlib.sha256(upload.getvalue()).hexdigest()
-        if st.session_state.get("uploaded") != digest:
+        if st.session_state.uploaded != digest:
             take_picture(atlas, upload.name, upload.getvalue(), digest)
+        elif not upload.name.lower().endswith((".fits", ".fit", ".fz", ".gz")):
+            st.image(upload.getvalue(), width=128, alt=f"The uploaded picture {upload.name}")
 
 
 def take_picture(atlas: galsearch.Atlas, name: str, content: bytes, digest: str) -> None:
@@ -159,12 +174,15 @@ def take_picture(atlas: galsearch.Atlas, name: str, content: bytes, digest: str)
 
 def cut_menu(atlas: galsearch.Atlas) -> None:
     """Draw the SQL condition, how many objects pass it, and the columns it may use."""
+    columns = atlas.columns()
+    there = set(columns["column"].to_pylist())
+    examples = [cut for cut, needed in EXAMPLE_CUTS.items() if there.issuperset(needed)]
     with st.popover("Cut", icon=":material/filter_alt:", key="cut_menu"):
         st.text_input(
             "SQL condition",
             key="where",
             live="400ms",
-            placeholder="axis_ratio < 0.4 AND NOT is_star",
+            placeholder=examples[0] if examples else None,
             on_change=take_where,
             args=(atlas,),
         )
@@ -173,11 +191,25 @@ def cut_menu(atlas: galsearch.Atlas) -> None:
             widgets.failure(problem)
         elif asking.current().where:
             st.caption(f"{passing(atlas):,} of {len(atlas):,} objects pass")
-        widgets.column_list(atlas.columns())
+        chosen = {"on_change": take_example_cut, "args": (atlas,)}
+        st.pills("Examples", examples, key="example_cut", label_visibility="collapsed", format_func=code, **chosen)
+        widgets.column_list(columns)
+
+
+def code(text: str) -> str:
+    """Return `text` as Markdown code."""
+    return f"`{text}`"
+
+
+def take_example_cut(atlas: galsearch.Atlas) -> None:
+    if st.session_state.example_cut:
+        st.session_state.where, st.session_state.example_cut = st.session_state.example_cut, None
+        take_where(atlas)
 
 
 def take_where(atlas: galsearch.Atlas) -> None:
     """Ask with the condition in the box; one that is not valid (yet) leaves the answer as it is."""
+    asking.acted()
     text = st.session_state.where
     try:
         where = text.strip() or None
@@ -215,6 +247,7 @@ def has_positions(fingerprint: str, _atlas: galsearch.Atlas) -> bool:
 
 
 def take_cone() -> None:
+    asking.acted()
     text, radius = st.session_state.near.strip(), st.session_state.radius_arcsec
     try:
         near = galsearch.parse_position(text) if text else None
@@ -252,7 +285,9 @@ def show_answer(atlas: galsearch.Atlas) -> None:
         hits = asking.answer(atlas)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="summary"):
         st.markdown(summary(hits), width="content")
-        st.segmented_control("Show as", asking.VIEWS, key="view", required=True, label_visibility="collapsed")
+        st.segmented_control(
+            "Show as", asking.VIEWS, key="view", required=True, label_visibility="collapsed", on_change=asking.acted
+        )
     if not len(hits):
         show_nothing(atlas)
         return
@@ -295,27 +330,32 @@ def show_hits(hits: galsearch.Hits) -> None:
 
 
 def show_table(rows: galsearch.Hits) -> None:
-    """Draw hits as a table; selecting a row opens the object."""
-    units = {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in rows.table.schema}
+    """Draw hits as a table of the columns that hold anything; selecting a row opens the object."""
+    pictures = rows.thumbnails()
+    table = rows.table.select([name for name in rows.table.column_names if rows.table[name].null_count < len(rows)])
+    heads = {name: f"{name} [{unit}]" if unit else name for name, unit in widgets.units(table).items()}
+    shown = [widgets.data_url(pictures[name]) if name in pictures else None for name in rows.ids]
     st.dataframe(
-        rows.table,
+        table.add_column(0, "(picture)", pa.array(shown, pa.string())),
         hide_index=True,
         height="content",
+        row_height=48,
         key="table",
-        on_select=lambda: take_row(rows.ids),
+        on_select=partial(take_row, rows.ids),
         selection_mode="single-row",
-        column_config={name: f"{name} [{unit}]" if unit else name for name, unit in units.items()},
+        column_config={"(picture)": st.column_config.ImageColumn(""), **heads},
         alt=f"{len(rows)} galaxies with all columns",
     )
 
 
 def turn_to(page: int) -> None:
+    asking.acted()
     st.session_state.page = page
 
 
 def take_picked() -> None:
     picked = widgets.sent("picked")
-    st.session_state.selected = None if picked == st.session_state.selected else picked
+    select(None if picked == st.session_state.selected else picked)
 
 
 def take_alike() -> None:
@@ -329,18 +369,20 @@ def take_like(object_id: str) -> None:
 
 def take_row(ids: list[str]) -> None:
     rows = st.session_state.table.selection.rows
-    st.session_state.selected = ids[rows[0]] if rows else None
+    select(ids[rows[0]] if rows else None)
 
 
-def close() -> None:
-    st.session_state.selected = None
+def select(object_id: str | None) -> None:
+    """Open the panel of an object, or close it."""
+    asking.acted()
+    st.session_state.selected = object_id
 
 
 def show_object(atlas: galsearch.Atlas, object_id: str) -> None:
     """Draw an object's picture, what can be asked of it, and all its columns."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(widgets.plain(object_id), anchor=False, width="content")
-        st.button("Close", icon=":material/close:", type="tertiary", key="close", on_click=close)
+        st.header(widgets.plain(object_id), anchor=False, width="content")
+        st.button("Close", icon=":material/close:", type="tertiary", key="close", on_click=select, args=(None,))
     try:
         galaxy = atlas[object_id]
         picture = atlas.thumbnails([object_id]).get(object_id)
@@ -351,7 +393,9 @@ def show_object(atlas: galsearch.Atlas, object_id: str) -> None:
         if picture:
             st.image(picture, width="stretch", alt=widgets.describe(galaxy))
         with st.container(gap="xsmall"):
-            st.button("More like this", type="primary", key="like", on_click=take_like, args=(object_id,), width="stretch")
+            st.button(
+                "More like this", type="primary", key="like", on_click=take_like, args=(object_id,), width="stretch"
+            )
             with st.container(horizontal=True, gap="xsmall"):
                 for label, weight in (("Plus this", 1.0), ("Minus this", -0.5)):
                     term = galsearch.Term("object", object_id, weight)
@@ -395,9 +439,9 @@ def show_copies(hits: galsearch.Hits, atlas: galsearch.Atlas) -> None:
                 key=f"save_{kind}",
                 on_click="ignore",
             )
-        with st.popover("As Python, command, SQL", icon=":material/code:", key="copies"):
-            python, shell, sql = st.tabs(["Python", "Command", "SQL"])
-            python.code(phrasing.as_python(hits.query, atlas.path), language="python")
-            shell.code(phrasing.as_shell(hits.query, atlas.path), language="bash", wrap_lines=True)
-            sql.code(phrasing.as_sql(hits.query, atlas), language="sql")
-            sql.caption("Run it with `atlas.sql(…)` or `galsearch sql`.")
+    with st.expander("This search as Python, command or SQL", icon=":material/code:", key="copies"):
+        python, shell, sql = st.tabs(["Python", "Command", "SQL"])
+        python.code(phrasing.as_python(hits.query, atlas.path), language="python")
+        shell.code(phrasing.as_shell(hits.query, atlas.path), language="bash", wrap_lines=True)
+        sql.code(phrasing.as_sql(hits.query, atlas), language="sql")
+        sql.caption("Run it with `atlas.sql(…)` or `galsearch sql`.")

@@ -1,0 +1,538 @@
+"""Building, appending and bundling: what lands, what is left out and said, what is refused with nothing changed."""
+
+import hashlib
+import json
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from PIL import Image
+from tiny_models import picture, reference_image, write_tiny_models
+
+import galsearch
+from galsearch import ingest
+
+LOOKS = {
+    "a-red": ("red", "edge"),
+    "b-blue": ("blue", "ring"),
+    "c-green": ("green", "face"),
+    "d-white": ("white", "round"),
+}
+LONG_ID = "1237648720693755918"
+
+
+def draw(folder, looks=LOOKS):
+    folder.mkdir(exist_ok=True)
+    for name, (color, shape) in looks.items():
+        Image.fromarray(picture(color=color, shape=shape, size_px=32)).save(folder / f"{name}.png")
+    return folder
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def digests(folder):
+    """Return the sha256 of every file by its place."""
+    files = sorted(item for item in folder.rglob("*") if item.is_file())
+    return {str(item.relative_to(folder)): hashlib.sha256(item.read_bytes()).hexdigest() for item in files}
+
+
+def committed(path):
+    """Return what a reader sees of an atlas: its rows and its vectors."""
+    with galsearch.open(path) as atlas:
+        rows = atlas.search(k=1000).table
+        return rows, np.stack([atlas.embed(atlas[i]) for i in rows["object_id"].to_pylist()])
+
+
+@pytest.fixture
+def cutouts(tmp_path):
+    return draw(tmp_path / "cutouts")
+
+
+@pytest.fixture
+def small(cutouts, tmp_path, tiny_models):
+    """An atlas of four galaxies with z and a flux in mJy."""
+    table = Table({"object_id": list(LOOKS), "z": [0.1, 0.2, 0.3, 0.4], "n": [1, 2, 3, 4]})
+    table["flux"] = np.array([1.0, 2.0, 3.0, 4.0])
+    table["flux"].unit = "mJy"
+    table.write(tmp_path / "catalog.ecsv")
+    path = tmp_path / "small.atlas"
+    galsearch.build(path, source=cutouts, table=tmp_path / "catalog.ecsv", models=tiny_models)
+    return path
+
+
+# ---- build
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".fits", "-stack.fits"])
+def test_pictures_of_every_format_are_found_by_words_and_by_likeness(tmp_path, tiny_models, suffix):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    for name, (color, shape) in LOOKS.items():
+        pixels = picture(color=color, shape=shape, size_px=48)
+        if suffix == ".fits":
+            fits.writeto(folder / f"{name}.fits", pixels.sum(axis=2).astype(np.float32))
+        elif suffix == "-stack.fits":
+            planes = np.moveaxis(pixels, 2, 0)[::-1].astype(np.float32)  # surveys stack from blue to red
+            fits.writeto(folder / f"{name}.fits", planes, fits.Header({"BANDS": "grz"}))
+        else:
+            Image.fromarray(pixels).save(folder / f"{name}{suffix}", quality=95)
+    report = galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+    assert (report.rows, report.added, report.rejected) == (4, 4, [])
+    with galsearch.open(report.path) as atlas:
+        assert atlas.search("edge" if suffix == ".fits" else "red edge", k=1).ids == ["a-red"]
+        assert len(atlas.search(atlas["b-blue"], k=10)) == 3
+        assert set(atlas.thumbnails(list(LOOKS))) == set(LOOKS)
+        if suffix != ".fits":
+            assert atlas.search("blue ring", k=1).ids == ["b-blue"]
+
+
+def test_stored_vectors_are_those_the_model_gives_for_the_pictures(small):
+    rows, vectors = committed(small)
+    drawn = [picture(color=color, shape=shape, size_px=16) for color, shape in LOOKS.values()]
+    assert rows["object_id"].to_pylist() == list(LOOKS)
+    assert np.sum(vectors * reference_image(drawn), axis=1).min() > 0.98  # shrinking blurs the edges a little
+
+
+def test_extra_columns_keep_units_and_ucds_to_the_astropy_table(cutouts, tmp_path, tiny_models):
+    table = Table({"id": list(LOOKS), "flux": [1.0, -9999.0, np.nan, 4.0], "note": ["x", "", "y", "z"]})
+    table["flux"].unit, table["flux"].meta["ucd"], table["flux"].description = "mJy", "phot.flux", "Total flux"
+    table.write(tmp_path / "t.vot", format="votable")
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=tmp_path / "t.vot", models=tiny_models)
+    with galsearch.open(report.path) as atlas:
+        about = {row["column"]: row for row in atlas.columns().to_pylist()}
+        assert (about["flux"]["unit"], about["flux"]["ucd"]) == ("mJy", "phot.flux")
+        assert atlas.sql("SELECT count(*) AS n FROM galaxies WHERE flux IS NULL")["n"][0].as_py() == 2
+        found = atlas.search(k=4).to_astropy()
+    assert str(found["flux"].unit) == "mJy"
+    assert found["flux"].mask.tolist() == [False, True, True, False]
+
+
+def test_a_position_and_a_size_on_the_sky_come_from_the_wcs_of_a_cutout(tmp_path, tiny_models):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    y, x = np.mgrid[:33, :33]
+    light = np.exp(-((x - 16) ** 2 + (y - 16) ** 2) / 18).astype(np.float32)
+    light += np.random.default_rng(0).normal(scale=0.01, size=light.shape).astype(np.float32)
+    light[0] = np.nan
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [10.0, -89.9], [17, 17]
+    wcs.wcs.cdelt = [-0.5 / 3600, 0.5 / 3600]
+    fits.writeto(folder / "pole.fits", light, wcs.to_header())
+    report = galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+    with galsearch.open(report.path) as atlas:
+        found = atlas.search(near=(10.0, -89.9), radius_arcsec=0.1)
+        assert found.ids == ["pole"]
+        assert found[0].radius_arcsec == pytest.approx(found[0].radius_px * 0.5)
+        units = {row["column"]: row["unit"] for row in atlas.columns().to_pylist()}
+        assert (units["radius_arcsec"], units["ra"]) == ("arcsec", "deg")
+
+
+def test_a_position_in_the_table_wins_over_the_wcs_of_the_cutout(tmp_path, tiny_models):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0, "CRPIX1": 8.0, "CRPIX2": 8.0}
+    for name in ("known", "unknown"):
+        light = picture(shape="round").sum(axis=2).astype(np.float32)
+        fits.writeto(folder / f"{name}.fits", light, fits.Header({**cards, "CDELT1": -1e-4, "CDELT2": 1e-4}))
+    table = write(tmp_path / "t.csv", "id,ra,dec\nknown,50,-5\nunknown,,\n")
+    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    with galsearch.open(report.path) as atlas:
+        assert (atlas["known"].ra, atlas["known"].dec) == (50, -5)
+        assert atlas["unknown"].ra == pytest.approx(10, abs=1e-3)
+
+
+def test_long_ids_and_leading_zeros_are_found_as_they_were_written(tmp_path, tiny_models):
+    folder = draw(tmp_path / "cutouts", {LONG_ID: ("red", "edge"), "007": ("blue", "ring")})
+    table = write(tmp_path / "t.csv", f"objid,z\n{LONG_ID},0.1\n007,0.2\n")
+    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    bundle = galsearch.bundle(report.path, tmp_path / "x.duckdb")
+    for path in (report.path, bundle):
+        with galsearch.open(path) as atlas:
+            assert (atlas[LONG_ID].z, atlas["007"].z) == (0.1, 0.2)
+
+
+def test_awkward_column_names_survive_in_both_forms(cutouts, tmp_path, tiny_models):
+    names = ["thumbnails", "embedding_image", 'with "quotes"', "score", "select", "größe", "a b", "Radius_PX", "row"]
+    columns = {name: pa.array([float(row) for row in range(4)]) for name in names}
+    table = parquet(tmp_path / "t.parquet", id=list(LOOKS), **columns)
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    for path in (report.path, galsearch.bundle(report.path, tmp_path / "x.duckdb")):
+        with galsearch.open(path) as atlas:
+            there = atlas.columns()["column"].to_pylist()
+            assert {name.casefold() for name in names} <= {name.casefold() for name in there}
+            hits = atlas.search("edge", where='"with ""quotes""" < 1 AND "embedding_image" < 1', k=4)
+            assert hits.ids == ["a-red"]
+            assert hits[0].radius_px == 0  # the table's own value, not the measured one
+
+
+def test_a_mosaic_is_searched_by_position_and_by_size(tmp_path, tiny_models):
+    y, x = np.mgrid[:160, :160]
+    light = np.random.default_rng(0).normal(scale=0.02, size=x.shape)
+    for x_px, y_px in ((40, 40), (110, 100)):
+        light += 4 * np.exp(-((x - x_px) ** 2 + (y - y_px) ** 2) / 18)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [0.0, 5.0], [80, 80]
+    wcs.wcs.cdelt = [-1 / 3600, 1 / 3600]
+    fits.writeto(tmp_path / "m.fits", light.astype(np.float32), wcs.to_header())
+    report = galsearch.build(tmp_path / "x.atlas", source=tmp_path / "m.fits", models=tiny_models)
+    assert report.rows == 2
+    truth = wcs.pixel_to_world(40, 40)
+    with galsearch.open(report.path) as atlas:
+        found = atlas.search(near=(truth.ra.deg, truth.dec.deg), radius_arcsec=1, where="radius_arcsec > 2")
+        assert len(found) == 1
+        assert found[0].x_px == pytest.approx(40, abs=0.1)
+
+
+def test_the_manifest_tells_inputs_parameters_and_sources(cutouts, tmp_path, tiny_models):
+    table = write(tmp_path / "t.csv", "id\n" + "\n".join(LOOKS))
+    credit = {"title": "Drawn", "license": "MIT", "acknowledgement": "nobody", "bibtex": ""}
+    path = tmp_path / "x.atlas"
+    galsearch.build(path, source=cutouts, table=table, models=tiny_models, title="Four", credits=[credit])
+    with galsearch.open(path) as atlas:
+        manifest = atlas.manifest
+    assert (manifest.title, manifest.rows, manifest.sources) == ("Four", 4, [credit])
+    record = manifest.provenance[-1]
+    assert record["inputs"][str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()
+    assert record["action"] == "build"
+    assert record["environment"]["duckdb"] == duckdb.__version__
+
+
+def test_progress_ends_at_the_number_of_objects(cutouts, tmp_path, tiny_models):
+    seen = []
+    galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models, progress=lambda *step: seen.append(step))
+    assert seen[-1][:2] == (4, 4)
+
+
+# ---- bad files
+
+BAD = {
+    "zero.jpg": "0 bytes",
+    "short.jpg": "truncated",
+    "page.jpg": "web page",
+    "nan.fits": "NaN",
+    "flat.png": "every pixel has the value",
+    "wcs.fits": "WCS",
+    "cut.fits": "truncated",
+    "table.fits": "no image",
+}
+
+
+def write_bad_files(folder):
+    (folder / "zero.jpg").write_bytes(b"")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(folder / "x.jpg")
+    (folder / "short.jpg").write_bytes((folder / "x.jpg").read_bytes()[:700])
+    (folder / "x.jpg").unlink()
+    (folder / "page.jpg").write_text("<!DOCTYPE html><html>503</html>")
+    fits.writeto(folder / "nan.fits", np.full((16, 16), np.nan, np.float32))
+    Image.new("RGB", (16, 16), (7, 7, 7)).save(folder / "flat.png")
+    light = picture(shape="round").sum(axis=2).astype(np.float32)
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": "west"}
+    fits.writeto(folder / "wcs.fits", light, fits.Header(cards))
+    fits.writeto(folder / "whole.fits", np.zeros((64, 64), np.float32))
+    (folder / "cut.fits").write_bytes((folder / "whole.fits").read_bytes()[:4000])
+    (folder / "whole.fits").unlink()
+    Table({"a": [1]}).write(folder / "table.fits")
+
+
+def test_bad_files_are_reported_by_name_counted_and_kept_in_a_table_and_the_rest_lands(cutouts, tmp_path, tiny_models):
+    write_bad_files(cutouts)
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models)
+    assert report.rows == 4
+    assert {item["file"] for item in report.rejected} == set(BAD)
+    for item in report.rejected:
+        assert BAD[item["file"]] in item["reason"]
+        assert not item["reason"].startswith(item["file"])
+    for path in (report.path, galsearch.bundle(report.path, tmp_path / "x.duckdb")):
+        with galsearch.open(path) as atlas:
+            kept = atlas.sql("SELECT file, reason FROM rejected ORDER BY file").to_pylist()
+            assert kept == sorted(({k: item[k] for k in ("file", "reason")} for item in report.rejected), key=str)
+            assert all(finding.ok for finding in atlas.check())
+
+
+def test_when_nothing_is_left_there_is_one_error_and_no_atlas(tmp_path, tiny_models):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    write_bad_files(folder)
+    with pytest.raises(galsearch.SchemaError, match=f"none of {len(BAD)} objects.*cut.fits"):
+        galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+    assert [item.name for item in tmp_path.iterdir()] == ["cutouts"]
+
+
+def test_a_mosaic_without_any_source_says_so(tmp_path, tiny_models):
+    noise = np.random.default_rng(3).normal(size=(64, 64)).astype(np.float32)
+    fits.writeto(tmp_path / "noise.fits", noise)
+    with pytest.raises(galsearch.SchemaError, match="no source was detected"):
+        galsearch.build(tmp_path / "x.atlas", source=tmp_path / "noise.fits", models=tiny_models)
+    assert not (tmp_path / "x.atlas").exists()
+
+
+# ---- vectors that come in a table
+
+
+@pytest.fixture
+def published(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    ids = [f"p{row}" for row in range(5)]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8)
+    return parquet(tmp_path / "p.parquet", object_id=ids, ra=[1.0] * 5, dec=[2.0] * 5, emb=column), vectors
+
+
+def test_published_embeddings_are_searched_by_likeness_and_by_vector(tmp_path, published):
+    table, vectors = published
+    path = tmp_path / "p.atlas"
+    galsearch.build(path, table=table, vectors="emb", model="aion-search")
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for place in (path, galsearch.bundle(path, tmp_path / "p.duckdb")):
+        with galsearch.open(place) as atlas:
+            hits = atlas.search(vectors[3], k=5)
+            assert hits.ids == [f"p{row}" for row in np.argsort(-(unit @ unit[3]))]
+            assert hits[0].score == pytest.approx(1, abs=1e-6)
+            assert atlas.manifest.embeddings["image"]["model"] == "aion-search"
+            assert atlas.thumbnails(["p0"]) == {}
+            assert all(finding.ok for finding in atlas.check())
+
+
+def test_words_on_published_embeddings_say_what_can_be_done(tmp_path, published):
+    path = tmp_path / "p.atlas"
+    galsearch.build(path, table=published[0], vectors="emb", model="aion-search")
+    with galsearch.open(path) as atlas, pytest.raises(galsearch.ModelMismatchError, match="aion-search"):
+        atlas.search("edge-on galaxy")
+
+
+def test_published_embeddings_of_another_model_are_refused(tmp_path, published):
+    path = tmp_path / "p.atlas"
+    galsearch.build(path, table=published[0], vectors="emb", model="one")
+    other = parquet(tmp_path / "q.parquet", object_id=["q0"], emb=[[1.0] * 8])
+    with pytest.raises(galsearch.ModelMismatchError, match="two models cannot be compared"):
+        galsearch.add(path, table=other, vectors="emb", model="two")
+    assert galsearch.add(path, table=other, vectors="emb", model="one").rows == 6
+
+
+# ---- add
+
+
+def test_added_galaxies_are_found_at_once_by_words_likeness_and_cuts(small, tmp_path, tiny_models):
+    looks = {"e-yellow": ("yellow", "edge"), "f-dark": ("red", "ring")}
+    table = write(tmp_path / "more.csv", "object_id,z,n,mass\ne-yellow,0.5,5,10.5\nf-dark,0.6,6,\n")
+    report = galsearch.add(small, source=draw(tmp_path / "more", looks), table=table, models=tiny_models)
+    assert (report.rows, report.added) == (6, 2)
+    for path in (small, galsearch.bundle(small, tmp_path / "x.duckdb")):
+        with galsearch.open(path) as atlas:
+            assert len(atlas) == atlas.manifest.rows == atlas.manifest.embeddings["image"]["rows"] == 6
+            assert atlas.search("yellow edge", k=1).ids == ["e-yellow"]
+            assert atlas.search(atlas["e-yellow"], k=10).ids[0] in LOOKS
+            assert sorted(atlas.search(where="z >= 0.5").ids) == ["e-yellow", "f-dark"]
+            assert atlas.search(where="mass IS NULL").ids == [*LOOKS, "f-dark"]
+            assert atlas["e-yellow"].flux is None
+            assert len(atlas.thumbnails([*LOOKS, *looks])) == 6
+            assert all(finding.ok for finding in atlas.check())
+            assert [record["action"] for record in atlas.manifest.provenance][:2] == ["build", "add"]
+
+
+def test_adding_leaves_the_rows_that_were_there_as_they_were(small, tmp_path, tiny_models):
+    rows, vectors = committed(small)
+    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
+    after, vectors_after = committed(small)
+    assert after.slice(0, 4).select(rows.column_names).to_pylist() == rows.to_pylist()
+    np.testing.assert_array_equal(vectors_after[:4], vectors)
+
+
+def test_repeated_small_adds_equal_one_build(tmp_path, tiny_models):
+    one = galsearch.build(tmp_path / "one.atlas", source=draw(tmp_path / "all"), models=tiny_models)
+    names = list(LOOKS)
+    galsearch.build(
+        tmp_path / "many.atlas", source=draw(tmp_path / "0", {names[0]: LOOKS[names[0]]}), models=tiny_models
+    )
+    for name in names[1:]:
+        galsearch.add(tmp_path / "many.atlas", source=draw(tmp_path / name, {name: LOOKS[name]}), models=tiny_models)
+    rows, vectors = committed(one.path)
+    many_rows, many_vectors = committed(tmp_path / "many.atlas")
+    assert many_rows.to_pylist() == rows.to_pylist()
+    np.testing.assert_allclose(many_vectors, vectors, atol=1e-6)
+
+
+def refused(path, error, message, **options):
+    """Try to add, and make sure that not one byte of the atlas changed and that a reader sees the same."""
+    before = digests(path)
+    with pytest.raises(error, match=message):
+        galsearch.add(path, **options)
+    assert digests(path) == before
+
+
+def test_an_id_that_is_there_is_refused_and_nothing_changes(small, tmp_path, tiny_models):
+    looks = {"e": ("red", "ring"), "a-red": ("red", "edge")}
+    options = {"source": draw(tmp_path / "more", looks), "models": tiny_models}
+    refused(small, galsearch.SchemaError, "1 objects are in .*'a-red'", **options)
+
+
+def test_pictures_of_another_model_are_refused_and_nothing_changes(small, tmp_path):
+    write_tiny_models(tmp_path / "other", seed=5, names="other")
+    options = {"source": draw(tmp_path / "more", {"e": ("red", "ring")}), "models": tmp_path / "other"}
+    refused(small, galsearch.ModelMismatchError, "two models cannot be compared", **options)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"n": [1.5]}, "'n' is BIGINT in the atlas.*1.5"),
+        ({"z": ["far"]}, "'z' is DOUBLE in the atlas.*'far'"),
+        ({"n": ["007"]}, "'n' is BIGINT in the atlas.*'007'"),
+    ],
+)
+def test_values_that_a_column_cannot_hold_are_refused_and_nothing_changes(
+    small, tmp_path, tiny_models, columns, message
+):
+    table = parquet(tmp_path / "more.parquet", object_id=["e"], **columns)
+    options = {"source": draw(tmp_path / "more", {"e": ("red", "ring")}), "table": table, "models": tiny_models}
+    refused(small, galsearch.SchemaError, message, **options)
+
+
+def test_a_column_in_another_unit_is_refused_and_nothing_changes(small, tmp_path, tiny_models):
+    table = Table({"object_id": ["e"], "flux": [1.0]})
+    table["flux"].unit = "Jy"
+    table.write(tmp_path / "more.ecsv")
+    source = draw(tmp_path / "more", {"e": ("red", "ring")})
+    options = {"source": source, "table": tmp_path / "more.ecsv", "models": tiny_models}
+    refused(small, galsearch.SchemaError, "'flux' is in Jy here and in mJy", **options)
+
+
+def test_columns_that_fit_are_added_whatever_their_case_or_width(small, tmp_path, tiny_models):
+    table = parquet(
+        tmp_path / "m.parquet", object_id=["e"], Z=pa.array([0.5], pa.float32()), N=pa.array([7], pa.int16())
+    )
+    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), table=table, models=tiny_models)
+    with galsearch.open(small) as atlas:
+        assert (atlas["e"].z, atlas["e"].n) == (0.5, 7)
+
+
+def test_an_addition_of_bad_files_only_changes_nothing(small, tmp_path, tiny_models):
+    (tmp_path / "more").mkdir()
+    write_bad_files(tmp_path / "more")
+    before = digests(small)
+    report = galsearch.add(small, source=tmp_path / "more", models=tiny_models)
+    assert (report.added, report.rows, len(report.rejected)) == (0, 4, len(BAD))
+    assert digests(small) == before
+
+
+def test_bundles_and_things_that_are_no_atlas_are_not_added_to(small, tmp_path, tiny_models):
+    bundle = galsearch.bundle(small, tmp_path / "x.duckdb")
+    before = bundle.read_bytes()
+    source = draw(tmp_path / "more", {"e": ("red", "ring")})
+    with pytest.raises(galsearch.GalsearchError, match="add to the folder, then bundle it again"):
+        galsearch.add(bundle, source=source, models=tiny_models)
+    assert bundle.read_bytes() == before
+    for place in (tmp_path / "nowhere.atlas", source):
+        with pytest.raises(galsearch.FormatError):
+            galsearch.add(place, source=source, models=tiny_models)
+
+
+# ---- what is there is not replaced
+
+
+def test_an_existing_atlas_is_replaced_only_when_asked(small, cutouts, tmp_path, tiny_models):
+    before = digests(small)
+    with pytest.raises(galsearch.GalsearchError, match="exists"):
+        galsearch.build(small, source=cutouts, models=tiny_models)
+    assert digests(small) == before
+    more = draw(tmp_path / "more", {"e": ("red", "ring")})
+    assert galsearch.build(small, source=more, models=tiny_models, overwrite=True).rows == 1
+    assert not small.with_name("small.atlas.partial").exists()
+
+
+def test_a_failed_replacement_leaves_the_atlas_that_was_there(small, tmp_path, tiny_models):
+    (tmp_path / "bad").mkdir()
+    write_bad_files(tmp_path / "bad")
+    before = digests(small)
+    with pytest.raises(galsearch.SchemaError):
+        galsearch.build(small, source=tmp_path / "bad", models=tiny_models, overwrite=True)
+    assert digests(small) == before
+
+
+def test_a_folder_or_file_that_is_no_atlas_is_never_replaced(cutouts, tmp_path, tiny_models):
+    (tmp_path / "thesis").mkdir()
+    write(tmp_path / "thesis" / "chapter.tex", "years of work")
+    write(tmp_path / "notes.duckdb", "years of notes")
+    for place in ("thesis", "notes.duckdb"):
+        with pytest.raises(galsearch.GalsearchError, match="is not an atlas"):
+            galsearch.build(tmp_path / place, source=cutouts, models=tiny_models, overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+    assert (tmp_path / "notes.duckdb").read_text() == "years of notes"
+
+
+# ---- bundle
+
+
+def test_a_bundle_has_the_rows_columns_macros_and_models_of_the_folder(small, tmp_path):
+    bundle = galsearch.bundle(small, tmp_path / "x.duckdb")
+    with galsearch.open(small) as folder, galsearch.open(bundle) as file:
+        assert file.columns().to_pylist() == folder.columns().to_pylist()
+        assert file.search(k=10).table.to_pylist() == folder.search(k=10).table.to_pylist()
+        assert file.models() == folder.models()
+        assert set(file.models()) == {"image", "text"}
+        assert file.thumbnails(list(LOOKS)) == folder.thumbnails(list(LOOKS))
+        assert file.search("red edge", k=4).ids == folder.search("red edge", k=4).ids
+    with duckdb.connect(bundle, read_only=True) as plain:
+        macros = {
+            name
+            for (name,) in plain.execute("SELECT function_name FROM duckdb_functions() WHERE NOT internal").fetchall()
+        }
+        assert {"nearest", "nearest_exact", "like_object", "concept", "cone", "separation_arcsec"} <= macros
+        assert len(plain.execute("FROM nearest(concept('edge-on galaxy'), k := 3, cut := z < 0.35)").fetchall()) == 3
+        record = json.loads(
+            plain.execute("SELECT value FROM galsearch_manifest WHERE key = 'provenance'").fetchone()[0]
+        )
+    assert [item["action"] for item in record] == ["build", "bundle"]
+
+
+def test_a_bundle_without_models_is_smaller_and_still_searched_by_likeness(small, tmp_path):
+    bundle = galsearch.bundle(small, tmp_path / "x.duckdb", models=False)
+    with galsearch.open(bundle) as atlas:
+        assert atlas.models() == {}
+        assert len(atlas.search(atlas["a-red"], k=4)) == 3
+
+
+def test_a_bundle_is_replaced_whole_and_anything_else_never(small, tmp_path, tiny_models):
+    bundle = galsearch.bundle(small, tmp_path / "x.duckdb")
+    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
+    galsearch.bundle(small, bundle)
+    with galsearch.open(bundle) as atlas:
+        assert len(atlas) == 5
+    letter = write(tmp_path / "letter.txt", "dear reader")
+    empty = write(tmp_path / "empty.duckdb", "")
+    for out in (letter, empty, tmp_path / "more"):
+        with pytest.raises(galsearch.GalsearchError):
+            galsearch.bundle(small, out)
+    assert letter.read_text() == "dear reader"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_bundle_into_a_folder_that_is_not_there_says_so(small, tmp_path):
+    with pytest.raises(galsearch.GalsearchError, match="no such folder"):
+        galsearch.bundle(small, tmp_path / "nowhere" / "x.duckdb")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_bundle_is_not_written_over_the_folder_it_comes_from(small):
+    before = digests(small)
+    with pytest.raises(galsearch.GalsearchError, match=r"small\.atlas"):
+        galsearch.bundle(small, small)
+    assert digests(small) == before
+
+
+def test_concept_phrases_are_unique_words():
+    phrases = ingest.concept_phrases()
+    assert len(set(phrases)) == len(phrases) > 10
+    assert all(phrase.strip() == phrase for phrase in phrases)
