@@ -39,9 +39,10 @@ CREDITS = {
 }
 
 MINILM_NOTICE = (
-    "Derived from sentence-transformers/all-MiniLM-L6-v2, Copyright the sentence-transformers authors, licensed under the "
-    "Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). Changed: fine-tuned on descriptions of galaxies, "
-    "projected to 256 dimensions, weights stored in 8 bits. tokenizer.json is unchanged but for padding and truncation."
+    "Derived from sentence-transformers/all-MiniLM-L6-v2, Copyright the sentence-transformers authors, "
+    "licensed under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0). "
+    "Changed: fine-tuned on descriptions of galaxies, projected to 256 dimensions, "
+    "weights stored in 8 bits. tokenizer.json is unchanged but for padding and truncation."
 )
 SDSS_NOTICE = (
     "Trained on pixels of the Sloan Digital Sky Survey (www.sdss.org), CFHTLS (MegaPrime/MegaCam, CFHT and CEA/IRFU; "

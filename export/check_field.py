@@ -58,9 +58,8 @@ def main() -> None:
     for query, vector in zip(QUERIES, queries, strict=True):
         best = np.argsort(-(pictures @ vector), kind="stable")[:FIRST]
         ratio, color = np.nanmedian(found["axis_ratio"][best]), np.nanmedian(found["color_br"][best])
-        print(
-            f"{query:32s} axis ratio {ratio:.2f}  color_br {color:+.2f}  size {np.nanmedian(found['radius_px'][best]):.1f} px"
-        )
+        size = np.nanmedian(found["radius_px"][best])
+        print(f"{query:32s} axis ratio {ratio:.2f}  color_br {color:+.2f}  size {size:.1f} px")
         sections.append((query, [(cutouts[index], f"{found['axis_ratio'][index]:.2f}") for index in best]))
     if sheet:
         Path(sheet).write_bytes(images.contact_sheet(sections, columns=FIRST, tile_px=96))

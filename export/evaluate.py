@@ -64,7 +64,7 @@ def elliptical(row: dict) -> int | None:
 
 
 def edge_on(row: dict) -> int | None:
-    """EFIGI T >= -3 (not 11) with Inclination 1 or GZ1 edge_on against EFIGI Inclination <= .5 or GZ1 elliptical, spiral."""
+    """EFIGI disks (T >= -3, not 11) of Inclination 1 or GZ1 edge_on; not: Inclination <= .5, GZ1 elliptical, spiral."""
     t = stage(row)
     if t is not None:
         tilt = number(row, "Inclination")
@@ -74,7 +74,7 @@ def edge_on(row: dict) -> int | None:
 
 
 def barred(row: dict) -> int | None:
-    """Spirals with EFIGI Bar_Length >= .5 or GZ2 'SB' against EFIGI Bar_Length 0, GZ2 without B, and non-spirals as above."""
+    """Spirals of EFIGI Bar_Length >= .5 or GZ2 'SB'; not: Bar_Length 0, GZ2 without B, EFIGI or GZ non-spirals."""
     t = stage(row)
     if t is not None:
         length = number(row, "Bar_Length")
@@ -212,7 +212,7 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray) -> float:
 
 
 def resampled(scores: np.ndarray, relevance: np.ndarray, prevalence: float, *, draws: int, replace: bool) -> np.ndarray:
-    """Return nDCG@10 of `draws` prevalence-matched candidate sets; `replace` draws the objects anew as well (bootstrap)."""
+    """Return nDCG@10 of `draws` candidate sets of that prevalence; `replace` draws the objects anew too (bootstrap)."""
     random = np.random.default_rng(SEED)
     values = []
     for _ in range(draws):
@@ -273,15 +273,24 @@ def line(row: dict) -> str:
     """Return one row as Markdown."""
     low, high = row["interval_95"]
     bar = "" if row["bar"] is None else f"{row['bar']:.2f} {'met' if row['ndcg_at_10'] >= row['bar'] else 'missed'}"
-    return (
-        f"| {row['query']} | {row['relevance']} | {row['prevalence']:.1%} | {row['n']} ({row['relevant']}) | **{row['ndcg_at_10']:.3f}** | "
-        f"{low:.3f}–{high:.3f} | {row['random']:.3f} | {row['ratio']:.1f}× | {row['paraphrase_mean']:.3f} ({row['paraphrase_min']:.3f}) | {bar} |"
-    )
+    cells = [
+        row["query"],
+        row["relevance"],
+        f"{row['prevalence']:.1%}",
+        f"{row['n']} ({row['relevant']})",
+        f"**{row['ndcg_at_10']:.3f}**",
+        f"{low:.3f}–{high:.3f}",
+        f"{row['random']:.3f}",
+        f"{row['ratio']:.1f}×",
+        f"{row['paraphrase_mean']:.3f} ({row['paraphrase_min']:.3f})",
+        bar,
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 HEADER = (
-    "| query | relevance | prevalence | n (relevant) | nDCG@10 | 95 % interval | random | ratio | paraphrases: mean (worst) | bar |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "| query | relevance | prevalence | n (relevant) | nDCG@10 | 95 % interval | random | ratio "
+    "| paraphrases: mean (worst) | bar |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -329,15 +338,19 @@ def document(main_rows: list[dict], within_rows: list[dict], text: Encoder, imag
         "# How well the shipped models find galaxies",
         "Written by `python -m export.evaluate`; do not edit. Models: "
         f"`{text.model_id}` (sha256 {text.sha256[:12]}), `{image.model_id}` (sha256 {image.sha256[:12]}).",
-        "Text queries against the held-out fifth of the labeled sets (split by object; never used for training or for a choice). "
-        "nDCG@10 has exponential gain, DCG = Σ (2^rel − 1) / log2(rank + 1), over the ideal of the whole candidate set. "
-        f"Each figure is the mean over {RESAMPLINGS} candidate sets drawn to the stated prevalence; the interval is a bootstrap over objects "
-        f"({BOOTSTRAPS} draws); random is the expectation of a random order. Bars: spiral 0.90 at 26 %, edge-on 0.85 at 10 %, others three times random. "
+        "Text queries against the held-out fifth of the labeled sets (split by object; used neither for training nor "
+        "for a choice). "
+        "nDCG@10 has exponential gain, DCG = Σ (2^rel − 1) / log2(rank + 1), over the ideal of the whole candidate "
+        "set. "
+        f"Each figure is the mean over {RESAMPLINGS} candidate sets drawn to the stated prevalence; the interval is a "
+        f"bootstrap over objects ({BOOTSTRAPS} draws); random is the expectation of a random order. Bars: spiral 0.90 "
+        "at 26 %, edge-on 0.85 at 10 %, others three times random. "
         "These are figures on these sets at these prevalences and compare with no published figure.",
         "\n".join([HEADER, *map(line, main_rows)]),
         "Relevance, from the labels of the sets (whatever is in neither list is no candidate):\n\n" + definitions,
         "## Within one survey",
-        "The sets differ in scale and stretch, and in a mix a model may tell the survey instead of the galaxy. Here all candidates are of one set.",
+        "The sets differ in scale and stretch, and in a mix a model may tell the survey instead of the galaxy. "
+        "Here all candidates are of one set.",
         "\n".join([HEADER, *map(line, within_rows)]),
         "## Wording",
         "Cosine between queries. Opposites should be apart, paraphrases together.",

@@ -17,7 +17,7 @@ from PIL import Image
 from export import cards
 from export.evaluate import BARRED, EDGE_ON, ELLIPTICAL, LENSED, MERGING, RING, SPIRAL, held_out
 from export.models import load_tokenizer, minilm_folder, tokenize
-from export.prepare import MODEL_PX, cache_folder, square
+from export.prepare import MODEL_PX, cache_folder
 from export.sentences import draw_statement, word
 from export.to_onnx import SHIPPED, load_image, load_text, write_card
 from galsearch import images
@@ -74,10 +74,19 @@ def sample_sentences() -> list[str]:
     return written + [word(draw_statement(random), random) for _ in range(SENTENCES - len(written))]
 
 
+def prepared(path: str) -> np.ndarray:
+    """Decode, center-crop and resize one file by PIL alone: (MODEL_PX, MODEL_PX, 3) uint8."""
+    picture = Image.open(path).convert("RGB")
+    side = min(picture.size)
+    left, top = (picture.size[0] - side) // 2, (picture.size[1] - side) // 2
+    picture = picture.crop((left, top, left + side, top + side))
+    return np.asarray(picture.resize((MODEL_PX, MODEL_PX), Image.Resampling.BICUBIC))
+
+
 def image_parity() -> dict:
     """Check both image graphs from the file on; return the card's parity entry."""
     paths = sample_files()
-    pictures = np.stack([square(Image.open(path).convert("RGB"), MODEL_PX) for path in paths])
+    pictures = np.stack([prepared(path) for path in paths])
     with torch.inference_mode():
         reference = load_image()(torch.from_numpy(pictures)).numpy()
     read = [images.render(images.read_picture(path)) for path in paths]

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import sep
 from PIL import Image
 
+from galsearch import images
+
 STORE_PX = 96  # training samples its 64 px views from this, so that a zoom of 1.5 still has real pixels
 MODEL_PX = 64  # what the encoder sees; morphology down to a bar survives, and it is 2.3x cheaper than 96
 SETS = ("efigi", "gz1", "phys449", "spacewarps", "esahubble")
@@ -36,14 +38,6 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("GALSEARCH_CACHE", Path.home() / ".cache" / "galsearch-training"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def square(picture: Image.Image, size_px: int, *, field: float = 1.0) -> np.ndarray:
-    """Center-crop to a square (its middle `field` fraction), resize by antialiased bicubic: (s, s, 3) uint8."""
-    side = min(picture.size) * field
-    left, top = (picture.size[0] - side) / 2, (picture.size[1] - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(picture.convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC, box=box))
 
 
 def border_pixels(image: np.ndarray) -> np.ndarray:
@@ -109,8 +103,9 @@ def _measure_segment(found: np.void, mine: np.ndarray, flux: np.ndarray, light: 
 def read_one(source: bytes | str) -> tuple[np.ndarray, np.ndarray, dict[str, float | None]]:
     """Decode one picture: (STORE_PX store, MODEL_PX model input, measurements)."""
     picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source).convert("RGB")
-    store = square(picture, STORE_PX)
-    return store, square(picture, MODEL_PX), measure(store)
+    rgb = np.asarray(picture)
+    store = images.model_input([rgb], STORE_PX)[0]  # the very function that galsearch prepares pictures with
+    return store, images.model_input([rgb], MODEL_PX)[0], measure(store)
 
 
 def labeled_rows(folder: Path) -> Iterator[dict]:

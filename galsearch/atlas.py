@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from galsearch import exchange, images, schema
 from galsearch.encode import Encoder, check_same_model, shipped
-from galsearch.errors import GalsearchError, QueryError
+from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
 from galsearch.query import Plan, Query, Term, combine, unit
 from galsearch.schema import Finding
 from galsearch.store import Store, open_store
@@ -299,6 +299,12 @@ class Atlas:
         kept = self._store.model(kind)
         if kept:
             encoder = Encoder.from_bytes(*kept, device=self._device)
+        elif space["sha256"] is None:
+            raise ModelMismatchError(
+                f"{self.path}: its vectors came with their table, made by '{space['model']}', and no {kind} encoder of "
+                "that model travels with it; ask by one of its objects, by an array of that model or in SQL, or "
+                "rebuild the atlas from pictures"
+            )
         else:
             encoder = Encoder.from_folder(shipped(kind), device=self._device)
         check_same_model(space, encoder.card, name=str(self.path))

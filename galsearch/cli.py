@@ -6,6 +6,7 @@ stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    os.environ.setdefault("LANCE_LOG", "error")  # its warnings about empty partitions are not for our users
     try:
         app()
     except galsearch.GalsearchError as error:
@@ -272,7 +274,7 @@ def search(
         elif output_format == "table":
             _print_table(hits.table)
         else:
-            print(hits.format(output_format))
+            print(hits.format(output_format).rstrip("\n"))
     if not len(hits):
         _tell("nothing passes the cuts; loosen --where or the cone")
 
@@ -397,7 +399,7 @@ def _print_rows(table: pa.Table, output_format: str) -> None:
     if output_format == "table":
         _print_table(table, columns=table.column_names)
     else:
-        print(galsearch.format_table(table, output_format))
+        print(galsearch.format_table(table, output_format).rstrip("\n"))
 
 
 def _print_table(table: pa.Table, columns: list[str] | None = None) -> None:

@@ -1,9 +1,9 @@
 """Read and write tables as astronomers exchange them; only this module knows FITS tables, VOTable and DS9.
 
 Inside galsearch a table is a `pyarrow.Table` whose fields carry `unit` (VOUnit), `ucd` (UCD1+) and
-`description` as metadata. One rule for missing values on the way in: a masked cell, a NaN in a scalar column
-and, in every format but Parquet, an empty string are null, since CSV, ECSV, FITS and VOTable cannot tell an
-empty string from a missing one.
+`description` as metadata. pyarrow reads and writes CSV and Parquet, astropy the rest; it is imported only then.
+One rule for missing values on the way in: a masked cell, a NaN in a scalar column and, in every format but
+Parquet, an empty string are null, since CSV, ECSV, FITS and VOTable cannot tell an empty string from a missing one.
 
     >>> import pyarrow as pa
     >>> print(format_table(pa.table({"object_id": ["a", "b"], "z": [0.1, None]}), "csv"), end="")
@@ -21,20 +21,24 @@ import json
 import math
 import re
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch.errors import GalsearchError, SchemaError
+
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+    from astropy.units import UnitBase
 
 FIELD_KEYS = ("unit", "ucd", "description")
 VOPARQUET_KEY = b"IVOA.VOTable-Parquet.content"
@@ -46,6 +50,7 @@ _READING_ERRORS = (  # what pyarrow, astropy and the decompressors raise on a ba
 _ID_NAME = re.compile(
     r"(id|name|designation|iau_?name|(\w*_)?(source|target|galaxy)_?id|\w*obj(ect)?_?id)", re.IGNORECASE
 )
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 _CSV_NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--", "masked"]
 
 
@@ -62,25 +67,20 @@ def read_table(path: str | Path, *, text: Iterable[str] = ()) -> pa.Table:
 
     Raises SchemaError, naming the file, for another suffix or a file that cannot be read as its suffix says.
     """
-    path = Path(path)
-    reader = _reader(path)
-    with _reading(path):
-        table = reader(path, frozenset(text))
-    if len(set(table.column_names)) < table.num_columns:
-        twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-        raise SchemaError(f"{path}: column {', '.join(twice)} occurs twice; names must be unique, rename one")
-    return _tidy(table, frozenset(text))
-
-
-def _reader(path: Path) -> Callable[[Path, frozenset[str]], pa.Table]:
+    path, text = Path(path), frozenset(text)
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
-    if suffix not in _READERS or (name.endswith(".gz") and suffix in (".parquet", ".pq")):
+    if suffix not in _READERS or name.endswith((".parquet.gz", ".pq.gz")):
         raise SchemaError(
             f"{path}: cannot read a table from {''.join(path.suffixes[-2:]) or 'a file without a suffix'}; "
             f"known are {' '.join(_READERS)}"
         )
-    return _READERS[suffix]
+    with _reading(path):
+        content = path.read_bytes()
+        table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, text)
+        if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
+            raise SchemaError(f"column {', '.join(twice)} occurs twice; names must be unique, rename one")
+        return _tidy(table, text)
 
 
 @contextmanager
@@ -88,6 +88,8 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn what the readers raise on a bad file into one SchemaError with the name of the file."""
     try:
         yield
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise SchemaError(f"{path}: there is no such file; check the path") from None
     except _READING_ERRORS as error:
@@ -97,13 +99,29 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_csv(path: Path, text: frozenset[str]) -> pa.Table:
+def _tidy(table: pa.Table, text: frozenset[str]) -> pa.Table:
+    """Apply the rules of every format: identifiers are text, missing is null, and no unusual arrow types."""
+    ids = [name for name in table.column_names if name in text or _ID_NAME.fullmatch(name)]
+    for index, field in enumerate(table.schema):
+        values = _common(table.column(index))
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+        if field.name in ids and pa.types.is_integer(values.type):
+            values = values.cast(pa.string())
+        table = table.set_column(index, field.with_type(values.type), values)
+    return table.replace_schema_metadata(None)
+
+
+def _empty_as_null(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    is_text = pa.types.is_string(values.type)
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values) if is_text else values
+
+
+def _read_csv(content: bytes, text: frozenset[str], *, delimiter: str = ",") -> pa.Table:
     from pyarrow import csv as arrow_csv
 
-    content = _read_bytes(path)
     if content.lstrip(b"\xef\xbb\xbf").startswith(b"# %ECSV"):
-        return _read_ecsv(path, text)
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
+        return _read_ecsv(content, text)
     names, skipped = _csv_header(content, delimiter)
     kept = {name: pa.string() for name in names if name in text or _ID_NAME.fullmatch(name)}
     table = arrow_csv.read_csv(
@@ -112,10 +130,7 @@ def _read_csv(path: Path, text: frozenset[str]) -> pa.Table:
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=kept, null_values=_CSV_NULLS),
     )
-    for index, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            table = table.set_column(index, field, _empty_as_null(table.column(index)))
-    return table
+    return pa.table([_empty_as_null(values) for values in table.columns], schema=table.schema)
 
 
 def _csv_header(content: bytes, delimiter: str) -> tuple[list[str], int]:
@@ -129,97 +144,75 @@ def _csv_header(content: bytes, delimiter: str) -> tuple[list[str], int]:
         lines.append(line.rstrip("\r\n"))
         if not line.startswith("#"):
             break
-    if len(lines) > 1 and _is_header(lines[-2], lines[-1], delimiter):
-        del lines[-1]
+    if len(lines) > 1:
+        comment, row = lines[-2].split(delimiter), lines[-1].split(delimiter)
+        if len(comment) == len(row) > 1 and any(map(_NUMBER.fullmatch, row)):
+            del lines[-1]
     names = next(csv.reader([line.lstrip("# ") for line in lines[-1:]], delimiter=delimiter), [])
     if not any(name.strip() for name in names):
         raise ValueError("it is empty, or its first line is")
     return [name.strip() for name in names], len(lines)
 
 
-def _is_header(comment: str, row: str, delimiter: str) -> bool:
-    cells = row.split(delimiter)
-    return delimiter in comment and comment.count(delimiter) == row.count(delimiter) and any(map(_is_number, cells))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
-
-
-def _read_parquet(path: Path, text: frozenset[str]) -> pa.Table:
+def _read_parquet(content: bytes, text: frozenset[str]) -> pa.Table:
+    """Read Parquet; what a field does not say of itself a VOTable header does (VOParquet), where there is one."""
     from pyarrow import parquet
 
-    table = parquet.read_table(path, partitioning=None)
-    return _described(table, _voparquet_fields((table.schema.metadata or {}).get(VOPARQUET_KEY)))
+    table = parquet.read_table(pa.BufferReader(content))
+    header = (table.schema.metadata or {}).get(VOPARQUET_KEY, b"<VOTABLE/>")
+    said = {node.get("name"): node for node in ElementTree.fromstring(header).iterfind(".//{*}FIELD")}
+    fields = []
+    for field in table.schema:
+        node = said.get(field.name, ElementTree.Element("FIELD"))
+        found = dict(node.items()) | {"description": node.findtext("{*}DESCRIPTION", "").strip()}
+        fields.append(describe(field, **{key: fact or found.get(key) for key, fact in facts_of(field).items()}))
+    return pa.table(table.columns, schema=pa.schema(fields))
 
 
-def _voparquet_fields(content: bytes | None) -> dict[str, dict[str, str]]:
-    """Return unit, UCD and description of each column in the VOTable header of a VOParquet file."""
-    if content is None:
-        return {}
-    found = {}
-    for node in ElementTree.fromstring(content).iter():
-        if node.tag.rpartition("}")[2] == "FIELD":
-            words = next((child.text for child in node if child.tag.rpartition("}")[2] == "DESCRIPTION"), None)
-            found[node.get("name")] = {
-                "unit": _vounit(node.get("unit")), "ucd": node.get("ucd"),
-                "description": (words or "").strip(),
-            }  # fmt: skip
-    return found
-
-
-def _read_ecsv(path: Path, text: frozenset[str]) -> pa.Table:
+def _read_ecsv(content: bytes, text: frozenset[str]) -> pa.Table:
     from astropy.table import Table
 
     with _quiet():
-        return _from_astropy(Table.read(_read_bytes(path).decode("utf-8-sig"), format="ascii.ecsv"), path)
+        return _from_astropy(Table.read(content.decode("utf-8-sig"), format="ascii.ecsv"))
 
 
-def _read_votable(path: Path, text: frozenset[str]) -> pa.Table:
+def _read_votable(content: bytes, text: frozenset[str]) -> pa.Table:
     from astropy.io import votable
 
     with _quiet(votable.exceptions.VOWarning):
-        tables = list(votable.parse(io.BytesIO(_read_bytes(path)), verify="ignore").iter_tables())
-        if not tables:
+        table = next(votable.parse(io.BytesIO(content), verify="ignore").iter_tables(), None)
+        if table is None:
             raise ValueError("it has no TABLE")
-        return _from_astropy(tables[0].to_table(use_names_over_ids=True), path)
+        return _from_astropy(table.to_table(use_names_over_ids=True))
 
 
-def _read_fits(path: Path, text: frozenset[str]) -> pa.Table:
+def _read_fits(content: bytes, text: frozenset[str]) -> pa.Table:
     from astropy.io import fits
-    from astropy.table import Table
+    from astropy.table import MaskedColumn, Table
 
-    content = _read_bytes(path)
     with _quiet(fits.VerifyError), fits.open(io.BytesIO(content)) as hdus:
-        index = next((row for row, hdu in enumerate(hdus) if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))), None)
-        if index is None or isinstance(hdus[index], fits.CompImageHDU):
+        hdu = next((hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))), None)
+        if hdu is None or isinstance(hdu, fits.CompImageHDU):
             raise ValueError("it holds no table, perhaps a picture")
-        hdu = hdus[index]
         if hdu.fileinfo()["datLoc"] + hdu.header["NAXIS1"] * hdu.header["NAXIS2"] > len(content):
             raise ValueError("it is cut short")
-        nulls = _null_flags(hdu)
+        raw = np.asarray(hdu.data).view(np.ndarray)
+        logical = [column.name for column in hdu.columns if re.fullmatch(r"1?L", str(column.format))]
+        nulls = {name: raw[name].view(np.uint8) == 0 for name in logical}  # which astropy reads as false
         table = Table.read(hdu, format="fits", unit_parse_strict="silent")
     for number, name in enumerate(table.colnames, start=1):
-        column = table[name]
-        column.meta["ucd"] = table.meta.get(f"TUCD{number}", "")
-        column.description = column.description or table.meta.get(f"TCOMM{number}")
-    return _from_astropy(table, path, nulls=nulls)
+        if name in nulls:
+            table[name] = MaskedColumn(table[name], mask=nulls[name])
+        table[name].meta["ucd"] = table.meta.get(f"TUCD{number}", "")
+        table[name].description = table[name].description or table.meta.get(f"TCOMM{number}")
+    return _from_astropy(table)
 
 
-def _null_flags(hdu) -> dict[str, np.ndarray]:
-    """Return where logical columns are null: FITS writes a zero byte there, which astropy reads as false."""
-    raw = np.asarray(hdu.data).view(np.ndarray)
-    logical = [column.name for column in hdu.columns if re.fullmatch(r"1?L", str(column.format))]
-    return {name: raw[name].view(np.uint8) == 0 for name in logical}
+_READERS = {
+    ".csv": _read_csv, ".tsv": partial(_read_csv, delimiter="\t"), ".ecsv": _read_ecsv,
+    ".parquet": _read_parquet, ".pq": _read_parquet, ".fits": _read_fits, ".fit": _read_fits,
+    ".vot": _read_votable, ".votable": _read_votable, ".xml": _read_votable,
+}  # fmt: skip
 
 
 @contextmanager
@@ -228,8 +221,6 @@ def _quiet(*foreign: type[Exception]) -> Iterator[None]:
 
     Errors of the `foreign` types, astropy's own that derive from no ordinary one, become ValueErrors.
     """
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -238,89 +229,54 @@ def _quiet(*foreign: type[Exception]) -> Iterator[None]:
             raise ValueError(str(error)) from error
 
 
-def _from_astropy(table, path: Path, *, nulls: dict[str, np.ndarray] | None = None) -> pa.Table:
+def _from_astropy(table: Table) -> pa.Table:
     arrays, fields = [], []
     for name in table.colnames:
         column = table[name]
         null = np.ma.getmaskarray(column) if hasattr(column, "mask") else None
-        if nulls and name in nulls:
-            null = nulls[name]
-        arrays.append(_to_arrow(_plain_values(column), null, f"{path}: column {name}"))
-        facts = {"unit": _vounit(getattr(column, "unit", None)), "description": column.info.description}
-        facts["ucd"] = (column.info.meta or {}).get("ucd")
-        fields.append(describe(pa.field(name, arrays[-1].type), **facts))
+        arrays.append(_to_arrow(_plain_values(column), null, name))
+        unit = _spelled(str(getattr(column, "unit", None) or ""), "vounit")
+        ucd = (column.info.meta or {}).get("ucd")
+        field = pa.field(name, arrays[-1].type)
+        fields.append(describe(field, unit=unit, ucd=ucd, description=column.info.description))
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _plain_values(column) -> np.ndarray:
+def _plain_values(column: Column) -> np.ndarray:
     """Return the values of an astropy column, times as ISO text and coordinates as text."""
     if hasattr(column, "isot"):
         return np.asarray(column.isot)
     if hasattr(column, "to_string") and not hasattr(column, "dtype"):
         return np.asarray(column.to_string())
-    return np.asarray(np.ma.getdata(column) if hasattr(column, "mask") else column)
+    return np.asarray(np.ma.getdata(column))
 
 
-def _to_arrow(values: np.ndarray, null: np.ndarray | None, where: str) -> pa.Array:
+def _to_arrow(values: np.ndarray, null: np.ndarray | None, name: str) -> pa.Array:
     """Return an arrow array in native byte order; an array a row becomes a `fixed_size_list`.
 
     A row whose elements are all masked or NaN is null.
     """
     if values.ndim > 1:
-        flat = _to_arrow(values.reshape(-1), None if null is None else null.reshape(-1), where)
+        flat = _to_arrow(values.reshape(-1), None if null is None else null.reshape(-1), name)
         absent = flat.is_null(nan_is_null=True).to_numpy(zero_copy_only=False).reshape(len(values), -1).all(axis=1)
         for size in values.shape[:1:-1]:
             flat = pa.FixedSizeListArray.from_arrays(flat, size)
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(absent))
-    if values.dtype.kind == "S":
-        values = np.array([cell.decode("utf-8", "replace").strip() for cell in values], dtype=object)
-    elif values.dtype.kind == "O":
-        values = np.array([_plain_cell(cell) for cell in values] + [None], dtype=object)[:-1]  # stays one-dimensional
-    elif values.dtype.kind not in "biufUM":
-        raise SchemaError(f"{where} has type {values.dtype.name}, which an atlas cannot hold; remove or convert it")
-    if values.dtype.kind == "U":
-        values = np.char.strip(values).astype(object)
-    native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-    array = pa.array(native, mask=null)
-    return _empty_as_null(array) if pa.types.is_string(array.type) else array
+    if values.dtype.kind in "SUO":
+        return _empty_as_null(pa.array([_plain_cell(cell) for cell in values], mask=null))
+    if values.dtype.kind not in "biufM":
+        raise SchemaError(
+            f"column {name} has type {values.dtype.name}, which an atlas cannot hold; remove or convert it"
+        )
+    return pa.array(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), mask=null)
 
 
 def _plain_cell(cell):
-    if isinstance(cell, bytes):
-        return cell.decode("utf-8", "replace").strip()
-    if isinstance(cell, np.ma.MaskedArray):
-        return cell.tolist()  # masked elements become None
+    if isinstance(cell, (bytes, str)):
+        return (cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)).strip()
     if isinstance(cell, np.ndarray):
-        return cell.tolist()
+        return cell.tolist()  # in which masked elements are None
     return None if cell is np.ma.masked else cell
-
-
-def _tidy(table: pa.Table, text: frozenset[str]) -> pa.Table:
-    """Apply the two rules of every format: identifiers are text, and missing is null."""
-    for index, field in enumerate(table.schema):
-        values = table.column(index)
-        if (field.name in text or _ID_NAME.fullmatch(field.name)) and pa.types.is_integer(field.type):
-            values = values.cast(pa.string())
-        if pa.types.is_floating(values.type):
-            values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-        values = values.cast(_common_type(values.type), safe=False)
-        if pa.types.is_null(values.type):
-            values = values.cast(pa.string())  # which every comparison in SQL takes
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        table = table.set_column(index, pa.field(field.name, values.type, metadata=field.metadata), values)
-    return table.replace_schema_metadata(None)
-
-
-def _empty_as_null(values: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
-
-
-_READERS = {
-    ".csv": _read_csv, ".tsv": _read_csv, ".ecsv": _read_ecsv,
-    ".parquet": _read_parquet, ".pq": _read_parquet, ".fits": _read_fits, ".fit": _read_fits,
-    ".vot": _read_votable, ".votable": _read_votable, ".xml": _read_votable,
-}  # fmt: skip
 
 
 # --- units and field metadata -------------------------------------------------------------------------------
@@ -341,54 +297,25 @@ def facts_of(field: pa.Field) -> dict[str, str]:
     return {key: metadata.get(key.encode(), b"").decode() for key in FIELD_KEYS}
 
 
-def _described(table: pa.Table, facts: dict[str, dict[str, str]]) -> pa.Table:
-    fields = [
-        describe(
-            field,
-            **{
-                **facts_of(field),
-                **{key: value for key, value in facts.get(field.name, {}).items() if value},
-            },
-        )
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields, metadata=table.schema.metadata)) if facts else table
-
-
 @cache
-def _vounit_of(text: str) -> str:
-    """Return a unit in VOUnit spelling, or as it was written where astropy does not know it."""
-    from astropy import units
-
-    with _quiet():
-        unit = units.Unit(text, parse_strict="silent")
-        if isinstance(unit, units.UnrecognizedUnit):
-            return text
-        try:
-            return unit.to_string("vounit")
-        except ValueError:
-            return text
-
-
-def _vounit(unit) -> str:
-    return _vounit_of(str(unit)) if unit is not None and str(unit) else ""
-
-
-@cache
-def _astropy_unit(text: str):
+def _unit(text: str) -> UnitBase | None:
+    """Return the unit that VOUnit or, failing that, astropy's own notation names."""
     from astropy import units
 
     with _quiet():
         known = units.Unit(text, format="vounit", parse_strict="silent")
-        return units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
+        found = units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
+    return found if text else None
 
 
 @cache
-def _fits_unit(text: str) -> str:
+def _spelled(text: str, notation: str) -> str:
+    """Return a unit in another notation ("vounit", "fits"), or as it is where that or astropy does not know it."""
     try:
-        return _astropy_unit(text).to_string("fits")
+        with _quiet():
+            return _unit(text).to_string(notation) if text else ""
     except ValueError:
-        return _ascii(text)
+        return text
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -424,46 +351,13 @@ def format_table(table: pa.Table, fmt: str, *, meta: dict | None = None) -> str:
 
 
 def credits(meta: dict) -> str:
-    """Return what to cite for the sources in `meta`: a title, license, acknowledgement and BibTeX entry
-    each."""
+    """Return what to cite for the sources in `meta`: a title, license, acknowledgement and BibTeX entry each."""
     parts = []
     for source in meta.get("sources") or []:
         head = source.get("title") or "unnamed source"
         head += f" ({source['license']})" if source.get("license") else ""
         parts.append("\n".join(filter(None, [head, source.get("acknowledgement"), source.get("bibtex")])))
     return "\n\n".join(parts)
-
-
-def to_astropy(table: pa.Table, meta: dict | None = None):
-    """Return an `astropy.table.Table` with units, descriptions and UCDs (`column.meta["ucd"]`); nulls are
-    masked.
-
-    A null float is masked over NaN. `meta` becomes the table's meta.
-    """
-    from astropy.table import Table
-
-    out = Table(meta=dict(meta or {}))
-    for field, values in _columns(_plain_table(table)):
-        out[field.name] = _astropy_column(field, values)
-    return out
-
-
-def _astropy_column(field: pa.Field, values: pa.Array):
-    from astropy.table import Column, MaskedColumn
-
-    facts = facts_of(field)
-    unit = _astropy_unit(facts["unit"]) if facts["unit"] else None
-    extra = {
-        "unit": unit,
-        "description": facts["description"] or None,
-        "meta": {"ucd": facts["ucd"]} if facts["ucd"] else {},
-    }
-    null = _nulls(values)
-    data = _filled(values)
-    if not null.any():
-        return Column(data, **extra)
-    shaped = np.broadcast_to(null.reshape(-1, *[1] * (data.ndim - 1)), data.shape)
-    return MaskedColumn(data, mask=shaped, **extra)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -481,106 +375,219 @@ def _replace(path: Path, content: bytes) -> None:
             aside.unlink(missing_ok=True)
 
 
-def _columns(table: pa.Table) -> Iterator[tuple[pa.Field, pa.Array]]:
-    for field, column in zip(table.schema, table.columns, strict=True):
-        yield field, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+def _provenance(meta: dict) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) pairs; a source gives one pair for each thing it says of itself."""
+    for key, value in meta.items():
+        if key != "sources" and value is not None:
+            yield key, value if isinstance(value, str) else json.dumps(_json_cell(value), ensure_ascii=False)
+    for source in meta.get("sources") or []:
+        for key, value in source.items():
+            if value:
+                yield "source" if key == "title" else key, str(value)
 
 
-def _exportable(table: pa.Table) -> pa.Table:
-    """Return the table without binary columns, text and times in the arrow types that every writer takes."""
-    table = table.select([field.name for field in table.schema if not _is_binary(field.type)])
-    fields = [field.with_type(_common_type(field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields), safe=False) if fields else table
+def _provenance_lines(meta: dict) -> list[str]:
+    return [f"{key}: {line}" for key, text in _provenance(meta) for line in text.splitlines()]
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(test(kind) for test in tests)
+# --- from any column to what a format can hold ---------------------------------------------------------------
 
 
-def _common_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz)  # Python has no nanoseconds
-    return kind
+_NUMBERS = {  # and the types that they have in FITS and VOTable
+    pa.uint8(): pa.uint8(), pa.int8(): pa.int16(), pa.int16(): pa.int16(), pa.uint16(): pa.int32(),
+    pa.int32(): pa.int32(), pa.uint32(): pa.int64(), pa.int64(): pa.int64(), pa.uint64(): pa.int64(),
+    pa.float16(): pa.float32(), pa.float32(): pa.float32(), pa.float64(): pa.float64(),
+}  # fmt: skip
 
 
-def _plain_table(table: pa.Table) -> pa.Table:
-    """Return the table with numbers, booleans, text and fixed vectors of numbers only."""
-    table = _exportable(table)
-    for index, (field, values) in enumerate(_columns(table)):
-        plain = _plain_array(values)
-        table = table.set_column(index, pa.field(field.name, plain.type, metadata=field.metadata), plain)
+def to_astropy(table: pa.Table, meta: dict | None = None) -> Table:
+    """Return an `astropy.table.Table` with units, descriptions and UCDs (`column.meta["ucd"]`); nulls are masked.
+
+    Every column has a type that FITS and VOTable have: int8 becomes int16, and what is neither number, boolean
+    nor fixed vector of numbers becomes text. A null float is masked over NaN, a null integer over a number that
+    no other row has: the fill value of its column. `meta` becomes the table's meta.
+    """
+    from astropy.table import Table
+
+    plain = _exportable(table, _plain)
+    columns = [_astropy_column(*column) for column in zip(plain.schema, plain.columns, strict=True)]
+    return Table(columns, meta=dict(meta or {}), copy=False)
+
+
+def _astropy_column(field: pa.Field, values: pa.ChunkedArray) -> Column:
+    from astropy.table import Column, MaskedColumn
+
+    facts = facts_of(field)
+    said = {"name": field.name, "unit": _unit(facts["unit"]), "description": facts["description"] or None}
+    said["meta"] = {"ucd": facts["ucd"]} if facts["ucd"] else {}
+    null = values.is_null().to_numpy()
+    data = _filled(values.combine_chunks())
+    if not null.any():
+        return Column(data, **said)
+    if data.dtype.kind in "iu":
+        data = _with_null_number(data, null)
+    mask = np.broadcast_to(null.reshape(-1, *[1] * (data.ndim - 1)), data.shape)
+    return MaskedColumn(data, mask=mask, fill_value=data[null].flat[0], **said)
+
+
+def _filled(values: pa.Array) -> np.ndarray:
+    """Return a numpy array `(n,)` or `(n, d)`; under a null stand NaN, 0, False or ""."""
+    kind = values.type
+    if pa.types.is_fixed_size_list(kind):
+        blank = math.nan if pa.types.is_floating(kind.value_type) else 0
+        rows = values.fill_null(pa.scalar([blank] * kind.list_size, kind)) if values.null_count else values
+        return _filled(rows.flatten()).reshape(len(values), kind.list_size)
+    if pa.types.is_string(kind):  # numpy text cannot end in NUL, nor FITS or XML hold it
+        return pc.replace_substring(values.fill_null(""), "\0", "\ufffd").to_numpy(zero_copy_only=False).astype(str)
+    blank = math.nan if pa.types.is_floating(kind) else False if pa.types.is_boolean(kind) else 0
+    return values.fill_null(pa.scalar(blank, kind)).to_numpy(zero_copy_only=False).copy()
+
+
+def _with_null_number(data: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return the integers with a number under the nulls that no other row has.
+
+    It is the highest of unsigned bytes and the lowest of the rest, where free; a full type is widened.
+    """
+    taken, info = set(np.unique(data[~null]).tolist()), np.iinfo(data.dtype)
+    if len(taken) > info.max - info.min:
+        data, info = data.astype(np.int32), np.iinfo(np.int32)
+    candidates = range(info.max, -1, -1) if info.min == 0 else range(info.min, info.max)
+    data[null] = next(number for number in candidates if number not in taken)
+    return data
+
+
+def _exportable(table: pa.Table, change: Callable[[pa.ChunkedArray], pa.ChunkedArray] | None = None) -> pa.Table:
+    """Return the table without binary columns, each other one in a common type, then changed; metadata kept."""
+    binary = re.compile("(large_|fixed_size_)?binary")  # also binary_view
+    table = table.select([field.name for field in table.schema if not binary.match(str(field.type))])
+    for index, field in enumerate(table.schema):
+        values = _common(table.column(index))
+        values = change(values) if change else values
+        table = table.set_column(index, field.with_type(values.type), values)
     return table
 
 
-def _plain_array(values: pa.Array) -> pa.Array:
+def _common(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text as `string`, a dictionary as its values, and times without the nanoseconds Python lacks."""
     kind = values.type
     if pa.types.is_dictionary(kind):
-        return _plain_array(values.cast(kind.value_type))
-    if pa.types.is_fixed_size_list(kind) and _is_number_type(kind.value_type):
-        holes = pa.types.is_integer(kind.value_type) and values.flatten().null_count
-        return values.cast(pa.list_(pa.float64(), kind.list_size)) if holes else values
+        return _common(values.cast(kind.value_type))
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        kind = pa.string()  # nulls only: text, which every comparison in SQL takes
+    if pa.types.is_timestamp(kind):
+        kind = pa.timestamp("us", kind.tz)
+    return values.cast(kind, safe=False)
+
+
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers, booleans and fixed vectors of numbers in a type of FITS and VOTable, and the rest as text."""
+    kind = values.type
+    if pa.types.is_fixed_size_list(kind) and kind.value_type in _NUMBERS:
+        holes = pa.types.is_integer(kind.value_type) and pc.list_flatten(values).null_count
+        return values.cast(pa.list_(pa.float64() if holes else _NUMBERS[kind.value_type], kind.list_size))
+    if pa.types.is_decimal(kind):  # DuckDB's sums of integers are decimals without a fraction
+        return values.cast(pa.float64() if kind.scale else pa.string())
     if pa.types.is_uint64(kind) and (pc.max(values).as_py() or 0) >= 2**63:
         return values.cast(pa.string())
-    plain = {pa.uint64(): pa.int64(), pa.null(): pa.string()}.get(kind, kind)
-    if pa.types.is_decimal(kind):  # DuckDB's sums of integers are decimals without a fraction
-        plain = pa.float64() if kind.scale else pa.string()
-    if _is_number_type(plain) or pa.types.is_boolean(plain) or pa.types.is_string(plain):
-        return values.cast(plain)
-    return pa.array([_text_cell(cell) for cell in values.to_pylist()], pa.string())
+    return values.cast(_NUMBERS[kind]) if kind in _NUMBERS else _as_text(values)
 
 
-def _is_number_type(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_string(values.type) or pa.types.is_boolean(values.type):
+        return values
+    return pa.chunked_array([pa.array(map(_text_cell, values.to_pylist()), pa.string())])
 
 
 def _text_cell(cell) -> str | None:
-    if cell is None:
-        return None
-    if isinstance(cell, (datetime, date, time)):
-        return cell.isoformat()
-    return json.dumps(_json_cell(cell), ensure_ascii=False) if isinstance(cell, (list, dict)) else str(cell)
+    plain = _json_cell(cell)
+    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
-def _nulls(values: pa.Array) -> np.ndarray:
-    return values.is_null().to_numpy(zero_copy_only=False)
+def _json_cell(cell):
+    """Return what JSON can hold: NaN and infinities are null, times ISO text."""
+    if isinstance(cell, dict):
+        return {str(key): _json_cell(value) for key, value in cell.items()}
+    if isinstance(cell, (list, tuple)):
+        return [_json_cell(value) for value in cell]
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else None
+    if cell is None or isinstance(cell, (bool, int, str)):
+        return cell
+    return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
 
 
-def _filled(values: pa.Array, *, integer: int = 0) -> np.ndarray:
-    """Return a numpy array `(n,)` or `(n, d)`; under a null stand NaN, `integer`, False or ""."""
-    kind = values.type
-    if pa.types.is_fixed_size_list(kind):
-        flat = pc.if_else(values.is_valid(), values, _zero_vector(kind)) if values.null_count else values
-        return _filled(flat.flatten(), integer=integer).reshape(len(values), kind.list_size)
-    if pa.types.is_floating(kind):
-        return values.to_numpy(zero_copy_only=False).copy()
-    fill = "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else integer
-    filled = values.fill_null(fill).to_numpy(zero_copy_only=False)
-    return filled.astype(str) if pa.types.is_string(kind) else filled.copy()
-
-
-def _zero_vector(kind: pa.DataType) -> pa.Scalar:
-    """Return the vector that stands under a null one: NaN where the numbers are floats, zeros where not."""
-    return pa.scalar([math.nan if pa.types.is_floating(kind.value_type) else 0] * kind.list_size, kind)
-
-
-def _ascii(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+# --- formats by pyarrow and Python --------------------------------------------------------------------------
 
 
 def _csv(table: pa.Table, meta: dict) -> bytes:
     from pyarrow import csv as arrow_csv
 
-    plain = _exportable(table)
-    for index, (field, values) in enumerate(_columns(plain)):
-        if pa.types.is_nested(field.type):
-            plain = plain.set_column(index, field.name, pa.array(map(_text_cell, values.to_pylist()), pa.string()))
     buffer = io.BytesIO()
-    arrow_csv.write_csv(plain, buffer)
+    flat = _exportable(table, lambda values: _as_text(values) if pa.types.is_nested(values.type) else values)
+    arrow_csv.write_csv(flat, buffer)
     return buffer.getvalue()
 
+
+def _json(table: pa.Table, meta: dict) -> bytes:
+    """Write {"meta", "columns", "rows"}, a row a line."""
+    columns = [{"name": field.name, "type": str(field.type), **facts_of(field)} for field in _exportable(table).schema]
+    head, names, *rows = (
+        json.dumps(_json_cell(part), ensure_ascii=False)
+        for part in [meta, columns, *_exportable(table, _shortest).to_pylist()]
+    )
+    lines = "\n  " + ",\n  ".join(rows) + "\n" if rows else ""
+    return f'{{"meta": {head},\n "columns": {names},\n "rows": [{lines}]}}\n'.encode()
+
+
+def _shortest(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return float32 as the float64 of the same shortest text: 0.1, not 0.10000000149011612."""
+    return values.cast(pa.string()).cast(pa.float64()) if pa.types.is_float32(values.type) else values
+
+
+def _parquet(table: pa.Table, meta: dict) -> bytes:
+    """Write Parquet whose metadata holds a VOTable header (VOParquet) and `galsearch`, the meta as JSON."""
+    from pyarrow import parquet
+
+    keys = {b"IVOA.VOTable-Parquet.version": b"1.0", VOPARQUET_KEY: _votable_header(_exportable(table, _plain), meta)}
+    keys[b"galsearch"] = json.dumps(_json_cell(meta), ensure_ascii=False).encode()
+    buffer = io.BytesIO()
+    parquet.write_table(table.replace_schema_metadata(keys), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+_VO_TYPES = {
+    pa.bool_(): "boolean", pa.uint8(): "unsignedByte", pa.int16(): "short", pa.int32(): "int", pa.int64(): "long",
+    pa.float32(): "float", pa.float64(): "double", pa.string(): "unicodeChar",
+}  # fmt: skip
+
+
+def _votable_header(plain: pa.Table, meta: dict) -> bytes:
+    """Return a VOTable without data; not by astropy, which writing Parquet shall not load."""
+    root = ElementTree.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
+    resource = ElementTree.SubElement(root, "RESOURCE", type="results")
+    sky = ("ra", "dec") if {"ra", "dec"} <= set(plain.column_names) else ()
+    for name, text in [("QUERY_STATUS", "OK"), *_provenance(meta)]:
+        ElementTree.SubElement(resource, "INFO", name=name, value=text)
+    if sky:
+        ElementTree.SubElement(resource, "COOSYS", ID="icrs", system="ICRS")
+    columns = ElementTree.SubElement(resource, "TABLE", name="galaxies", nrows=str(plain.num_rows))
+    for field in plain.schema:
+        said, words = facts_of(field), facts_of(field)["description"]
+        size = "*" if pa.types.is_string(field.type) else str(getattr(field.type, "list_size", ""))
+        said |= {"name": field.name, "datatype": _VO_TYPES[getattr(field.type, "value_type", field.type)]}
+        said |= {"arraysize": size, "ref": "icrs" if field.name in sky else "", "description": ""}
+        node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in said.items() if fact})
+        if words:
+            ElementTree.SubElement(node, "DESCRIPTION").text = words
+    return _xml(ElementTree.tostring(root, "unicode"))
+
+
+def _xml(document: str) -> bytes:
+    """Return the document with the control characters that XML 1.0 cannot hold as U+FFFD."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", document).encode()
+
+
+# --- formats by astropy -------------------------------------------------------------------------------------
 
 def _ecsv(table: pa.Table, meta: dict) -> bytes:
     buffer = io.StringIO()
@@ -588,39 +595,67 @@ def _ecsv(table: pa.Table, meta: dict) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _json(table: pa.Table, meta: dict) -> bytes:
-    """Write {"meta", "columns", "rows"}; NaN and infinities, which JSON has not, are null."""
+def _votable(table: pa.Table, meta: dict) -> bytes:
+    """Write VOTable 1.4 with TABLEDATA; a null of any type is an empty TD, as the standard has it since 1.3."""
+    from astropy.io.votable import tree
+
+    data = to_astropy(table)
+    sky = ("ra", "dec") if {"ra", "dec"} <= set(data.colnames) else ()
+    document, resource, buffer = tree.VOTableFile(version="1.4"), tree.Resource(type="results"), io.BytesIO()
+    document.resources.append(resource)
+    resource.coordinate_systems.extend([tree.CooSys(ID="icrs", system="ICRS")] if sky else [])
+    with _quiet():
+        for name, text in [("QUERY_STATUS", "OK"), *_provenance(meta)]:
+            resource.infos.append(tree.Info(name=name, value=text.replace("\n", "\v")))
+        resource.tables.append(tree.TableElement.from_table(document, data))
+        resource.tables[0].name = "galaxies"
+        for field in resource.tables[0].fields:
+            field.ref = "icrs" if field.name in sky else None
+            field.datatype = "boolean" if field.datatype == "bit" else field.datatype  # a bit has no null
+            if field.datatype == "unicodeChar":
+                ascii_only = all(map(str.isascii, np.asarray(data[field.name])))
+                field.datatype, field.arraysize = "char" if ascii_only else "unicodeChar", "*"
+        for element in [*resource.infos, *resource.tables, *resource.tables[0].fields]:
+            element.ID = None  # astropy makes it from the name, so that two may have the same
+        document.to_xml(buffer)
+    # astropy writes line breaks in attributes as they are, where a reader takes them for spaces, and "\r" for "\n"
+    return _xml(buffer.getvalue().decode().replace("\v", "&#10;").replace("\r", "&#13;"))
+
+
+def _fits(table: pa.Table, meta: dict) -> bytes:
+    """Write one binary table: null integers by TNULL, null floats NaN, null logicals a zero byte, null text empty.
+
+    Text is UTF-8. TUCDn and TCOMMn hold UCD and description as STIL writes them; the provenance is in COMMENT
+    cards.
+    """
+    from astropy.io import fits
+
     table = _exportable(table)
-    columns = [{"name": field.name, "type": str(field.type), **facts_of(field)} for field in table.schema]
-    for index, (field, values) in enumerate(_columns(table)):
-        if pa.types.is_float32(field.type):  # as 0.1, not 0.10000000149011612
-            table = table.set_column(index, field.with_type(pa.float64()), values.cast(pa.string()).cast(pa.float64()))
-    rows = ",\n  ".join(json.dumps(_json_cell(row), ensure_ascii=False) for row in table.to_pylist())
-    facts = json.dumps(_json_cell(meta), ensure_ascii=False), json.dumps(columns, ensure_ascii=False)
-    head = f'{{"meta": {facts[0]},\n "columns": {facts[1]},\n'
-    return (head + ' "rows": [' + (f"\n  {rows}\n" if rows else "") + "]}\n").encode()
-
-
-def _json_cell(value):
-    if isinstance(value, dict):
-        return {str(key): _json_cell(cell) for key, cell in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_cell(cell) for cell in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else _text_cell(value)
-
-
-def _parquet(table: pa.Table, meta: dict) -> bytes:
-    """Write Parquet whose metadata holds a VOTable header (VOParquet) and `galsearch`, the meta as JSON."""
-    from pyarrow import parquet
-
-    header = _votable_header(_plain_table(table), meta) + "</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
-    keys = {b"IVOA.VOTable-Parquet.version": b"1.0", VOPARQUET_KEY: header.encode()}
-    keys[b"galsearch"] = json.dumps(_json_cell(meta), ensure_ascii=False).encode()
+    data = to_astropy(table.rename_columns([_ascii(name) for name in table.column_names]))
+    filled = data.filled()  # with the fill values of `to_astropy`
+    filled.convert_unicode_to_bytestring()
+    for column in filled.columns.values():
+        column.unit = None  # astropy warns of a unit that is not in the FITS standard, and drops it
+    hdu = fits.table_to_hdu(filled)
+    for number, (field, column) in enumerate(zip(table.schema, data.columns.values(), strict=True), start=1):
+        facts = facts_of(field)
+        hdu.columns[column.name].unit = _ascii(_spelled(facts["unit"], "fits")) or None
+        if column.dtype.kind in "iu" and hasattr(column, "mask"):
+            hdu.columns[column.name].null = int(column.fill_value)
+        if column.dtype.kind == "b" and hasattr(column, "mask"):
+            hdu.data.view(np.ndarray)[column.name].view(np.uint8)[column.mask] = 0
+        hdu.header.update({f"TUCD{number}": _ascii(facts["ucd"])} if facts["ucd"] else {})
+        hdu.header.update({f"TCOMM{number}": _ascii(facts["description"])} if facts["description"] else {})
+    for line in _provenance_lines(meta):
+        hdu.header.add_comment(_ascii(line).replace("\t", " "))
+    hdu.header.update({"RADESYS": "ICRS"} if {"ra", "dec"} <= set(table.column_names) else {})
     buffer = io.BytesIO()
-    parquet.write_table(table.replace_schema_metadata(keys), buffer, compression="zstd")
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
     return buffer.getvalue()
+
+
+def _ascii(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 # --- DS9 regions --------------------------------------------------------------------------------------------
@@ -637,210 +672,15 @@ def _region(table: pa.Table, meta: dict) -> bytes:
 def _circles(table: pa.Table) -> list[str]:
     if not {"ra", "dec"} <= set(table.column_names):
         return []
-    blank = [None] * table.num_rows
-    radii = table["radius_arcsec"].to_pylist() if "radius_arcsec" in table.column_names else blank
-    labels = table["object_id"].to_pylist() if "object_id" in table.column_names else blank
-    rows = zip(table["ra"].to_pylist(), table["dec"].to_pylist(), radii, labels, strict=True)
-    return [_circle(ra, dec, radius, label) for ra, dec, radius, label in rows if _is_finite(ra) and _is_finite(dec)]
+    table = table.select([name for name in ("ra", "dec", "radius_arcsec", "object_id") if name in table.column_names])
+    placed = pc.and_(pc.is_finite(table["ra"]), pc.is_finite(table["dec"]))  # a row where this is null is left out
+    return [_circle(**row) for row in table.filter(placed).to_pylist()]
 
 
-def _circle(ra: float, dec: float, radius: float | None, label: str | None) -> str:
-    size = radius if _is_finite(radius) and radius > 0 else REGION_RADIUS_ARCSEC
-    text = re.sub(r"[{}\s]+", " ", str(label)) if label is not None else ""
+def _circle(ra: float, dec: float, radius_arcsec: float | None = None, object_id: str | None = None) -> str:
+    size = radius_arcsec if 0 < (radius_arcsec or 0) < math.inf else REGION_RADIUS_ARCSEC
+    text = re.sub(r"[{}\s]+", " ", str(object_id)) if object_id is not None else ""
     return f'circle({ra!r},{dec!r},{size:.6g}")' + (f" # text={{{text}}}" if text else "")
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-# --- provenance ---------------------------------------------------------------------------------------------
-
-
-def _provenance(meta: dict) -> Iterator[tuple[str, str]]:
-    """Yield (name, text) pairs; a source gives one pair for each thing it says of itself."""
-    for key, value in meta.items():
-        if key == "sources" or value is None:
-            continue
-        yield key, value if isinstance(value, str) else json.dumps(_json_cell(value), ensure_ascii=False)
-    for source in meta.get("sources") or []:
-        for key, value in source.items():
-            if value:
-                yield "source" if key == "title" else key, str(value)
-
-
-def _provenance_lines(meta: dict) -> list[str]:
-    return [f"{key}: {line}" for key, text in _provenance(meta) for line in text.splitlines()]
-
-
-# --- VOTable ------------------------------------------------------------------------------------------------
-
-_VO_TYPES = {
-    "bool": "boolean", "uint8": "unsignedByte", "int8": "short", "int16": "short", "uint16": "int",
-    "int32": "int", "uint32": "long", "int64": "long", "uint64": "long", "halffloat": "float",
-    "float": "float", "double": "double",
-}  # fmt: skip
-
-
-def _votable(table: pa.Table, meta: dict) -> bytes:
-    """Write VOTable 1.4 with TABLEDATA; a null is an empty TD, as the standard has it since 1.3."""
-    plain = _plain_table(table)
-    cells = [_td_cells(values) for _, values in _columns(plain)]
-    rows = "\n".join(f"<TR>{''.join(row)}</TR>" for row in zip(*cells, strict=True))
-    body = f"<DATA><TABLEDATA>\n{rows}\n</TABLEDATA></DATA>\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
-    return (_votable_header(plain, meta) + body).encode()
-
-
-def _votable_header(plain: pa.Table, meta: dict) -> str:
-    """Return the document down to the last FIELD; the sky columns refer to an ICRS COOSYS."""
-    columns = list(_columns(plain))
-    sky = {"ra", "dec"} <= set(plain.column_names)
-    names = ' xmlns="http://www.ivoa.net/xml/VOTable/v1.3" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
-    infos = [f"<INFO name={_attribute(key)} value={_attribute(text)}/>" for key, text in _provenance(meta)]
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        f'<VOTABLE version="1.4"{names}>',
-        '<RESOURCE type="results">',
-    ]
-    lines += ['<COOSYS ID="icrs" system="ICRS"/>'] if sky else []
-    lines += [
-        '<INFO name="QUERY_STATUS" value="OK"/>',
-        *infos,
-        f'<TABLE name="galaxies" nrows="{plain.num_rows}">',
-    ]
-    lines += [_vo_field(field, values, sky=sky) for field, values in columns]
-    return "\n".join(lines) + "\n"
-
-
-def _vo_field(field: pa.Field, values: pa.Array, *, sky: bool) -> str:
-    facts = facts_of(field)
-    attributes = {"name": field.name, "ID": _xml_id(field.name), **_vo_type(values)}
-    attributes |= {key: facts[key] for key in ("unit", "ucd") if facts[key]}
-    if sky and field.name in ("ra", "dec"):
-        attributes["ref"] = "icrs"
-    start = "<FIELD " + " ".join(f"{key}={_attribute(value)}" for key, value in attributes.items())
-    words = f"<DESCRIPTION>{_xml_text(facts['description'])}</DESCRIPTION>" if facts["description"] else ""
-    return f"{start}>{words}</FIELD>" if words else f"{start}/>"
-
-
-def _vo_type(values: pa.Array) -> dict[str, str]:
-    kind = values.type
-    if pa.types.is_fixed_size_list(kind):
-        return {"datatype": _VO_TYPES[str(kind.value_type)], "arraysize": str(kind.list_size)}
-    if pa.types.is_string(kind):
-        ascii_only = pc.all(pc.string_is_ascii(values), skip_nulls=True).as_py() is not False
-        return {"datatype": "char" if ascii_only else "unicodeChar", "arraysize": "*"}
-    return {"datatype": _VO_TYPES[str(kind)]}
-
-
-def _td_cells(values: pa.Array) -> list[str]:
-    kind = values.type
-    if pa.types.is_string(kind):
-        cells = [_xml_text(cell) if cell else None for cell in values.to_pylist()]
-    elif pa.types.is_fixed_size_list(kind):
-        cells = _vo_vectors(values)
-    else:
-        cells = _vo_numbers(values)
-    return ["<TD/>" if cell is None else f"<TD>{cell}</TD>" for cell in cells]
-
-
-def _vo_vectors(values: pa.Array) -> list[str | None]:
-    size = values.type.list_size
-    numbers = [number or "NaN" for number in _vo_numbers(pa.array(_filled(values).reshape(-1)))]
-    rows = [" ".join(numbers[start : start + size]) for start in range(0, size * len(values), size)]
-    return [None if null else row for row, null in zip(rows, _nulls(values), strict=True)]
-
-
-def _vo_numbers(values: pa.Array) -> list[str | None]:
-    """Return numbers as text, the shortest that reads back the same; a null is None."""
-    spelled = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
-    return [spelled.get(text, text) for text in values.cast(pa.string()).to_pylist()]
-
-
-def _xml_id(name: str) -> str:
-    return "col_" + re.sub(r"[^A-Za-z0-9_.-]", lambda match: f"-{ord(match[0]):x}-", name)
-
-
-def _xml_text(text: str) -> str:
-    """Escape text for XML; control characters, which XML 1.0 cannot hold, become U+FFFD."""
-    return escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text), {"\r": "&#13;"})
-
-
-def _attribute(text: str) -> str:
-    return quoteattr(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))
-
-
-# --- FITS ---------------------------------------------------------------------------------------------------
-
-_FITS_TYPES = {
-    "uint8": "B",
-    "int16": "I",
-    "int32": "J",
-    "int64": "K",
-    "float32": "E",
-    "float64": "D",
-    "bool": "L",
-}
-_FITS_WIDER = {"int8": np.int16, "uint16": np.int32, "uint32": np.int64, "float16": np.float32}
-
-
-def _fits(table: pa.Table, meta: dict) -> bytes:
-    """Write one binary table: null integers by TNULL, null floats NaN, null logicals a zero byte, null
-    strings empty.
-
-    Text is UTF-8. TUCDn and TCOMMn hold UCD and description as STIL writes them; the provenance is in COMMENT
-    cards.
-    """
-    from astropy.io import fits
-
-    plain = list(_columns(_plain_table(table)))
-    hdu = fits.BinTableHDU.from_columns([_fits_column(field, values) for field, values in plain], nrows=table.num_rows)
-    raw = hdu.data.view(np.ndarray)
-    for number, (field, values) in enumerate(plain, start=1):
-        if pa.types.is_boolean(values.type):
-            raw[raw.dtype.names[number - 1]].view(np.uint8)[_nulls(values)] = 0
-        facts = facts_of(field)
-        for key in ("ucd", "description"):
-            if facts[key]:
-                hdu.header[f"{'TUCD' if key == 'ucd' else 'TCOMM'}{number}"] = _ascii(facts[key])
-    for line in _provenance_lines(meta):
-        hdu.header.add_comment(_ascii(line).replace("\t", " "))
-    if {"ra", "dec"} <= set(table.column_names):
-        hdu.header["RADESYS"] = "ICRS"
-    buffer = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
-    return buffer.getvalue()
-
-
-def _fits_column(field: pa.Field, values: pa.Array):
-    from astropy.io import fits
-
-    unit = _fits_unit(facts_of(field)["unit"]) if facts_of(field)["unit"] else None
-    name, null = _ascii(field.name), None
-    if pa.types.is_string(values.type):
-        data = np.array([cell.encode() for cell in values.fill_null("").to_pylist()], dtype="S")
-        return fits.Column(name, f"{max(data.dtype.itemsize, 1)}A", unit=unit, array=data)
-    data = _filled(values)
-    data = data.astype(_FITS_WIDER.get(data.dtype.name, data.dtype), copy=False)
-    if data.dtype.kind in "iu" and values.null_count:
-        data, null = _with_null_value(data, _nulls(values))
-    repeat = "" if data.ndim == 1 else str(data.shape[1])
-    return fits.Column(name, repeat + _FITS_TYPES[data.dtype.name], unit=unit, null=null, array=data)
-
-
-def _with_null_value(data: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the integers with a number under the nulls that no other row has, and that number.
-
-    It is the highest of unsigned bytes and the lowest of the rest, where free; a full type is widened.
-    """
-    taken = set(np.unique(data[~null]).tolist())
-    info = np.iinfo(data.dtype)
-    if len(taken) > info.max - info.min:
-        data, info = data.astype(np.int32), np.iinfo(np.int32)
-    candidates = range(info.max, -1, -1) if info.min == 0 else range(info.min, info.max)
-    value = next(value for value in candidates if value not in taken)
-    data[null] = value
-    return data, value
 
 
 _WRITERS = {

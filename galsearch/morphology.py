@@ -220,7 +220,8 @@ def _measure(sky: _Sky, sources: np.ndarray, segments: np.ndarray, rows: np.ndar
     ids = (rows + 1).astype(np.int32)
     x, y = picked["x"].astype(float), picked["y"].astype(float)
     major, minor = np.maximum(picked["a"], 0.3).astype(float), np.maximum(picked["b"], 0.3).astype(float)
-    total, brightness, reach = _total_light(sky, segments, ids, (x, y, major, minor, picked["theta"].astype(float)))
+    angle = np.clip(picked["theta"].astype(float), -np.pi / 2, np.pi / 2)  # the nearest float32 of pi/2 is beyond it
+    total, brightness, reach = _total_light(sky, segments, ids, (x, y, major, minor, angle))
     radius, concentration = _light_radii(sky, segments, ids, (x, y), (total, reach))
     ratio = np.clip(minor / major, 0, 1)
     sums = _band_sums(sky, segments)[ids]

@@ -335,7 +335,7 @@ def _check_version(values: dict, path: str) -> None:
             f"{path}: format is {values.get('format')!r}, expected {FORMAT!r}; this is not a galsearch atlas"
         )
     version = values.get("format_version")
-    if not (isinstance(version, list) and len(version) == 2 and all(isinstance(part, int) for part in version)):
+    if not (isinstance(version, list) and [type(part) for part in version] == [int, int]):
         raise FormatError(f"{path}: format_version is {version!r}, expected [major, minor]; the file is damaged")
     major, ours = version[0], FORMAT_VERSION[0]
     if major > ours:
@@ -353,7 +353,10 @@ def _check_kinds(values: dict, path: str) -> None:
     _check_each(values, _KINDS, path, "")
     for name, space in values["embeddings"].items():
         if not (isinstance(space, dict) and _EMBEDDING_NAME.fullmatch(name)):
-            raise FormatError(f"{path}: embedding {name!r:.40} is not described as one; the file is damaged")
+            raise FormatError(
+                f"{path}: manifest entry 'embeddings' has {name!r:.40}, which is no name or not described; "
+                "the file is damaged, copy it again"
+            )
         _check_each(space, _SPACE_KINDS, path, f"embeddings.{name}.")
 
 

@@ -52,7 +52,13 @@ def main() -> None:
         st.Page(partial(page.show, atlas), title=page.TITLE, icon=page.ICON, url_path=name, default=not place)
         for place, (name, page) in enumerate(find_pages())
     ]
-    st.navigation(pages, position="top" if len(pages) > 1 else "hidden").run()
+    chosen = st.navigation(pages, position="hidden")
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", key="head"):
+        widgets.title("galsearch", f"{atlas.manifest.title} · {len(atlas):,} galaxies")
+        with st.container(horizontal=True, width="content", gap="xsmall", key="pages"):
+            for page in pages:
+                st.page_link(page, width="content")
+    chosen.run()
 
 
 def atlas_path() -> Path | None:

@@ -87,6 +87,9 @@ def restore(url: Any, atlas: galsearch.Atlas) -> None:
     if "asked" not in state:
         ask(NOTHING)
         state.selected, state.view, state.link_problem, state.acted = None, VIEWS[0], None, False
+    elif "words" not in state:  # back from another page, which took away the widgets' values and the URL
+        ask(current())
+        state.view = VIEWS[0]
     if "next" in state:  # asked while the last run was drawing
         ask(state.pop("next"))
     if state.pop("acted", False) or dict(url) == state.get("written", {}):

@@ -28,8 +28,9 @@ def style() -> None:
 
 
 def title(name: str, about: str) -> None:
-    """Head a page with a name and one line about it."""
-    st.html(f'<div class="galsearch-title"><h1>{escape(name)}</h1><span>{escape(about)}</span></div>')
+    """Head the app with a name and one line about it."""
+    head = f'<div class="galsearch-title"><h1>{escape(name)}</h1><span>{escape(about)}</span></div>'
+    st.html(head, width="content")
 
 
 def failure(error: Exception | str) -> None:
@@ -111,9 +112,17 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def units(table: pa.Table) -> dict[str, str]:
-    """Return the unit of every column, empty where there is none."""
-    return {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in table.schema}
+def table(rows: pa.Table, pictures: list[bytes | None] | None, **select: Any) -> None:
+    """Draw rows with units in the heads and, where given, a picture before each; `select` goes to st.dataframe."""
+    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in rows.schema}
+    heads: dict = {name: f"{name} [{unit}]" for name, unit in units.items() if unit}
+    alt = f"{len(rows)} rows of {len(units)} columns"
+    if pictures is not None:
+        shown = [None if picture is None else data_url(picture) for picture in pictures]
+        rows = rows.add_column(0, "(picture)", pa.array(shown, pa.string()))
+        heads["(picture)"] = st.column_config.ImageColumn("")
+        select["row_height"] = 48
+    st.dataframe(rows, hide_index=True, height="content", column_config=heads, alt=alt, **select)
 
 
 def column_list(columns: pa.Table) -> None:

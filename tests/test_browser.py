@@ -90,7 +90,7 @@ def test_a_click_opens_the_object_and_more_like_it(page, tiny_atlas):
     expect_ids(page, ids)
     page.locator(".tile").nth(1).click()
     page.locator(".st-key-panel table").wait_for()
-    assert "dex(solMass)" in page.locator(".st-key-panel").inner_text()
+    assert "solMass" in page.locator(".st-key-panel").inner_text()
     page.get_by_role("button", name="More like this", exact=True).click()
     expect_ids(page, tiny_atlas.search(tiny_atlas[ids[1]], k=24).ids)
 
@@ -155,6 +155,7 @@ def test_a_votable_is_downloaded_with_its_units(page, tiny_atlas):
 
     search(page, "white round galaxy")
     expect_ids(page, tiny_atlas.search("white round galaxy", k=24).ids)
+    page.locator('[data-test-script-state="notRunning"]').wait_for()  # the button of this answer, not of the last
     with page.expect_download() as download:
         page.get_by_role("button", name="VOTable").click()
     table = parse_single_table(io.BytesIO(Path(download.value.path()).read_bytes())).to_table(use_names_over_ids=True)
@@ -168,6 +169,16 @@ def test_the_table_view_survives_a_quick_click(page, tiny_atlas):
     page.get_by_role("radio", name="Table").click()
     page.locator("[data-testid=stDataFrame]").first.wait_for()
     page.get_by_text("24 of 300").wait_for()
+    assert page.get_by_label("Describe a galaxy").input_value() == "red galaxy"
+
+
+def test_the_search_is_still_there_after_a_look_at_the_sql_page(page, tiny_atlas):
+    search(page, "red galaxy")
+    expect_ids(page, tiny_atlas.search("red galaxy", k=24).ids)
+    page.get_by_role("link", name="SQL").click()
+    page.get_by_text("20 rows", exact=True).wait_for()
+    page.get_by_role("link", name="Search").click()
+    expect_ids(page, tiny_atlas.search("red galaxy", k=24).ids)
     assert page.get_by_label("Describe a galaxy").input_value() == "red galaxy"
 
 

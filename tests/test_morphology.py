@@ -1,11 +1,14 @@
 """Measures of synthetic galaxies, against the profiles that they were drawn from."""
 
+import io
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from tiny_models import picture
 
 from galsearch.errors import SchemaError
 from galsearch.morphology import COLUMNS, cutout_size, detect, measure
@@ -315,3 +318,12 @@ def test_a_cutout_frames_its_galaxy():
     assert cutout_size(10.0) == 80
     assert cutout_size(10.0, axis_ratio=0.2) > cutout_size(10.0, axis_ratio=0.9)
     assert all(cutout_size(radius) % 2 == 0 for radius in np.linspace(1, 40, 50))
+
+
+def test_a_source_that_stands_upright_is_measured():
+    """Its angle is the float32 nearest to pi/2, which lies beyond the pi/2 that sep accepts."""
+    stream = io.BytesIO()
+    Image.fromarray(picture(color="white", shape="round", size_px=48)).save(stream, "JPEG", quality=95)
+    measured = measure(np.asarray(Image.open(stream)))
+    assert measured["radius_px"] > 0
+    assert measured["measure_flag"] is None

@@ -5,6 +5,7 @@ Written aside in one pass, checked by reading it again, then renamed: a reader n
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,8 +139,10 @@ class BundleStore(Store):
             f"ORDER BY array_inner_product(embedding, $1::FLOAT[{len(ask.query)}]) DESC, object_id LIMIT $2"
         )
 
+        run = functools.partial(self.sandbox.ask, said="where") if ask.condition else self.sandbox.arrow
+
         def fetch(size: int) -> tuple[list[str], np.ndarray]:
-            found = self.sandbox.ask(statement, [ask.query.tolist(), size, *parameters], said="where")
+            found = run(statement, [ask.query.tolist(), size, *parameters])
             return found["object_id"].to_pylist(), vectors(found["embedding"])
 
         return complete(fetch, ask)

@@ -71,11 +71,19 @@ class FolderStore(Store):
         return {name: self._open_lance(name, version) for name, version in versions.items()}
 
     def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
-        try:
+        with self._reading(name, f"version {version}"):
             return lance.dataset(str(self.path / LANCE / f"{name}.lance"), version=version)
-        except (ValueError, OSError) as error:
+
+    @contextmanager
+    def _reading(self, name: str, what: str = "rows") -> Iterator[None]:
+        """Say in words what Lance raises on damaged files; on some it panics, which is no Exception."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, (ValueError, OSError, RuntimeError)) and type(error).__name__ != "PanicException":
+                raise
             raise FormatError(
-                f"{self.path}: {LANCE}/{name}.lance has no readable version {version} ({_short(error)}); "
+                f"{self.path}: {what} of {LANCE}/{name}.lance cannot be read ({_short(error)}); "
                 "copy the whole folder again, or rebuild the atlas"
             ) from None
 
@@ -90,8 +98,10 @@ class FolderStore(Store):
 
     def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yield (ids, vectors) of every row, in stored order."""
-        for batch in self._lance[embedding].to_batches(columns=["object_id", "embedding"], batch_size=BATCH_ROWS):
-            yield batch["object_id"].to_pylist(), vectors(batch["embedding"])
+        names = ["object_id", "embedding"]
+        with self._reading(embedding):
+            for batch in self._lance[embedding].to_batches(columns=names, batch_size=BATCH_ROWS):
+                yield batch["object_id"].to_pylist(), vectors(batch["embedding"])
 
     def sample(self, embedding: str, places: np.ndarray) -> np.ndarray:
         """Return the vectors stored at the row numbers `places`."""
@@ -136,10 +146,11 @@ class FolderStore(Store):
                 bad.append(f"table {name}: {error}")
         for name, dataset in self._lance.items():
             try:
-                for _ in dataset.to_batches(batch_size=BATCH_ROWS):
-                    pass
-            except (OSError, ValueError) as error:
-                bad.append(f"{LANCE}/{name}.lance: {_short(error)}")
+                with self._reading(name):
+                    for _ in dataset.to_batches(batch_size=BATCH_ROWS):
+                        pass
+            except FormatError as error:
+                bad.append(str(error))
         return bad
 
     def _places(self, table: str, ids: Sequence[str]) -> list[int]:
@@ -150,7 +161,10 @@ class FolderStore(Store):
         return [row for (row,) in found]
 
     def _take(self, table: str, places: list[int]) -> pa.Table:
-        return self._lance[table].take(places) if places else self._lance[table].schema.empty_table()
+        if not places:
+            return self._lance[table].schema.empty_table()
+        with self._reading(table):
+            return self._lance[table].take(places)
 
     def holders(self, embedding: str) -> str:
         return f"SELECT object_id FROM rows_{embedding}"
@@ -206,7 +220,8 @@ class FolderStore(Store):
         asked = {"column": "embedding", "q": ask.query, "k": wanted, "metric": "cosine", "use_index": use_index}
         if probes:
             asked["nprobes"] = probes
-        found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "embedding", "_distance"])
+        with self._reading(ask.embedding):
+            found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "embedding", "_distance"])
         return found["object_id"].to_pylist(), vectors(found["embedding"])
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
@@ -222,7 +237,7 @@ def _keep_best(ids: list[str], parts: list[np.ndarray], ask: Ask) -> tuple[list[
     return [ids[place] for place in order], found[order]
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]
 
 

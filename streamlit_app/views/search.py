@@ -10,7 +10,6 @@ from pathlib import Path
 
 import asking
 import phrasing
-import pyarrow as pa
 import streamlit as st
 import widgets
 
@@ -41,7 +40,6 @@ def show(atlas: galsearch.Atlas) -> None:
     """Draw the page."""
     asking.restore(st.query_params, atlas)
     asking.publish(st.query_params, atlas)
-    widgets.title("galsearch", f"{atlas.manifest.title} · {len(atlas):,} galaxies")
     if st.session_state.link_problem:
         st.warning(widgets.plain(st.session_state.link_problem), icon=":material/link_off:")
     words_box()
@@ -332,20 +330,9 @@ def show_hits(hits: galsearch.Hits) -> None:
 def show_table(rows: galsearch.Hits) -> None:
     """Draw hits as a table of the columns that hold anything; selecting a row opens the object."""
     pictures = rows.thumbnails()
-    table = rows.table.select([name for name in rows.table.column_names if rows.table[name].null_count < len(rows)])
-    heads = {name: f"{name} [{unit}]" if unit else name for name, unit in widgets.units(table).items()}
-    shown = [widgets.data_url(pictures[name]) if name in pictures else None for name in rows.ids]
-    st.dataframe(
-        table.add_column(0, "(picture)", pa.array(shown, pa.string())),
-        hide_index=True,
-        height="content",
-        row_height=48,
-        key="table",
-        on_select=partial(take_row, rows.ids),
-        selection_mode="single-row",
-        column_config={"(picture)": st.column_config.ImageColumn(""), **heads},
-        alt=f"{len(rows)} galaxies with all columns",
-    )
+    filled = [name for name in rows.table.column_names if rows.table[name].null_count < len(rows)]
+    select = {"on_select": partial(take_row, rows.ids), "selection_mode": "single-row", "key": "table"}
+    widgets.table(rows.table.select(filled), [pictures.get(name) for name in rows.ids], **select)
 
 
 def turn_to(page: int) -> None:

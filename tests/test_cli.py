@@ -1,0 +1,452 @@
+"""The command line: what goes to stdout, what to stderr, and with which exit code it ends."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import tiny
+from astropy.io import votable
+from astropy.table import Table
+from PIL import Image
+from pyarrow import parquet
+from tiny_models import picture
+from typer.testing import CliRunner
+
+import galsearch
+from galsearch import cli
+
+IMPORTED = """
+import sys, galsearch.cli
+sys.argv = ["galsearch", *{arguments!r}]
+try:
+    galsearch.cli.main()
+finally:
+    print(" ".join(sorted(name for name in {watched!r} if name in sys.modules)), file=sys.stderr)
+"""
+MAIN = "from galsearch.cli import main; main()"
+HEAVY = ("astropy", "PIL", "lance", "pandas", "sep", "scipy", "torch", "streamlit", "matplotlib")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process; return (exit code, stdout, stderr)."""
+
+    def running(*arguments):
+        monkeypatch.setattr(sys, "argv", ["galsearch", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return running
+
+
+def process(*arguments, cwd=None):
+    """Run the command line as the user's shell does."""
+    call = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder, so that what is written by mistake is seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fails(answer, message, *, code=1):
+    """Make sure that a command failed with one clear line, printed nothing as data and showed no traceback."""
+    found, out, error = answer
+    assert found == code, error
+    assert out == ""
+    assert "Traceback" not in error
+    assert message in error
+    if code == 1:
+        assert len([line for line in error.splitlines() if line.startswith("galsearch: ")]) == 1
+
+
+def ids(out):
+    """Return the ids of printed JSON."""
+    return [row["object_id"] for row in json.loads(out)["rows"]]
+
+
+# ---- search
+
+
+def test_words_print_a_table_with_units_and_nothing_else_on_stdout(run, tiny_path):
+    code, out, error = run("search", tiny_path, "red edge", "-k", "3")
+    with galsearch.open(tiny_path) as atlas:
+        expected = atlas.search("red edge", k=3).ids
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.strip().startswith("12376")] == expected
+    assert "[deg]" in out
+    assert error == ""
+
+
+def test_every_way_to_ask_gives_what_python_gives(run, tiny_path, tmp_path):
+    first, second = tiny.object_id(0), tiny.object_id(1)
+    Image.fromarray(tiny.draw(2)).save(tmp_path / "x.png")
+    term = galsearch.Term
+    asked = {
+        ("red edge",): (term("text", "red edge"),),
+        ("--like", first): (term("object", first),),
+        ("--like", first, "--like", second): (term("object", first), term("object", second)),
+        ("--image", tmp_path / "x.png"): (term("image", str(tmp_path / "x.png")),),
+        ("red", "--plus", "0.5:ring", "--minus", "2:edge"): (
+            term("text", "red"),
+            term("text", "ring", 0.5),
+            term("text", "edge", -2.0),
+        ),
+        ("red", "--minus", "edge"): (term("text", "red"), term("text", "edge", -1.0)),
+        ("--plus", "ring: the round kind"): (term("text", "ring: the round kind"),),
+        (): (),
+    }
+    with galsearch.open(tiny_path) as atlas:
+        for arguments, terms in asked.items():
+            code, out, _ = run("search", tiny_path, *arguments, "-k", 5, "--format", "json")
+            assert code == 0
+            assert ids(out) == atlas.search(galsearch.Query(terms, k=5)).ids, arguments
+
+
+def test_cuts_and_cones_work_together(run, tiny_path):
+    where = "z < 0.1 AND survey = 'd''Or'"
+    code, out, _ = run("search", tiny_path, "blue", "--where", where, "-k", "100", "--format", "json", "--exact")
+    rows = json.loads(out)["rows"]
+    assert code == 0
+    assert rows
+    assert all(row["z"] < 0.1 and row["survey"] == "d'Or" for row in rows)
+
+
+@pytest.mark.parametrize("center", [("0.0", "10.0"), ("00:00:00", "+10:00:00"), ("0h0m0s", "+10d0m0s")])
+def test_a_cone_takes_degrees_and_sexagesimal_and_crosses_ra_zero(run, tiny_path, center):
+    _, out, _ = run("search", tiny_path, "--near", *center, "--radius-arcsec", "3600", "-k", "500", "--format", "json")
+    rows = json.loads(out)["rows"]
+    assert {row["ra"] > 180 for row in rows} == {True, False}
+
+
+def test_a_cone_takes_southern_declinations(run, tiny_path):
+    arguments = ("--near", "12:30:00", "-90:00:00", "--radius-arcsec", "3600", "-k", "500", "--format", "json")
+    code, out, _ = run("search", tiny_path, *arguments)
+    assert code == 0
+    assert all(row["dec"] < -89 for row in json.loads(out)["rows"])
+
+
+def test_explain_tells_the_plan_on_stderr(run, tiny_path):
+    code, out, error = run("search", tiny_path, "red", "--explain", "--format", "csv")
+    assert code == 0
+    assert "exact: 300 matches" in error
+    assert "CPUExecutionProvider" in error
+    assert "matches" not in out
+
+
+def test_printed_formats_are_read_by_others(run, tiny_path):
+    formats = {
+        name: run("search", tiny_path, "red", "-k", "4", "--format", name)[1] for name in ("json", "csv", "votable")
+    }
+    expected = ids(formats["json"])
+    rows = list(csv.DictReader(io.StringIO(formats["csv"])))
+    assert [row["object_id"] for row in rows] == expected
+    assert not formats["csv"].endswith("\n\n")
+    table = votable.parse(io.BytesIO(formats["votable"].encode())).get_first_table().to_table(use_names_over_ids=True)
+    assert [str(name) for name in table["object_id"]] == expected
+    assert str(table["mass"].unit) == "solMass"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".parquet", ".json", ".reg"])
+def test_output_is_written_in_the_format_of_the_suffix(run, tiny_path, tmp_path, suffix):
+    out = tmp_path / f"hits{suffix}"
+    code, printed, error = run("search", tiny_path, "--where", "ra IS NOT NULL", "-k", "4", "-o", out)
+    assert (code, printed) == (0, "")
+    assert f"wrote {out} (4 rows)" in error
+    if suffix == ".reg":
+        assert out.read_text().count("circle(") == 4
+    elif suffix == ".json":
+        assert len(json.loads(out.read_text())["rows"]) == 4
+    elif suffix == ".parquet":
+        assert parquet.read_table(out).num_rows == 4
+    else:
+        known = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable"}
+        assert len(Table.read(out, format=known[suffix])) == 4
+
+
+def test_a_contact_sheet_is_a_picture(run, tiny_path, tmp_path):
+    code, _, error = run("search", tiny_path, "red", "-k", "4", "--sheet", tmp_path / "sheet.png")
+    assert code == 0
+    assert "wrote" in error
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_an_empty_answer_is_no_failure_and_says_so(run, tiny_path):
+    code, out, error = run("search", tiny_path, "red", "--where", "z > 99", "--format", "json")
+    assert code == 0
+    assert ids(out) == []
+    assert "nothing passes the cuts" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("red", "-k", "0"), "k is 0"),
+        (("  ",), "the text is empty"),
+        (("--like", "nobody"), "no object 'nobody'"),
+        (("--where", "nope < 1"), "nope"),
+        (("--where", "z < 1; DROP TABLE galaxies"), "where"),
+        (("--where", "z IN (SELECT 1 FROM read_csv('/etc/passwd'))"), "where"),
+        (("--where", " "), "where is ' '"),
+        (("--image", "nowhere.png"), "nowhere.png"),
+        (("--near", "10", "95", "--radius-arcsec", "1"), "95"),
+        (("--near", "10", "5"), "radius_arcsec"),
+        (("--radius-arcsec", "5"), "near"),
+        (("red", "--minus", "red"), "cancel"),
+        (("red", "--plus", "0:ring"), "weight"),
+        (("red", "-o", "hits.docx"), ".docx"),
+        (("red", "-o", "nowhere/hits.csv"), "nowhere"),
+        (("red", "--sheet", "nowhere/sheet.png"), "nowhere"),
+        (("red", "--device", "abacus"), "abacus"),
+    ],
+    ids=str,
+)
+def test_a_wrong_question_is_one_line_and_exit_1(run, tiny_path, here, arguments, message):
+    fails(run("search", tiny_path, *arguments), message)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "ATLAS", "red", "--format", "xml"), "'xml' is not one of table, json, csv, votable"),
+        (("info", "ATLAS", "--format", "xml"), "'xml' is not one of"),
+        (("show", "ATLAS", tiny.object_id(0), "--format", "xml"), "'xml' is not one of"),
+        (("sql", "ATLAS", "SELECT 1", "--format", "xml"), "'xml' is not one of"),
+        (("search", "ATLAS", "red", "-k", "many"), "-k"),
+        (("search", "ATLAS", "--near", "10"), "--near"),
+        (("search", "ATLAS", "--nearly"), "--nearly"),
+        (("search",), "Missing argument"),
+        (("find", "ATLAS"), "find"),
+        (("build", "x.atlas", "--images", "a", "--mosaic", "b"), "not both"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_exit_2(run, tiny_bundle, here, arguments, message):
+    fails(run(*(tiny_bundle if part == "ATLAS" else part for part in arguments)), message, code=2)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["search", "info", "check", "sql", "show", "bundle", "add"])
+def test_every_verb_names_an_atlas_that_is_not_there(run, tmp_path, verb):
+    more = {"sql": ("SELECT 1",), "show": ("x",), "bundle": (tmp_path / "y.duckdb",)}
+    fails(run(verb, tmp_path / "nowhere.atlas", *more.get(verb, ())), "nowhere.atlas")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the other readers
+
+
+def test_show_prints_every_column_with_its_unit(run, tiny_path):
+    code, out, error = run("show", tiny_path, tiny.object_id(0))
+    assert (code, error) == (0, "")
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert lines["object_id"] == [tiny.object_id(0)]
+    assert lines["mass"][1:] == ["solMass"]
+    _, out, _ = run("show", tiny_path, tiny.object_id(0), "--format", "json")
+    assert ids(out) == [tiny.object_id(0)]
+    fails(run("show", tiny_path, "nobody"), "no object 'nobody'")
+
+
+def test_sql_prints_and_writes_rows(run, tiny_path, tmp_path):
+    statement = "SELECT object_id, score, mass FROM nearest(embed('red edge'), k := 3) JOIN galaxies USING (object_id)"
+    code, out, error = run("sql", tiny_path, statement, "--format", "csv")
+    assert (code, error) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    with galsearch.open(tiny_path) as atlas:
+        assert {row["object_id"] for row in rows} == set(atlas.search("red edge", k=3).ids)
+    code, out, _ = run("sql", tiny_path, statement, "-o", tmp_path / "rows.vot")
+    assert (code, out) == (0, "")
+    assert len(Table.read(tmp_path / "rows.vot", format="votable")) == 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE galaxies",
+        "COPY galaxies TO 'x.csv'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT nope FROM galaxies",
+        "",
+        "SELEC 1",
+    ],
+)
+def test_sql_refuses_what_is_no_question(run, tiny_path, here, statement):
+    fails(run("sql", tiny_path, statement), "sql")
+    assert list(here.iterdir()) == []
+
+
+def test_info_tells_what_is_inside(run, tiny_path):
+    code, out, error = run("info", tiny_path, "--format", "json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["title"], found["rows"]) == ("Tiny", 300)
+    assert {"mass", "axis_ratio"} <= {column["column"] for column in found["columns"]}
+    code, out, error = run("info", tiny_path)
+    assert code == 0
+    assert "Tiny: 300 galaxies" in error
+    assert "solMass" in out
+
+
+def test_check_ends_with_0_on_a_good_atlas_and_1_on_damage(run, tiny_path, bundle_path):
+    code, out, _ = run("check", tiny_path)
+    assert code == 0
+    assert all(line.startswith("ok") for line in out.splitlines())
+    with duckdb.connect(bundle_path) as damaged:
+        damaged.execute("DELETE FROM galaxies WHERE object_id = (SELECT min(object_id) FROM galaxies)")
+    code, out, error = run("check", bundle_path)
+    assert code == 1
+    bad = [line for line in out.splitlines() if line.startswith("BAD")]
+    assert any("299 objects, the manifest says 300; rebuild" in line for line in bad)
+    assert "Traceback" not in error
+
+
+def test_a_truncated_bundle_is_one_line(run, bundle_path):
+    content = bundle_path.read_bytes()
+    bundle_path.write_bytes(content[: len(content) // 2])
+    for verb in ("check", "info"):
+        fails(run(verb, bundle_path), "tiny.duckdb")
+
+
+# ---- the writers
+
+
+@pytest.fixture
+def cutouts(tmp_path):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    for color in ("red", "blue", "green"):
+        Image.fromarray(picture(color=color, shape="round", size_px=32)).save(folder / f"{color}.png")
+    (folder / "broken.jpg").write_bytes(b"")
+    return folder
+
+
+def test_build_bundle_add_search_is_the_whole_way(run, cutouts, tmp_path, tiny_models):
+    path, file = tmp_path / "x.atlas", tmp_path / "x.duckdb"
+    table = tmp_path / "t.csv"
+    table.write_text("tile,z\nred,0.1\nblue,0.2\ngreen,0.3\nbroken,0.4\n")
+    options = ("--images", cutouts, "--table", table, "--id-column", "tile", "--models", tiny_models)
+    code, out, error = run("build", path, *options, "--title", "Three")
+    assert (code, out) == (0, "")
+    assert "3 galaxies added, 3 in all" in error
+    assert "broken.jpg: the file is empty (0 bytes)" in error
+    more = tmp_path / "more"
+    more.mkdir()
+    Image.fromarray(picture(color="yellow", shape="edge", size_px=32)).save(more / "yellow.png")
+    code, out, error = run("add", path, "--images", more, "--models", tiny_models)
+    assert (code, out) == (0, "")
+    assert "1 galaxies added, 4 in all" in error
+    code, out, error = run("bundle", path, file)
+    assert (code, out) == (0, "")
+    assert f"wrote {file}" in error
+    for place in (path, file):
+        assert ids(run("search", place, "yellow edge", "-k", "1", "--format", "json")[1]) == ["yellow"]
+    assert run("bundle", path, tmp_path / "small.duckdb", "--no-models")[0] == 0
+    assert galsearch.open(tmp_path / "small.duckdb").models() == {}
+    fails(run("build", path, *options), "exists")
+    assert run("build", path, *options, "--overwrite")[0] == 0
+
+
+def test_a_mosaic_and_a_table_of_vectors_are_built_too(run, tmp_path, tiny_models):
+    field = np.random.default_rng(0).normal(8, 2, (96, 96, 3))
+    y, x = np.mgrid[:96, :96]
+    field += 200 * np.exp(-((x - 40) ** 2 + (y - 50) ** 2) / 30)[:, :, None]
+    Image.fromarray(np.clip(field, 0, 255).astype(np.uint8)).save(tmp_path / "m.png")
+    assert run("build", tmp_path / "m.atlas", "--mosaic", tmp_path / "m.png", "--models", tiny_models)[0] == 0
+    Table({"id": ["a", "b"], "v": np.eye(2, 8)}).write(tmp_path / "v.fits")
+    options = ("--table", tmp_path / "v.fits", "--vectors", "v", "--model", "mine")
+    assert run("build", tmp_path / "v.atlas", *options)[0] == 0
+    assert ids(run("search", tmp_path / "v.atlas", "--like", "a", "--format", "json")[1]) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to take in"),
+        (("--images", "nowhere"), "nowhere: no such folder"),
+        (("--images", "file.png"), "--images takes a folder"),
+        (("--mosaic", "cutouts"), "--mosaic takes one picture"),
+        (("--images", "cutouts", "--table", "nowhere.csv"), "nowhere.csv"),
+        (("--images", "cutouts", "--table", "twice.csv"), "'red'"),
+        (("--images", "cutouts", "--models", "cutouts"), "no image model found"),
+        (("--images", "cutouts", "--vectors", "v"), "vectors names a column of a table"),
+    ],
+    ids=str,
+)
+def test_a_build_that_cannot_begin_is_one_line_and_leaves_nothing(run, cutouts, here, arguments, message):
+    shutil.copy(cutouts / "red.png", "file.png")
+    Path("twice.csv").write_text("id\nred\nred\n")
+    before = set(here.iterdir())
+    fails(run("build", "x.atlas", *arguments), message)
+    assert set(here.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_the_demo_finds_galaxies_in_a_real_picture(run, tmp_path):
+    pytest.importorskip("skimage", reason="scikit-image carries the demo's picture")
+    if not list((Path(galsearch.__file__).parent.parent / "onnx_models").glob("*/card.json")):
+        pytest.skip("no shipped onnx models")
+    code, out, error = run("demo", tmp_path)
+    assert code == 0, error
+    assert out.count("xdf-") == 24
+    assert (tmp_path / "contact_sheet.png").stat().st_size > 10_000
+    with galsearch.open(tmp_path / "xdf.duckdb") as atlas:
+        assert 500 <= len(atlas) <= 1500
+
+
+# ---- as the shell sees it
+
+
+def test_help_and_version_end_with_0():
+    runner = CliRunner()
+    told = runner.invoke(cli.app, ["--help"])
+    assert told.exit_code == 0
+    for verb in ("demo", "build", "add", "bundle", "info", "search", "show", "sql", "check", "app"):
+        assert verb in told.stdout
+        assert runner.invoke(cli.app, [verb, "-h"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("red", "-k", "2"), 0), (("red", "-k", "0"), 1), (("red", "--format", "xml"), 2)],
+    ids=["well", "error", "usage"],
+)
+def test_a_process_ends_with_the_exit_code_of_its_kind(tiny_bundle, tmp_path, arguments, code):
+    done = process("search", tiny_bundle, *arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert bool(done.stdout) == (code == 0)
+    assert bool(done.stderr) == (code != 0)
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(tiny_bundle):
+    call = [sys.executable, "-c", MAIN, "sql", str(tiny_bundle), "SELECT * FROM galaxies", "--format", "json"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        error = running.stderr.read()
+    assert "Traceback" not in error
+    assert "BrokenPipe" not in error
+
+
+def test_a_search_of_a_bundle_loads_no_library_that_it_does_not_need(tiny_bundle):
+    code = IMPORTED.format(arguments=["search", str(tiny_bundle), "red", "-k", "2"], watched=HEAVY)
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr.strip() == ""
