@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_models import picture
+from tiny_models import picture as draw
 
 from galsearch.errors import SchemaError
 from galsearch.morphology import COLUMNS, cutout_size, detect, measure
@@ -323,7 +323,7 @@ def test_a_cutout_frames_its_galaxy():
 def test_a_source_that_stands_upright_is_measured():
     """Its angle is the float32 nearest to pi/2, which lies beyond the pi/2 that sep accepts."""
     stream = io.BytesIO()
-    Image.fromarray(picture(color="white", shape="round", size_px=48)).save(stream, "JPEG", quality=95)
+    Image.fromarray(draw(color="white", shape="round", size_px=48)).save(stream, "JPEG", quality=95)
     measured = measure(np.asarray(Image.open(stream)))
     assert measured["radius_px"] > 0
     assert measured["measure_flag"] is None
