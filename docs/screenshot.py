@@ -1,6 +1,6 @@
 """Make the picture of the app in the README: start it on an atlas, search, take the picture.
 
-    python docs/screenshot.py demo/xdf.duckdb --words "face-on spiral galaxy"
+    python docs/screenshot.py demo/xdf.duckdb --words "edge-on galaxy"
 
 Needs Chromium (Debian: `apt-get install chromium`) and the packages streamlit and playwright. Nothing outside this
 machine is reached.
@@ -134,7 +134,7 @@ def main() -> None:
     """Take the picture that the arguments describe."""
     parser = argparse.ArgumentParser(description="Make the picture of the app in the README.")
     parser.add_argument("atlas", type=Path)
-    parser.add_argument("--words", default="face-on spiral galaxy")
+    parser.add_argument("--words", default="edge-on galaxy")
     parser.add_argument("--pick", type=int, default=1, help="hit to open beside the gallery, from 1; 0 for none")
     parser.add_argument("--theme", choices=("light", "dark"), default="light")
     parser.add_argument("--out", type=Path, default=OUT)

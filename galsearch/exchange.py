@@ -258,10 +258,12 @@ def _to_arrow(values: np.ndarray, null: np.ndarray | None, name: str) -> pa.Arra
     """
     if values.ndim > 1:
         flat = _to_arrow(values.reshape(-1), None if null is None else null.reshape(-1), name)
-        absent = flat.is_null(nan_is_null=True).to_numpy(zero_copy_only=False).reshape(len(values), -1).all(axis=1)
+        absent = flat.is_null(nan_is_null=True).to_numpy(zero_copy_only=False).reshape(values.shape)
         for size in values.shape[:1:-1]:
             flat = pa.FixedSizeListArray.from_arrays(flat, size)
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(absent))
+        return pa.FixedSizeListArray.from_arrays(
+            flat, values.shape[1], mask=pa.array(absent.all(axis=tuple(range(1, values.ndim))))
+        )
     if values.dtype.kind in "SUO":
         return _empty_as_null(pa.array([_plain_cell(cell) for cell in values], mask=null))
     if values.dtype.kind not in "biufM":
@@ -390,7 +392,7 @@ def _provenance_lines(meta: dict) -> list[str]:
     return [f"{key}: {line}" for key, text in _provenance(meta) for line in text.splitlines()]
 
 
-# --- from any column to what a format can hold ---------------------------------------------------------------
+# --- to astropy, and to what a format can hold ---------------------------------------------------------------
 
 
 _NUMBERS = {  # and the types that they have in FITS and VOTable
@@ -426,7 +428,7 @@ def _astropy_column(field: pa.Field, values: pa.ChunkedArray) -> Column:
         return Column(data, **said)
     if data.dtype.kind in "iu":
         data = _with_null_number(data, null)
-    mask = np.broadcast_to(null.reshape(-1, *[1] * (data.ndim - 1)), data.shape)
+    mask = np.broadcast_to(null if data.ndim == 1 else null[:, None], data.shape).copy()
     return MaskedColumn(data, mask=mask, fill_value=data[null].flat[0], **said)
 
 
@@ -495,12 +497,9 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(values.type) or pa.types.is_boolean(values.type):
         return values
-    return pa.chunked_array([pa.array(map(_text_cell, values.to_pylist()), pa.string())])
-
-
-def _text_cell(cell) -> str | None:
-    plain = _json_cell(cell)
-    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    cells = [_json_cell(cell) for cell in values.to_pylist()]
+    texts = [cell if isinstance(cell, str | None) else json.dumps(cell, ensure_ascii=False) for cell in cells]
+    return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def _json_cell(cell):
@@ -516,7 +515,7 @@ def _json_cell(cell):
     return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
 
 
-# --- formats by pyarrow and Python --------------------------------------------------------------------------
+# --- the formats ---------------------------------------------------------------------------------------------
 
 
 def _csv(table: pa.Table, meta: dict) -> bytes:
@@ -587,8 +586,6 @@ def _xml(document: str) -> bytes:
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", document).encode()
 
 
-# --- formats by astropy -------------------------------------------------------------------------------------
-
 def _ecsv(table: pa.Table, meta: dict) -> bytes:
     buffer = io.StringIO()
     to_astropy(table, _json_cell(meta)).write(buffer, format="ascii.ecsv")
@@ -631,17 +628,18 @@ def _fits(table: pa.Table, meta: dict) -> bytes:
     from astropy.io import fits
 
     table = _exportable(table)
-    data = to_astropy(table.rename_columns([_ascii(name) for name in table.column_names]))
+    names = [_ascii(name) or f"col{number}" for number, name in enumerate(table.column_names, start=1)]
+    data = to_astropy(pa.table(table.columns, names=names))  # no units: astropy drops those FITS has not
     filled = data.filled()  # with the fill values of `to_astropy`
     filled.convert_unicode_to_bytestring()
-    for column in filled.columns.values():
-        column.unit = None  # astropy warns of a unit that is not in the FITS standard, and drops it
     hdu = fits.table_to_hdu(filled)
     for number, (field, column) in enumerate(zip(table.schema, data.columns.values(), strict=True), start=1):
         facts = facts_of(field)
-        hdu.columns[column.name].unit = _ascii(_spelled(facts["unit"], "fits")) or None
+        card = hdu.columns[column.name]
+        if facts["unit"]:
+            card.unit = _ascii(_spelled(facts["unit"], "fits"))
         if column.dtype.kind in "iu" and hasattr(column, "mask"):
-            hdu.columns[column.name].null = int(column.fill_value)
+            card.null = int(column.fill_value)
         if column.dtype.kind == "b" and hasattr(column, "mask"):
             hdu.data.view(np.ndarray)[column.name].view(np.uint8)[column.mask] = 0
         hdu.header.update({f"TUCD{number}": _ascii(facts["ucd"])} if facts["ucd"] else {})
@@ -656,9 +654,6 @@ def _fits(table: pa.Table, meta: dict) -> bytes:
 
 def _ascii(text: str) -> str:
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-
-
-# --- DS9 regions --------------------------------------------------------------------------------------------
 
 
 def _region(table: pa.Table, meta: dict) -> bytes:

@@ -120,7 +120,7 @@ def table(rows: pa.Table, pictures: list[bytes | None] | None, **select: Any) ->
     if pictures is not None:
         shown = [None if picture is None else data_url(picture) for picture in pictures]
         rows = rows.add_column(0, "(picture)", pa.array(shown, pa.string()))
-        heads["(picture)"] = st.column_config.ImageColumn("")
+        heads["(picture)"] = st.column_config.ImageColumn("picture")
         select["row_height"] = 48
     st.dataframe(rows, hide_index=True, height="content", column_config=heads, alt=alt, **select)
 

@@ -100,6 +100,14 @@ def test_vectors_come_back_and_a_missing_one_is_null(tmp_path, suffix):
     assert found.to_pylist() == table["embedding"].to_pylist()
 
 
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
+def test_integer_vectors_come_back_without_rows_too(tmp_path, suffix):
+    table = pa.table({"pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2))})
+    for rows in (table, table.slice(0, 0)):
+        write_table(rows, tmp_path / f"a{suffix}")
+        assert read_table(tmp_path / f"a{suffix}").to_pydict() == rows.to_pydict()
+
+
 def test_an_all_null_column_stays_null(tmp_path):
     table = pa.table({"object_id": ["a", "b"], "z": pa.array([None, None], pa.float64()), "n": pa.nulls(2)})
     for suffix in ROUND:
@@ -199,6 +207,7 @@ def test_fits_marks_nulls_as_the_standard_says(tmp_path):
     assert raw["is_star"].view(np.uint8) == 0
     assert np.isnan(raw["ra"])
     assert header["TUNIT2"] == "deg"
+    assert "TUNIT1" not in header
     assert header["TUCD2"] == "pos.eq.ra;meta.main"
     assert header["TCOMM4"] == "Rows, & more"
     assert header["RADESYS"] == "ICRS"

@@ -264,7 +264,7 @@ def test_another_database_is_no_atlas(tmp_path):
     connection.close()
     with pytest.raises(FormatError, match="not an atlas"):
         galsearch.open(tmp_path / "other.duckdb")
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match="not a valid DuckDB database"):  # and no extension is fetched for it
         galsearch.open(tmp_path / "other.sqlite")
 
 

@@ -23,11 +23,13 @@ TIME_LIMIT_SECONDS = 60.0
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
+_NO_EXTENSIONS = {  # set before the file is attached: DuckDB would fetch one for a file of another database
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+}
 _SETTINGS = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
     "lock_configuration": "true",
 }
 _ASKED_WRONG = (
@@ -201,9 +203,9 @@ def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.Duck
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection of its own to the file: opened by name, two atlases would share functions and settings."""
-    connection = duckdb.connect(":memory:")
+    connection = duckdb.connect(":memory:", config=_NO_EXTENSIONS)
     try:
-        connection.execute(f"ATTACH {quoted(path)} AS {NAME} (READ_ONLY)")
+        connection.execute(f"ATTACH {quoted(path)} AS {NAME} (TYPE duckdb, READ_ONLY)")
         for name, value in _SETTINGS.items():
             connection.execute(f"SET {name} = {value}")
     except duckdb.Error as error:

@@ -156,14 +156,14 @@ def picture_menu(atlas: galsearch.Atlas) -> None:
 
 def take_picture(atlas: galsearch.Atlas, name: str, content: bytes, digest: str) -> None:
     """Ask for galaxies like an uploaded picture; what cannot be read is said in the menu."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"picture{''.join(Path(name).suffixes[-2:])}"
+        path.write_bytes(content)
+        try:
             vector = atlas.embed(path)
-    except galsearch.GalsearchError as error:
-        widgets.failure(error)
-        return
+        except galsearch.GalsearchError as error:
+            widgets.failure(str(error).replace(str(path), name).replace(path.name, name))
+            return
     term = galsearch.Term("embedding", tuple(round(float(value), 5) for value in vector))
     st.session_state.uploaded = digest
     st.session_state.next = replace(asking.current(), terms=(term,))

@@ -35,7 +35,7 @@ def show(atlas: galsearch.Atlas) -> None:
     st.pills("Examples", EXAMPLES, key="sql_example", label_visibility="collapsed", on_change=take_example, wrap=False)
     st.text_area("Statement", key="sql", height=150, label_visibility="collapsed")
     with st.container(horizontal=True, gap="xsmall"):
-        st.button("Run", type="primary", key="run", icon=":material/play_arrow:", shortcut="Ctrl+Enter")
+        st.button("Run", type="primary", key="run", icon=":material/play_arrow:")
         explain_macros()
         with st.popover("Columns of galaxies", key="sql_columns"):
             widgets.column_list(atlas.columns())
