@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +265,8 @@ class Atlas:
         """
         if _CALLS_EMBED.search(text):
             self._encoder("text")  # loaded beforehand: inside a running query its connection reads nothing else
-        return self._store.sql(text, embed=self.embed)
+        alive = weakref.ref(self)  # DuckDB keeps the function: by itself it would keep an atlas that nobody closed
+        return self._store.sql(text, embed=lambda words: alive().embed(words))
 
     # ---- embeddings
 

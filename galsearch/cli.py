@@ -32,6 +32,10 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _Stopped from None
+        except RuntimeError as error:  # what DuckDB makes of Ctrl-C while it works
+            if "interrupted" not in str(error):
+                raise
+            raise _Stopped from None
 
 
 app = typer.Typer(

@@ -614,7 +614,8 @@ def _votable(table: pa.Table, meta: dict) -> bytes:
                 field.datatype, field.arraysize = "char" if ascii_only else "unicodeChar", "*"
         for element in [*resource.infos, *resource.tables, *resource.tables[0].fields]:
             element.ID = None  # astropy makes it from the name, so that two may have the same
-        document.to_xml(buffer)
+        # astropy 8.0.2 writes a row's text in C, one byte beyond its buffer, which can crash the process later
+        document.to_xml(buffer, _debug_python_based_parser=True)
     # astropy writes line breaks in attributes as they are, where a reader takes them for spaces, and "\r" for "\n"
     return _xml(buffer.getvalue().decode().replace("\v", "&#10;").replace("\r", "&#13;"))
 

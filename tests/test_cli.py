@@ -436,6 +436,15 @@ def test_a_process_ends_with_the_exit_code_of_its_kind(tiny_bundle, tmp_path, ar
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("Query interrupted")], ids=["python", "duckdb"])
+def test_ctrl_c_anywhere_is_one_line_and_exit_130(run, tiny_bundle, monkeypatch, stop):
+    def stopping(*_, **__):
+        raise stop
+
+    monkeypatch.setattr(galsearch.Atlas, "search", stopping)
+    fails(run("search", tiny_bundle, "red"), "galsearch: stopped", code=130)
+
+
 def test_a_reader_that_leaves_early_sees_no_traceback(tiny_bundle):
     call = [sys.executable, "-c", MAIN, "sql", str(tiny_bundle), "SELECT * FROM galaxies", "--format", "json"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -443,6 +452,14 @@ def test_a_reader_that_leaves_early_sees_no_traceback(tiny_bundle):
         error = running.stderr.read()
     assert "Traceback" not in error
     assert "BrokenPipe" not in error
+
+
+def test_writing_a_votable_does_not_write_beyond_its_memory(tiny_bundle):
+    """The C writer of astropy 8.0 does, by a byte, and the process dies at some later moment."""
+    call = [sys.executable, "-c", MAIN, "search", str(tiny_bundle), "-k", "40", "--format", "votable"]
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[:500]
 
 
 def test_a_search_of_a_bundle_loads_no_library_that_it_does_not_need(tiny_bundle):

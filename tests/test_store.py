@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.errors import GalsearchError, QueryError
-from galsearch.store import cells, macros, sandbox
+from galsearch.store import cells, macros, sandbox, verify
 
 ROWS, DIM, GROUPS = 6_000, 32, 40
 TWINS = 60  # rows with one and the same vector
@@ -391,6 +393,15 @@ def test_an_atlas_that_nobody_closes_ends_quietly(tiny_path):
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
 
 
+def test_an_atlas_that_nobody_holds_is_let_go(tiny_path):
+    opened = galsearch.open(tiny_path, device="cpu")
+    opened.sql("FROM nearest(embed('ring'), k := 3)")
+    alive = weakref.ref(opened)
+    del opened
+    gc.collect()
+    assert alive() is None
+
+
 # ---- the time limit
 
 ENDLESS = "SELECT sum(sin(a.range * b.range)) FROM range(100000000) a, range(100000000) b"
@@ -417,7 +428,8 @@ def edit(path: Path, *statements: str) -> None:
 
 
 def findings(path: Path) -> dict[str, galsearch.Finding]:
-    with galsearch.open(path, device="cpu") as atlas:
+    with galsearch.open(path, device="cpu") as atlas, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "SAMPLE_QUERIES", 4)
         return {finding.name: finding for finding in atlas.check()}
 
 
@@ -537,17 +549,24 @@ def test_a_damaged_model_is_refused_when_it_is_needed_and_not_before(atlas_path)
             atlas.search("red")
 
 
-def test_check_finds_a_flipped_byte_in_a_picture(bundle_path):
+def blocks_of(path: Path, tables: set[str]) -> set[int]:
+    """Return the numbers of the blocks of a DuckDB file in which the columns of some tables lie."""
+    statement = "SELECT DISTINCT block_id FROM pragma_storage_info($1) WHERE block_id >= 0"
+    with duckdb.connect(path, read_only=True) as connection:
+        return {block for table in tables for (block,) in connection.execute(statement, [table]).fetchall()}
+
+
+def test_check_finds_a_flipped_byte_in_the_pictures_or_vectors(bundle_path):
     with duckdb.connect(bundle_path, read_only=True) as connection:
-        pictures = [image for (image,) in connection.sql("SELECT image FROM thumbnails").fetchall()]
+        every = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    large = {"thumbnails", "embedding_image"}
+    block = max(blocks_of(bundle_path, large) - blocks_of(bundle_path, every - large))
     data = bytearray(bundle_path.read_bytes())
-    place = max(data.find(picture[len(picture) // 2 :]) for picture in pictures)
-    assert place > 0
-    data[place] ^= 0x10
+    data[3 * 4096 + block * 262_144 + 20_000] ^= 0x10  # three headers, then blocks of 256 kB
     bundle_path.write_bytes(data)
     found = findings(bundle_path)
     assert not found["blocks"].ok
-    assert "thumbnails" in found["blocks"].message
+    assert any(table in found["blocks"].message for table in large)
     assert "copy it again" in found["blocks"].remedy
 
 
