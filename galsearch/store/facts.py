@@ -6,6 +6,7 @@ A form adds only where its vectors and blobs lie: `_exact`, `_ivf`, `embeddings`
 from __future__ import annotations
 
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ PROBE_SHARE_CUT, PROBE_LEAST_CUT = 1 / 8, 128
 # again while the last of them scores no worse, by this much, than the last one wanted.
 TIES = 8
 SCORE_ERROR = 1e-5
+
+BATCH_ROWS = 8_192  # read or written at a time
 
 Found = tuple[list[str], np.ndarray, int]  # ids, their embeddings (n, d), vectors compared
 
@@ -263,6 +266,16 @@ class Store:
     def _ivf(self, ask: Ask, probes: int) -> Found:
         raise NotImplementedError
 
+    def corrupt_tables(self) -> list[str]:
+        """Read every value of every table and return the messages of those that cannot be read."""
+        bad = []
+        for name in sorted(self.tables):
+            try:
+                self.sandbox.rows(f'SELECT bit_xor(hash(t)) FROM "{name}" t')
+            except FormatError as error:
+                bad.append(f"table {name}: {error}")
+        return bad
+
     # ---- SQL
 
     def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
@@ -275,6 +288,17 @@ class Store:
         dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
         if dim:
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
+
+
+def read_card(text: str | bytes, name: str) -> dict:
+    """Return the model card that `text` is; FormatError naming `name` when it is not a JSON object."""
+    try:
+        card = json.loads(text)
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise FormatError(f"{name}: its card is not a JSON object, so it is damaged; copy the atlas again")
+    return card
 
 
 def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
