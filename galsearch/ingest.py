@@ -287,7 +287,9 @@ def _space(taken: Source, makers: _Makers) -> tuple[dict, Encoder | None]:
     """Return what the manifest says of the vectors, and the encoder that makes them (None: the table holds them)."""
     if isinstance(taken, VectorSource):
         dim = taken.vectors.shape[1]
-        name = makers.name or "unknown"
+        if not makers.name:
+            raise SchemaError("the vectors' model has no name: give model (--model), so that no others get mixed in")
+        name = makers.name
         return {
             "dim": dim,
             "model": name,

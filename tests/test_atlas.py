@@ -742,3 +742,8 @@ def test_two_openings_of_one_atlas_do_not_disturb_each_other(tiny_path):
     first.close()
     assert second.sql(text).num_rows == 3
     second.close()
+
+
+def test_a_column_of_sql_has_no_unit_of_a_column_of_another_type(atlas):
+    assert (atlas.sql("SELECT count(*) AS ra FROM galaxies").schema.field("ra").metadata or {}).get(b"unit") != b"deg"
+    assert atlas.sql("SELECT max(ra) AS ra FROM galaxies").schema.field("ra").metadata[b"unit"] == b"deg"

@@ -316,6 +316,12 @@ def test_words_on_published_embeddings_say_what_can_be_done(tmp_path, published)
         atlas.search("edge-on galaxy")
 
 
+def test_published_embeddings_need_the_name_of_their_model(tmp_path, published):
+    with pytest.raises(galsearch.SchemaError, match="--model"):
+        galsearch.build(tmp_path / "p.atlas", table=published[0], vectors="emb")
+    assert not (tmp_path / "p.atlas").exists()
+
+
 def test_published_embeddings_of_another_model_are_refused(tmp_path, published):
     path = tmp_path / "p.atlas"
     galsearch.build(path, table=published[0], vectors="emb", model="one")

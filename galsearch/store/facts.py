@@ -133,10 +133,19 @@ class Store:
         return bool(self.sandbox.rows("SELECT 1 FROM galaxies WHERE object_id = $1", [object_id]))
 
     def _with_units(self, table: pa.Table) -> pa.Table:
-        """Give the columns that are known by name their unit, UCD and description."""
-        about = self._about
-        fields = [item.with_metadata(about[item.name]) if item.name in about else item for item in table.schema]
+        """Give the columns that are known by name and type their unit, UCD and description."""
+        known = {item.name: item for item in self._fields}
+        fields = [
+            known[item.name] if item.name in known and known[item.name].type == item.type else item
+            for item in table.schema
+        ]
         return table.cast(pa.schema(fields))
+
+    @functools.cached_property
+    def _fields(self) -> list[pa.Field]:
+        """The columns of hits as Arrow fields with their metadata."""
+        columns = self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies LIMIT 0").schema
+        return [item.with_metadata(self._about.get(item.name)) for item in columns]
 
     @functools.cached_property
     def _about(self) -> dict[str, dict[str, str]]:
