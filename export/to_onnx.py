@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export import cards
+from export import cards, train_align, train_image, train_text
 from export.models import (
     DIM,
     MAX_TOKENS,
@@ -205,7 +205,7 @@ def write_card(folder: Path, card: dict) -> None:
     (folder / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
 
 
-def base_card(model_id: str, kind: str, script: str) -> dict:
+def base_card(model_id: str, kind: str, *, script: str, seeds: list[int]) -> dict:
     """Return what both cards share; counts are of pictures in the training split."""
     table = pq.read_table(cache_folder() / "splits.parquet").to_pylist()
     counts: dict[str, int] = {}
@@ -221,7 +221,7 @@ def base_card(model_id: str, kind: str, script: str) -> dict:
         "sha256": "",
         "space": cards.SPACE,
         "output": "embedding",
-        "training": {"sets": cards.training_sets(counts), "seed": 2, "script": script},
+        "training": {"sets": cards.training_sets(counts), "seed": seeds, "script": script},
     }
 
 
@@ -229,7 +229,12 @@ def image_card() -> dict:
     """Return the image card without digest and self-test outputs."""
     stretch = "display-ready 8-bit RGB with dark sky; cut so that the galaxy fills a third to all of the frame"
     size = {"size_px": MODEL_PX, "layout": "NHWC", "dtype": "uint8", "bands": "RGB", "stretch": stretch}
-    return base_card(cards.IMAGE_ID, "image", "export/train_image.py, export/train_align.py") | {
+    return base_card(
+        cards.IMAGE_ID,
+        "image",
+        script="export/train_image.py, export/train_align.py",
+        seeds=[train_image.SEED, train_align.SEED],
+    ) | {
         "input": size | {"resize": "center-crop to a square, antialiased bicubic"},
         "activation_bytes_per_row": 1_000_000,
         "license": "MIT",
@@ -240,7 +245,7 @@ def image_card() -> dict:
 
 def text_card() -> dict:
     """Return the text card without digests and self-test outputs."""
-    card = base_card(cards.TEXT_ID, "text", "export/train_text.py")
+    card = base_card(cards.TEXT_ID, "text", script="export/train_text.py", seeds=[train_text.SEED])
     base = {
         "name": "all-MiniLM-L6-v2",
         "rows": 0,

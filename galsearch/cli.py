@@ -6,6 +6,7 @@ stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -149,6 +150,10 @@ def build(
     models: Models = None,
     id_column: IdColumn = None,
     title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
+    credits: Annotated[
+        Path | None,
+        typer.Option("--credits", help="JSON list of {title, license, acknowledgement, bibtex} of the data."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an atlas that is there.")] = False,
     device: Device = "auto",
 ):
@@ -163,6 +168,7 @@ def build(
             models=models,
             id_column=id_column,
             title=title,
+            credits=_credits(credits),
             overwrite=overwrite,
             device=device,
             progress=progress,
@@ -217,8 +223,6 @@ def info(path: AtlasPath, output_format: Format = "table"):
     with galsearch.open(path) as atlas:
         manifest = atlas.manifest
         if output_format == "json":
-            import json
-
             print(json.dumps({**dict(vars(manifest)), "columns": atlas.columns().to_pylist()}, indent=1))
             return
         _check_format(output_format)
@@ -373,6 +377,18 @@ def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
     if mosaic and not mosaic.is_file():
         raise galsearch.SchemaError(f"{mosaic}: no such file; --mosaic takes one picture, --images a folder")
     return images or mosaic
+
+
+def _credits(path: Path | None) -> list[dict] | None:
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise galsearch.SchemaError(f"{path}: cannot be read as JSON ({error}); give a list of objects") from None
+    if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+        raise galsearch.SchemaError(f"{path}: expected a JSON list of {{title, license, acknowledgement, bibtex}}")
+    return found
 
 
 def _terms(words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str]) -> tuple:

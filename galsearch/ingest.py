@@ -21,7 +21,7 @@ from galsearch import images, schema, sources
 from galsearch.encode import Encoder, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, SchemaError
 from galsearch.sources import Source, VectorSource
-from galsearch.store import Staging, is_folder_atlas, open_store, staged, write_bundle
+from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
 BATCH_ROWS = 256
 THUMBNAILS = "thumbnails"
@@ -325,9 +325,7 @@ def _models(space: dict, makers: _Makers) -> tuple[dict[str, Path], pa.Table]:
             f"{space['space']}: install models of one space"
         )
     phrases = concept_phrases()
-    kind = pa.list_(pa.float32(), text.dim)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(text.encode(phrases).ravel()), text.dim)
-    return folders, pa.table({"phrase": phrases, "embedding": vectors.cast(kind)})
+    return folders, pa.table({"phrase": phrases, "embedding": fixed_size_list(text.encode(phrases))})
 
 
 def concept_phrases() -> list[str]:
@@ -376,8 +374,7 @@ def _rejection(table: pa.Table, row: int, reason: str) -> dict:
 
 
 def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-    return table.append_column(staged(schema.IMAGE), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+    return table.append_column(staged(schema.IMAGE), fixed_size_list(vectors))
 
 
 def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:

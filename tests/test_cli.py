@@ -363,6 +363,20 @@ def test_build_bundle_add_search_is_the_whole_way(run, cutouts, tmp_path, tiny_m
     assert run("build", path, *options, "--overwrite")[0] == 0
 
 
+def test_credits_of_the_data_travel_with_the_atlas(run, cutouts, tmp_path, tiny_models):
+    known = [{"title": "A survey", "license": "CC BY 4.0", "acknowledgement": "Thanks to A", "bibtex": "@article{a}"}]
+    credits = tmp_path / "credits.json"
+    credits.write_text(json.dumps(known))
+    options = ("--images", cutouts, "--models", tiny_models, "--credits", credits)
+    assert run("build", tmp_path / "x.atlas", *options)[0] == 0
+    with galsearch.open(tmp_path / "x.atlas") as atlas:
+        assert atlas.manifest.sources == known
+    credits.write_text("{}")
+    fails(run("build", tmp_path / "y.atlas", *options), "expected a JSON list")
+    credits.write_text("[")
+    fails(run("build", tmp_path / "y.atlas", *options), "cannot be read as JSON")
+
+
 def test_a_mosaic_and_a_table_of_vectors_are_built_too(run, tmp_path, tiny_models):
     field = np.random.default_rng(0).normal(8, 2, (96, 96, 3))
     y, x = np.mgrid[:96, :96]

@@ -11,7 +11,7 @@ from galsearch.errors import FormatError
 from galsearch.store.bundle import BundleStore
 from galsearch.store.facts import Store
 
-__all__ = ["Staging", "Store", "is_folder_atlas", "open_store", "staged", "write_bundle"]
+__all__ = ["Staging", "Store", "fixed_size_list", "is_folder_atlas", "open_store", "staged", "write_bundle"]
 
 
 def open_store(path: Path) -> Store:
@@ -37,7 +37,7 @@ def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
     if name in ("Staging", "is_folder_atlas", "staged"):
         from galsearch.store import staging as home
-    elif name == "write_bundle":
+    elif name in ("fixed_size_list", "write_bundle"):
         from galsearch.store import pack as home
     else:
         raise AttributeError(name)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import lance
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
@@ -32,7 +33,7 @@ from galsearch.store.folder import (
     is_folder_atlas,
     short,
 )
-from galsearch.store.pack import create_table, write_manifest
+from galsearch.store.pack import create_table, fixed_size_list, write_manifest
 from galsearch.store.sandbox import quoted
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
@@ -154,8 +155,10 @@ class Staging:
             self._put_in_place(out)
 
     def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
-        empty = pa.table({"phrase": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float32()))})
-        create_table(connection, "concepts", empty if concepts is None else concepts)
+        if concepts is None:
+            none = np.empty((0, next(iter(manifest.embeddings.values()))["dim"]), np.float32)
+            concepts = pa.table({"phrase": pa.array([], pa.string()), "embedding": fixed_size_list(none)})
+        create_table(connection, "concepts", concepts)
         create_table(connection, "rejected", _rejected_table(rejected + self.rejected()))
         self._append(connection, out, manifest, record, {}, create=True)
         for statement in macros.facts_macros():
