@@ -13,28 +13,28 @@ CREDITS = {
     "efigi": (
         "EFIGI",
         "EFIGI catalogue, Baillard et al. 2011, A&A 532, A74; imaging from the Sloan Digital Sky Survey",
-        "free for research with citation",
+        "none stated; cite",
     ),
     "gz1": (
         "Galaxy Zoo 1",
         "Galaxy Zoo 1, Lintott et al. 2008, MNRAS 389, 1179 and 2011, MNRAS 410, 166; SDSS imaging",
-        "free with citation",
+        "none stated; cite",
     ),
     "phys449": (
         "Galaxy Zoo 2",
         "Galaxy Zoo 2, Willett et al. 2013, MNRAS 435, 2835; SDSS imaging",
-        "free with citation",
+        "none stated; cite",
     ),
     "spacewarps": (
         "Space Warps",
         "Space Warps, Marshall et al. 2016, MNRAS 455, 1171 and More et al. 2016, MNRAS 455, 1191; CFHTLS imaging",
-        "free with citation",
+        "none stated; cite",
     ),
     "esahubble": ("ESA/Hubble", "ESA/Hubble, images by NASA, ESA and the teams named on esahubble.org", "CC BY 4.0"),
     "galaxy10": (
         "Galaxy10 SDSS",
         "Galaxy10 SDSS (images only, no labels used), Leung & Bovy; SDSS imaging, Galaxy Zoo 2 selection",
-        "free with citation",
+        "none stated; cite",
     ),
 }
 

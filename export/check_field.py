@@ -1,7 +1,8 @@
 """A check, not a target: the shipped models on a picture no model was trained on, the Hubble eXtreme Deep Field.
 
 Finds the galaxies of scikit-image's copy (872 x 1000 RGB), embeds a cutout of each, asks in words, and prints what
-galsearch.morphology measured of the first ten. Nothing is chosen by it. Run `python -m export.check_field`.
+galsearch.morphology measured of the first ten. One choice was made after looking at it: edge-on disks no longer
+count as examples of "spiral" (truth.py), which had put them first here. Run `python -m export.check_field`.
 """
 
 import argparse

@@ -345,7 +345,8 @@ def document(main_rows: list[dict], within_rows: list[dict], text: Encoder, imag
         f"Each figure is the mean over {RESAMPLINGS} candidate sets drawn to the stated prevalence; the interval is a "
         f"bootstrap over objects ({BOOTSTRAPS} draws); random is the expectation of a random order. Bars: spiral 0.90 "
         "at 26 %, edge-on 0.85 at 10 %, others three times random. "
-        "These are figures on these sets at these prevalences and compare with no published figure.",
+        "These are figures on these sets at these prevalences and compare with no published figure. "
+        "The paraphrases were written by the authors of the training sentences, and some share wordings with them.",
         "\n".join([HEADER, *map(line, main_rows)]),
         "Relevance, from the labels of the sets (whatever is in neither list is no candidate):\n\n" + definitions,
         "## Within one survey",

@@ -8,6 +8,7 @@ Run `python -m export.train_align --minutes 25`; reads tower.pt, writes align.pt
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,8 +83,9 @@ def draw_weights(table: np.ndarray, sets: np.ndarray) -> np.ndarray:
     for name in ("merger", "ring", "lens", "irregular", "barred", "dust_lane", "companion"):
         rare |= table[:, INDEX[name]] > 0
     weight = np.where(rare, RARE, 1.0)
-    weight[unlabeled] *= (1 - LABELED) / weight[unlabeled].sum()
-    weight[~unlabeled] *= LABELED / weight[~unlabeled].sum()
+    if unlabeled.any():
+        weight[unlabeled] *= (1 - LABELED) / weight[unlabeled].sum()
+        weight[~unlabeled] *= LABELED / weight[~unlabeled].sum()
     return weight / weight.sum()
 
 
@@ -132,6 +134,50 @@ def validate(encoder: ImageEncoder, tower: StatementTower, pixels: np.ndarray, t
     return ", ".join(parts)
 
 
+class Pictures:
+    """The pictures of one split and what is known of them."""
+
+    def __init__(self, folder: Path, split: str, *, file: str) -> None:
+        splits = pq.read_table(folder / "splits.parquet", columns=["split"])["split"].to_pylist()
+        rows = pq.read_table(folder / "objects.parquet").to_pylist()
+        self.places = np.flatnonzero(np.array(splits) == split)
+        rows = [rows[place] for place in self.places]
+        self.pixels = np.load(folder / file, mmap_mode="r")
+        self.table = truth_table(rows)
+        self.red = np.array([row["m_red"] for row in rows], dtype=np.float32)
+        self.weights = draw_weights(self.table, np.array([row["set"] for row in rows]))
+
+    def draw(self, random: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """Return a batch of augmented views (BATCH, 3, s, s) and their truth table."""
+        chosen = np.sort(random.choice(len(self.places), BATCH, replace=False, p=self.weights))
+        batch = torch.from_numpy(self.pixels[self.places[chosen]])
+        clean, warmer = color(geometry(batch.permute(0, 3, 1, 2).float() / 255))
+        facts = view_facts(self.table[chosen], self.red[chosen], warmer, central_light(clean))
+        return degrade(clean).contiguous(memory_format=torch.channels_last), facts
+
+
+def begin(folder: Path, *, resume: bool) -> tuple[ImageEncoder, StatementTower]:
+    """Return both towers as align.pt has them, or fresh ones around the self-supervised tower.pt."""
+    encoder, statement_tower = ImageEncoder(ImageTower()), StatementTower()
+    if resume:
+        saved = torch.load(folder / "align.pt")
+        encoder.load_state_dict(saved["encoder"])
+        statement_tower.load_state_dict(saved["statements"])
+    else:
+        encoder.tower.load_state_dict(torch.load(folder / "tower.pt"))
+    return encoder.to(memory_format=torch.channels_last), statement_tower
+
+
+def save(folder: Path, encoder: ImageEncoder, statement_tower: StatementTower) -> None:
+    """Write align.pt."""
+    torch.save({"encoder": encoder.state_dict(), "statements": statement_tower.state_dict()}, folder / "align.pt")
+
+
+def say(text: str) -> None:
+    """Print to stderr at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Train for a given number of minutes with a linear decay to zero."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -142,71 +188,41 @@ def main() -> None:
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
     folder = cache_folder()
-    rows = pq.read_table(folder / "objects.parquet").to_pylist()
-    split = np.array(pq.read_table(folder / "splits.parquet", columns=["split"])["split"].to_pylist())
-    train = np.flatnonzero(split == "train")
-    pixels = np.load(folder / "images96.npy", mmap_mode="r")
-    table = truth_table([rows[index] for index in train])
-    red = np.array([rows[index]["m_red"] for index in train], dtype=np.float32)
-    held = np.flatnonzero(split == "validation")
-    held_pixels, held_table = (
-        np.load(folder / "images64.npy", mmap_mode="r")[held],
-        truth_table([rows[index] for index in held]),
-    )
-    weights = draw_weights(table, np.array([rows[index]["set"] for index in train]))
-
-    encoder, statements_tower = ImageEncoder(ImageTower()), StatementTower()
-    if options.resume:
-        saved = torch.load(folder / "align.pt")
-        encoder.load_state_dict(saved["encoder"]), statements_tower.load_state_dict(saved["statements"])
-    else:
-        encoder.tower.load_state_dict(torch.load(folder / "tower.pt"))
-    encoder = encoder.to(memory_format=torch.channels_last)
-    heads = [*encoder.project.parameters(), *statements_tower.parameters()]
+    train, held = (Pictures(folder, "train", file="images96.npy"), Pictures(folder, "validation", file="images64.npy"))
+    held_pixels = held.pixels[held.places]
+    encoder, statement_tower = begin(folder, resume=options.resume)
+    heads = [*encoder.project.parameters(), *statement_tower.parameters()]
     groups = [{"params": heads, "peak": RATE}, {"params": encoder.tower.parameters(), "peak": RATE * SLOW}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    average = torch.optim.swa_utils.AveragedModel(
-        encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
-    )
+    smooth = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    average = torch.optim.swa_utils.AveragedModel(encoder, multi_avg_fn=smooth, use_buffers=True)
 
     start, losses, step = time.time(), [], 0
     while (done := (time.time() - start) / 60 / options.minutes) < 1:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(1.0, (step + 1) / 100) * (1 - done)
-        chosen = np.sort(random.choice(len(train), BATCH, replace=False, p=weights))
-        clean = geometry(torch.from_numpy(pixels[train[chosen]]).permute(0, 3, 1, 2).float() / 255)
-        clean, warmer = color(clean)
-        facts = view_facts(table[chosen], red[chosen], warmer, central_light(clean))
+        views, facts = train.draw(random)
         statements = list({draw_statement(random) for _ in range(STATEMENTS)})
         truth = truth_matrix(facts, statements)
         with torch.autocast("cpu", torch.bfloat16):
-            embeddings = encoder.embed(degrade(clean).contiguous(memory_format=torch.channels_last))
-        logits = SCALE * embeddings @ statements_tower(literal_numbers(statements)).T
+            embeddings = encoder.embed(views)
+        logits = SCALE * embeddings @ statement_tower(literal_numbers(statements)).T
         loss = rank_loss(logits, truth) + rank_loss(logits.T, truth.T)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([*encoder.parameters(), *statements_tower.parameters()], 1.0)
+        nn.utils.clip_grad_norm_([*encoder.parameters(), *statement_tower.parameters()], 1.0)
         optimizer.step()
         average.update_parameters(encoder)
         losses.append(float(loss.detach()))
         if step % 50 == 0:
             rate = (step + 1) * BATCH / (time.time() - start)
-            print(
-                f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} views/s {done:.0%}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"step {step} loss {np.mean(losses[-50:]):.3f} {rate:.0f} views/s {done:.0%}")
         step += 1
         if step % 400 == 0:
-            save(folder, average.module, statements_tower)
-            print(validate(average.module, statements_tower, held_pixels, held_table), file=sys.stderr, flush=True)
-    print(validate(average.module, statements_tower, held_pixels, held_table), file=sys.stderr)
-    save(folder, average.module, statements_tower)
-
-
-def save(folder, encoder: ImageEncoder, statements_tower: StatementTower) -> None:
-    """Write align.pt."""
-    torch.save({"encoder": encoder.state_dict(), "statements": statements_tower.state_dict()}, folder / "align.pt")
+            save(folder, average.module, statement_tower)
+            say(validate(average.module, statement_tower, held_pixels, held.table))
+    save(folder, average.module, statement_tower)
+    say(validate(average.module, statement_tower, held_pixels, held.table))
 
 
 if __name__ == "__main__":

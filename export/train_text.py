@@ -6,8 +6,8 @@ Run `python -m export.train_text --minutes 15`; reads align.pt, writes text.pt i
 """
 
 import argparse
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models import ImageEncoder, ImageTower, TextEncoder, load_minilm, load_tokenizer, minilm_folder, tokenize
+from export.models import ImageEncoder, TextEncoder, load_minilm, load_tokenizer, minilm_folder, tokenize
 from export.prepare import cache_folder
 from export.sentences import can_negate, draw_statement, word
-from export.train_align import SCALE, StatementTower, literal_numbers, rank_loss, truth_matrix, view_facts
-from export.truth import truth_table
+from export.train_align import SCALE, Pictures, begin, literal_numbers, rank_loss, say, truth_matrix, view_facts
 
 SEED = 3
 THREADS = 2
@@ -37,6 +36,12 @@ def embed_pictures(encoder: ImageEncoder, pixels: np.ndarray) -> Tensor:
     with torch.inference_mode():
         parts = [encoder(torch.from_numpy(pixels[start : start + 512])) for start in range(0, len(pixels), 512)]
     return torch.cat(parts).clone()
+
+
+def picture_facts(folder: Path, train: Pictures) -> np.ndarray:
+    """Return the truth table of the pictures as they are, color and brightness included."""
+    peaks = pq.read_table(folder / "objects.parquet", columns=["m_peak"])["m_peak"].to_numpy()[train.places]
+    return view_facts(train.table, train.red, torch.zeros(len(train.red)), torch.from_numpy(peaks))
 
 
 def draw_batch(random: np.random.Generator) -> list:
@@ -71,19 +76,9 @@ def main() -> None:
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
     folder = cache_folder()
-    saved = torch.load(folder / "align.pt")
-    encoder, statement_tower = ImageEncoder(ImageTower()), StatementTower()
-    encoder.load_state_dict(saved["encoder"]), statement_tower.load_state_dict(saved["statements"])
-    split = np.array(pq.read_table(folder / "splits.parquet", columns=["split"])["split"].to_pylist())
-    train = np.flatnonzero(split == "train")
-    rows = pq.read_table(folder / "objects.parquet").to_pylist()
-    rows = [rows[index] for index in train]
-    pictures = embed_pictures(encoder, np.load(folder / "images64.npy", mmap_mode="r")[train])
-    red = np.array([row["m_red"] for row in rows], dtype=np.float32)
-    peak = torch.tensor([row["m_peak"] if row["m_peak"] is not None else float("nan") for row in rows])
-    table = view_facts(truth_table(rows), red, torch.zeros(len(rows)), peak)
-    weight = np.array([1.0 if row["set"] == "galaxy10" else 3.0 for row in rows])
-    weight /= weight.sum()
+    encoder, statement_tower = begin(folder, resume=True)
+    train = Pictures(folder, "train", file="images64.npy")
+    pictures, table = embed_pictures(encoder, train.pixels[train.places]), picture_facts(folder, train)
 
     model = TextEncoder(load_minilm())
     if options.resume:
@@ -103,23 +98,18 @@ def main() -> None:
             targets = statement_tower(literal_numbers(statements))
         with torch.autocast("cpu", torch.bfloat16):
             sentences = model(*tokenize(tokenizer, texts)).float()
-        chosen = random.choice(len(train), PICTURES, p=weight)
+        chosen = random.choice(len(table), PICTURES, p=train.weights)
         logits = SCALE * pictures[chosen] @ sentences[::WORDINGS].T
         loss = sentence_loss(sentences, targets) + 0.3 * rank_loss(logits, truth_matrix(table[chosen], statements))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
-        losses.append(
-            [float(loss.detach()), float((sentences.detach() * targets.repeat_interleave(WORDINGS, 0)).sum(1).mean())]
-        )
+        cosine = (sentences.detach() * targets.repeat_interleave(WORDINGS, 0)).sum(dim=1).mean()
+        losses.append([float(loss.detach()), float(cosine)])
         if step % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
-            print(
-                f"step {step} loss {mean[0]:.3f} cosine to statement {mean[1]:.3f} {done:.0%}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"step {step} loss {mean[0]:.3f} cosine to statement {mean[1]:.3f} {done:.0%}")
         step += 1
         if step % 500 == 0:
             torch.save(model.state_dict(), folder / "text.pt")

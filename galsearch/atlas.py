@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 CACHED_TEXTS = 256
+QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
 _CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
 
@@ -300,7 +301,7 @@ class Atlas:
             raise QueryError(f"{self.path} holds no image vectors, so it cannot be asked by {kind}; use sql()")
         kept = self._store.model(kind)
         if kept:
-            encoder = Encoder.from_bytes(*kept, device=self._device)
+            encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
         elif space["sha256"] is None:
             raise ModelMismatchError(
                 f"{self.path}: its vectors came with their table, made by '{space['model']}', and no {kind} encoder of "
@@ -308,7 +309,7 @@ class Atlas:
                 "rebuild the atlas from pictures"
             )
         else:
-            encoder = Encoder.from_folder(shipped(kind), device=self._device)
+            encoder = Encoder.from_folder(shipped(kind), device=self._device, threads=QUERY_THREADS)
         check_same_model(space, encoder.card, name=str(self.path))
         return encoder
 

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class Store:
     def __init__(self, path: Path, facts: Path) -> None:
         self.path = path
         self.sandbox = Sandbox(facts)
+        self._memory: dict[str, tuple[list[str], np.ndarray]] = {}
         try:
             self.manifest = self._read_manifest()
         except BaseException:
@@ -106,13 +107,11 @@ class Store:
 
         Made by DuckDB throughout: building an Arrow column in Python imports pandas, a third of a second.
         """
-        found = self.sandbox.arrow(
-            f"SELECT {self._hit_columns('w.score')} FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
-            "unnest($2::FLOAT[]) AS score, generate_subscripts($1::VARCHAR[], 1) AS place) w USING (object_id) "
-            "ORDER BY w.place",
-            [list(ids), scores.tolist()],
-        )
-        return self._with_units(found)
+        place = "list_position($1::VARCHAR[], galaxies.object_id)"
+        columns = self._hit_columns(f"($2::FLOAT[])[{place}]")
+        among = "galaxies.object_id IN (SELECT unnest($1::VARCHAR[]))"
+        statement = f"SELECT {columns} FROM galaxies WHERE {among} ORDER BY {place}"
+        return self._with_units(self.sandbox.arrow(statement, [list(ids), scores.tolist()]))
 
     def list(self, condition: str | None, *, k: int) -> tuple[pa.Table, int]:
         """Return the first k rows that pass `condition`, ordered by object_id, and how many pass in all.
@@ -252,16 +251,48 @@ class Store:
             found = self._ivf(ask, visits)
             if len(found[0]) >= ask.wanted:
                 return found, Plan("ivf", ask.matches, found[2], visits == cells, visits, cells)
-        found = self._exact(ask) if ask.wanted else ([], np.empty((0, len(ask.query))), 0)
+        if not ask.wanted:
+            found = [], np.empty((0, len(ask.query))), 0
+        elif self._space(ask.embedding)["rows"] <= macros.EXACT_ROWS:
+            found = self._compare_held(ask)
+        else:
+            found = self._exact(ask)
         return found, Plan("exact", ask.matches, found[2], exact=True)
 
+    def _compare_held(self, ask: Ask) -> Found:
+        """Compare the vectors of a small atlas in memory, where they are kept after the first search."""
+        ids, held = self._held(ask.embedding)
+        if ask.condition is not None:
+            passing = set(self._passing(ask.condition))
+            places = [place for place, object_id in enumerate(ids) if object_id in passing]
+            ids, held = [ids[place] for place in places], held[places]
+        scores = held @ ask.query
+        last = min(ask.wanted, len(ids))
+        best = np.flatnonzero(scores >= np.partition(scores, -last)[-last] - SCORE_ERROR) if last else []
+        return [ids[place] for place in best], held[best], len(ids)
+
+    def _held(self, embedding: str) -> tuple[list[str], np.ndarray]:
+        if embedding not in self._memory:
+            batches = list(self.embedding_batches(embedding))
+            ids = [object_id for names, _ in batches for object_id in names]
+            self._memory[embedding] = ids, np.concatenate([found for _, found in batches])
+        return self._memory[embedding]
+
+    def _passing(self, condition: str) -> list[str]:
+        found = self.sandbox.ask(f"SELECT object_id FROM galaxies WHERE {condition}", said="where")
+        return found["object_id"].to_pylist()
+
+    def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield (ids, vectors) of every row, in stored order."""
+        raise NotImplementedError
+
     def _excluded(self, condition: str | None, embedding: str, exclude: Sequence[str]) -> int:
-        """Return how many of the ids left out would have matched."""
-        if not exclude:
-            return 0
+        """Return how many of the ids left out, which all have vectors, would have matched."""
+        if condition is None or not exclude:
+            return len(set(exclude))
         statement = (
             f"SELECT count(*) AS n FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
-            f"AND object_id IN ({self.holders(embedding)}) AND {condition or 'true'}"
+            f"AND object_id IN ({self.holders(embedding)}) AND {condition}"
         )
         return self.sandbox.ask(statement, [list(exclude)], said="where")["n"][0].as_py()
 

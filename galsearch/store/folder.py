@@ -195,10 +195,6 @@ class FolderStore(Store):
             fetch *= 4
         return [], np.empty((0, len(ask.query))), scanned  # too many to sift: the planner compares the matches
 
-    def _passing(self, condition: str) -> list[str]:
-        found = self.sandbox.ask(f"SELECT object_id FROM galaxies WHERE {condition}", said="where")
-        return found["object_id"].to_pylist()
-
     def _scan(
         self, ask: Ask, wanted: int, *, probes: int | None = None, use_index: bool = True
     ) -> tuple[list[str], np.ndarray]:
