@@ -262,7 +262,7 @@ class Manifest:
     rows: int
     embeddings: dict[str, dict]
     format: str = FORMAT
-    format_version: list[int] = field(default_factory=lambda: list(FORMAT_VERSION))
+    version: str = ".".join(map(str, FORMAT_VERSION))
     created: str = field(default_factory=now)
     software: str = field(default_factory=software)
     sources: list[dict] = field(default_factory=list)
@@ -297,7 +297,7 @@ class Manifest:
 
 REQUIRED_KEYS = (
     "format",
-    "format_version",
+    "version",
     "title",
     "rows",
     "created",
@@ -334,19 +334,19 @@ def _check_version(values: dict, path: str) -> None:
         raise FormatError(
             f"{path}: format is {values.get('format')!r}, expected {FORMAT!r}; this is not a galsearch atlas"
         )
-    version = values.get("format_version")
-    if not (isinstance(version, list) and [type(part) for part in version] == [int, int]):
-        raise FormatError(f"{path}: format_version is {version!r}, expected [major, minor]; the file is damaged")
-    major, ours = version[0], FORMAT_VERSION[0]
+    said = values.get("version")
+    # "2.0", [2, 0] or 2: a later format may spell it otherwise, and being newer must not look like damage
+    version = ".".join(map(str, said)) if isinstance(said, list) else str(said)
+    if not re.fullmatch(r"\d+(\.\d+)?", version, re.ASCII):
+        raise FormatError(f'{path}: version is {said!r}, expected "major.minor"; the file is damaged')
+    major, ours = int(version.split(".")[0]), FORMAT_VERSION[0]
     if major > ours:
         raise VersionTooNewError(
-            f"{path}: format {major}.{version[1]} is newer than {ours}.x, which this {software()} reads; "
+            f"{path}: format {version} is newer than {ours}.x, which this {software()} reads; "
             "upgrade with `pip install --upgrade galsearch`"
         )
     if major < ours:
-        raise VersionTooOldError(
-            f"{path}: format {major}.{version[1]} is older than {ours}.x; rebuild it with `galsearch build`"
-        )
+        raise VersionTooOldError(f"{path}: format {version} is older than {ours}.x; rebuild it with `galsearch build`")
 
 
 def _check_kinds(values: dict, path: str) -> None:

@@ -39,16 +39,7 @@ RESERVED = "cut"  # a parameter of the bundle's macros, which DuckDB does not le
 MISSING = -9999.0  # the marker that survey tables write for "no value"; here missing is NULL
 MATCH_PX = 4.0  # a catalog position takes the size of the detection within this many pixels
 DEFAULT_RADIUS_PX = 8.0
-MEASURED = (
-    "radius_px",
-    "axis_ratio",
-    "position_angle",
-    "concentration",
-    "brightness",
-    "color_gr",
-    "color_br",
-    "snr",
-)
+MEASURED = tuple(name for name in morphology.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px"))
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,7 @@ def plain(tiny_bundle) -> Callable[[str], dict]:
         "cone": "SELECT object_id FROM cone(0.0, 90.0, 900)",
         "separation": "SELECT separation_arcsec(10, 0, 11, 0)",
         "units": "SELECT unit FROM galsearch_columns WHERE \"table\" = 'galaxies' AND \"column\" = 'ra'",
-        "format": "SELECT value FROM galsearch_manifest WHERE key = 'format_version'",
+        "format": "SELECT value FROM galsearch_manifest WHERE key = 'version'",
         "none": "FROM nearest(concept('ring galaxy'), cut := z < 0)",
         "no phrase": "FROM nearest(concept('no such phrase'))",
         "no id": "FROM nearest(like_object('nobody'))",
