@@ -229,11 +229,16 @@ class Store:
                 f"the query has {query.shape[-1]} dimensions and {self.path} holds '{embedding}' vectors of "
                 f"{space['dim']} ({space['model']}); embed it with the atlas's own model: atlas.embed(…)"
             )
-        clock = time.perf_counter()
-        matches = self.count(condition, embedding=embedding)
-        counted = time.perf_counter()
-        wanted = min(k + len(exclude), matches)
-        found, plan = self._plan(Ask(embedding, query, wanted, condition, matches), exact=exact, probes=probes)
+        clock = counted = time.perf_counter()
+        wanted = k + len(exclude)
+        if space["rows"] <= macros.EXACT_ROWS and probes is None:
+            found = self._compare_held(embedding, query, wanted, condition)
+            plan = Plan("exact", found[2], found[2], exact=True)
+        else:
+            matches = self.count(condition, embedding=embedding)
+            counted = time.perf_counter()
+            ask = Ask(embedding, query, min(wanted, matches), condition, matches)
+            found, plan = self._plan(ask, exact=exact, probes=probes)
         ids, scores = _rank(found[0], found[1], query, k, set(exclude))
         plan.matches -= self._excluded(condition, embedding, exclude)
         plan.milliseconds = {
@@ -251,23 +256,18 @@ class Store:
             found = self._ivf(ask, visits)
             if len(found[0]) >= ask.wanted:
                 return found, Plan("ivf", ask.matches, found[2], visits == cells, visits, cells)
-        if not ask.wanted:
-            found = [], np.empty((0, len(ask.query))), 0
-        elif self._space(ask.embedding)["rows"] <= macros.EXACT_ROWS:
-            found = self._compare_held(ask)
-        else:
-            found = self._exact(ask)
+        found = self._exact(ask) if ask.wanted else ([], np.empty((0, len(ask.query))), 0)
         return found, Plan("exact", ask.matches, found[2], exact=True)
 
-    def _compare_held(self, ask: Ask) -> Found:
+    def _compare_held(self, embedding: str, query: np.ndarray, wanted: int, condition: str | None) -> Found:
         """Compare the vectors of a small atlas in memory, where they are kept after the first search."""
-        ids, held = self._held(ask.embedding)
-        if ask.condition is not None:
-            passing = set(self._passing(ask.condition))
+        ids, held = self._held(embedding)
+        if condition is not None:
+            passing = set(self._passing(condition))
             places = [place for place, object_id in enumerate(ids) if object_id in passing]
             ids, held = [ids[place] for place in places], held[places]
-        scores = held @ ask.query
-        last = min(ask.wanted, len(ids))
+        scores = held @ query
+        last = min(wanted, len(ids))
         best = np.flatnonzero(scores >= np.partition(scores, -last)[-last] - SCORE_ERROR) if last else []
         return [ids[place] for place in best], held[best], len(ids)
 
