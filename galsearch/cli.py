@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,7 +136,8 @@ def demo(
         sheet = galsearch.contact_sheet(answers, folder / "contact_sheet.png")
     _tell(
         f"\npictures of both: {sheet}\n"
-        f'next: galsearch search {bundle} "face-on spiral galaxy"\n      galsearch app {bundle}'
+        f'next: {_command()} search {bundle} "face-on spiral galaxy"\n'
+        f"      {_command()} app {bundle}   (needs galsearch[app]; in a checkout: make app)"
     )
 
 
@@ -174,7 +176,7 @@ def build(
             progress=progress,
         )
     _tell_report(report)
-    _tell(f"next: galsearch bundle {path} {path.with_suffix('.duckdb')}")
+    _tell(f"next: {_command()} bundle {path} {path.with_suffix('.duckdb')}")
 
 
 @app.command()
@@ -214,7 +216,7 @@ def bundle(
     """Write an atlas as one file, which any DuckDB can read and search."""
     with _progress() as progress:
         galsearch.bundle(path, out, models=not no_models, progress=progress)
-    _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: galsearch search {out} "spiral galaxy"')
+    _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: {_command()} search {out} "spiral galaxy"')
 
 
 @app.command()
@@ -367,6 +369,11 @@ def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="
 
 
 # ---- helpers
+
+
+def _command() -> str:
+    """Return what to type to run this command again: its path, where its name alone would not find it."""
+    return "galsearch" if shutil.which("galsearch") else sys.argv[0]
 
 
 def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
