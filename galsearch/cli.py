@@ -463,7 +463,8 @@ def _tell(text: str) -> None:
 
 
 def _tell_report(report: galsearch.Report) -> None:
-    _tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s")
+    on = f" (encoder on {report.provider})" if report.provider else ""
+    _tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s{on}")
     if report.rejected:
         _tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
     for item in report.rejected[:10]:
@@ -478,13 +479,12 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[int, int] = {}
 
         def report(done: int, total: int, what: str) -> None:
-            kind = "bundling" if total < 10 else what
-            if kind not in tasks:
-                tasks[kind] = bar.add_task(kind, total=total)
-            bar.update(tasks[kind], completed=done, total=total, description=what)
+            if total not in tasks:  # steps of one job have one total, whatever they are called
+                tasks[total] = bar.add_task(what, total=total)
+            bar.update(tasks[total], completed=done, description=what)
 
         yield report
 

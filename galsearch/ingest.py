@@ -6,7 +6,6 @@ itself changes only in the last step.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import images, schema, sources
 from galsearch.encode import Encoder, shipped
@@ -26,7 +26,6 @@ from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_stor
 BATCH_ROWS = 256
 THUMBNAILS = "thumbnails"
 Progress = Callable[[int, int, str], None]
-log = logging.getLogger("galsearch")
 
 DEMO_CREDIT = {
     "title": "Hubble eXtreme Deep Field",
@@ -40,13 +39,17 @@ DEMO_CREDIT = {
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why."""
+    """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why.
+
+    `provider` is where ONNX Runtime ran the image encoder; None when the vectors came with their table.
+    """
 
     path: Path
     rows: int
     added: int
     rejected: list[dict]
     seconds: float
+    provider: str | None = None
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -165,7 +168,8 @@ def add(
             staging.append(record, rejected=taken.rejected)
         else:
             staging.discard()
-    return Report(path, manifest.rows + added, added, rejected, time.perf_counter() - started)
+    seconds, provider = time.perf_counter() - started, encoder and encoder.provider
+    return Report(path, manifest.rows + added, added, rejected, seconds, provider)
 
 
 def bundle(
@@ -248,7 +252,7 @@ def _build(
         seconds = time.perf_counter() - started
         record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
         staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
-    return Report(path, rows, rows, rejected, time.perf_counter() - started)
+    return Report(path, rows, rows, rejected, time.perf_counter() - started, encoder and encoder.provider)
 
 
 def _check_place(path: Path, *, overwrite: bool) -> None:
@@ -299,7 +303,6 @@ def _space(taken: Source, makers: _Makers) -> tuple[dict, Encoder | None]:
             "rows": 0,
         }, None
     encoder = makers.encoder("image")
-    log.info("image encoder %s runs on %s", encoder.model_id, encoder.provider)
     card = encoder.card
     known = {"dim": encoder.dim, "model": encoder.model_id, "sha256": encoder.sha256, "space": card["space"]}
     return {**known, "metric": schema.METRIC, "rows": 0}, encoder
@@ -383,13 +386,7 @@ def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:
         values = pa.array([row.get(name) for row in measured], pa.float64())
         if name in ("ra", "dec"):
             place = table.column_names.index(name)
-            table = table.set_column(place, table.field(name), pa.chunked_array([_coalesce(table[name], values)]))
+            table = table.set_column(place, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
         elif name not in table.column_names and any(name in row for row in measured):
             table = table.append_column(schema.arrow_field(name), values)
     return table
-
-
-def _coalesce(first: pa.ChunkedArray, second: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.coalesce(first.combine_chunks(), second)
