@@ -354,17 +354,8 @@ def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="
     script = next((item for item in scripts if item.is_file()), None)
     if script is None:
         raise galsearch.GalsearchError(f"the app is not installed in {scripts[1].parent}; reinstall galsearch")
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        str(script),
-        "--server.port",
-        str(port),
-        "--",
-        str(path),
-    ]
+    own = ("--server.address", "localhost", "--server.port", str(port))  # not for the rest of the network
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *own, "--", str(path)]
     raise SystemExit(subprocess.call(command))
 
 

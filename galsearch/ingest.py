@@ -6,6 +6,7 @@ itself changes only in the last step.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,13 @@ import pyarrow.compute as pc
 
 from galsearch import images, schema, sources
 from galsearch.encode import Encoder, shipped
-from galsearch.errors import GalsearchError, ModelMismatchError, SchemaError
+from galsearch.errors import (
+    GalsearchError,
+    ModelMismatchError,
+    SchemaError,
+    VersionTooNewError,
+    VersionTooOldError,
+)
 from galsearch.sources import Source, VectorSource
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
@@ -189,7 +196,8 @@ def bundle(
     store = open_store(path)
     try:
         if out.exists():
-            open_store(out).close()  # refuses to replace anything that is not an atlas
+            with contextlib.suppress(VersionTooOldError, VersionTooNewError):  # an atlas all the same
+                open_store(out).close()  # refuses to replace anything else
         if not out.parent.is_dir():
             raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
         parameters = {"from": str(path), "models": models, "storage_version": storage_version, "seed": 0}

@@ -481,3 +481,15 @@ def test_a_search_of_a_bundle_loads_no_library_that_it_does_not_need(tiny_bundle
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stderr.strip() == ""
+
+
+def test_the_app_is_started_on_this_machine_only(run, tiny_path, monkeypatch):
+    pytest.importorskip("streamlit", reason="the app needs streamlit")
+    started = []
+    monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or 0)
+    assert run("app", tiny_path, "--port", "8600") == (0, "", "")
+    command = started[0]
+    assert Path(command[command.index("run") + 1]).is_file()
+    assert command[command.index("--server.address") + 1] == "localhost"
+    assert command[command.index("--server.port") + 1] == "8600"
+    assert command[-1] == str(tiny_path)

@@ -529,6 +529,17 @@ def test_a_bundle_is_replaced_whole_and_anything_else_never(small, tmp_path, tin
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_bundle_of_another_version_of_the_format_is_replaced(small, tmp_path):
+    out = galsearch.bundle(small, tmp_path / "b.duckdb")
+    with duckdb.connect(out) as connection:
+        connection.execute("UPDATE galsearch_manifest SET value = '\"0.9\"' WHERE key = 'version'")
+    with pytest.raises(galsearch.VersionTooOldError):
+        galsearch.open(out)
+    galsearch.bundle(small, out)
+    with galsearch.open(out) as atlas:
+        assert atlas.manifest.version == "1.0"
+
+
 def test_a_bundle_into_a_folder_that_is_not_there_says_so(small, tmp_path):
     with pytest.raises(galsearch.GalsearchError, match="no such folder"):
         galsearch.bundle(small, tmp_path / "nowhere" / "x.duckdb")
