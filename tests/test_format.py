@@ -207,6 +207,7 @@ def test_a_table_of_another_shape_is_damage_wherever_it_is_met(bundle_path, stat
     edit(bundle_path, "DROP VIEW IF EXISTS nothing", statement)
     with pytest.raises(FormatError), galsearch.open(bundle_path, device="cpu") as atlas:
         atlas.search("red", k=3)
+        atlas.search("red", k=3, probes=1)  # a small atlas asks its cells only when told to
 
 
 @pytest.mark.parametrize("value", [None, 3, {}, {"image": 999}, {"image": "x"}, {"thumbnails": 1}])

@@ -469,6 +469,19 @@ def test_check_finds_what_is_wrong_with_the_rows(atlas_path, statement, name):
     assert name in failed(atlas_path)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM cells_image WHERE cell = 0",
+        "UPDATE cells_image SET rows = 0",
+        "UPDATE embedding_image SET cell = 999",
+    ],
+)
+def test_check_finds_an_index_that_misses_rows(bundle_path, statement):
+    edit(bundle_path, statement)
+    assert "image cells" in failed(bundle_path)
+
+
 def replace_vectors(path: Path, change: Callable[[np.ndarray], None]) -> None:
     """Write other vectors into a folder or bundle."""
     if path.is_file():

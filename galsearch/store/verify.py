@@ -29,6 +29,8 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
+        if f"cells_{name}" in store.tables:
+            yield _cells(store, name)
         if all(finding.ok for finding in findings):  # the sample is drawn by row number
             yield _recall(store, name, seed)
 
@@ -74,6 +76,16 @@ def _vectors(store: Store, name: str) -> Iterator[Finding]:
         f"SELECT count(*) FROM ({store.holders(name)}) WHERE object_id NOT IN (SELECT object_id FROM galaxies)"
     )[0][0]
     yield Finding.of(f"{name} ids", "every vector has its object", f"{alone} vectors have none", _REBUILD, ok=not alone)
+
+
+def _cells(store: Store, name: str) -> Finding:
+    """Compare the index with the rows: a cell that is not listed is one whose galaxies plain SQL never finds."""
+    differing = store.sandbox.rows(
+        f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM embedding_{name} GROUP BY cell) "
+        f"FULL JOIN cells_{name} USING (cell) WHERE coalesce(held, 0) <> coalesce(rows, 0)"
+    )[0][0]
+    message = f"{differing} cells do not hold the rows that the index says"
+    return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
 
 
 def _recall(store: Store, name: str, seed: int) -> Finding:
