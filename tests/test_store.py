@@ -78,10 +78,15 @@ def recall(atlas, rows, *, where: str | None = None, kept: np.ndarray | None = N
     shares = []
     for query in queries(40, seed=9):
         hits = atlas.search(query, where=where, k=10)
-        assert hits.plan.path == "ivf"
+        assert hits.plan.path == way(atlas, where)
         assert len(hits) == 10
         shares.append(len(set(hits.ids) & set(best(rows, query, 10, kept))) / 10)
     return float(np.mean(shares))
+
+
+def way(atlas, where: str | None) -> str:
+    """Return how many matches are searched: under a cut the folder compares all, since Lance ranks before we filter."""
+    return "exact" if where and atlas.kind == "folder" else "ivf"
 
 
 # ---- the planner and the index
@@ -121,7 +126,8 @@ def test_the_plan_tells_an_approximate_answer_from_an_exact_one(large):
     assert 0 < plan.rows_scanned < ROWS
     few = large.search(query, where=f"number < {FEW}", k=10).plan
     assert (few.path, few.exact, few.matches, few.rows_scanned) == ("exact", True, FEW, FEW)
-    assert large.search(query, where=f"number <= {FEW}", k=10).plan.path == "ivf"
+    many = f"number <= {FEW}"
+    assert large.search(query, where=many, k=10).plan.path == way(large, many)
 
 
 def test_few_probes_fall_back_to_exact_rather_than_return_too_little(large, large_rows):

@@ -251,7 +251,7 @@ class Store:
         """Choose exact comparison for few matches, cells for many; an IVF answer that falls short is redone exactly."""
         cells = self._cells(ask.embedding)
         few = ask.matches <= macros.EXACT_ROWS and probes is None
-        if ask.wanted and not (exact or few or cells <= 1):
+        if ask.wanted and cells > 1 and self._cells_serve(ask) and not (exact or few):
             visits = min(cells, probes or _probes(cells, cut=ask.condition is not None))
             found = self._ivf(ask, visits)
             if len(found[0]) >= ask.wanted:
@@ -299,6 +299,10 @@ class Store:
     def _cells(self, embedding: str) -> int:
         """Return how many cells the index has; 0 when there is none."""
         raise NotImplementedError
+
+    def _cells_serve(self, ask: Ask) -> bool:
+        """Say whether visiting a part of the cells finds nearly all of the best matches."""
+        return True
 
     def _exact(self, ask: Ask) -> Found:
         raise NotImplementedError

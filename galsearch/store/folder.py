@@ -18,15 +18,26 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store import cells, macros
-from galsearch.store.facts import BATCH_ROWS, Ask, Found, Store, complete, cosines, read_card, settled, vectors
+from galsearch.store.facts import (
+    BATCH_ROWS,
+    SCORE_ERROR,
+    TIES,
+    Ask,
+    Found,
+    Store,
+    complete,
+    cosines,
+    read_card,
+    settled,
+    vectors,
+)
 
 FACTS = "galaxies.duckdb"
 LANCE = "vectors.lance"
 MODELS = "models"
 THUMBNAILS = "thumbnails"
 VERSIONS = schema.LANCE_VERSIONS
-OVERFETCH = 2.0
-MOST_FETCHED = 50_000
+OVERFETCH = 2.0  # rows asked of Lance for each that is expected to match
 
 
 class FolderStore(Store):
@@ -162,6 +173,10 @@ class FolderStore(Store):
     def _exact(self, ask: Ask) -> Found:
         if ask.condition is None:
             return *complete(lambda size: self._scan(ask, size, use_index=False), ask), ask.matches
+        return self._sift(ask) if ask.matches > macros.EXACT_ROWS else self._compare_matches(ask)
+
+    def _compare_matches(self, ask: Ask) -> Found:
+        """Take the vectors of the few objects that match, and compare those."""
         places = self._matching(ask)
         ids: list[str] = []
         best = np.empty((0, len(ask.query)), dtype=np.float32)
@@ -169,6 +184,32 @@ class FolderStore(Store):
             part = self._take(ask.embedding, places[start : start + BATCH_ROWS])
             ids, best = _keep_best(ids + part["object_id"].to_pylist(), [best, vectors(part["embedding"])], ask)
         return ids, best, len(places)
+
+    def _sift(self, ask: Ask) -> Found:
+        """Let Lance rank all rows, and keep those that match, until the wanted ones and their ties are among them."""
+        rows = self._space(ask.embedding)["rows"]
+        fetch = int(ask.wanted * rows / ask.matches * OVERFETCH) + TIES
+        while True:
+            ids, distances = self._ranked(ask, min(fetch, rows))
+            passing = self._passing_of(ids, ask.condition)
+            kept = [place for place, object_id in enumerate(ids) if object_id in passing]
+            if fetch >= rows or (len(kept) > ask.wanted and settled(-distances[kept], ask.wanted)):
+                last = distances[kept[min(ask.wanted, len(kept)) - 1]] + SCORE_ERROR
+                best = [ids[place] for place in kept if distances[place] <= last]
+                return best, self.embeddings(ask.embedding, best), rows
+            fetch *= 4
+
+    def _passing_of(self, ids: list[str], condition: str) -> set[str]:
+        statement = f"SELECT object_id FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) AND {condition}"
+        return set(self.sandbox.ask(statement, [ids], said="where")["object_id"].to_pylist())
+
+    def _ranked(self, ask: Ask, wanted: int) -> tuple[list[str], np.ndarray]:
+        """Return ids and distances of the nearest rows, all of them compared: every cell where there is an index."""
+        asked = {"column": "embedding", "q": ask.query, "k": wanted, "metric": "cosine"}
+        asked["nprobes"] = max(1, self._cells(ask.embedding))
+        with self._reading(ask.embedding):
+            found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "_distance"])
+        return found["object_id"].to_pylist(), found["_distance"].to_numpy()
 
     def _matching(self, ask: Ask) -> list[int]:
         found = self.sandbox.ask(
@@ -178,22 +219,13 @@ class FolderStore(Store):
         )
         return found["row"].to_pylist()
 
+    def _cells_serve(self, ask: Ask) -> bool:
+        """Only without a cut: Lance ranks before we filter, and where the cut follows the vectors it probes in vain."""
+        return ask.condition is None
+
     def _ivf(self, ask: Ask, probes: int) -> Found:
-        """Ask Lance's index; under a cut, ask for more rows and keep those that pass, until enough do."""
-        rows = self._space(ask.embedding)["rows"]
-        scanned = rows * probes // self._cells(ask.embedding)
-        if ask.condition is None:
-            return *complete(lambda size: self._scan(ask, size, probes=probes), ask), scanned
-        passing = set(self._passing(ask.condition))
-        fetch = int(ask.wanted * rows / ask.matches * OVERFETCH) + ask.wanted
-        while fetch <= MOST_FETCHED:
-            ids, found = self._scan(ask, fetch, probes=probes)
-            kept = [place for place, object_id in enumerate(ids) if object_id in passing]
-            enough = len(kept) >= ask.wanted and settled(cosines(found[kept], ask.query), ask.wanted)
-            if enough or len(ids) < fetch:
-                return [ids[place] for place in kept], found[kept], scanned
-            fetch *= 4
-        return [], np.empty((0, len(ask.query))), scanned  # too many to sift: the planner compares the matches
+        scanned = self._space(ask.embedding)["rows"] * probes // self._cells(ask.embedding)
+        return *complete(lambda size: self._scan(ask, size, probes=probes), ask), scanned
 
     def _scan(
         self, ask: Ask, wanted: int, *, probes: int | None = None, use_index: bool = True
