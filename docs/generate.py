@@ -104,7 +104,7 @@ def manifest() -> str:
 
 def macro_signatures() -> str:
     """Return the macros of a bundle with image vectors: name, parameters with defaults, and what kind each is."""
-    statements = macros.facts_macros() + macros.bundle_macros({"image": 256})
+    statements = macros.facts_macros() + macros.bundle_macros({"image": {"dim": 256}})
     found = [MACRO.search(text) for text in statements]
     rows = ((f"`{m[1]}({' '.join(m[2].split())})`", "table" if m[3] else "value") for m in found)
     return table(("macro", "gives a"), rows)

@@ -488,6 +488,16 @@ def test_check_finds_an_index_that_misses_rows(bundle_path, statement):
     assert "image cells" in failed(bundle_path)
 
 
+def test_a_bundle_has_galaxies_and_vectors_in_one_order_and_check_sees_when_not(bundle_path):
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        assert atlas.manifest.embeddings["image"]["row_aligned"] is True
+        cut = "z < 0.1 AND axis_ratio IS NOT NULL"
+        macro = atlas.sql(f"FROM nearest(embed('red edge'), k := 20, cut := {cut}) ORDER BY score DESC, object_id")
+        assert macro["object_id"].to_pylist() == atlas.search("red edge", where=cut, k=20).ids
+    edit(bundle_path, "CREATE OR REPLACE TABLE galaxies AS FROM galaxies ORDER BY object_id DESC")
+    assert failed(bundle_path) == {"image order"}
+
+
 def replace_vectors(path: Path, change: Callable[[np.ndarray], None]) -> None:
     """Write other vectors into a folder or bundle."""
     if path.is_file():

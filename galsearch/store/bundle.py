@@ -10,6 +10,7 @@ import numpy as np
 
 from galsearch import schema
 from galsearch.errors import FormatError
+from galsearch.store import macros
 from galsearch.store.facts import BATCH_ROWS, Ask, Found, Store, complete, read_card, vectors
 
 
@@ -104,7 +105,7 @@ class BundleStore(Store):
         return self._centroids[embedding]
 
     def _exact(self, ask: Ask) -> Found:
-        ids, found = self._best(ask, self._cut(ask.condition), [])
+        ids, found = self._best(ask, self._cut(ask), [])
         return ids, found, ask.matches
 
     def _ivf(self, ask: Ask, probes: int) -> Found:
@@ -112,13 +113,13 @@ class BundleStore(Store):
         visited = np.argpartition(-(centroids @ ask.query), probes - 1)[:probes].tolist()
         rows = f"SELECT coalesce(sum(rows), 0)::BIGINT FROM cells_{ask.embedding} WHERE cell IN (SELECT unnest($1))"
         scanned = self.sandbox.rows(rows, [visited])[0][0]
-        cut = f"WHERE cell IN (SELECT unnest($3::INTEGER[])){self._cut(ask.condition).replace('WHERE', ' AND', 1)}"
+        cut = f"WHERE cell IN (SELECT unnest($3::INTEGER[])){self._cut(ask).replace('WHERE', ' AND', 1)}"
         ids, found = self._best(ask, cut, [visited])
         return ids, found, scanned
 
-    @staticmethod
-    def _cut(condition: str | None) -> str:
-        return f"WHERE object_id IN (SELECT object_id FROM galaxies WHERE {condition})" if condition else ""
+    def _cut(self, ask: Ask) -> str:
+        key = macros.row_key(self._space(ask.embedding))
+        return f"WHERE {key} IN (SELECT {key} FROM galaxies WHERE {ask.condition})" if ask.condition else ""
 
     def _best(self, ask: Ask, cut: str, parameters: list) -> tuple[list[str], np.ndarray]:
         statement = (

@@ -242,7 +242,7 @@ class FolderStore(Store):
         super()._register(embed)
         spaces = self.manifest.embeddings
         tables = {f"embedding_{name}": self._lance[name] for name in spaces}
-        self.sandbox.register_tables(tables, macros.folder_macros({name: s["dim"] for name, s in spaces.items()}))
+        self.sandbox.register_tables(tables, macros.folder_macros(spaces))
 
 
 def _keep_best(ids: list[str], parts: list[np.ndarray], ask: Ask) -> tuple[list[str], np.ndarray]:

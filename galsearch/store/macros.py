@@ -11,6 +11,7 @@ from __future__ import annotations
 
 EXACT_ROWS = 20_000  # up to this many matches, comparing all of them is the quicker way and misses nothing
 EVERY_CELL = 1_000_000_000
+ROW_ALIGNED = "row_aligned"  # manifest: row i of embedding_<name> is the object of row i of galaxies
 
 SEPARATION = """
 CREATE {temp} MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS 3600 * degrees(atan2(
@@ -44,7 +45,7 @@ WITH asked AS MATERIALIZED (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector)
 SELECT object_id, array_inner_product(embedding, vector) AS score
 FROM embedding_{name}, asked
-WHERE object_id IN (SELECT object_id FROM galaxies WHERE cut)
+WHERE embedding_{name}.{key} IN (SELECT {key} FROM galaxies WHERE cut)
 ORDER BY score DESC, object_id
 LIMIT k"""
 
@@ -52,7 +53,7 @@ NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector),
-kept AS MATERIALIZED (SELECT object_id FROM galaxies WHERE cut),
+kept AS MATERIALIZED (SELECT {key} AS kept_key FROM galaxies WHERE cut),
 budget AS (
     SELECT CASE WHEN (SELECT count(*) FROM kept) <= {exact_rows} THEN {every_cell} ELSE probes END AS cells),
 visited AS MATERIALIZED (
@@ -60,7 +61,7 @@ visited AS MATERIALIZED (
     ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT cells FROM budget))
 SELECT object_id, array_inner_product(embedding, vector) AS score
 FROM embedding_{name}, asked
-WHERE cell IN (FROM visited) AND object_id IN (FROM kept)
+WHERE cell IN (FROM visited) AND embedding_{name}.{key} IN (FROM kept)
 ORDER BY score DESC, object_id
 LIMIT k"""
 
@@ -73,21 +74,27 @@ def facts_macros() -> list[str]:
     return [text.format(temp="") for text in (SEPARATION, CONE, CONCEPT)]
 
 
-def bundle_macros(embeddings: dict[str, int]) -> list[str]:
-    """Return the statements that store the vector macros; `embeddings` maps a name to its dimension."""
+def bundle_macros(embeddings: dict[str, dict]) -> list[str]:
+    """Return the statements that store the vector macros; `embeddings` is the manifest's description of each."""
     return _vector_macros(embeddings, NEAREST, temp="")
 
 
-def folder_macros(embeddings: dict[str, int]) -> list[str]:
+def folder_macros(embeddings: dict[str, dict]) -> list[str]:
     """Return the same macros as temporary ones, for a connection where the vectors are registered tables."""
     return _vector_macros(embeddings, NEAREST_WITHOUT_CELLS, temp="OR REPLACE TEMP")
 
 
-def _vector_macros(embeddings: dict[str, int], nearest: str, *, temp: str) -> list[str]:
+def row_key(space: dict) -> str:
+    """Return what joins vectors to galaxies: the row number where both tables have one order, ten times quicker."""
+    return "rowid" if space.get(ROW_ALIGNED) else "object_id"
+
+
+def _vector_macros(embeddings: dict[str, dict], nearest: str, *, temp: str) -> list[str]:
     statements = []
-    for name, dim in embeddings.items():
+    for name, space in embeddings.items():
         suffix = "" if name == "image" else f"_{name}"
-        values = {"temp": temp, "name": name, "dim": dim, "exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL}
+        values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
+        values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL}
         statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
         statements.append(nearest.format(macro=f"nearest{suffix}", **values))
         statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))

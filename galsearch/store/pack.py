@@ -79,11 +79,12 @@ def _fill(connection, store: Store, record: dict, *, with_models: bool, seed: in
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
     _write_models(connection, store, with_models=with_models)
-    for statement in macros.facts_macros() + macros.bundle_macros({n: s["dim"] for n, s in spaces.items()}):
+    described = {name: {**space, macros.ROW_ALIGNED: _aligned(connection, name)} for name, space in spaces.items()}
+    for statement in macros.facts_macros() + macros.bundle_macros(described):
         connection.execute(statement)
     extra = {key: value for key, value in store.manifest.extra.items() if key != schema.LANCE_VERSIONS}
     record = {**record, "seconds": round(time.perf_counter() - started, 3)}
-    write_manifest(connection, store.manifest, record, extra=extra)
+    write_manifest(connection, store.manifest, record, extra=extra, embeddings=described)
     progress(total, total, "bundled")
 
 
@@ -132,6 +133,15 @@ def _write_facts(connection, store: Store) -> None:
                 "ORDER BY e.cell NULLS LAST, g.object_id"
             )
         create_table(connection, name, store.sandbox.arrow(f'SELECT * FROM "{name}"'), select=ordered)
+
+
+def _aligned(connection, name: str) -> bool:
+    """Say whether galaxies and the vectors have the same objects in the same order."""
+    differing = connection.execute(
+        f"SELECT count(*) FROM galaxies g FULL JOIN embedding_{name} e ON g.rowid = e.rowid "
+        "WHERE g.object_id IS DISTINCT FROM e.object_id"
+    )
+    return differing.fetchall()[0][0] == 0
 
 
 def _write_thumbnails(connection, store: Store) -> None:

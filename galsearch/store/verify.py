@@ -9,6 +9,7 @@ import numpy as np
 from galsearch import schema
 from galsearch.schema import Finding
 from galsearch.store.facts import Store
+from galsearch.store.macros import ROW_ALIGNED
 
 NORM_TOLERANCE = 1e-3
 SAMPLE_QUERIES = 64
@@ -31,6 +32,8 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
         yield from findings
         if f"cells_{name}" in store.tables:
             yield _cells(store, name)
+        if store.manifest.embeddings[name].get(ROW_ALIGNED):
+            yield _aligned(store, name)
         if all(finding.ok for finding in findings):  # the sample is drawn by row number
             yield _recall(store, name, seed)
 
@@ -86,6 +89,15 @@ def _cells(store: Store, name: str) -> Finding:
     )[0][0]
     message = f"{differing} cells do not hold the rows that the index says"
     return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
+
+
+def _aligned(store: Store, name: str) -> Finding:
+    differing = store.sandbox.rows(
+        f"SELECT count(*) FROM galaxies g FULL JOIN embedding_{name} e ON g.rowid = e.rowid "
+        "WHERE g.object_id IS DISTINCT FROM e.object_id"
+    )[0][0]
+    message = f"{differing} rows of galaxies and embedding_{name} differ, the manifest says that none does"
+    return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
 
 
 def _recall(store: Store, name: str, seed: int) -> Finding:
