@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import images, schema, sources
-from galsearch.encode import Encoder, shipped
+from galsearch.encode import Encoder, compatible, shipped
 from galsearch.errors import (
     GalsearchError,
     ModelMismatchError,
@@ -330,7 +330,7 @@ def _models(space: dict, makers: _Makers) -> tuple[dict[str, Path], pa.Table]:
     """Return the model folders that travel with the atlas, and the phrases embedded for readers without them."""
     folders = {kind: makers.folder(kind) for kind in ("image", "text")}
     text = makers.encoder("text")
-    if text.card["space"] != space["space"]:
+    if not compatible(text.card, space):
         raise ModelMismatchError(
             f"text model {text.model_id} embeds into {text.card['space']}, image model {space['model']} into "
             f"{space['space']}: install models of one space"

@@ -6,12 +6,12 @@ import json
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from PIL import Image
+from tiny import parquet, write
 from tiny_models import picture, reference_image, write_tiny_models
 
 import galsearch
@@ -31,16 +31,6 @@ def draw(folder, looks=LOOKS):
     for name, (color, shape) in looks.items():
         Image.fromarray(picture(color=color, shape=shape, size_px=32)).save(folder / f"{name}.png")
     return folder
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
-def parquet(path, **columns):
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 def digests(folder):

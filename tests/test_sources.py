@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from astropy.wcs import WCS
 from PIL import Image
+from tiny import parquet, write
 from tiny_models import picture
 
 from galsearch import images
@@ -27,16 +28,6 @@ def cutouts(tmp_path):
     for name in IDS:
         Image.fromarray(picture(color=name[2:], shape="round", size_px=32)).save(folder / f"{name}.png")
     return folder
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
-def parquet(path, **columns):
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 def taken(source=None, table=None, *, vectors=None, id_column=None):

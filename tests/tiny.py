@@ -99,3 +99,15 @@ def _positions(rng: np.random.Generator, cluster: np.ndarray) -> tuple[np.ndarra
 
 def _without_every(step: int, values: np.ndarray) -> pa.Array:
     return pa.array(values, mask=np.arange(len(values)) % step == step - 1)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a text file and return its path."""
+    path.write_text(text)
+    return path
+
+
+def parquet(path: Path, **columns) -> Path:
+    """Write columns as a Parquet table and return its path."""
+    pq.write_table(pa.table(columns), path)
+    return path

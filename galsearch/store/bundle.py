@@ -113,17 +113,17 @@ class BundleStore(Store):
         visited = np.argpartition(-(centroids @ ask.query), probes - 1)[:probes].tolist()
         rows = f"SELECT coalesce(sum(rows), 0)::BIGINT FROM cells_{ask.embedding} WHERE cell IN (SELECT unnest($1))"
         scanned = self.sandbox.rows(rows, [visited])[0][0]
-        cut = f"WHERE cell IN (SELECT unnest($3::INTEGER[])){self._cut(ask).replace('WHERE', ' AND', 1)}"
-        ids, found = self._best(ask, cut, [visited])
+        in_cells = "cell IN (SELECT unnest($3::INTEGER[]))"
+        ids, found = self._best(ask, [in_cells, *self._cut(ask)], [visited])
         return ids, found, scanned
 
-    def _cut(self, ask: Ask) -> str:
+    def _cut(self, ask: Ask) -> list[str]:
         key = macros.row_key(self._space(ask.embedding))
-        return f"WHERE {key} IN (SELECT {key} FROM galaxies WHERE {ask.condition})" if ask.condition else ""
+        return [f"{key} IN (SELECT {key} FROM galaxies WHERE {ask.condition})"] if ask.condition else []
 
-    def _best(self, ask: Ask, cut: str, parameters: list) -> tuple[list[str], np.ndarray]:
+    def _best(self, ask: Ask, cuts: list[str], parameters: list) -> tuple[list[str], np.ndarray]:
         statement = (
-            f"SELECT object_id, embedding FROM embedding_{ask.embedding} {cut} "
+            f"SELECT object_id, embedding FROM embedding_{ask.embedding} WHERE {' AND '.join(cuts) or 'true'} "
             f"ORDER BY array_inner_product(embedding, $1::FLOAT[{len(ask.query)}]) DESC, object_id LIMIT $2"
         )
 

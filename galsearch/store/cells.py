@@ -7,7 +7,6 @@ whose centroids are closest to the query.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -61,8 +60,3 @@ def assign(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray:
         block = embeddings[start : start + BLOCK_ROWS]
         cell[start : start + len(block)] = np.argmax(block @ centroids.T, axis=1)
     return cell
-
-
-def assign_all(batches: Iterable[np.ndarray], centroids: np.ndarray) -> np.ndarray:
-    """Return the cells of all rows of all batches, in order, `(n,) int32`."""
-    return np.concatenate([assign(batch, centroids) for batch in batches])
