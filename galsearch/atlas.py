@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 from galsearch import exchange, images, schema
 from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
-from galsearch.query import Plan, Query, Term, combine, unit
+from galsearch.query import Plan, Query, Scorer, Term, combine, unit
 from galsearch.schema import Finding
 from galsearch.store import Store, open_store
 from galsearch.store.verify import verify
@@ -71,22 +72,28 @@ class Hit(Galaxy):
 class Hits(Sequence):
     """What a search found, best first; equal scores are ordered by object_id.
 
-    `plan` says how it was found, `query` what was asked. `table` has object_id, score and all columns, with units.
+    `plan` says how it was found, `query` what was asked. `ids` are the object_ids, `scores` the cosines,
+    `(n,) float32` (None when only listed). `table` has object_id, score and all columns, with units; on a large
+    atlas it is read when first asked for, so ask before the atlas is closed.
     """
 
-    def __init__(self, atlas: Atlas, table: pa.Table, *, query: Query, plan: Plan) -> None:
-        self.table = table
+    def __init__(self, atlas: Atlas, rows: np.ndarray, scores: np.ndarray | None, *, query: Query, plan: Plan) -> None:
+        self.scores = scores
         self.query = query
         self.plan = plan
+        self._rows = rows
         self._atlas = atlas
+        self.ids: list[str] = atlas._store.ids(rows)
+        if atlas._store.in_memory:  # costs nothing, and outlives the atlas
+            self.table  # noqa: B018
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return len(self._rows)
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            rows = self.table.take(pa.array(range(*index.indices(len(self))), pa.int64()))
-            return Hits(self._atlas, rows, query=self.query, plan=self.plan)
+            scores = None if self.scores is None else self.scores[index]
+            return Hits(self._atlas, self._rows[index], scores, query=self.query, plan=self.plan)
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
         return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
@@ -94,10 +101,10 @@ class Hits(Sequence):
     def __repr__(self) -> str:
         return f"<{len(self)} hits of {self.query.formula() or 'a list'}>"
 
-    @property
-    def ids(self) -> list[str]:
-        """The object_ids, best first."""
-        return self.table["object_id"].to_pylist()
+    @functools.cached_property
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        return self._atlas._store.hits(self._rows, self.scores)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
@@ -195,12 +202,15 @@ class Atlas:
         k: int = 12,
         exact: bool = False,
         probes: int | None = None,
+        recall: float | None = None,
     ) -> Hits:
         """Return the k galaxies most like `what` among those that pass the cuts: min(k, matches) of them, always.
 
         A str is words, a Path an image file, a Hit or Galaxy its own stored embedding (and is left out of the answer),
         an array an embedding `(d,)` of any length, a Query everything at once. Without `what`, lists by object_id.
-        `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius.
+        `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
+        large atlas a part of the vectors is compared: so many that `recall` (0.99 unless said) of the k best are found,
+        as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
 
         Raises QueryError for a bad cut, an unknown id or empty text; ModelMismatchError when the atlas has no encoder
         for what was asked.
@@ -208,7 +218,16 @@ class Atlas:
         query = (
             what
             if isinstance(what, Query)
-            else self.query(what, where=where, near=near, radius_arcsec=radius_arcsec, k=k, exact=exact, probes=probes)
+            else self.query(
+                what,
+                where=where,
+                near=near,
+                radius_arcsec=radius_arcsec,
+                k=k,
+                exact=exact,
+                probes=probes,
+                recall=recall,
+            )
         )
         return self._answer(query)
 
@@ -220,19 +239,23 @@ class Atlas:
         condition = self._store.condition(query.where, query.near, query.radius_arcsec)
         if not query.terms:
             rows, matches = self._store.list(condition, k=query.k)
-            plan = Plan("list", matches, 0, exact=True)
-            return Hits(self, rows, query=query, plan=plan)
-        vector = combine(query.terms, self._embed_term)
-        ids, scores, plan = self._store.nearest(
-            vector,
+            return Hits(self, rows, None, query=query, plan=Plan("list", matches, 0, exact=True))
+        started = time.perf_counter()
+        scorer = Scorer(combine(query.terms, self._embed_term))
+        embedded = time.perf_counter()
+        rows, scores, plan = self._store.nearest(
+            scorer,
             k=query.k,
             condition=condition,
             exclude=[t.value for t in query.terms if t.kind == "object"],
             exact=query.exact,
             probes=query.probes,
+            recall=query.recall,
+            asked=_resembles(query),
         )
         plan.provider = next((e.provider for e in self._encoders.values()), None)
-        return Hits(self, self._store.hits(ids, scores), query=query, plan=plan)
+        plan.milliseconds = {"embed": (embedded - started) * 1e3, **plan.milliseconds}
+        return Hits(self, rows, scores, query=query, plan=plan)
 
     def __getitem__(self, object_id: str) -> Galaxy:
         """Return one galaxy; QueryError when there is none by that id."""
@@ -354,6 +377,14 @@ def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
         "an embedding (array of one dimension) or a Query"
     )
+
+
+def _resembles(query: Query) -> str | None:
+    """Return what the query vector is like: stored vectors, words, or not known."""
+    kinds = {part.kind for part in query.terms}
+    if kinds <= {"object", "image"} and all(part.weight > 0 for part in query.terms):
+        return "like"
+    return None if "embedding" in kinds else "words"
 
 
 def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:

@@ -52,7 +52,7 @@ class Query:
     """A whole question. No terms means: list what passes the cuts, ordered by object_id.
 
     `near` is (ra, dec) in degrees ICRS and needs `radius_arcsec`, which is inclusive. `probes` is how many cells of
-    the index to visit (None: chosen by the planner), `exact` visits all of them.
+    the index to visit (None: chosen by the planner for the wished `recall`), `exact` visits all of them.
     """
 
     terms: tuple[Term, ...] = ()
@@ -62,6 +62,7 @@ class Query:
     k: int = 12
     exact: bool = False
     probes: int | None = None
+    recall: float | None = None
 
     def __post_init__(self) -> None:
         if not _is_whole(self.k) or not 1 <= self.k <= MAX_K:
@@ -73,6 +74,8 @@ class Query:
         self._check_cone()
 
     def _check_probes(self) -> None:
+        if self.recall is not None and not (_is_number(self.recall) and 0 < self.recall <= 1):
+            raise QueryError(f"recall is {self.recall!r}, expected a share above 0, up to 1, such as 0.99")
         if self.probes is None:
             return
         if not _is_whole(self.probes) or self.probes < 1:
@@ -154,6 +157,42 @@ class Plan:
         stages = ", ".join(f"{name} {value:.1f} ms" for name, value in self.milliseconds.items())
         kind = "exact" if self.exact else "approximate"
         return f"{self.path}: {self.matches} matches{cells}, {self.rows_scanned} rows scanned, {kind}; {stages}"
+
+
+class Scorer:
+    """How a row is compared with what was asked: the inner product with a unit vector, or a fold of several.
+
+    `vector` is `(d,) float32`. With `either`, `(m, d) float32`, the score is the largest of the inner products with its
+    rows, plus the inner product with `vector`.
+    """
+
+    def __init__(self, vector: np.ndarray, *, either: np.ndarray | None = None) -> None:
+        self.vector = np.ascontiguousarray(vector, np.float32)
+        self.either = None if either is None else np.ascontiguousarray(either, np.float32)
+        self.dim = len(self.vector)
+
+    def into(self, block: np.ndarray, out: np.ndarray) -> None:
+        """Write the scores of the rows of `block`, `(n, d) float32`, into `out`, `(n,) float32`."""
+        np.dot(block, self.vector, out=out)
+        if self.either is not None:
+            out += (block @ self.either.T).max(axis=1)
+
+    def of(self, block: np.ndarray) -> np.ndarray:
+        """Return the scores `(n,) float32` of the rows of `block`."""
+        out = np.empty(len(block), np.float32)
+        self.into(block, out)
+        return out
+
+    def exact(self, block: np.ndarray) -> np.ndarray:
+        """Return the scores `(n,) float64`, each independent of the other rows.
+
+        A matrix product is not: equal vectors would get scores that differ in the last bit.
+        """
+        wide = block.astype(np.float64)
+        scores = (wide * self.vector.astype(np.float64)).sum(axis=1)
+        if self.either is not None:
+            scores += np.max([(wide * one).sum(axis=1) for one in self.either.astype(np.float64)], axis=0)
+        return scores
 
 
 def combine(terms: Sequence[Term], embed: Callable[[Term], np.ndarray]) -> np.ndarray:

@@ -25,6 +25,8 @@ IMAGE = "image"  # the embedding space shared by pictures and words
 METRIC = "cosine"
 MANIFEST_TABLE = "galsearch_manifest"
 COLUMNS_TABLE = "galsearch_columns"
+MAP_TABLE = "vector_map"
+MAP_STATE = "map_state"  # bundle manifest only: the count of changes of the file that the map is for
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
 
 
@@ -167,6 +169,21 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("cell", "INTEGER", "", "meta.code", "Cell, from 0"),
         Column("centroid", "FLOAT[{dim}]", "", "stat.mean", "Unit vector at the center of the cell"),
         Column("rows", "BIGINT", "", "meta.number", "Vectors in the cell"),
+    ),
+    "recall_{name}": (
+        Column("asked", "VARCHAR", "", "meta.code", "like: queries like stored vectors; words: queries in words"),
+        Column("depth", "INTEGER", "", "meta.number", "How many of the best rows were wanted"),
+        Column("probes", "INTEGER", "", "meta.number", "Cells visited, closest first"),
+        Column("recall", "DOUBLE", "", "stat.value", "Mean share of the wanted rows that lie in those cells"),
+    ),
+    MAP_TABLE: (
+        Column("name", "VARCHAR", "", "meta.table", "embedding_{name} or cells_{name}: whose numbers lie there"),
+        Column("file", "VARCHAR", "", "meta.file", "File inside the atlas; NULL for this one"),
+        Column("first_value", "BIGINT", "", "meta.number", "Number of the first value in the column, from 0"),
+        Column("run_values", "BIGINT", "", "meta.number", "Values that follow one another there"),
+        Column("byte_offset", "BIGINT", "byte", "meta.number", "Where the first of them begins in the file"),
+        Column("head", "BIGINT", "", "meta.code", "The first eight bytes there, little-endian"),
+        Column("crc32", "BIGINT", "", "meta.code", "CRC-32 of their bytes"),
     ),
     "thumbnails": (
         Column("object_id", "VARCHAR", "", "meta.id", "Object"),

@@ -37,8 +37,10 @@ def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
     if name in ("Staging", "is_folder_atlas", "staged"):
         from galsearch.store import staging as home
-    elif name in ("fixed_size_list", "write_bundle"):
+    elif name == "write_bundle":
         from galsearch.store import pack as home
+    elif name == "fixed_size_list":
+        from galsearch.store import index as home
     else:
         raise AttributeError(name)
     return getattr(home, name)

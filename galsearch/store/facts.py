@@ -1,16 +1,15 @@
-"""What both forms of an atlas share: the facts in DuckDB, the planner, and the order of the answers.
+"""What both forms of an atlas share: the facts in DuckDB, the way from a question to row numbers, the answers' order.
 
-A form adds only where its vectors and blobs lie: `_exact`, `_ivf`, `embeddings`, `thumbnails`, `model`.
+A row is known by its number in `galaxies`; object_ids are looked up at the end. A form adds only where its vectors and
+blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +17,19 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
-from galsearch.query import Plan
-from galsearch.store import macros
+from galsearch.query import Plan, Scorer
+from galsearch.store.cells import Cells, Curves
+from galsearch.store.macros import ROW_ALIGNED
 from galsearch.store.sandbox import NAME, Sandbox, shortened
-
-# Shares of the cells to visit; a cut hides rows, so the k best of what is left lie in more cells (docs/format.md).
-PROBE_SHARE, PROBE_LEAST = 1 / 32, 32
-PROBE_SHARE_CUT, PROBE_LEAST_CUT = 1 / 8, 128
-
-# Engines compare in single precision and break ties as they like: a few rows more than wanted are fetched, and more
-# again while the last of them scores no worse, by this much, than the last one wanted.
-TIES = 8
-SCORE_ERROR = 1e-5
+from galsearch.store.search import Ask, best_rows
+from galsearch.store.vectors import Fetched, Held, MapError, Trusted, Vectors, mapped, numbers
 
 BATCH_ROWS = 8_192  # read or written at a time
-
-Found = tuple[list[str], np.ndarray, int]  # ids, their embeddings (n, d), vectors compared
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One nearest-neighbor question to a form: the `wanted` best of the `matches` that pass `condition`."""
-
-    embedding: str
-    query: np.ndarray
-    wanted: int
-    condition: str | None
-    matches: int
+HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
+HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
+RECALL = 0.99  # wished for, unless a search says otherwise
+ENGINE_TABLES = ("rows_", "cells_", "embedding_", "recall_")  # per embedding, made anew by whoever writes
+OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models"}
 
 
 class Store:
@@ -55,7 +40,10 @@ class Store:
     def __init__(self, path: Path, facts: Path) -> None:
         self.path = path
         self.sandbox = Sandbox(facts)
-        self._memory: dict[str, tuple[list[str], np.ndarray]] = {}
+        self._facts = facts
+        self._vectors: dict[str, Vectors] = {}
+        self._index: dict[str, Cells | None] = {}
+        self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._checked: str | None = None  # the last `where` that was found to be one condition
         try:
             self.manifest = self._read_manifest()
@@ -94,47 +82,78 @@ class Store:
             "ORDER BY d.column_index"
         )
 
-    def rows(self, ids: Sequence[str]) -> pa.Table:
-        """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
+    def fact_tables(self) -> set[str]:
+        """Return the tables that hold facts, not vectors, pictures, models or the store's own bookkeeping."""
+        return {name for name in self.tables - OWN_TABLES if not name.startswith(ENGINE_TABLES)}
+
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the row numbers of `ids` that there are, in that order."""
         found = self.sandbox.arrow(
-            "SELECT galaxies.* FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
-            "generate_subscripts($1::VARCHAR[], 1) AS place) w USING (object_id) ORDER BY w.place",
+            "SELECT w.place, galaxies.rowid AS row FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
+            "generate_subscripts($1::VARCHAR[], 1)::BIGINT AS place) w USING (object_id) ORDER BY w.place",
             [list(ids)],
         )
-        return self._with_units(found)
+        return numbers(found, "row")
 
-    def hits(self, ids: Sequence[str], scores: np.ndarray) -> pa.Table:
-        """Return object_id, score and every other column for `ids`, in that order.
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Return the object_ids of row numbers, in that order."""
+        return self.id_column(rows).to_pylist()
+
+    def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
+        """Return the object_ids of row numbers, in that order, as Arrow text."""
+        if self.manifest.rows <= HELD_IDS:
+            return self._held_ids.take(_column(pa.int64(), rows))
+        statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
+        found = self.sandbox.arrow(statement, [rows.tolist()])
+        return found["object_id"].take(_column(pa.int64(), _find(numbers(found, "row"), rows)))
+
+    @functools.cached_property
+    def _held_ids(self) -> pa.Array:
+        return self.sandbox.arrow("SELECT object_id FROM galaxies")["object_id"].combine_chunks()
+
+    def rows(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
+        found = self.hits(self.rows_of(ids), None)
+        table = found.remove_column(found.column_names.index("score"))
+        renamed = ["score" if name == "score_in_table" else name for name in table.column_names]
+        return table.rename_columns(renamed)
+
+    def hits(self, rows: np.ndarray, scores: np.ndarray | None) -> pa.Table:
+        """Return object_id, score and every other column of row numbers, in that order.
 
         A small atlas keeps its rows in memory after the first search. Nothing here makes an Arrow column of Python
         objects: that imports pandas, a third of a second.
         """
-        if self.manifest.rows <= macros.EXACT_ROWS:
-            rows, row_of = self._held_rows
-            there = [(row_of[name], score) for name, score in zip(ids, scores, strict=True) if name in row_of]
-            found = rows.take(_column(pa.int64(), np.array([row for row, _ in there], np.int64)))
-            column = _column(pa.float32(), np.array([score for _, score in there], np.float32))
-            return found.set_column(found.column_names.index("score"), found.field("score"), column)
-        place = "list_position($1::VARCHAR[], galaxies.object_id)"
-        columns = self._hit_columns(f"($2::FLOAT[])[{place}]")
-        among = "galaxies.object_id IN (SELECT unnest($1::VARCHAR[]))"
-        statement = f"SELECT {columns} FROM galaxies WHERE {among} ORDER BY {place}"
-        return self._with_units(self.sandbox.arrow(statement, [list(ids), scores.tolist()]))
+        if self.in_memory:
+            found = self._held_rows.take(_column(pa.int64(), rows))
+        else:
+            columns = self._hit_columns("NULL::FLOAT")
+            statement = (
+                f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
+            )
+            found = self.sandbox.arrow(statement, [rows.tolist()])
+            found = found.take(_column(pa.int64(), _find(numbers(found, "row"), rows))).remove_column(0)
+            found = self._with_units(found)
+        if scores is None:
+            return found
+        column = _column(pa.float32(), np.asarray(scores, np.float32))
+        return found.set_column(found.column_names.index("score"), found.field("score"), column)
+
+    @property
+    def in_memory(self) -> bool:
+        """Say whether the columns of all objects are kept in memory."""
+        return self.manifest.rows <= HELD_ROWS
 
     @functools.cached_property
-    def _held_rows(self) -> tuple[pa.Table, dict[str, int]]:
-        """All rows as hits without scores, and the row number of each id."""
-        rows = self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies")
-        return self._with_units(rows), {name: row for row, name in enumerate(rows["object_id"].to_pylist())}
+    def _held_rows(self) -> pa.Table:
+        """All rows as hits without scores."""
+        return self._with_units(self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies"))
 
-    def list(self, condition: str | None, *, k: int) -> tuple[pa.Table, int]:
-        """Return the first k rows that pass `condition`, ordered by object_id, and how many pass in all.
-
-        They have a `score` of NULL: nothing was compared.
-        """
-        columns, cut = self._hit_columns("NULL::FLOAT"), f" WHERE {condition}" if condition else ""
-        statement = f"SELECT {columns} FROM galaxies{cut} ORDER BY galaxies.object_id LIMIT {k}"
-        return self._with_units(self.sandbox.ask(statement, said="where")), self.count(condition)
+    def list(self, condition: str | None, *, k: int) -> tuple[np.ndarray, int]:
+        """Return the numbers of the first k rows that pass `condition`, by object_id, and how many pass in all."""
+        cut = f" WHERE {condition}" if condition else ""
+        statement = f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}"
+        return numbers(self.sandbox.ask(statement, said="where"), "row"), self.count(condition)
 
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
@@ -171,17 +190,6 @@ class Store:
             {"score_in_table": about["score"], **about, "score": hit} if "score" in about else {**about, "score": hit}
         )
 
-    def _vectors_of(self, ids: Sequence[str], found: pa.Table) -> np.ndarray:
-        """Return the vectors of `ids` in that order from rows of (object_id, embedding); each must be there."""
-        place = {object_id: row for row, object_id in enumerate(found["object_id"].to_pylist())}
-        absent = [object_id for object_id in ids if object_id not in place]
-        if absent:
-            raise QueryError(
-                f"object '{absent[0]}' has no vector in {self.path}, so nothing can be compared with it; "
-                "choose another, or ask in words"
-            )
-        return vectors(found["embedding"])[[place[object_id] for object_id in ids]]
-
     # ---- cuts
 
     def condition(self, where: str | None, near: tuple[float, float] | None, radius_arcsec: float | None) -> str | None:
@@ -205,17 +213,19 @@ class Store:
             self.sandbox.ask(statement, said=f"where {shortened(where)}")
             self._checked = where
 
-    def count(self, condition: str | None, *, embedding: str | None = None) -> int:
-        """Return how many objects pass `condition` and, if asked, have that embedding."""
-        holders = self.manifest.rows if embedding is None else self._space(embedding)["rows"]
+    def count(self, condition: str | None) -> int:
+        """Return how many objects pass `condition`."""
         if condition is None:
-            return holders
-        has = "" if holders == self.manifest.rows else f" AND object_id IN ({self.holders(embedding)})"
-        statement = f"SELECT count(*) AS n FROM galaxies WHERE {condition}{has}"
-        return self.sandbox.ask(statement, said="where")["n"][0].as_py()
+            return self.manifest.rows
+        return self.sandbox.ask(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", said="where")["n"][0].as_py()
+
+    def _passing(self, condition: str) -> np.ndarray:
+        """Return the row numbers of the objects that pass, ascending."""
+        found = numbers(self.sandbox.ask(f"SELECT rowid AS row FROM galaxies WHERE {condition}", said="where"), "row")
+        return found if (found[1:] > found[:-1]).all() else np.sort(found)
 
     def holders(self, embedding: str) -> str:
-        """Return a SELECT of the ids that have this embedding."""
+        """Return a SELECT of `object_id` and `place`, the row number of its vector, for the objects that have one."""
         raise NotImplementedError
 
     def _space(self, embedding: str) -> dict:
@@ -225,11 +235,115 @@ class Store:
             there = ", ".join(self.manifest.embeddings) or "none"
             raise QueryError(f"{self.path} has no embedding '{embedding}', it has: {there}") from None
 
+    # ---- vectors
+
+    def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
+        """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
+        self._space(embedding)
+        rows = self.rows_of(ids)
+        places = self.vector_rows(embedding, rows)
+        if len(rows) < len(ids) or (places < 0).any():
+            lost = set(ids) - set(self.ids(rows[places >= 0]))
+            raise QueryError(
+                f"object '{next(i for i in ids if i in lost)}' has no vector in {self.path}, so nothing can be "
+                "compared with it; choose another, or ask in words"
+            )
+        return self.vectors(embedding).take(places)
+
+    def vectors(self, embedding: str) -> Vectors:
+        """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
+        if embedding not in self._vectors:
+            space, engine = self._space(embedding), functools.partial(self._unmapped, embedding)
+            try:
+                found = Trusted(self._mapped(f"embedding_{embedding}", space["dim"]), engine)
+                self._vectors[embedding] = found if found.rows == space["rows"] else engine()
+            except MapError:
+                self._vectors[embedding] = engine()
+        return self._vectors[embedding]
+
+    def map_faults(self, embedding: str) -> tuple[int, list[str]]:
+        """Return how many runs of the map do not have the digest noted, and why parts of it cannot be used."""
+        bad, unused = 0, []
+        for table in (f"embedding_{embedding}", f"cells_{embedding}"):
+            try:
+                bad += self._mapped(table, self._space(embedding)["dim"]).damaged_runs()
+            except MapError as error:
+                unused.append(f"{table}: {error}")
+        return bad, unused
+
+    def _mapped(self, name: str, dim: int) -> Vectors:
+        if schema.MAP_TABLE not in self.tables:
+            raise MapError("there is no map")
+        runs = self.sandbox.arrow(
+            "SELECT file, first_value, run_values, byte_offset, head, crc32 "
+            f"FROM {schema.MAP_TABLE} WHERE name = $1 ORDER BY first_value",
+            [name],
+        )
+        if not runs.num_rows:
+            raise MapError("the map is empty")
+        return mapped(runs, dim, self._place)
+
+    def _unmapped(self, embedding: str) -> Vectors:
+        space = self._space(embedding)
+        found = Fetched(space["rows"], space["dim"], functools.partial(self._fetch, embedding))
+        return Held(found.take(np.arange(found.rows))) if found.rows <= HELD_ROWS else found
+
+    def _place(self, file: str | None) -> Path:
+        """Return the path of a file that the map names; None is the file of the facts."""
+        raise NotImplementedError
+
+    def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors at sorted row numbers from their engine."""
+        raise NotImplementedError
+
+    def cells(self, embedding: str) -> Cells | None:
+        """Return the index of an embedding; None when there is none."""
+        if embedding not in self._index:
+            self._index[embedding] = self._read_cells(embedding) if f"cells_{embedding}" in self.tables else None
+        return self._index[embedding]
+
+    def _read_cells(self, embedding: str) -> Cells | None:
+        held = numbers(self.sandbox.arrow(f"SELECT rows::BIGINT AS rows FROM cells_{embedding} ORDER BY cell"), "rows")
+        if len(held) < 2:
+            return None
+        try:
+            found = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
+            centroids = found.take(np.arange(found.rows))
+        except MapError:
+            column = self.sandbox.arrow(f"SELECT centroid FROM cells_{embedding} ORDER BY cell")["centroid"]
+            centroids = vectors(column)
+        measured = f"SELECT asked, depth, probes, recall FROM recall_{embedding}"
+        curves = Curves(self.sandbox.rows(measured) if f"recall_{embedding}" in self.tables else ())
+        return Cells(centroids, np.concatenate([[0], np.cumsum(held)]), curves)
+
+    def vector_rows(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the places of objects among the vectors; -1 for one that has none."""
+        if self._space(embedding).get(ROW_ALIGNED):
+            return np.where(rows < self._space(embedding)["rows"], rows, -1)
+        return self._joined(embedding)[0][rows]
+
+    def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
+        """Return the row numbers in `galaxies` of places among the vectors."""
+        return places if self._space(embedding).get(ROW_ALIGNED) else self._joined(embedding)[1][places]
+
+    def _joined(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the place among the vectors of each row of `galaxies` (-1: none), and the reverse."""
+        if embedding not in self._pairs:
+            holders = self.holders(embedding)
+            statement = f"SELECT g.rowid AS row, place FROM galaxies g JOIN ({holders}) USING (object_id)"
+            found = self.sandbox.arrow(statement)
+            rows, places = numbers(found, "row"), numbers(found, "place")
+            there = np.full(self.manifest.rows, -1, np.int64)
+            back = np.zeros(self._space(embedding)["rows"], np.int64)
+            there[rows], back[places] = places, rows
+            self._pairs[embedding] = there, back
+        return self._pairs[embedding]
+
     # ---- search
 
     def nearest(
         self,
-        query: np.ndarray,
+        scorer: Scorer,
         *,
         k: int,
         embedding: str = schema.IMAGE,
@@ -237,98 +351,56 @@ class Store:
         exclude: Sequence[str] = (),
         exact: bool = False,
         probes: int | None = None,
-    ) -> tuple[list[str], np.ndarray, Plan]:
-        """Return ids and cosine scores `(n,) float32` of the nearest objects that pass `condition`, best first.
+        recall: float | None = None,
+        asked: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, Plan]:
+        """Return the row numbers and scores `(n,) float32` of the best objects that pass `condition`, best first.
 
-        n is min(k, matches), always. Equal scores are ordered by object_id. `query` is a unit vector `(d,) float32`;
-        another length is a ModelMismatchError. `exclude` is left out of the answer and of the matches.
+        n is min(k, matches), always. Equal scores are ordered by object_id. `scorer` is of the embedding's length;
+        another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `asked` says what the
+        query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
         """
         space = self._space(embedding)
-        if query.shape != (space["dim"],):
+        if scorer.dim != space["dim"]:
             raise ModelMismatchError(
-                f"the query has {query.shape[-1]} dimensions and {self.path} holds '{embedding}' vectors of "
+                f"the query has {scorer.dim} dimensions and {self.path} holds '{embedding}' vectors of "
                 f"{space['dim']} ({space['model']}); embed it with the atlas's own model: atlas.embed(…)"
             )
-        clock = counted = time.perf_counter()
-        wanted = k + len(exclude)
-        if space["rows"] <= macros.EXACT_ROWS and probes is None:
-            found = self._compare_held(embedding, query, wanted, condition)
-            plan = Plan("exact", found[2], found[2], exact=True)
-        else:
-            matches = self.count(condition, embedding=embedding)
-            counted = time.perf_counter()
-            ask = Ask(embedding, query, min(wanted, matches), condition, matches)
-            found, plan = self._plan(ask, exact=exact, probes=probes)
-        ids, scores = _rank(found[0], found[1], query, k, set(exclude))
-        plan.matches -= self._excluded(condition, embedding, exclude)
+        clock = time.perf_counter()
+        matching = None if condition is None else self._matching(condition, embedding)
+        filtered = time.perf_counter()
+        left_out = self.vector_rows(embedding, self.rows_of(exclude)) if exclude else np.empty(0, np.int64)
+        hit = len(left_out) if matching is None else sum(_has(matching, place) for place in left_out)
+        ask = Ask(scorer, k + hit, matching, exact, probes, recall or RECALL, asked)
+        places, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), ask)
+        if hit:
+            kept = ~np.isin(places, left_out)
+            places, scores = places[kept], scores[kept]
+        rows, scores = self._ordered(self.object_rows(embedding, places), scores, k)
+        plan.matches -= hit
         plan.milliseconds = {
-            "count": (counted - clock) * 1e3,
-            "search": (time.perf_counter() - counted) * 1e3,
+            "filter": (filtered - clock) * 1e3,
+            "search": (time.perf_counter() - filtered) * 1e3,
         }
-        return ids, scores, plan
+        return rows, scores, plan
 
-    def _plan(self, ask: Ask, *, exact: bool, probes: int | None) -> tuple[Found, Plan]:
-        """Choose exact comparison for few matches, cells for many; an IVF answer that falls short is redone exactly."""
-        cells = self._cells(ask.embedding)
-        few = ask.matches <= macros.EXACT_ROWS and probes is None
-        if ask.wanted and cells > 1 and self._cells_serve(ask) and not (exact or few):
-            visits = min(cells, probes or _probes(cells, cut=ask.condition is not None))
-            found = self._ivf(ask, visits)
-            if len(found[0]) >= ask.wanted:
-                return found, Plan("ivf", ask.matches, found[2], visits == cells, visits, cells)
-        found = self._exact(ask) if ask.wanted else ([], np.empty((0, len(ask.query))), 0)
-        return found, Plan("exact", ask.matches, found[2], exact=True)
+    def _matching(self, condition: str, embedding: str) -> np.ndarray:
+        """Return the places among the vectors of the objects that pass, ascending."""
+        rows = self._passing(condition)
+        if self._space(embedding).get(ROW_ALIGNED):
+            return rows[: np.searchsorted(rows, self._space(embedding)["rows"])]
+        places = self.vector_rows(embedding, rows)
+        return np.sort(places[places >= 0])
 
-    def _compare_held(self, embedding: str, query: np.ndarray, wanted: int, condition: str | None) -> Found:
-        """Compare the vectors of a small atlas in memory, where they are kept after the first search."""
-        ids, held = self._held(embedding)
-        if condition is not None:
-            passing = set(self._passing(condition))
-            places = [place for place, object_id in enumerate(ids) if object_id in passing]
-            ids, held = [ids[place] for place in places], held[places]
-        scores = held @ query
-        last = min(wanted, len(ids))
-        best = np.flatnonzero(scores >= np.partition(scores, -last)[-last] - SCORE_ERROR) if last else []
-        return [ids[place] for place in best], held[best], len(ids)
-
-    def _held(self, embedding: str) -> tuple[list[str], np.ndarray]:
-        if embedding not in self._memory:
-            batches = list(self.embedding_batches(embedding))
-            ids = [object_id for names, _ in batches for object_id in names]
-            self._memory[embedding] = ids, np.concatenate([found for _, found in batches])
-        return self._memory[embedding]
-
-    def _passing(self, condition: str) -> list[str]:
-        found = self.sandbox.ask(f"SELECT object_id FROM galaxies WHERE {condition}", said="where")
-        return found["object_id"].to_pylist()
-
-    def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Yield (ids, vectors) of every row, in stored order."""
-        raise NotImplementedError
-
-    def _excluded(self, condition: str | None, embedding: str, exclude: Sequence[str]) -> int:
-        """Return how many of the ids left out, which all have vectors, would have matched."""
-        if condition is None or not exclude:
-            return len(set(exclude))
-        statement = (
-            f"SELECT count(*) AS n FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
-            f"AND object_id IN ({self.holders(embedding)}) AND {condition}"
-        )
-        return self.sandbox.ask(statement, [list(exclude)], said="where")["n"][0].as_py()
-
-    def _cells(self, embedding: str) -> int:
-        """Return how many cells the index has; 0 when there is none."""
-        raise NotImplementedError
-
-    def _cells_serve(self, ask: Ask) -> bool:
-        """Say whether visiting a part of the cells finds nearly all of the best matches."""
-        return True
-
-    def _exact(self, ask: Ask) -> Found:
-        raise NotImplementedError
-
-    def _ivf(self, ask: Ask, probes: int) -> Found:
-        raise NotImplementedError
+    def _ordered(self, rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best; object_ids are looked up only for scores that are equal."""
+        k = min(k, len(rows))
+        tied = scores >= scores[k - 1] if k else scores < 0
+        rows, scores = rows[tied], scores[tied]
+        if len(np.unique(scores)) < len(scores):
+            order = np.lexsort((np.array([name or "" for name in self.ids(rows)], dtype=object), -scores))
+            rows, scores = rows[order], scores[order]
+        return rows[:k], scores[:k]
 
     def corrupt_tables(self) -> list[str]:
         """Read every value of every table and return the messages of those that cannot be read."""
@@ -355,7 +427,7 @@ class Store:
 
 
 def _column(kind: pa.DataType, values: np.ndarray) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def read_card(text: str | bytes, name: str) -> dict:
@@ -392,38 +464,12 @@ def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
     )
 
 
-def _probes(cells: int, *, cut: bool) -> int:
-    share, least = (PROBE_SHARE_CUT, PROBE_LEAST_CUT) if cut else (PROBE_SHARE, PROBE_LEAST)
-    return max(least, math.ceil(cells * share))
+def _has(ascending: np.ndarray, value: int) -> bool:
+    place = np.searchsorted(ascending, value)
+    return place < len(ascending) and bool(ascending[place] == value)
 
 
-def cosines(embeddings: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Return the inner products `(n,) float64` of the rows with `query`, each independent of the other rows.
-
-    A matrix product is not: equal vectors would get scores that differ in the last bit.
-    """
-    return (embeddings.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-
-
-def complete(fetch: Callable[[int], tuple[list[str], np.ndarray]], ask: Ask) -> tuple[list[str], np.ndarray]:
-    """Return the first rows of `fetch(n)`, enough of them that the `wanted` best are there with all their ties."""
-    size = ask.wanted + TIES
-    while True:
-        ids, found = fetch(size)
-        if len(ids) < size or settled(cosines(found, ask.query), ask.wanted):
-            return ids, found
-        size *= 4
-
-
-def settled(scores: np.ndarray, wanted: int) -> bool:
-    """Say whether a row that an engine ranks after all of these could not be among the `wanted` best."""
-    return np.partition(scores, -wanted)[-wanted] - scores.min() > SCORE_ERROR
-
-
-def _rank(ids: list[str], embeddings: np.ndarray, query: np.ndarray, k: int, exclude: set[str]):
-    """Return the k best ids and scores; computed here for both forms, so that they agree to the last bit."""
-    kept = [place for place, object_id in enumerate(ids) if object_id not in exclude]
-    names = np.array([ids[place] for place in kept], dtype=object)
-    scores = cosines(embeddings[kept], query).astype(np.float32)
-    order = np.lexsort((names, -scores))[:k]
-    return names[order].tolist(), scores[order]
+def _find(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where each of the wanted numbers is among those found, which are all there in any order."""
+    order = np.argsort(found, kind="stable")
+    return order[np.searchsorted(found, wanted, sorter=order)]

@@ -17,27 +17,15 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.store import cells, macros
-from galsearch.store.facts import (
-    BATCH_ROWS,
-    SCORE_ERROR,
-    TIES,
-    Ask,
-    Found,
-    Store,
-    complete,
-    cosines,
-    read_card,
-    settled,
-    vectors,
-)
+from galsearch.store import macros
+from galsearch.store.facts import BATCH_ROWS, Store, read_card, vectors
+from galsearch.store.vectors import MapError
 
 FACTS = "galaxies.duckdb"
 LANCE = "vectors.lance"
 MODELS = "models"
 THUMBNAILS = "thumbnails"
 VERSIONS = schema.LANCE_VERSIONS
-OVERFETCH = 2.0  # rows asked of Lance for each that is expected to match
 
 
 class FolderStore(Store):
@@ -88,26 +76,6 @@ class FolderStore(Store):
                 f"{self.path}: {what} of {LANCE}/{name}.lance cannot be read ({short(error)}); "
                 "copy the whole folder again, or rebuild the atlas"
             ) from None
-
-    def fact_tables(self) -> set[str]:
-        """Return the tables that hold facts, not the store's own bookkeeping."""
-        return {name for name in self.tables if not name.startswith("rows_")} - {schema.MANIFEST_TABLE}
-
-    def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
-        """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
-        self._space(embedding)
-        return self._vectors_of(ids, self._take(embedding, self._places(embedding, ids)))
-
-    def embedding_batches(self, embedding: str) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Yield (ids, vectors) of every row, in stored order."""
-        names = ["object_id", "embedding"]
-        with self._reading(embedding):
-            for batch in self._lance[embedding].to_batches(columns=names, batch_size=BATCH_ROWS):
-                yield batch["object_id"].to_pylist(), vectors(batch["embedding"])
-
-    def sample(self, embedding: str, places: np.ndarray) -> np.ndarray:
-        """Return the vectors stored at the row numbers `places`."""
-        return vectors(self._take(embedding, places.tolist())["embedding"])
 
     def has_thumbnails(self) -> bool:
         """Say whether there are pictures."""
@@ -164,91 +132,22 @@ class FolderStore(Store):
             return self._lance[table].take(places)
 
     def holders(self, embedding: str) -> str:
-        return f"SELECT object_id FROM rows_{embedding}"
+        return f"SELECT object_id, row AS place FROM rows_{embedding}"
 
-    def _cells(self, embedding: str) -> int:
-        indexes = [index for index in self._lance[embedding].describe_indices() if "embedding" in index.field_names]
-        return cells.cell_count(self._space(embedding)["rows"]) if indexes else 0
+    def _place(self, file: str | None) -> Path:
+        if file is None:
+            raise MapError("numbers of a folder lie in its Lance files")
+        return self.path / file
 
-    def _exact(self, ask: Ask) -> Found:
-        if ask.condition is None:
-            return *complete(lambda size: self._scan(ask, size, use_index=False), ask), ask.matches
-        return self._sift(ask) if ask.matches > macros.EXACT_ROWS else self._compare_matches(ask)
-
-    def _compare_matches(self, ask: Ask) -> Found:
-        """Take the vectors of the few objects that match, and compare those."""
-        places = self._matching(ask)
-        ids: list[str] = []
-        best = np.empty((0, len(ask.query)), dtype=np.float32)
-        for start in range(0, len(places), BATCH_ROWS):
-            part = self._take(ask.embedding, places[start : start + BATCH_ROWS])
-            ids, best = _keep_best(ids + part["object_id"].to_pylist(), [best, vectors(part["embedding"])], ask)
-        return ids, best, len(places)
-
-    def _sift(self, ask: Ask) -> Found:
-        """Let Lance rank all rows, and keep those that match, until the wanted ones and their ties are among them."""
-        rows = self._space(ask.embedding)["rows"]
-        fetch = int(ask.wanted * rows / ask.matches * OVERFETCH) + TIES
-        while True:
-            ids, distances = self._ranked(ask, min(fetch, rows))
-            passing = self._passing_of(ids, ask.condition)
-            kept = [place for place, object_id in enumerate(ids) if object_id in passing]
-            if fetch >= rows or (len(kept) > ask.wanted and settled(-distances[kept], ask.wanted)):
-                last = distances[kept[min(ask.wanted, len(kept)) - 1]] + SCORE_ERROR
-                best = [ids[place] for place in kept if distances[place] <= last]
-                return best, self.embeddings(ask.embedding, best), rows
-            fetch *= 4
-
-    def _passing_of(self, ids: list[str], condition: str) -> set[str]:
-        statement = f"SELECT object_id FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[])) AND {condition}"
-        return set(self.sandbox.ask(statement, [ids], said="where")["object_id"].to_pylist())
-
-    def _ranked(self, ask: Ask, wanted: int) -> tuple[list[str], np.ndarray]:
-        """Return ids and distances of the nearest rows, all of them compared: every cell where there is an index."""
-        asked = {"column": "embedding", "q": ask.query, "k": wanted, "metric": "cosine"}
-        asked["nprobes"] = max(1, self._cells(ask.embedding))
-        with self._reading(ask.embedding):
-            found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "_distance"])
-        return found["object_id"].to_pylist(), found["_distance"].to_numpy()
-
-    def _matching(self, ask: Ask) -> list[int]:
-        found = self.sandbox.ask(
-            f"SELECT row FROM rows_{ask.embedding} "
-            f"WHERE object_id IN (SELECT object_id FROM galaxies WHERE {ask.condition}) ORDER BY row",
-            said="where",
-        )
-        return found["row"].to_pylist()
-
-    def _cells_serve(self, ask: Ask) -> bool:
-        """Only without a cut: Lance ranks before we filter, and where the cut follows the vectors it probes in vain."""
-        return ask.condition is None
-
-    def _ivf(self, ask: Ask, probes: int) -> Found:
-        scanned = self._space(ask.embedding)["rows"] * probes // self._cells(ask.embedding)
-        return *complete(lambda size: self._scan(ask, size, probes=probes), ask), scanned
-
-    def _scan(
-        self, ask: Ask, wanted: int, *, probes: int | None = None, use_index: bool = True
-    ) -> tuple[list[str], np.ndarray]:
-        """Return the `wanted` rows that Lance ranks first; fewer only when it has no more."""
-        asked = {"column": "embedding", "q": ask.query, "k": wanted, "metric": "cosine", "use_index": use_index}
-        if probes:
-            asked["nprobes"] = probes
-        with self._reading(ask.embedding):
-            found = self._lance[ask.embedding].to_table(nearest=asked, columns=["object_id", "embedding", "_distance"])
-        return found["object_id"].to_pylist(), vectors(found["embedding"])
+    def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        with self._reading(embedding):
+            return vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
         super()._register(embed)
         spaces = self.manifest.embeddings
         tables = {f"embedding_{name}": self._lance[name] for name in spaces}
         self.sandbox.register_tables(tables, macros.folder_macros(spaces))
-
-
-def _keep_best(ids: list[str], parts: list[np.ndarray], ask: Ask) -> tuple[list[str], np.ndarray]:
-    found = np.concatenate(parts)
-    order = np.lexsort((np.array(ids, dtype=object), -cosines(found, ask.query)))[: ask.wanted]
-    return [ids[place] for place in order], found[order]
 
 
 def short(error: BaseException) -> str:

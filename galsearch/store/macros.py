@@ -81,7 +81,8 @@ def bundle_macros(embeddings: dict[str, dict]) -> list[str]:
 
 def folder_macros(embeddings: dict[str, dict]) -> list[str]:
     """Return the same macros as temporary ones, for a connection where the vectors are registered tables."""
-    return _vector_macros(embeddings, NEAREST_WITHOUT_CELLS, temp="OR REPLACE TEMP")
+    unaligned = {name: {**space, ROW_ALIGNED: False} for name, space in embeddings.items()}  # Lance has no rowid
+    return _vector_macros(unaligned, NEAREST_WITHOUT_CELLS, temp="OR REPLACE TEMP")
 
 
 def row_key(space: dict) -> str:

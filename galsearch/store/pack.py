@@ -14,12 +14,26 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import GalsearchError
-from galsearch.store import cells, macros
+from galsearch.store import macros
 from galsearch.store.bundle import BundleStore
 from galsearch.store.facts import BATCH_ROWS, Store
+from galsearch.store.index import (
+    Index,
+    create_table,
+    fixed_size_list,
+    phrases,
+    write_cells,
+    write_curves,
+    write_manifest,
+    write_runs,
+)
 from galsearch.store.sandbox import quoted
+from galsearch.store.vectors import MapError, Mapped, Reordered, file_state, runs_table
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
+FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
+OF_THE_FILE = (schema.LANCE_VERSIONS, schema.MAP_STATE)  # entries of a manifest that are not passed on
+MAP_SAMPLE = 64  # rows compared before a map is trusted
 
 
 def write_bundle(
@@ -42,7 +56,7 @@ def write_bundle(
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
-            _fill(connection, store, record, with_models=with_models, seed=seed, progress=progress)
+            _fill(connection, store, partial, record, with_models=with_models, seed=seed, progress=progress)
             connection.execute("CHECKPOINT bundle")
         finally:
             connection.close()
@@ -66,15 +80,17 @@ def _discarding(partial: Path, path: Path) -> Iterator[None]:
         partial.with_name(partial.name + ".wal").unlink(missing_ok=True)
 
 
-def _fill(connection, store: Store, record: dict, *, with_models: bool, seed: int, progress) -> None:
+def _fill(connection, store: Store, partial: Path, record: dict, *, with_models: bool, seed: int, progress) -> None:
     started = time.perf_counter()
     spaces = store.manifest.embeddings
     total = 3 + len(spaces)
+    first = None
     for step, name in enumerate(spaces):
         progress(step, total, f"indexing {name} vectors")
-        _write_vectors(connection, store, name, seed)
+        order = _write_vectors(connection, store, partial, name, seed)
+        first = order if name == schema.IMAGE else first
     progress(len(spaces), total, "writing facts")
-    _write_facts(connection, store)
+    _write_facts(connection, store, first)
     progress(len(spaces) + 1, total, "writing pictures")
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
@@ -82,63 +98,96 @@ def _fill(connection, store: Store, record: dict, *, with_models: bool, seed: in
     described = {name: {**space, macros.ROW_ALIGNED: _aligned(connection, name)} for name, space in spaces.items()}
     for statement in macros.facts_macros() + macros.bundle_macros(described):
         connection.execute(statement)
-    extra = {key: value for key, value in store.manifest.extra.items() if key != schema.LANCE_VERSIONS}
+    extra = {key: value for key, value in store.manifest.extra.items() if key not in OF_THE_FILE}
+    # DuckDB counts the times that it changed the file. Whoever changes it later moves on the count, and then the map is
+    # not used: what it leads to may be blocks that are no longer part of the table
+    connection.execute("CHECKPOINT bundle")
+    extra[schema.MAP_STATE] = file_state(partial) + 1
     record = {**record, "seconds": round(time.perf_counter() - started, 3)}
     write_manifest(connection, store.manifest, record, extra=extra, embeddings=described)
     progress(total, total, "bundled")
 
 
-def _write_vectors(connection, store: Store, name: str, seed: int) -> None:
-    space = store.manifest.embeddings[name]
-    rows, dim = space["rows"], space["dim"]
-    centroids = cells.fit_centroids(
-        store.sample(name, cells.sample_rows(rows, seed=seed)), cells.cell_count(rows), seed=seed
-    )
-    counts = np.zeros(len(centroids), dtype=np.int64)
+def _write_vectors(connection, store: Store, partial: Path, name: str, seed: int) -> np.ndarray:
+    """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
+    dim = store.manifest.embeddings[name]["dim"]
+    index = Index.of(store.vectors(name), store.cells(name), seed=seed)
+    rows = store.object_rows(name, np.arange(len(index.cell)))
+    order = index.order(store.id_column(rows))
+    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), ("embedding", pa.list_(pa.float32(), dim))])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for ids, found in store.embedding_batches(name):
-            cell = cells.assign(found, centroids)
-            np.add.at(counts, cell, 1)
-            columns = [pa.array(ids, pa.string()), pa.array(cell), fixed_size_list(found)]
+        for start in range(0, len(order), BATCH_ROWS):
+            part = order[start : start + BATCH_ROWS]
+            found = store.vectors(name).take(part)
+            ids = store.id_column(rows[part]).cast(pa.string())
+            ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+            columns = [ids, pa.array(index.cell[part]), fixed_size_list(found)]
             yield pa.RecordBatch.from_arrays(columns, schema=kind)
 
-    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), ("embedding", pa.list_(pa.float32(), dim))])
     connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
-    # DuckDB's compression gains nothing on unit vectors and leaves a third of every block empty in the old layout
+    # DuckDB's compression gains nothing on unit vectors and leaves a third of every block empty in the old layout; and
+    # only what is not compressed can be read in place
     connection.execute("SET force_compression = 'uncompressed'")
-    connection.execute(
-        f"CREATE TABLE embedding_{name} AS SELECT object_id, cell, embedding FROM incoming ORDER BY cell, object_id"
-    )
+    connection.execute(f"CREATE TABLE embedding_{name} AS SELECT * FROM incoming")
+    connection.unregister("incoming")
+    write_cells(connection, name, index)
     connection.execute("CHECKPOINT bundle")
     connection.execute("SET force_compression = 'auto'")
-    connection.unregister("incoming")
-    summary = pa.table(
-        {
-            "cell": pa.array(np.arange(len(centroids)), pa.int32()),
-            "centroid": fixed_size_list(centroids),
-            "rows": counts,
-        }
+    for table in (f"embedding_{name}", f"cells_{name}"):
+        _write_map(connection, partial, table)
+    words = phrases(store, dim)
+    write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
+    return rows[order]
+
+
+def _write_map(connection, partial: Path, table: str) -> None:
+    """Note where DuckDB put the floats of a table; nothing when they are not raw numbers in the file after all."""
+    found = connection.execute(
+        "SELECT count AS run_values, block_id, block_offset, compression "
+        f"FROM pragma_storage_info('{table}') WHERE segment_type = 'FLOAT' ORDER BY row_group_id, segment_id"
+    ).fetchall()
+    size = connection.execute("SELECT block_size FROM pragma_database_size() WHERE database_name = 'bundle'").fetchall()
+    if not found or any(kind != "Uncompressed" or block < 0 for _, block, _, kind in found):
+        return
+    values = np.array([row[0] for row in found], np.int64)
+    places = np.array(
+        [FILE_HEADER + block * size[0][0] + BLOCK_HEADER + offset for _, block, offset, _ in found], np.int64
     )
-    create_table(connection, f"cells_{name}", summary)
+    runs = runs_table(None, partial, places, values, 0)
+    if _map_holds(connection, runs, partial, table):
+        write_runs(connection, table, runs)
 
 
-def _write_facts(connection, store: Store) -> None:
-    """Copy every table of facts; galaxies in the order of the image cells, so that neighbors lie together."""
+def _map_holds(connection, runs: pa.Table, partial: Path, table: str) -> bool:
+    """Compare what the map finds with what DuckDB says, at the beginning, the end and between."""
+    column = "centroid" if table.startswith("cells_") else "embedding"
+    rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    places = np.unique(np.linspace(0, rows - 1, MAP_SAMPLE).astype(np.int64))
+    found = connection.execute(
+        f"SELECT {column} FROM {table} WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid", [places.tolist()]
+    ).fetchall()
+    said = np.array([row[0] for row in found], np.float32)
+    try:
+        return np.array_equal(Mapped(runs, said.shape[1], partial).take(places), said)
+    except MapError:
+        return False
+
+
+def _write_facts(connection, store: Store, order: np.ndarray | None) -> None:
+    """Copy every table of facts; galaxies in the order of the image vectors, so that neighbors lie together."""
     for name in sorted(store.fact_tables()):
-        ordered = ""
-        if name == "galaxies" and schema.IMAGE in store.manifest.embeddings:
-            ordered = (
-                f"SELECT g.* FROM incoming g LEFT JOIN embedding_{schema.IMAGE} e USING (object_id) "
-                "ORDER BY e.cell NULLS LAST, g.object_id"
-            )
-        create_table(connection, name, store.sandbox.arrow(f'SELECT * FROM "{name}"'), select=ordered)
+        table = store.sandbox.arrow(f'SELECT * FROM "{name}"')
+        if name == "galaxies" and order is not None:
+            rest = np.setdiff1d(np.arange(table.num_rows), order)
+            table = table.take(pa.array(np.concatenate([order, rest])))
+        create_table(connection, name, table)
 
 
 def _aligned(connection, name: str) -> bool:
-    """Say whether galaxies and the vectors have the same objects in the same order."""
+    """Say whether the i-th vector belongs to the i-th row of galaxies, for all vectors."""
     differing = connection.execute(
-        f"SELECT count(*) FROM galaxies g FULL JOIN embedding_{name} e ON g.rowid = e.rowid "
+        f"SELECT count(*) FROM embedding_{name} e LEFT JOIN galaxies g ON g.rowid = e.rowid "
         "WHERE g.object_id IS DISTINCT FROM e.object_id"
     )
     return differing.fetchall()[0][0] == 0
@@ -169,24 +218,3 @@ def _write_models(connection, store: Store, *, with_models: bool) -> None:
     for name in store.models() if with_models else []:
         card, onnx, tokenizer = store.model(name)
         connection.execute("INSERT INTO models VALUES ($1, $2, $3, $4)", [name, json.dumps(card), onnx, tokenizer])
-
-
-def write_manifest(connection, manifest: schema.Manifest, record: dict, **changes) -> None:
-    """Replace the manifest table by `manifest` with `changes` and one more provenance record."""
-    values = {**vars(manifest), **changes, "provenance": [*manifest.provenance, record]}
-    rows = schema.Manifest(**values).to_rows()
-    connection.execute(f"CREATE OR REPLACE TABLE {schema.MANIFEST_TABLE} (key VARCHAR, value VARCHAR)")
-    connection.executemany(f"INSERT INTO {schema.MANIFEST_TABLE} VALUES ($1, $2)", rows)
-
-
-def create_table(connection, name: str, table: pa.Table, *, select: str = "") -> None:
-    """Create a table from Arrow rows, through `select` over `incoming` when given."""
-    connection.register("incoming", table)
-    connection.execute(f'CREATE TABLE "{name}" AS {select or "SELECT * FROM incoming"}')
-    connection.unregister("incoming")
-
-
-def fixed_size_list(array: np.ndarray) -> pa.FixedSizeListArray:
-    """Return `(n, d) float32` as an Arrow column of d-lists."""
-    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).ravel())
-    return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])

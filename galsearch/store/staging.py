@@ -33,8 +33,10 @@ from galsearch.store.folder import (
     is_folder_atlas,
     short,
 )
-from galsearch.store.pack import create_table, fixed_size_list, write_manifest
+from galsearch.store.index import create_table, fixed_size_list, write_manifest
+from galsearch.store.pages import write_pages
 from galsearch.store.sandbox import quoted
+from galsearch.store.settle import rolled_back, rows_of, settle
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
 _STAGED = "galsearch:"
@@ -151,6 +153,8 @@ class Staging:
                 connection.execute("CHECKPOINT facts")
             finally:
                 connection.close()
+            if manifest.rows > cells.LEAST_ROWS:
+                settle(out, None)
             FolderStore(out).close()
             self._put_in_place(out)
 
@@ -195,6 +199,12 @@ class Staging:
                 partial.unlink(missing_ok=True)
         self.discard()
 
+    def settle(self, record: dict) -> None:
+        """Put all rows of the atlas in the order of cells fitted to them; readers see it before or after."""
+        with _disk_errors(self.path):
+            settle(self.path, record)
+        self.discard()
+
     def _append(self, connection, out: Path, manifest, record, versions: dict[str, int], *, create: bool) -> None:
         """Write the batches' rows to DuckDB, their vectors and pictures to Lance, and the manifest."""
         columns = self._append_galaxies(connection, create=create)  # first: refused columns leave Lance alone
@@ -204,10 +214,10 @@ class Staging:
         for name in stored:
             versions[name], first = self._append_lance(out, name, versions.get(name))
             self._map_rows(connection, name, first)
-        spaces = {
-            name: {**space, "rows": connection.execute(f"SELECT count(*) FROM rows_{name}").fetchall()[0][0]}
-            for name, space in manifest.embeddings.items()
-        }
+        spaces = {}
+        for name, space in manifest.embeddings.items():
+            write_pages(connection, out, name, versions[name], space["dim"])
+            spaces[name] = {**space, **rows_of(connection, name)}
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
         extra = {**manifest.extra, VERSIONS: versions}
         write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)
@@ -226,10 +236,8 @@ class Staging:
             dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="create")
             first = 0
         else:
-            first = _rolled_back(uri, version)
+            first = rolled_back(uri, version)
             dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="append")
-        if target == "embedding":
-            dataset = _indexed(dataset)
         return dataset.version, first
 
     def _map_rows(self, connection, name: str, first: int) -> None:
@@ -255,22 +263,6 @@ class Staging:
             _add_columns(connection, rows)
             _insert(connection, "galaxies", rows)
         return rows.schema
-
-
-def _rolled_back(uri: str, version: int) -> int:
-    """Return the row count of the committed version, making it the latest if a killed writer left more."""
-    dataset = lance.dataset(uri, version=version)
-    if dataset.latest_version != version:
-        dataset.restore()
-    return dataset.count_rows()
-
-
-def _indexed(dataset: lance.LanceDataset) -> lance.LanceDataset:
-    """Build the IVF index once there are enough rows for one; rows added later are compared one by one until then."""
-    if dataset.count_rows() > macros.EXACT_ROWS and not dataset.describe_indices():
-        count = cells.cell_count(dataset.count_rows())
-        dataset.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=count)
-    return dataset
 
 
 def _add_columns(connection, rows: pa.Table) -> None:

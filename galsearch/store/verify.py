@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from galsearch import schema
+from galsearch.query import Scorer
 from galsearch.schema import Finding
-from galsearch.store.facts import Store
+from galsearch.store.cells import LIKE
+from galsearch.store.facts import BATCH_ROWS, Store
 from galsearch.store.macros import ROW_ALIGNED
+from galsearch.store.vectors import Vectors
 
 NORM_TOLERANCE = 1e-3
 SAMPLE_QUERIES = 64
@@ -19,9 +22,7 @@ LEAST_RECALL = 0.95
 def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
     """Yield one finding for each thing looked at, the good ones too; reads the whole atlas once."""
     broken = store.corrupt_tables()
-    yield Finding.of(
-        "blocks", "every block can be read", "; ".join(broken), "copy it again from its source", ok=not broken
-    )
+    yield Finding.of("blocks", "every block can be read", "; ".join(broken), _COPY, ok=not broken)
     if broken:
         return  # what follows would only say the same again
     yield _rows(store)
@@ -65,38 +66,56 @@ def _positions(store: Store) -> Finding:
 
 def _vectors(store: Store, name: str) -> Iterator[Finding]:
     space = store.manifest.embeddings[name]
-    rows = worst = 0.0
-    for _, found in store.embedding_batches(name):
-        rows += len(found)
-        lengths = np.linalg.norm(found.astype(np.float64), axis=1)
-        worst = max(worst, float(np.max(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1), initial=0)))
+    rows = store.sandbox.rows(f"SELECT count(*) FROM ({store.holders(name)})")[0][0]
     agreed = rows == space["rows"]
-    message = f"{rows:.0f} vectors, the manifest says {space['rows']}"
-    yield Finding.of(f"{name} vectors", f"{rows:.0f} vectors of {space['dim']}", message, _REBUILD, ok=agreed)
+    message = f"{rows} vectors, the manifest says {space['rows']}"
+    yield Finding.of(f"{name} vectors", f"{rows} vectors of {space['dim']}", message, _REBUILD, ok=agreed)
+    if not agreed:
+        return
+    worst = _worst_length(store.vectors(name))
     message = f"a vector's length differs from 1 by {worst:.3g}"
     yield Finding.of(f"{name} norms", "vectors have unit length", message, _REBUILD, ok=worst <= NORM_TOLERANCE)
     alone = store.sandbox.rows(
         f"SELECT count(*) FROM ({store.holders(name)}) WHERE object_id NOT IN (SELECT object_id FROM galaxies)"
     )[0][0]
     yield Finding.of(f"{name} ids", "every vector has its object", f"{alone} vectors have none", _REBUILD, ok=not alone)
+    bad, unused = store.map_faults(name)
+    good = f"not used, the engine is asked ({'; '.join(unused)})" if unused else "the map of the vectors fits the file"
+    message = f"{bad} runs of numbers do not have the digest that was noted"
+    yield Finding.of(f"{name} map", good, message, _COPY, ok=not bad)
+
+
+def _worst_length(found: Vectors) -> float:
+    """Return how far the length of a vector is from 1 at most; infinity where one is not finite."""
+    worst = 0.0
+    for start in range(0, found.rows, BATCH_ROWS):
+        stop = min(start + BATCH_ROWS, found.rows)
+        lengths = np.linalg.norm(found.take(np.arange(start, stop)).astype(np.float64), axis=1)
+        found.done(start, stop)
+        worst = max(worst, float(np.max(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1), initial=0)))
+    return worst
 
 
 def _cells(store: Store, name: str) -> Finding:
     """Compare the index with the rows: a cell that is not listed is one whose galaxies plain SQL never finds."""
-    differing = store.sandbox.rows(
-        f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM embedding_{name} GROUP BY cell) "
-        f"FULL JOIN cells_{name} USING (cell) WHERE coalesce(held, 0) <> coalesce(rows, 0)"
-    )[0][0]
+    if store.kind == "bundle":
+        differing = store.sandbox.rows(
+            f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM embedding_{name} GROUP BY cell) "
+            f"FULL JOIN cells_{name} USING (cell) WHERE coalesce(held, 0) <> coalesce(rows, 0)"
+        )[0][0]
+    else:  # rows that were added since lie in no cell, and are compared one by one
+        listed = store.sandbox.rows(f"SELECT coalesce(sum(rows), 0) FROM cells_{name}")[0][0]
+        differing = int(listed > store.manifest.embeddings[name]["rows"])
     message = f"{differing} cells do not hold the rows that the index says"
     return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
 
 
 def _aligned(store: Store, name: str) -> Finding:
     differing = store.sandbox.rows(
-        f"SELECT count(*) FROM galaxies g FULL JOIN embedding_{name} e ON g.rowid = e.rowid "
-        "WHERE g.object_id IS DISTINCT FROM e.object_id"
+        f"SELECT count(*) FROM ({store.holders(name)}) h LEFT JOIN galaxies g ON g.rowid = h.place "
+        "WHERE g.object_id IS DISTINCT FROM h.object_id"
     )[0][0]
-    message = f"{differing} rows of galaxies and embedding_{name} differ, the manifest says that none does"
+    message = f"{differing} vectors are not those of the rows of galaxies at their place, the manifest says all are"
     return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
 
 
@@ -105,15 +124,15 @@ def _recall(store: Store, name: str, seed: int) -> Finding:
     generator = np.random.default_rng(seed)
     rows = store.manifest.embeddings[name]["rows"]
     places = np.sort(generator.choice(rows, size=min(SAMPLE_QUERIES, rows), replace=False))
-    queries = store.sample(name, places)
+    queries = store.vectors(name).take(places)
     queries = queries + generator.normal(scale=0.3 / np.sqrt(queries.shape[1]), size=queries.shape)
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     shares, approximate = [], False
     for query in queries:
-        quick, _, plan = store.nearest(query, k=10, embedding=name)
-        true, _, _ = store.nearest(query, k=10, embedding=name, exact=True)
+        quick, _, plan = store.nearest(Scorer(query), k=10, embedding=name, asked=LIKE)
+        true, _, _ = store.nearest(Scorer(query), k=10, embedding=name, exact=True)
         approximate |= not plan.exact
-        shares.append(len(set(quick) & set(true)) / max(1, len(true)))
+        shares.append(len(set(quick.tolist()) & set(true.tolist())) / max(1, len(true)))
     recall = float(np.mean(shares)) if shares else 1.0
     kind = "the index" if approximate else "exact search (too few rows to need the index)"
     message = f"recall@10 of {kind} is {recall:.3f} on {len(shares)} queries"
@@ -122,4 +141,5 @@ def _recall(store: Store, name: str, seed: int) -> Finding:
     )
 
 
+_COPY = "copy it again from its source"
 _REBUILD = f"rebuild it with `galsearch build` (format {'.'.join(map(str, schema.FORMAT_VERSION))})"

@@ -1,0 +1,110 @@
+"""What both writers write: the index of an embedding (which cell each vector goes to, in which order), the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galsearch import schema
+from galsearch.store import cells
+from galsearch.store.cells import Cells, Curves
+from galsearch.store.facts import Store
+from galsearch.store.facts import vectors as as_array
+from galsearch.store.vectors import Vectors
+
+STALE_SHARE = 0.25  # of rows that came after the cells were fitted, from which on they are fitted anew
+
+
+@dataclass
+class Index:
+    """The cell of each vector, `(n,) int32`, and the centroids; `curves` where the recall is known already."""
+
+    centroids: np.ndarray
+    cell: np.ndarray
+    curves: Curves | None = None
+
+    @classmethod
+    def of(cls, vectors: Vectors, known: Cells | None, *, seed: int) -> Index:
+        """Return the index of `vectors`, keeping the cells that are known while they fit most of the rows."""
+        indexed = 0 if known is None else int(known.starts[-1])
+        if known is None or vectors.rows - indexed > STALE_SHARE * vectors.rows:
+            centroids = cells.fit(vectors, seed=seed)
+            return cls(centroids, cells.assign_all(vectors, centroids))
+        there = np.repeat(np.arange(len(known), dtype=np.int32), np.diff(known.starts))
+        late = cells.assign(vectors.take(np.arange(indexed, vectors.rows)), known.centroids)
+        return cls(known.centroids, np.concatenate([there, late]), None if len(late) else known.curves)
+
+    def order(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return the rows by cell, then object_id."""
+        table = pa.table({"cell": self.cell, "object_id": ids})
+        places = pc.sort_indices(table, sort_keys=[("cell", "ascending"), ("object_id", "ascending")])
+        return np.frombuffer(places.buffers()[1], np.uint64, len(places)).astype(np.int64)
+
+    def cells(self) -> Cells:
+        """Return the index as it is searched, for vectors in the order of their cells."""
+        held = np.bincount(self.cell, minlength=len(self.centroids))
+        return Cells(self.centroids, np.concatenate([[0], np.cumsum(held)]), self.curves or Curves(()))
+
+
+def write_cells(connection, name: str, index: Index) -> None:
+    """Write `cells_<name>`."""
+    table = {
+        "cell": pa.array(np.arange(len(index.centroids)), pa.int32()),
+        "centroid": fixed_size_list(index.centroids),
+        "rows": np.diff(index.cells().starts),
+    }
+    create_table(connection, f"cells_{name}", pa.table(table))
+
+
+def write_curves(connection, name: str, index: Index, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
+    """Write `recall_<name>`, measured on `vectors`, which are in the order of the cells, unless it is known."""
+    if index.curves is None and vectors.rows > cells.LEAST_ROWS:
+        index.curves = cells.measure(vectors, index.cells(), words, seed=seed)
+    rows = index.curves.rows if index.curves else []
+    kinds = {"asked": pa.string(), "depth": pa.int32(), "probes": pa.int32(), "recall": pa.float64()}
+    columns = zip(*rows, strict=True) if rows else [[]] * len(kinds)
+    table = {key: pa.array(list(column), kind) for (key, kind), column in zip(kinds.items(), columns, strict=True)}
+    create_table(connection, f"recall_{name}", pa.table(table))
+
+
+def write_runs(connection, name: str, runs: pa.Table | None) -> None:
+    """Replace the part of the map that is about one table; None leaves it without."""
+    kinds = ", ".join(f"{column.name} {column.type}" for column in schema.TABLES[schema.MAP_TABLE])
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {schema.MAP_TABLE} ({kinds})")
+    connection.execute(f"DELETE FROM {schema.MAP_TABLE} WHERE name = $1", [name])
+    if runs is not None:
+        connection.register("incoming", runs)
+        connection.execute(f"INSERT INTO {schema.MAP_TABLE} SELECT $1, * FROM incoming", [name])
+        connection.unregister("incoming")
+
+
+def phrases(store: Store, dim: int) -> np.ndarray | None:
+    """Return the embedded phrases of the atlas, which stand for questions in words; None where it has none."""
+    if "concepts" not in store.tables:
+        return None
+    found = as_array(store.sandbox.arrow("SELECT embedding FROM concepts")["embedding"])
+    return found if found.shape[1] == dim and len(found) else None
+
+
+def write_manifest(connection, manifest: schema.Manifest, record: dict | None, **changes) -> None:
+    """Replace the manifest table by `manifest` with `changes`, and one more provenance record if there is one."""
+    values = {**vars(manifest), **changes, "provenance": [*manifest.provenance, *([record] if record else [])]}
+    rows = schema.Manifest(**values).to_rows()
+    connection.execute(f"CREATE OR REPLACE TABLE {schema.MANIFEST_TABLE} (key VARCHAR, value VARCHAR)")
+    connection.executemany(f"INSERT INTO {schema.MANIFEST_TABLE} VALUES ($1, $2)", rows)
+
+
+def create_table(connection, name: str, table: pa.Table) -> None:
+    """Create a table from Arrow rows."""
+    connection.register("incoming", table)
+    connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+    connection.unregister("incoming")
+
+
+def fixed_size_list(array: np.ndarray) -> pa.FixedSizeListArray:
+    """Return `(n, d) float32` as an Arrow column of d-lists."""
+    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
