@@ -39,6 +39,7 @@ _HOMES = {
     "build": "ingest",
     "bundle": "ingest",
     "demo": "ingest",
+    "optimize": "ingest",
     "format_table": "exchange",
     "write_table": "exchange",
     "parse_position": "sky",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import exchange, images, schema
+from galsearch.asking import Answer, answer
 from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
-from galsearch.query import Plan, Query, Scorer, Term, combine, unit
+from galsearch.query import Query, Term, unit
 from galsearch.schema import Finding
-from galsearch.store import Store, open_store
+from galsearch.store import Store, open_stores
 from galsearch.store.verify import verify
 
 if TYPE_CHECKING:
@@ -29,13 +29,15 @@ QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, 
 _CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
 
-def open(path: str | Path, *, device: str = "auto") -> Atlas:
-    """Open an atlas, a folder or a bundle, for reading.
+def open(path: str | Path | Sequence[str | Path], *, device: str = "auto") -> Atlas:
+    """Open an atlas, a folder or a bundle, for reading; several in a list are asked as one.
 
     `device` is where its encoders run: "auto", "cpu" or "cuda". Raises FormatError when it is no atlas or damaged,
-    VersionTooNewError or VersionTooOldError for another major version of the format.
+    VersionTooNewError or VersionTooOldError for another major version of the format, ModelMismatchError for several of
+    different models.
     """
-    return Atlas(open_store(Path(path)), device=device)
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    return Atlas(open_stores([Path(one) for one in paths]), device=device)
 
 
 class Galaxy:
@@ -77,23 +79,22 @@ class Hits(Sequence):
     atlas it is read when first asked for, so ask before the atlas is closed.
     """
 
-    def __init__(self, atlas: Atlas, rows: np.ndarray, scores: np.ndarray | None, *, query: Query, plan: Plan) -> None:
-        self.scores = scores
+    def __init__(self, atlas: Atlas, query: Query, found: Answer) -> None:
         self.query = query
-        self.plan = plan
-        self._rows = rows
+        self.plan = found.plan
+        self.scores = found.scores
+        self.ids: list[str] = atlas._store.ids(found.rows)
+        self._found = found
         self._atlas = atlas
-        self.ids: list[str] = atlas._store.ids(rows)
         if atlas._store.in_memory:  # costs nothing, and outlives the atlas
             self.table  # noqa: B018
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.ids)
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            scores = None if self.scores is None else self.scores[index]
-            return Hits(self._atlas, self._rows[index], scores, query=self.query, plan=self.plan)
+            return Hits(self._atlas, self.query, self._found[index])
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
         return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
@@ -104,7 +105,32 @@ class Hits(Sequence):
     @functools.cached_property
     def table(self) -> pa.Table:
         """The rows as an Arrow table."""
-        return self._atlas._store.hits(self._rows, self.scores)
+        table = self._atlas._store.hits(self._found.rows, self.scores)
+        for place, (name, values) in enumerate(self._found.extra().items(), start=2):
+            table = table.add_column(place, schema.hit_field(name), pa.array(values, schema.hit_field(name).type))
+        return table
+
+    @functools.cached_property
+    def percentiles(self) -> np.ndarray | None:
+        """How unusual each score is: the percentage of a sample of the atlas that scores lower; None when listed."""
+        if self._found.scorer is None:
+            return None
+        background = self._atlas._store.background(schema.IMAGE, self._found.scorer)
+        return 100 * np.searchsorted(background, self._similarity(), side="left") / len(background)
+
+    @functools.cached_property
+    def convincing(self) -> int | None:
+        """How many of the hits, from the first on, are above the line under which nothing is convincing.
+
+        The line was measured when the atlas was written: for an example, the score that the nearest other object has
+        for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
+        None where there is no line: sums of terms, arrays, and atlases written before there were lines.
+        """
+        line = self._atlas._store.line(schema.IMAGE, self._found.asked)
+        return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
+
+    def _similarity(self) -> np.ndarray:
+        return self._found.parts.get("score_vector", self.scores)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
@@ -203,6 +229,8 @@ class Atlas:
         exact: bool = False,
         probes: int | None = None,
         recall: float | None = None,
+        distinct: bool = False,
+        hybrid: str | None = None,
     ) -> Hits:
         """Return the k galaxies most like `what` among those that pass the cuts: min(k, matches) of them, always.
 
@@ -211,6 +239,8 @@ class Atlas:
         `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
         large atlas a part of the vectors is compared: so many that `recall` (0.99 unless said) of the k best are found,
         as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
+        `distinct` leaves out duplicates (2 arcsec, or one and the same vector) and counts them in `copies`. `hybrid`
+        lets words match captions and names too: "rank" fuses the two rankings, "sum" adds calibrated scores.
 
         Raises QueryError for a bad cut, an unknown id or empty text; ModelMismatchError when the atlas has no encoder
         for what was asked.
@@ -227,35 +257,17 @@ class Atlas:
                 exact=exact,
                 probes=probes,
                 recall=recall,
+                distinct=distinct,
+                hybrid=hybrid,
             )
         )
-        return self._answer(query)
+        found = answer(self._store, query, self._embed_term)
+        found.plan.provider = next((e.provider for e in self._encoders.values()), None)
+        return Hits(self, query, found)
 
     def query(self, what: str | Path | Galaxy | np.ndarray | None = None, **options: Any) -> Query:
         """Return the Query that `search` with the same arguments would answer."""
         return Query(terms=() if what is None else (term(what),), **options)
-
-    def _answer(self, query: Query) -> Hits:
-        condition = self._store.condition(query.where, query.near, query.radius_arcsec)
-        if not query.terms:
-            rows, matches = self._store.list(condition, k=query.k)
-            return Hits(self, rows, None, query=query, plan=Plan("list", matches, 0, exact=True))
-        started = time.perf_counter()
-        scorer = Scorer(combine(query.terms, self._embed_term))
-        embedded = time.perf_counter()
-        rows, scores, plan = self._store.nearest(
-            scorer,
-            k=query.k,
-            condition=condition,
-            exclude=[t.value for t in query.terms if t.kind == "object"],
-            exact=query.exact,
-            probes=query.probes,
-            recall=query.recall,
-            asked=_resembles(query),
-        )
-        plan.provider = next((e.provider for e in self._encoders.values()), None)
-        plan.milliseconds = {"embed": (embedded - started) * 1e3, **plan.milliseconds}
-        return Hits(self, rows, scores, query=query, plan=plan)
 
     def __getitem__(self, object_id: str) -> Galaxy:
         """Return one galaxy; QueryError when there is none by that id."""
@@ -377,14 +389,6 @@ def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
         "an embedding (array of one dimension) or a Query"
     )
-
-
-def _resembles(query: Query) -> str | None:
-    """Return what the query vector is like: stored vectors, words, or not known."""
-    kinds = {part.kind for part in query.terms}
-    if kinds <= {"object", "image"} and all(part.weight > 0 for part in query.terms):
-        return "like"
-    return None if "embedding" in kinds else "words"
 
 
 def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:

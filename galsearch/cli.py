@@ -208,6 +208,13 @@ def add(
 
 
 @app.command()
+def optimize(path: AtlasPath):
+    """Put galaxies that were added to an atlas folder into its index; small atlases need none."""
+    report = galsearch.optimize(path)
+    _tell(f"{path}: {report.added} of {report.rows} galaxies put into the index, in {report.seconds:.1f} s")
+
+
+@app.command()
 def bundle(
     path: AtlasPath,
     out: Annotated[Path, typer.Argument(help="The file to write, by custom name.duckdb.", metavar="FILE")],
@@ -258,6 +265,16 @@ def search(
     ] = None,
     radius_arcsec: Annotated[float | None, typer.Option("--radius-arcsec", help="Radius of the cone.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many to return.")] = 12,
+    closest: Annotated[
+        bool, typer.Option("--closest", help="Like the closest of several examples or words, not like their mean.")
+    ] = False,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")] = False,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Let the words match names and captions too, ranks fused.")
+    ] = False,
+    recall: Annotated[
+        float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.99 unless said.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found, on stderr.")] = False,
     output_format: Format = "table",
@@ -269,7 +286,18 @@ def search(
     _check_format(output_format)
     terms = _terms(words, like or [], image or [], plus or [], minus or [])
     center = galsearch.parse_position(" ".join(near)) if near else None
-    query = galsearch.Query(terms, where=where, near=center, radius_arcsec=radius_arcsec, k=k, exact=exact)
+    query = galsearch.Query(
+        terms,
+        where=where,
+        near=center,
+        radius_arcsec=radius_arcsec,
+        k=k,
+        exact=exact,
+        recall=recall,
+        combine="max" if closest else "mean",
+        distinct=distinct,
+        hybrid="rank" if hybrid else None,
+    )
     with galsearch.open(path, device=device) as atlas:
         hits = atlas.search(query)
         if explain:
@@ -285,6 +313,8 @@ def search(
             _print_table(hits.table)
         else:
             print(hits.format(output_format).rstrip("\n"))
+        if hits.convincing is not None and hits.convincing < len(hits):
+            _tell(_doubt(hits))
     if not len(hits):
         _tell("nothing passes the cuts; loosen --where or the cone")
 
@@ -451,6 +481,13 @@ def _cell(value: object) -> str:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _doubt(hits: galsearch.Hits) -> str:
+    """Return what to say where not all hits are convincing."""
+    if not hits.convincing:
+        return "no match is convincing: none scores as well as what most questions find here"
+    return f"only the first {hits.convincing} are convincing: the others score less than what most questions find here"
 
 
 def _tell_report(report: galsearch.Report) -> None:

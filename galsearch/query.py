@@ -16,6 +16,8 @@ from galsearch.errors import QueryError
 from galsearch.sky import check_position
 
 KINDS = ("text", "object", "image", "embedding")
+COMBINE = ("mean", "max")
+FUSE = ("rank", "sum")
 MAX_K = 100_000  # more rows than this are a table, not an answer: that is what sql() is for
 
 
@@ -52,7 +54,10 @@ class Query:
     """A whole question. No terms means: list what passes the cuts, ordered by object_id.
 
     `near` is (ra, dec) in degrees ICRS and needs `radius_arcsec`, which is inclusive. `probes` is how many cells of
-    the index to visit (None: chosen by the planner for the wished `recall`), `exact` visits all of them.
+    the index to visit (None: chosen by the planner for the wished `recall`), `exact` visits all of them. `combine`
+    says how several terms add up: "mean" of their vectors by weight, or "max", like the closest of them. `distinct`
+    leaves out duplicates of objects found before. `hybrid` lets words match captions and names too: "rank" fuses the
+    two rankings, "sum" adds calibrated scores.
     """
 
     terms: tuple[Term, ...] = ()
@@ -63,6 +68,9 @@ class Query:
     exact: bool = False
     probes: int | None = None
     recall: float | None = None
+    combine: str = "mean"
+    distinct: bool = False
+    hybrid: str | None = None
 
     def __post_init__(self) -> None:
         if not _is_whole(self.k) or not 1 <= self.k <= MAX_K:
@@ -74,6 +82,10 @@ class Query:
         self._check_cone()
 
     def _check_probes(self) -> None:
+        if self.combine not in COMBINE:
+            raise QueryError(f"combine is {self.combine!r}, expected one of {', '.join(COMBINE)}")
+        if self.hybrid is not None and self.hybrid not in FUSE:
+            raise QueryError(f"hybrid is {self.hybrid!r}, expected nothing or one of {', '.join(FUSE)}")
         if self.recall is not None and not (_is_number(self.recall) and 0 < self.recall <= 1):
             raise QueryError(f"recall is {self.recall!r}, expected a share above 0, up to 1, such as 0.99")
         if self.probes is None:
@@ -120,7 +132,8 @@ class Query:
             size = abs(term.weight)
             sign = "-" if term.weight < 0 else "+"
             parts.append(f"{sign} {'' if size == 1 else f'{size:g} '}{term.label}")
-        return " ".join(parts).removeprefix("+ ")
+        joined = " ".join(parts).removeprefix("+ ")
+        return f"the closest of {joined}" if self.combine == "max" and len(parts) > 1 else joined
 
 
 def _value(value: str | list[float]) -> str | tuple[float, ...]:
@@ -215,3 +228,71 @@ def unit(vector: np.ndarray) -> np.ndarray:
             f"the query vector has length {length:g}: its terms cancel out or hold NaN; change a term or a weight"
         )
     return (np.asarray(vector, dtype=np.float64) / length).astype(np.float32)
+
+
+RANK_OFFSET = 60  # Cormack, Clarke & Büttcher 2009 (SIGIR, 758): large, so that two good ranks beat one best
+SMALLEST = 1e-12  # what is smaller is no spread of scores and no sum of weights
+FULL_MATCH = 6.0  # in standard deviations; the best of a million random scores lies 5 above their mean
+
+
+def fuse(
+    vector: np.ndarray,
+    word: np.ndarray,
+    *,
+    method: str,
+    background: np.ndarray | None = None,
+    attainable: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (order, scores) of candidates by two lists of scores, `(n,)` each, NaN where one is not in that list.
+
+    `scores (n,) float64` is the sum of the two parts that `fusion_parts` explains, and `order (n,) int64` names the
+    candidates best first, equal ones as given. A candidate that is at least as good in both lists is never behind.
+    """
+    by_vector, by_word = fusion_parts(vector, word, method=method, background=background, attainable=attainable)
+    scores = by_vector + by_word
+    return np.argsort(-scores, kind="stable"), scores
+
+
+def fusion_parts(
+    vector: np.ndarray,
+    word: np.ndarray,
+    *,
+    method: str,
+    background: np.ndarray | None = None,
+    attainable: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the vector and the words add to the score of each candidate, `(n,) float64` each, never NaN.
+
+    "rank": half of 61 / (60 + rank), rank 1 being the best and shared by equals; 0 without a rank. This is reciprocal
+    rank fusion, scaled so that the first of both lists has 1.
+    "sum": how many standard deviations the vector score lies above the mean of `background`, scores of the query with
+    a sample of the atlas, plus FULL_MATCH times the share that the word score has of `attainable`. Without a word
+    that share is 0; without a vector score the part is 0, that of an ordinary object, or the least of the others.
+    """
+    vector, word = np.asarray(vector, np.float64), np.asarray(word, np.float64)
+    if method == "rank":
+        return _by_rank(vector), _by_rank(word)
+    if method == "sum":
+        return _above(vector, background), FULL_MATCH * _share(word, attainable)
+    raise QueryError(f"the method of fusion is {method!r}, expected one of {', '.join(FUSE)}")
+
+
+def _by_rank(scores: np.ndarray) -> np.ndarray:
+    there = np.sort(scores[~np.isnan(scores)])
+    rank = 1 + len(there) - np.searchsorted(there, scores, side="right")
+    return np.where(np.isnan(scores), 0.0, 0.5 * (RANK_OFFSET + 1) / (RANK_OFFSET + rank))
+
+
+def _above(scores: np.ndarray, background: np.ndarray | None) -> np.ndarray:
+    """Return the scores in standard deviations of the background above its mean; as they are without one."""
+    sample = np.asarray(() if background is None else background, np.float64)
+    mean, spread = (sample.mean(), sample.std()) if len(sample) else (0.0, 1.0)
+    sigmas = (scores - mean) / (spread if spread > SMALLEST else 1.0)
+    least = np.min(sigmas, where=~np.isnan(sigmas), initial=0.0)
+    return np.where(np.isnan(sigmas), least, sigmas)
+
+
+def _share(scores: np.ndarray, attainable: float) -> np.ndarray:
+    """Return the scores relative to what is attainable, or to the largest where that is not known; 0 for NaN."""
+    whole = attainable or np.max(scores, where=~np.isnan(scores), initial=0.0)
+    return np.where(np.isnan(scores), 0.0, scores / (whole if whole > SMALLEST else 1.0))

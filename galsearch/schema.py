@@ -145,7 +145,19 @@ GALAXIES = _columns(
 
 SCORE = Column("score", "FLOAT", "", "stat.value", "Cosine similarity to the query, -1 to 1, more is better")
 
-_ARROW = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
+HITS = _columns(
+    ("score_vector", "FLOAT", "", "stat.value", "Cosine similarity to the query, where words count too"),
+    ("score_words", "FLOAT", "", "stat.value", "BM25 of the words of the query in names and captions; NULL for none"),
+    ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),
+)
+
+_ARROW = {
+    "FLOAT": pa.float32(),
+    "BIGINT": pa.int64(),
+    "VARCHAR": pa.string(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+}
 
 # Tables that an atlas has besides `galaxies`; {name} stands for an embedding, {dim} for its length.
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -175,6 +187,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("depth", "INTEGER", "", "meta.number", "How many of the best rows were wanted"),
         Column("probes", "INTEGER", "", "meta.number", "Cells visited, closest first"),
         Column("recall", "DOUBLE", "", "stat.value", "Mean share of the wanted rows that lie in those cells"),
+    ),
+    "line_{name}": (
+        Column("asked", "VARCHAR", "", "meta.code", "like or words, as in recall_{name}"),
+        Column("score", "DOUBLE", "", "stat.value", "Score that the best answer reaches for 19 of 20 such queries"),
+    ),
+    "word_postings": (
+        Column("term", "VARCHAR", "", "meta.id", "Word of a name or caption, as terms_of() gives it"),
+        Column("row", "BIGINT", "", "meta.number", "rowid in galaxies of an object that has it"),
+        Column("weight", "FLOAT", "", "stat.weight", "What it adds to the BM25 score of that object"),
     ),
     MAP_TABLE: (
         Column("name", "VARCHAR", "", "meta.table", "embedding_{name} or cells_{name}: whose numbers lie there"),
@@ -225,6 +246,13 @@ def table_columns(embeddings: Iterable[str]) -> list[tuple[str, str, str, str, s
 def arrow_field(name: str) -> pa.Field:
     """Return the Arrow field of a well-known column of `galaxies`, with its unit, UCD and meaning as metadata."""
     column = GALAXIES[name]
+    about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
+    return pa.field(column.name, _ARROW[column.type], metadata=about)
+
+
+def hit_field(name: str) -> pa.Field:
+    """Return the Arrow field of a column that only hits have."""
+    column = HITS[name]
     about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
     return pa.field(column.name, _ARROW[column.type], metadata=about)
 

@@ -27,8 +27,9 @@ MAY_IMPORT = {
     "exchange": WORDS,
     "remote": WORDS,
     "sources": BELOW_WHOLE,
-    "atlas": BELOW_WHOLE,
-    "ingest": BELOW_WHOLE | {"sources", "atlas"},
+    "asking": BELOW_WHOLE,
+    "atlas": BELOW_WHOLE | {"asking"},
+    "ingest": BELOW_WHOLE | {"sources", "asking", "atlas"},
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": set(),  # the public surface only
 }

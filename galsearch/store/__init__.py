@@ -5,13 +5,23 @@ Reading creates nothing. Writing goes aside and is renamed when complete.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from galsearch.errors import FormatError
+from galsearch.errors import FormatError, QueryError
 from galsearch.store.bundle import BundleStore
 from galsearch.store.facts import Store
 
-__all__ = ["Staging", "Store", "fixed_size_list", "is_folder_atlas", "open_store", "staged", "write_bundle"]
+__all__ = [
+    "Staging",
+    "Store",
+    "fixed_size_list",
+    "is_folder_atlas",
+    "open_store",
+    "open_stores",
+    "staged",
+    "write_bundle",
+]
 
 
 def open_store(path: Path) -> Store:
@@ -31,6 +41,25 @@ def open_store(path: Path) -> Store:
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: the file is empty; copy the bundle again from its source")
     return BundleStore(path)
+
+
+def open_stores(paths: Sequence[Path]) -> Store:
+    """Open one atlas, or several as one. Raises QueryError for none."""
+    if not paths:
+        raise QueryError("no atlas was named; give the path of one, or a list of paths")
+    if len(paths) == 1:
+        return open_store(paths[0])
+    from galsearch.store.union import UnionStore
+
+    stores: list[Store] = []
+    try:
+        for path in paths:
+            stores.append(open_store(path))
+        return UnionStore(stores)
+    except BaseException:
+        for store in stores:
+            store.close()
+        raise
 
 
 def __getattr__(name: str):

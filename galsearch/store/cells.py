@@ -27,6 +27,7 @@ FAR = "far"  # any query, when the cells closest to it hold nothing that passes 
 FAR_SHARE = 0.1  # of the cells that are left then, where the recall is measured
 QUERIES = 128  # of each kind, on which the recall is measured
 DEPTHS = (10, 100, 1_000, 10_000)
+LINE_SHARE = 0.95  # of queries find something better than the line under which nothing is convincing
 SAFETY = 1.25  # more cells than the mean over those queries asks for
 
 
@@ -179,6 +180,30 @@ def measure(vectors: Vectors, cells: Cells, words: np.ndarray | None, *, seed: i
         if depth <= found.shape[1]
         for probes in grid
     )
+
+
+def lines(vectors: Vectors, words: np.ndarray | None, *, seed: int) -> dict[str, float]:
+    """Return the score, by kind of query, that the best answer reaches for LINE_SHARE of the queries of that kind.
+
+    Queries are stored vectors, which do not find themselves, and the phrases `words`, `(n, d)` unit vectors, if any.
+    """
+    if vectors.rows < 2:
+        return {}
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.choice(vectors.rows, size=min(QUERIES, vectors.rows), replace=False))
+    queries = {LIKE: vectors.take(chosen)} | ({} if words is None or not len(words) else {WORDS: words})
+    best = {kind: np.full(len(found), -np.inf, np.float32) for kind, found in queries.items()}
+    for start in range(0, vectors.rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, vectors.rows)
+        block = vectors.take(np.arange(start, stop))
+        vectors.done(start, stop)
+        for kind, found in queries.items():
+            scores = found @ block.T
+            if kind == LIKE:
+                itself = np.flatnonzero((chosen >= start) & (chosen < stop))
+                scores[itself, chosen[itself] - start] = -np.inf
+            best[kind] = np.maximum(best[kind], scores.max(axis=1))
+    return {kind: float(np.quantile(found, 1 - LINE_SHARE)) for kind, found in best.items()}
 
 
 def _ranks_of_best(

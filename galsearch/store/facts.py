@@ -23,13 +23,15 @@ from galsearch.store.macros import ROW_ALIGNED
 from galsearch.store.sandbox import NAME, Sandbox, shortened
 from galsearch.store.search import Ask, best_rows
 from galsearch.store.vectors import Fetched, Held, MapError, Trusted, Vectors, mapped, numbers
+from galsearch.store.wording import POSTINGS, Matches, matches
 
 BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
 HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
+BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
 RECALL = 0.99  # wished for, unless a search says otherwise
-ENGINE_TABLES = ("rows_", "cells_", "embedding_", "recall_")  # per embedding, made anew by whoever writes
-OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models"}
+ENGINE_TABLES = ("rows_", "cells_", "embedding_", "recall_", "line_")  # per embedding, made anew by whoever writes
+OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
 
 
 class Store:
@@ -43,6 +45,7 @@ class Store:
         self._facts = facts
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
+        self._sample: dict[str, np.ndarray] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._checked: str | None = None  # the last `where` that was found to be one condition
         try:
@@ -235,7 +238,51 @@ class Store:
             there = ", ".join(self.manifest.embeddings) or "none"
             raise QueryError(f"{self.path} has no embedding '{embedding}', it has: {there}") from None
 
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return ra, dec of row numbers in degrees ICRS, `(n, 2) float64`, NaN where unknown."""
+        table = self.hits(rows, None)
+        found = [np.array(table[name].to_pylist(), np.float64) for name in ("ra", "dec")]
+        return np.stack(found, axis=1).reshape(-1, 2)
+
+    # ---- words
+
+    def words(self, text: str, condition: str | None) -> Matches:
+        """Return the rows that have a word of `text` in their names or captions, and their BM25 scores, best first."""
+        found = matches(self.sandbox, text, None if condition is None else self._passing(condition))
+        if found is None:
+            raise QueryError(
+                f"{self.path} has no index of words, so they cannot be matched; build or bundle it again, or leave "
+                "hybrid out"
+            )
+        return found
+
     # ---- vectors
+
+    def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of row numbers, `(n,) float32`; NaN for objects without a vector."""
+        places = self.vector_rows(embedding, rows)
+        out = np.full(len(rows), np.nan, np.float32)
+        out[places >= 0] = scorer.exact(self.vectors(embedding).take(places[places >= 0]))
+        return out
+
+    def vectors_of(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of row numbers that all have one, `(n, d) float32`."""
+        return self.vectors(embedding).take(self.vector_rows(embedding, rows))
+
+    def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
+        """Return the scores of a sample of the atlas, the same one every time, ascending."""
+        if embedding not in self._sample:
+            rows = self._space(embedding)["rows"]
+            chosen = np.random.default_rng(0).choice(rows, size=min(BACKGROUND, rows), replace=False)
+            self._sample[embedding] = self.vectors(embedding).take(np.sort(chosen))
+        return np.sort(scorer.of(self._sample[embedding]))
+
+    def line(self, embedding: str, asked: str | None) -> float | None:
+        """Return the score under which nothing is convincing; None where it was not measured for such queries."""
+        if asked is None or f"line_{embedding}" not in self.tables:
+            return None
+        found = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1", [asked])
+        return found[0][0] if found else None
 
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
@@ -301,6 +348,11 @@ class Store:
         if embedding not in self._index:
             self._index[embedding] = self._read_cells(embedding) if f"cells_{embedding}" in self.tables else None
         return self._index[embedding]
+
+    def unindexed(self, embedding: str) -> int:
+        """Return how many vectors lie in no cell; every question compares them all."""
+        known = self.cells(embedding)
+        return self._space(embedding)["rows"] - (int(known.starts[-1]) if known else 0)
 
     def _read_cells(self, embedding: str) -> Cells | None:
         held = numbers(self.sandbox.arrow(f"SELECT rows::BIGINT AS rows FROM cells_{embedding} ORDER BY cell"), "rows")

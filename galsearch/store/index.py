@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from galsearch import schema
 from galsearch.store import cells
 from galsearch.store.cells import Cells, Curves
-from galsearch.store.facts import Store
 from galsearch.store.facts import vectors as as_array
 from galsearch.store.vectors import Vectors
+from galsearch.store.wording import write_word_index
 
 STALE_SHARE = 0.25  # of rows that came after the cells were fitted, from which on they are fitted anew
 
@@ -60,7 +60,8 @@ def write_cells(connection, name: str, index: Index) -> None:
 
 
 def write_curves(connection, name: str, index: Index, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
-    """Write `recall_<name>`, measured on `vectors`, which are in the order of the cells, unless it is known."""
+    """Write `recall_<name>` and `line_<name>`, measured on `vectors`, which are in the order of the cells."""
+    write_line(connection, name, vectors, words, seed=seed)
     if index.curves is None and vectors.rows > cells.LEAST_ROWS:
         index.curves = cells.measure(vectors, index.cells(), words, seed=seed)
     rows = index.curves.rows if index.curves else []
@@ -68,6 +69,14 @@ def write_curves(connection, name: str, index: Index, vectors: Vectors, words: n
     columns = zip(*rows, strict=True) if rows else [[]] * len(kinds)
     table = {key: pa.array(list(column), kind) for (key, kind), column in zip(kinds.items(), columns, strict=True)}
     create_table(connection, f"recall_{name}", pa.table(table))
+
+
+def write_line(connection, name: str, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
+    """Write `line_<name>` anew: under which score nothing is convincing, by kind of query."""
+    found = cells.lines(vectors, words, seed=seed)
+    connection.execute(f"CREATE OR REPLACE TABLE line_{name} (asked VARCHAR, score DOUBLE)")
+    for asked, score in sorted(found.items()):
+        connection.execute(f"INSERT INTO line_{name} VALUES ($1, $2)", [asked, score])
 
 
 def write_runs(connection, name: str, runs: pa.Table | None) -> None:
@@ -81,11 +90,18 @@ def write_runs(connection, name: str, runs: pa.Table | None) -> None:
         connection.unregister("incoming")
 
 
-def phrases(store: Store, dim: int) -> np.ndarray | None:
-    """Return the embedded phrases of the atlas, which stand for questions in words; None where it has none."""
-    if "concepts" not in store.tables:
+def write_words(connection) -> None:
+    """Write the index of the words in names and captions, of the database in use; its macros come with the others."""
+    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
+    write_word_index(connection, [name for (name,) in tables.fetchall()])
+
+
+def phrases(connection, dim: int) -> np.ndarray | None:
+    """Return the embedded phrases of the database in use, which stand for questions in words; None without any."""
+    asked = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'concepts'"
+    if not connection.execute(asked).fetchall():
         return None
-    found = as_array(store.sandbox.arrow("SELECT embedding FROM concepts")["embedding"])
+    found = as_array(connection.sql("SELECT embedding FROM concepts").to_arrow_table()["embedding"])
     return found if found.shape[1] == dim and len(found) else None
 
 

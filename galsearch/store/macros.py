@@ -9,8 +9,11 @@ Written for DuckDB 1.2 and later. What each form is for:
 
 from __future__ import annotations
 
+from galsearch.store.wording import word_macros
+
 EXACT_ROWS = 20_000  # up to this many matches, comparing all of them is the quicker way and misses nothing
 EVERY_CELL = 1_000_000_000
+CUT_PROBES = 4  # times as many cells are visited under a cut: what is left of the best lies in more of them
 ROW_ALIGNED = "row_aligned"  # manifest: row i of embedding_<name> is the object of row i of galaxies
 
 SEPARATION = """
@@ -49,19 +52,40 @@ WHERE embedding_{name}.{key} IN (SELECT {key} FROM galaxies WHERE cut)
 ORDER BY score DESC, object_id
 LIMIT k"""
 
+# `kept` stays empty where the cut leaves everything: joining with an empty set costs nothing,
+# joining with a million rows more than the search.
 NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector),
-kept AS MATERIALIZED (SELECT {key} AS kept_key FROM galaxies WHERE cut),
+counted AS MATERIALIZED (
+    SELECT count(*) AS passing, (SELECT count(*) FROM galaxies) AS everything FROM galaxies WHERE cut),
+kept AS MATERIALIZED (
+    SELECT {key} AS kept_key FROM galaxies WHERE (SELECT passing < everything FROM counted) AND cut),
 budget AS (
-    SELECT CASE WHEN (SELECT count(*) FROM kept) <= {exact_rows} THEN {every_cell} ELSE probes END AS cells),
+    SELECT CASE WHEN passing <= {exact_rows} THEN {every_cell}
+                WHEN passing < everything THEN {cut_probes} * probes ELSE probes END AS cells FROM counted),
 visited AS MATERIALIZED (
     SELECT cell FROM cells_{name}, asked
-    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT cells FROM budget))
-SELECT object_id, array_inner_product(embedding, vector) AS score
-FROM embedding_{name}, asked
-WHERE cell IN (FROM visited) AND embedding_{name}.{key} IN (FROM kept)
+    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT cells FROM budget)),
+wholly AS (SELECT cell FROM visited WHERE (SELECT passing = everything FROM counted)),
+partly AS (SELECT cell FROM visited WHERE (SELECT passing < everything FROM counted)),
+found AS MATERIALIZED (
+    SELECT object_id, score FROM (
+        SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
+        WHERE cell IN (FROM wholly)
+        UNION ALL
+        SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
+        WHERE cell IN (FROM partly) AND embedding_{name}.{key} IN (FROM kept))
+    ORDER BY score DESC, object_id
+    LIMIT k),
+missed AS (
+    SELECT kept_key FROM kept WHERE (SELECT count(*) FROM found) < least(k, (SELECT passing FROM counted)))
+SELECT object_id, score FROM (
+    FROM found
+    UNION
+    SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
+    WHERE embedding_{name}.{key} IN (FROM missed))
 ORDER BY score DESC, object_id
 LIMIT k"""
 
@@ -71,7 +95,7 @@ NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes :
 
 def facts_macros() -> list[str]:
     """Return the statements that store the macros which need no vectors; both forms have them in their file."""
-    return [text.format(temp="") for text in (SEPARATION, CONE, CONCEPT)]
+    return [text.format(temp="") for text in (SEPARATION, CONE, CONCEPT)] + word_macros()
 
 
 def bundle_macros(embeddings: dict[str, dict]) -> list[str]:
@@ -95,7 +119,7 @@ def _vector_macros(embeddings: dict[str, dict], nearest: str, *, temp: str) -> l
     for name, space in embeddings.items():
         suffix = "" if name == "image" else f"_{name}"
         values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
-        values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL}
+        values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL, "cut_probes": CUT_PROBES}
         statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
         statements.append(nearest.format(macro=f"nearest{suffix}", **values))
         statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))

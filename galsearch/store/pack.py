@@ -26,6 +26,7 @@ from galsearch.store.index import (
     write_curves,
     write_manifest,
     write_runs,
+    write_words,
 )
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import MapError, Mapped, Reordered, file_state, runs_table
@@ -91,6 +92,7 @@ def _fill(connection, store: Store, partial: Path, record: dict, *, with_models:
         first = order if name == schema.IMAGE else first
     progress(len(spaces), total, "writing facts")
     _write_facts(connection, store, first)
+    write_words(connection)
     progress(len(spaces) + 1, total, "writing pictures")
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
@@ -136,7 +138,7 @@ def _write_vectors(connection, store: Store, partial: Path, name: str, seed: int
     connection.execute("SET force_compression = 'auto'")
     for table in (f"embedding_{name}", f"cells_{name}"):
         _write_map(connection, partial, table)
-    words = phrases(store, dim)
+    words = phrases(store.sandbox.cursor(), dim)
     write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
     return rows[order]
 

@@ -5,7 +5,8 @@ Lance gets a new version, DuckDB a new file that names it; renaming that file co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.store import macros
-from galsearch.store.facts import BATCH_ROWS
+from galsearch.store.facts import BATCH_ROWS, ENGINE_TABLES
 from galsearch.store.folder import FACTS, LANCE, VERSIONS, FolderStore
 from galsearch.store.index import (
     Index,
@@ -25,17 +26,21 @@ from galsearch.store.index import (
     write_cells,
     write_curves,
     write_manifest,
+    write_words,
 )
 from galsearch.store.pages import write_pages
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import Reordered
+from galsearch.store.wording import POSTINGS
+
+KEEP = timedelta(days=1)  # how long the files of an order that was replaced stay for readers that are still open
 
 
 def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
     """Rewrite the atlas in `folder` in the order of cells that are fitted to all of its rows.
 
     `record` is appended to the provenance. The Lance files of the order before stay for those who read them now, and
-    are removed by the next settling; a folder that is being built (no record) has no readers.
+    are removed by a settling that comes at least KEEP later; a folder that is being built (no record) has no readers.
     """
     store = FolderStore(folder)
     partial = folder / (FACTS + ".partial")
@@ -50,6 +55,8 @@ def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
         finally:
             connection.close()
         partial.replace(folder / FACTS)
+        if record is None:
+            _clean(folder, store.manifest.embeddings, timedelta(0))
     finally:
         store.close()
         partial.unlink(missing_ok=True)
@@ -63,6 +70,12 @@ def rolled_back(uri: str, version: int) -> int:
     return dataset.count_rows()
 
 
+def _clean(folder: Path, names: Iterable[str], age: timedelta) -> None:
+    """Remove the versions of the Lance tables that are older; the latest always stays."""
+    for name in names:
+        lance.dataset(str(folder / LANCE / f"{name}.lance")).cleanup_old_versions(older_than=age)
+
+
 def _fill(connection, store: FolderStore, folder: Path, record: dict | None, seed: int) -> None:
     versions, first = dict(store.manifest.extra[VERSIONS]), np.arange(store.manifest.rows)
     for name, space in store.manifest.embeddings.items():
@@ -74,7 +87,7 @@ def _fill(connection, store: FolderStore, folder: Path, record: dict | None, see
         create_table(connection, f"rows_{name}", _numbered(store.id_column(rows[order])))
         write_cells(connection, name, index)
         write_pages(connection, folder, name, versions[name], space["dim"])
-        words = phrases(store, space["dim"])
+        words = phrases(store.sandbox.cursor(), space["dim"])
         write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
     _copy_facts(connection, store, first)
     spaces = {name: {**space, **rows_of(connection, name)} for name, space in store.manifest.embeddings.items()}
@@ -86,6 +99,7 @@ def _write_lance(store: FolderStore, folder: Path, name: str, order: np.ndarray,
     """Write the vectors in another order as a new version of their Lance table; return its number."""
     uri = str(folder / LANCE / f"{name}.lance")
     rolled_back(uri, store.manifest.extra[VERSIONS][name])
+    _clean(folder, [name], KEEP)
     dim = store.manifest.embeddings[name]["dim"]
     kind = pa.schema([("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
 
@@ -107,13 +121,14 @@ def _numbered(ids: pa.Array) -> pa.Table:
 
 def _copy_facts(connection, store: FolderStore, first: np.ndarray) -> None:
     """Copy what is not made anew; galaxies begin with the rows `first`, in that order."""
-    made = {f"{part}{name}" for name in store.manifest.embeddings for part in ("rows_", "cells_", "recall_")}
-    for name in sorted(store.tables - made - {schema.MANIFEST_TABLE, schema.MAP_TABLE}):
+    made = {f"{part}{name}" for name in store.manifest.embeddings for part in ENGINE_TABLES}
+    for name in sorted(store.tables - made - {schema.MANIFEST_TABLE, schema.MAP_TABLE, POSTINGS}):
         table = store.sandbox.arrow(f'SELECT * FROM "{name}"')
         if name == "galaxies":
             rest = np.setdiff1d(np.arange(table.num_rows), first)
             table = table.take(pa.array(np.concatenate([first, rest])))
         create_table(connection, name, table)
+    write_words(connection)
     for statement in macros.facts_macros():
         connection.execute(statement)
 

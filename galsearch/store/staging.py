@@ -23,6 +23,7 @@ import pyarrow.ipc
 from galsearch import schema
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store import cells, macros
+from galsearch.store.facts import vectors as as_array
 from galsearch.store.folder import (
     FACTS,
     LANCE,
@@ -33,10 +34,19 @@ from galsearch.store.folder import (
     is_folder_atlas,
     short,
 )
-from galsearch.store.index import create_table, fixed_size_list, write_manifest
+from galsearch.store.index import (
+    STALE_SHARE,
+    create_table,
+    fixed_size_list,
+    phrases,
+    write_line,
+    write_manifest,
+    write_words,
+)
 from galsearch.store.pages import write_pages
 from galsearch.store.sandbox import quoted
 from galsearch.store.settle import rolled_back, rows_of, settle
+from galsearch.store.vectors import Held
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
 _STAGED = "galsearch:"
@@ -197,7 +207,18 @@ class Staging:
                 partial.replace(facts)
             finally:
                 partial.unlink(missing_ok=True)
+            if self.unindexed() > STALE_SHARE:
+                settle(self.path, schema.provenance("optimize", parameters={"after": record["action"]}))
         self.discard()
+
+    def unindexed(self) -> float:
+        """Return the share of the rows that lie in no cell and are compared one by one; 0 while there are few rows."""
+        store = FolderStore(self.path)
+        try:
+            late = [store.unindexed(name) for name in store.manifest.embeddings]
+            return max(late, default=0) / store.manifest.rows if store.manifest.rows > cells.LEAST_ROWS else 0.0
+        finally:
+            store.close()
 
     def settle(self, record: dict) -> None:
         """Put all rows of the atlas in the order of cells fitted to them; readers see it before or after."""
@@ -218,6 +239,11 @@ class Staging:
         for name, space in manifest.embeddings.items():
             write_pages(connection, out, name, versions[name], space["dim"])
             spaces[name] = {**space, **rows_of(connection, name)}
+            if spaces[name]["rows"] <= cells.LEAST_ROWS:  # more of them are settled, which measures it too
+                every = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name]).to_table()
+                held = Held(as_array(every["embedding"]))
+                write_line(connection, name, held, phrases(connection, space["dim"]), seed=0)
+        write_words(connection)
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
         extra = {**manifest.extra, VERSIONS: versions}
         write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)

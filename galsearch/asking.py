@@ -1,0 +1,166 @@
+"""From a question to a ranked answer: terms become a score, words may count too, duplicates may be left out.
+
+Works on row numbers; what the rows look like is nobody's concern here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from galsearch import schema
+from galsearch.errors import QueryError
+from galsearch.query import Plan, Query, Scorer, Term, combine, unit
+from galsearch.sky import unit_vectors
+from galsearch.store import Store
+
+SAME_ARCSEC = 2.0  # objects closer on the sky than this are one
+SAME_COSINE = 0.9999  # and so are those without positions whose vectors are this close
+POOL = 200  # rows from each of vectors and words that are fused, at least; ten times the rows wanted if that is more
+
+
+@dataclass
+class Answer:
+    """Rows in order with their final scores (None when only listed), the part scores by name, and how they were found.
+
+    `copies` says how many objects each row stands for, where duplicates were left out.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray | None
+    plan: Plan
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
+    copies: np.ndarray | None = None
+    scorer: Scorer | None = None
+    asked: str | None = None
+
+    def __getitem__(self, index: slice) -> Answer:
+        def cut(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[index]
+
+        parts = {name: cut(values) for name, values in self.parts.items()}
+        return replace(self, rows=cut(self.rows), scores=cut(self.scores), parts=parts, copies=cut(self.copies))
+
+    def extra(self) -> dict[str, np.ndarray]:
+        """Return the columns that hits have beside the score."""
+        return {**self.parts, **({} if self.copies is None else {"copies": self.copies})}
+
+
+def answer(store: Store, query: Query, embed: Callable[[Term], np.ndarray]) -> Answer:
+    """Answer a query from an open atlas; `embed` gives the unit vector of a term."""
+    condition = store.condition(query.where, query.near, query.radius_arcsec)
+    if not query.terms:
+        rows, matches = store.list(condition, k=query.k)
+        return Answer(rows, None, Plan("list", matches, 0, exact=True))
+    started = time.perf_counter()
+    scorer = scorer_of(query, embed)
+    embedded = time.perf_counter()
+    find = _fused if query.hybrid else _nearest
+    found = (
+        _distinct(store, query, scorer, condition, find)
+        if query.distinct
+        else find(store, query, scorer, condition, query.k)
+    )
+    found.scorer, found.asked = scorer, resembles(query)
+    found.plan.milliseconds = {"embed": (embedded - started) * 1e3, **found.plan.milliseconds}
+    return found
+
+
+def scorer_of(query: Query, embed: Callable[[Term], np.ndarray]) -> Scorer:
+    """Return how rows are scored: the cosine with the weighted sum of the terms, or with the closest of several.
+
+    With `combine="max"` the score is the largest weighted cosine with a term to be like, plus the weighted cosines,
+    which are negative, with the terms to be unlike.
+    """
+    if query.combine == "mean":
+        return Scorer(combine(query.terms, embed))
+    wanted = [term for term in query.terms if term.weight > 0]
+    if not wanted:
+        raise QueryError("combine='max' needs a term to be like: one with a weight above 0")
+    vectors = [np.float32(term.weight) * unit(embed(term)) for term in wanted]
+    unlike = [np.float32(term.weight) * unit(embed(term)) for term in query.terms if term.weight < 0]
+    if len({len(vector) for vector in [*vectors, *unlike]}) > 1:
+        raise QueryError("the terms have different lengths; only vectors of one model can be compared")
+    return Scorer(np.sum(unlike, axis=0) if unlike else np.zeros(len(vectors[0]), np.float32), either=np.stack(vectors))
+
+
+def resembles(query: Query) -> str | None:
+    """Return what the query vector is like: stored vectors, words, or not known."""
+    kinds = {term.kind for term in query.terms}
+    if kinds <= {"object", "image"} and len(query.terms) == 1:
+        return "like"
+    return "words" if kinds == {"text"} and len(query.terms) == 1 else None
+
+
+def _nearest(store: Store, query: Query, scorer: Scorer, condition: object, k: int) -> Answer:
+    rows, scores, plan = store.nearest(
+        scorer,
+        k=k,
+        condition=condition,
+        exclude=[term.value for term in query.terms if term.kind == "object"],
+        exact=query.exact,
+        probes=query.probes,
+        recall=query.recall,
+        asked=resembles(query),
+    )
+    return Answer(rows, scores, plan)
+
+
+def _fused(store: Store, query: Query, scorer: Scorer, condition: object, k: int) -> Answer:
+    """Rank by vectors and by the words of captions and names together."""
+    text = " . ".join(term.value for term in query.terms if term.kind == "text" and term.weight > 0)
+    if not text:
+        raise QueryError("hybrid search matches words, and the query has none; add words, or leave hybrid out")
+    from galsearch.query import fuse
+
+    pool = max(POOL, 10 * k)
+    found = _nearest(store, query, scorer, condition, pool)
+    started = time.perf_counter()
+    matched = store.words(text, condition)
+    named, lexical = matched.rows[:pool], matched.scores[:pool]
+    every = np.concatenate([found.rows, np.setdiff1d(named, found.rows)])
+    vector = np.concatenate([found.scores, store.scores(schema.IMAGE, scorer, every[len(found.rows) :])])
+    word = np.full(len(every), np.nan, np.float32)
+    place = {row: number for number, row in enumerate(every.tolist())}
+    for row, score in zip(named.tolist(), lexical.tolist(), strict=True):
+        word[place[row]] = score
+    background = store.background(schema.IMAGE, scorer)
+    order, final = fuse(vector, word, method=query.hybrid, background=background, attainable=matched.attainable)
+    order = order[:k]
+    found.plan.milliseconds["words"] = (time.perf_counter() - started) * 1e3
+    parts = {"score_vector": vector[order], "score_words": word[order]}
+    return Answer(every[order], final[order].astype(np.float32), found.plan, parts)
+
+
+def _distinct(store: Store, query: Query, scorer: Scorer, condition: object, find: Callable) -> Answer:
+    """Find more than wanted until, duplicates left out, there are enough or no more."""
+    size = query.k
+    while True:
+        size *= 2
+        found = find(store, query, scorer, condition, size)
+        first = _firsts(store, found.rows)
+        kept = np.flatnonzero(first == np.arange(len(first)))[: query.k]
+        if len(kept) >= query.k or len(found.rows) < size:
+            copies = np.bincount(first, minlength=len(first))[kept]
+            parts = {name: values[kept] for name, values in found.parts.items()}
+            return Answer(found.rows[kept], found.scores[kept], found.plan, parts, copies)
+
+
+def _firsts(store: Store, rows: np.ndarray) -> np.ndarray:
+    """Return for each row the place of the first that is the same object: itself, or one before it."""
+    vectors, positions = store.vectors_of(schema.IMAGE, rows), store.positions(rows)
+    placed = np.isfinite(positions).all(axis=1)
+    sky = unit_vectors(*np.where(placed[:, None], positions, 0).T)
+    chord = 2 * np.sin(np.radians(SAME_ARCSEC / 3600) / 2)
+    first = np.arange(len(rows))
+    for place in range(1, len(rows)):
+        both = placed[:place] & placed[place]
+        near = np.linalg.norm(sky[:place] - sky[place], axis=1) <= chord
+        alike = vectors[:place] @ vectors[place] >= SAME_COSINE
+        same = np.flatnonzero(np.where(both, near, alike))
+        if len(same):
+            first[place] = first[same[0]]
+    return first
