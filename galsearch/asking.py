@@ -13,7 +13,7 @@ import numpy as np
 
 from galsearch import schema
 from galsearch.errors import QueryError
-from galsearch.query import Plan, Query, Scorer, Term, combine, unit
+from galsearch.query import Plan, Query, Scorer, Term, combine, fuse, unit
 from galsearch.sky import unit_vectors
 from galsearch.store import Store
 
@@ -114,8 +114,6 @@ def _fused(store: Store, query: Query, scorer: Scorer, condition: object, k: int
     text = " . ".join(term.value for term in query.terms if term.kind == "text" and term.weight > 0)
     if not text:
         raise QueryError("hybrid search matches words, and the query has none; add words, or leave hybrid out")
-    from galsearch.query import fuse
-
     pool = max(POOL, 10 * k)
     found = _nearest(store, query, scorer, condition, pool)
     started = time.perf_counter()

@@ -106,8 +106,11 @@ class Hits(Sequence):
     def table(self) -> pa.Table:
         """The rows as an Arrow table."""
         table = self._atlas._store.hits(self._found.rows, self.scores)
+        if self._found.parts:  # the score is no cosine, but what its parts add up to
+            table = table.set_column(1, schema.hit_field("score"), table["score"])
         for place, (name, values) in enumerate(self._found.extra().items(), start=2):
-            table = table.add_column(place, schema.hit_field(name), pa.array(values, schema.hit_field(name).type))
+            kind = schema.hit_field(name)
+            table = table.add_column(place, kind, pa.array(values.tolist(), kind.type, from_pandas=True))
         return table
 
     @functools.cached_property

@@ -146,6 +146,7 @@ GALAXIES = _columns(
 SCORE = Column("score", "FLOAT", "", "stat.value", "Cosine similarity to the query, -1 to 1, more is better")
 
 HITS = _columns(
+    ("score", "FLOAT", "", "stat.value", "Similarity and matching words together, more is better"),
     ("score_vector", "FLOAT", "", "stat.value", "Cosine similarity to the query, where words count too"),
     ("score_words", "FLOAT", "", "stat.value", "BM25 of the words of the query in names and captions; NULL for none"),
     ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),

@@ -311,7 +311,7 @@ class Store:
     def map_faults(self, embedding: str) -> tuple[int, list[str]]:
         """Return how many runs of the map do not have the digest noted, and why parts of it cannot be used."""
         bad, unused = 0, []
-        for table in (f"embedding_{embedding}", f"cells_{embedding}"):
+        for table in [f"embedding_{embedding}"] + [f"cells_{embedding}"] * (self.kind == "bundle"):
             try:
                 bad += self._mapped(table, self._space(embedding)["dim"]).damaged_runs()
             except MapError as error:

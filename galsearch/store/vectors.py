@@ -134,6 +134,8 @@ class Chain:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), self.dim), np.float32)
+        if not len(rows):
+            return found
         part = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(part, kind="stable")
         numbers, firsts = np.unique(part[order], return_index=True)
@@ -316,7 +318,7 @@ def runs_table(file: str | None, path: Path, places: np.ndarray, values: np.ndar
     """
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         spans = zip(places.tolist(), (places + 4 * values).tolist(), strict=True)
-        found = [(run[:HEAD_BYTES], zlib.crc32(run)) for run in (content[start:end] for start, end in spans)]
+        found = [(content[start : start + HEAD_BYTES], zlib.crc32(content[start:end])) for start, end in spans]
     return pa.table(
         {
             "file": pa.array([file] * len(places), pa.string()),

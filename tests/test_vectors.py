@@ -1,0 +1,262 @@
+"""Vectors read in place: runs that cut vectors in two, files that were changed, and what stands in when a map fails."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+import galsearch
+from galsearch.query import Scorer
+from galsearch.store import cells, vectors
+from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Reordered, Trusted, runs_table
+
+DIM = 7
+
+
+def laid_out(path, array: np.ndarray, cuts: list[int], gap: int = 3) -> pa.Table:
+    """Write the numbers of `array` to a file in runs that end at `cuts`, with other numbers between them."""
+    flat, written, places, values = array.ravel(), [np.full(5, np.nan, np.float32)], [], []
+    for start, stop in zip([0, *cuts], [*cuts, len(flat)], strict=True):
+        if stop > start:
+            places.append(4 * sum(map(len, written)))
+            values.append(stop - start)
+            written += [flat[start:stop], np.full(gap, np.inf, np.float32)]
+    path.write_bytes(np.concatenate(written).tobytes())
+    return runs_table(None, path, np.array(places, np.int64), np.array(values, np.int64), 0)
+
+
+@given(
+    rows=st.integers(1, 40),
+    cuts=st.lists(st.integers(0, 40 * DIM), max_size=12),
+    span=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    seed=st.integers(0, 9),
+)
+def test_runs_that_end_anywhere_give_every_vector_whole(tmp_path_factory, rows, cuts, span, seed):
+    array = tiny.random_units(rows, DIM, seed=seed)
+    path = tmp_path_factory.mktemp("runs") / "numbers"
+    found = Mapped(laid_out(path, array, sorted(min(cut, array.size) for cut in cuts)), DIM, path)
+    assert found.rows == rows
+    order = np.random.default_rng(seed).permutation(rows)
+    assert np.array_equal(found.take(order), array[order])
+    start, stop = min(*span, rows), min(max(span), rows)
+    out = np.empty(stop - start, np.float32)
+    found.score(Scorer(array[0]), start, stop, out)
+    assert np.allclose(out, array[start:stop] @ array[0], atol=1e-6)
+    found.done(start, stop)
+    assert np.array_equal(found.take(order), array[order])  # pages that were handed back are read again
+    assert found.damaged_runs() == 0
+
+
+def everything(array: np.ndarray):
+    """Return the kinds of vectors that hold the same rows in other ways."""
+    half = len(array) // 2
+    back = np.arange(len(array))[::-1]
+    fetched = Fetched(*array.shape, lambda rows: array[rows])
+    return [
+        Held(array),
+        fetched,
+        Chain([Held(array[:half]), Fetched(len(array) - half, array.shape[1], lambda rows: array[half + rows])], DIM),
+        Reordered(Held(array[::-1]), back),
+        Trusted(Broken(*array.shape), lambda: fetched),
+    ]
+
+
+class Broken:
+    """Vectors whose map does not fit."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.rows, self.dim = rows, dim
+
+    def take(self, rows):
+        raise MapError("a run does not begin as noted")
+
+    def score(self, scorer, start, stop, out):
+        raise MapError("a run does not begin as noted")
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_every_kind_of_vectors_gives_the_same_rows_and_scores(kind):
+    array = tiny.random_units(50, DIM, seed=1)
+    found = everything(array)[kind]
+    rows = np.array([49, 3, 3, 27, 0])
+    assert (found.rows, found.dim) == (50, DIM)
+    assert np.array_equal(found.take(rows), array[rows])
+    assert found.take(np.empty(0, np.int64)).shape == (0, DIM)
+    out = np.empty(31, np.float32)
+    found.score(Scorer(array[2]), 10, 41, out)
+    assert np.allclose(out, array[10:41] @ array[2], atol=1e-6)
+    found.done(0, 50)
+
+
+def test_a_map_that_leads_outside_the_file_or_to_other_numbers_is_refused(tmp_path):
+    array = tiny.random_units(10, DIM, seed=2)
+    path = tmp_path / "numbers"
+    runs = laid_out(path, array, [33])
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    with pytest.raises(MapError, match="inside"):
+        Mapped(runs, DIM, path)
+    path.write_bytes(b"\0" * 8 + content)  # somebody moved everything by two numbers
+    with pytest.raises(MapError, match="begin as noted"):
+        Mapped(runs, DIM, path).take(np.array([9]))
+    path.write_bytes(content)
+    with pytest.raises(MapError, match="follow"):
+        Mapped(runs.slice(1), DIM, path)
+
+
+def test_a_flipped_bit_changes_the_digest_of_its_run(tmp_path):
+    path = tmp_path / "numbers"
+    runs = laid_out(path, tiny.random_units(10, DIM, seed=2), [33])
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    assert Mapped(runs, DIM, path).damaged_runs() == 1
+
+
+# ---- in atlases
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A folder and a bundle of vectors long enough for Lance to store them plainly, with an index."""
+    home = tmp_path_factory.mktemp("wide")
+    array = tiny.random_units(3_000, 96, seed=3, groups=30)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), 96)
+    ids = [f"w{row:04d}" for row in range(len(array))]
+    table = pa.table({"id": ids, "z": np.linspace(0, 1, len(ids)), "vector": flat})
+    pq.write_table(table, home / "all.parquet")
+    pq.write_table(table.slice(0, 2_500), home / "most.parquet")
+    pq.write_table(table.slice(2_500, 200), home / "more.parquet")
+    pq.write_table(table.slice(2_700), home / "rest.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "LEAST_ROWS", 500)
+        galsearch.build(home / "wide.atlas", table=home / "all.parquet", vectors="vector", model="theirs")
+    galsearch.bundle(home / "wide.atlas", home / "wide.duckdb")
+    return home, ids, array
+
+
+def inside(atlas) -> object:
+    return atlas._store.vectors("image")
+
+
+@pytest.mark.parametrize("name", ["wide.atlas", "wide.duckdb"])
+def test_both_forms_are_read_in_place_and_agree_with_the_input(wide, name):
+    home, ids, array = wide
+    with galsearch.open(home / name) as atlas:
+        assert isinstance(inside(atlas).now, Mapped)
+        found = inside(atlas).take(np.arange(len(ids)))
+        order = [ids.index(one) for one in atlas._store.ids(np.arange(len(ids)))]
+        assert np.array_equal(found, array[order])
+        assert {finding.message for finding in atlas.check() if finding.name == "image map"} == {
+            "the map of the vectors fits the file"
+        }
+
+
+def test_a_bundle_that_somebody_changed_is_read_by_its_engine(wide, tmp_path):
+    home, ids, array = wide
+    path = tmp_path / "changed.duckdb"
+    path.write_bytes((home / "wide.duckdb").read_bytes())
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE embedding_image SET embedding = list_transform(embedding, lambda x: -x)::FLOAT[96]")
+    with galsearch.open(path) as atlas:
+        assert isinstance(inside(atlas), Held)
+        assert atlas.search(-array[5], k=1).ids == [ids[5]]
+        assert any("changed since" in finding.message for finding in atlas.check())
+
+
+def test_a_bundle_copied_by_duckdb_is_read_by_its_engine(wide, tmp_path):
+    home, ids, array = wide
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{home / 'wide.duckdb'}' AS one (READ_ONLY)")
+        connection.execute(f"ATTACH '{tmp_path / 'two.duckdb'}' AS two")
+        connection.execute("COPY FROM DATABASE one TO two")
+    with galsearch.open(tmp_path / "two.duckdb") as atlas:
+        assert atlas.search(array[5], k=1).ids == [ids[5]]
+        assert all(finding.ok for finding in atlas.check())
+
+
+def test_rows_that_are_added_are_found_at_once_and_indexed_by_optimize(wide, tmp_path, monkeypatch):
+    home, ids, array = wide
+    monkeypatch.setattr(cells, "LEAST_ROWS", 500)
+    path = tmp_path / "grown.atlas"
+    galsearch.build(path, table=home / "most.parquet", vectors="vector", model="theirs")
+    galsearch.add(path, table=home / "more.parquet", vectors="vector", model="theirs")
+    with galsearch.open(path) as atlas:
+        assert atlas._store.unindexed("image") == 200
+        assert atlas.search(array[2_600], k=1).ids == [ids[2_600]]
+        assert all(finding.ok for finding in atlas.check())
+        old = atlas.search(array[2_600], k=20, exact=True)
+        assert galsearch.optimize(path).added == 200
+        assert atlas.search(array[2_600], k=20, exact=True).ids == old.ids  # who is reading goes on
+    with galsearch.open(path) as atlas:
+        assert atlas._store.unindexed("image") == 0
+        assert atlas.search(array[2_600], k=20, exact=True).ids == old.ids
+        assert all(finding.ok for finding in atlas.check())
+    assert galsearch.optimize(path).added == 0
+
+
+def test_an_addition_that_is_large_is_indexed_at_once(wide, tmp_path, monkeypatch):
+    home, ids, array = wide
+    monkeypatch.setattr(cells, "LEAST_ROWS", 500)
+    path = tmp_path / "grown.atlas"
+    galsearch.build(path, table=home / "rest.parquet", vectors="vector", model="theirs")
+    galsearch.add(path, table=home / "most.parquet", vectors="vector", model="theirs")
+    with galsearch.open(path) as atlas:
+        assert atlas._store.unindexed("image") == 0
+        assert [record["action"] for record in atlas.manifest.provenance] == ["build", "add", "optimize"]
+        assert atlas.search(array[7], k=1).ids == [ids[7]]
+
+
+def test_a_bundle_is_never_optimized(wide):
+    home, _, _ = wide
+    with pytest.raises(galsearch.GalsearchError, match="bundle"):
+        galsearch.optimize(home / "wide.duckdb")
+
+
+# ---- how many cells
+
+
+def test_recall_is_reached_on_queries_that_it_was_not_measured_on(wide):
+    home, _, array = wide
+    queries = array[np.random.default_rng(8).integers(len(array), size=(60, 3))].sum(axis=1)
+    with galsearch.open(home / "wide.duckdb") as atlas:
+        for wished in (0.8, 0.95):
+            shares = []
+            for query in queries:
+                cells_used = atlas._store.cells("image").curves.probes(
+                    recall=wished, depth=10, kinds=["words"], cells=10_000
+                )
+                quick, true = atlas.search(query, k=10, probes=cells_used), atlas.search(query, k=10, exact=True)
+                shares.append(len(set(quick.ids) & set(true.ids)) / 10)
+            assert np.mean(shares) >= wished - 0.05
+
+
+def test_deeper_questions_and_higher_recall_visit_more_cells(wide):
+    home, _, _ = wide
+    with galsearch.open(home / "wide.duckdb") as atlas:
+        curves = atlas._store.cells("image").curves
+    by_recall = [curves.probes(recall=r, depth=10, kinds=["like"], cells=10_000) for r in (0.5, 0.8, 0.9, 0.99)]
+    by_depth = [curves.probes(recall=0.9, depth=d, kinds=["like"], cells=10_000) for d in (1, 10, 100, 1_000, 5_000)]
+    assert by_recall == sorted(by_recall) and by_depth == sorted(by_depth)
+    assert curves.probes(recall=1.0, depth=10**6, kinds=["like"], cells=37) <= 37
+
+
+def test_the_wished_recall_decides_how_many_cells_are_visited(wide, monkeypatch):
+    home, _, array = wide
+    monkeypatch.setattr("galsearch.store.search.EXACT_MATCHES", 10)
+    with galsearch.open(home / "wide.duckdb") as atlas:
+        visited = [atlas.search(array[0], k=5, recall=wished).plan.cells_probed for wished in (0.5, 0.95)]
+        assert visited[0] < visited[1]
+    with pytest.raises(galsearch.QueryError, match="recall"):
+        galsearch.Query(recall=1.5)
+
+
+def test_vectors_module_reads_numbers_without_pandas():
+    table = pa.table({"n": pa.chunked_array([[1, 2], [], [3]], pa.int64())})
+    assert vectors.numbers(table.slice(1), "n").tolist() == [2, 3]
