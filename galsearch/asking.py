@@ -118,13 +118,13 @@ def _fused(store: Store, query: Query, scorer: Scorer, condition: object, k: int
     found = _nearest(store, query, scorer, condition, pool)
     started = time.perf_counter()
     matched = store.words(text, condition)
-    named, lexical = matched.rows[:pool], matched.scores[:pool]
+    left_out = store.rows_of([term.value for term in query.terms if term.kind == "object"])
+    named = matched.rows[: pool + len(left_out)]
+    named = named[~np.isin(named, left_out)][:pool]
     every = np.concatenate([found.rows, np.setdiff1d(named, found.rows)])
     vector = np.concatenate([found.scores, store.scores(schema.IMAGE, scorer, every[len(found.rows) :])])
-    word = np.full(len(every), np.nan, np.float32)
-    place = {row: number for number, row in enumerate(every.tolist())}
-    for row, score in zip(named.tolist(), lexical.tolist(), strict=True):
-        word[place[row]] = score
+    known = dict(zip(matched.rows.tolist(), matched.scores.tolist(), strict=True))
+    word = np.array([known.get(row, np.nan) for row in every.tolist()], np.float32)
     background = store.background(schema.IMAGE, scorer)
     order, final = fuse(vector, word, method=query.hybrid, background=background, attainable=matched.attainable)
     order = order[:k]

@@ -307,6 +307,46 @@ class Atlas:
         alive = weakref.ref(self)  # DuckDB keeps the function: by itself it would keep an atlas that nobody closed
         return self._store.sql(text, embed=lambda words: alive().embed(words))
 
+    def crossmatch(
+        self,
+        table: pa.Table | Path | str,
+        *,
+        radius_arcsec: float | np.ndarray,
+        mode: str = "best",
+        where: str | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        keep_unmatched: bool = False,
+    ) -> pa.Table:
+        """Return the rows of a table together with the objects of the atlas that lie within a radius of them.
+
+        `table` is an Arrow table, or the path of a CSV, ECSV, FITS, VOTable or Parquet file; its position, in decimal
+        degrees ICRS, are the columns `ra` and `dec`, else those of the UCDs pos.eq.ra;meta.main and
+        pos.eq.dec;meta.main, else those of a usual name such as RAJ2000. The radius is inclusive, one number or one
+        for each row. "best" gives the closest object of each row, of equally close ones the first by object_id, "all"
+        every object; `where` is a SQL condition on the objects. Objects without a position match nothing.
+
+        The result has the columns of the table, then object_id, separation_arcsec and those of the atlas, with units;
+        a column of the table that the result has already, in upper or lower case, ends in `_in_table`. Rows are in the
+        table's order, then by separation and object_id. Rows without a match are left out, or with `keep_unmatched`
+        stand there with NULLs; only so may positions be missing.
+
+        Raises SchemaError for a table without readable positions, QueryError for a bad cut, radius or mode and for
+        more than 10,000,000 pairs.
+        """
+        from galsearch.crossmatch import match
+
+        return match(
+            self._store,
+            table,
+            radius_arcsec=radius_arcsec,
+            mode=mode,
+            where=where,
+            ra=ra,
+            dec=dec,
+            keep_unmatched=keep_unmatched,
+        )
+
     # ---- embeddings
 
     def embed(self, what: str | Path | Galaxy | np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ SHOWN_COLUMNS = (
     "color_gr",
     "color_br",
 )
+SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
 
 AtlasPath = Annotated[
     Path, typer.Argument(help="An atlas: a folder name.atlas or a file name.duckdb.", metavar="ATLAS")
@@ -219,10 +220,13 @@ def bundle(
     path: AtlasPath,
     out: Annotated[Path, typer.Argument(help="The file to write, by custom name.duckdb.", metavar="FILE")],
     no_models: Annotated[bool, typer.Option("--no-models", help="Leave the encoders out: a smaller file.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Store the vectors as 8-bit codes: a quarter of their size.")
+    ] = False,
 ):
     """Write an atlas as one file, which any DuckDB can read and search."""
     with _progress() as progress:
-        galsearch.bundle(path, out, models=not no_models, progress=progress)
+        galsearch.bundle(path, out, models=not no_models, compact=compact, progress=progress)
     _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: {_command()} search {out} "spiral galaxy"')
 
 
@@ -240,7 +244,8 @@ def info(path: AtlasPath, output_format: Format = "table"):
             f"created {manifest.created} by {manifest.software}"
         )
         for name, space in manifest.embeddings.items():
-            _tell(f"{name} vectors: {space['rows']} of {space['dim']} numbers by {space['model']}")
+            numbers = "8-bit codes" if space.get("codes") else "numbers"
+            _tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}")
         for source in manifest.sources:
             _tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")
         _print_rows(atlas.columns(), output_format)
@@ -270,7 +275,7 @@ def search(
     ] = False,
     distinct: Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")] = False,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Let the words match names and captions too, ranks fused.")
+        bool, typer.Option("--hybrid", help="Let the words match names and captions too.")
     ] = False,
     recall: Annotated[
         float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.99 unless said.")
@@ -296,7 +301,7 @@ def search(
         recall=recall,
         combine="max" if closest else "mean",
         distinct=distinct,
-        hybrid="rank" if hybrid else None,
+        hybrid="sum" if hybrid else None,
     )
     with galsearch.open(path, device=device) as atlas:
         hits = atlas.search(query)
@@ -354,6 +359,53 @@ def sql(
             _tell(f"wrote {output} ({table.num_rows} rows)")
         else:
             _print_rows(table, output_format)
+
+
+@app.command()
+def crossmatch(
+    path: AtlasPath,
+    table: Annotated[
+        Path,
+        typer.Argument(help="CSV, ECSV, FITS, VOTable or Parquet with positions, degrees ICRS.", metavar="TABLE"),
+    ],
+    radius_arcsec: Annotated[float, typer.Option("--radius-arcsec", help="How far a match may lie, inclusive.")],
+    mode: Annotated[
+        str, typer.Option("--mode", help="best: the closest object of each row; all: every object.")
+    ] = "best",
+    where: Annotated[
+        str | None, typer.Option("--where", help='SQL condition on the objects, such as "z < 0.1 AND mag_r < 17".')
+    ] = None,
+    ra: Annotated[str | None, typer.Option("--ra", help="Column of right ascension, if it is not found.")] = None,
+    dec: Annotated[str | None, typer.Option("--dec", help="Column of declination, if it is not found.")] = None,
+    keep_unmatched: Annotated[
+        bool, typer.Option("--keep-unmatched", help="Keep rows without a match, or without a position.")
+    ] = False,
+    output_format: Format = "table",
+    output: Output = None,
+):
+    """Put the objects of an atlas beside the rows of a table that lie at the same place on the sky."""
+    _check_format(output_format)
+    with galsearch.open(path) as atlas:
+        found = atlas.crossmatch(
+            table,
+            radius_arcsec=radius_arcsec,
+            mode=mode,
+            where=where,
+            ra=ra,
+            dec=dec,
+            keep_unmatched=keep_unmatched,
+        )
+        if output:
+            title = f"{table.name} matched within {radius_arcsec:g} arcsec"
+            meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
+            galsearch.write_table(found, output, meta=meta)
+            _tell(f"wrote {output} ({found.num_rows} rows)")
+        elif output_format == "table":
+            _print_table(found, columns=_matched_columns(found))
+        else:
+            _print_rows(found, output_format)
+    matches = found.num_rows - found["object_id"].null_count
+    _tell(f"{matches} matches within {radius_arcsec:g} arcsec" + ("" if matches else "; check the columns and units"))
 
 
 @app.command()
@@ -448,6 +500,13 @@ def _print_rows(table: pa.Table, output_format: str) -> None:
         _print_table(table, columns=table.column_names)
     else:
         print(galsearch.format_table(table, output_format).rstrip("\n"))
+
+
+def _matched_columns(table: pa.Table) -> list[str]:
+    """Return what to show of matched rows: the first columns of the table, the object, and what else fits."""
+    first = table.column_names.index("object_id")
+    beside = [name for name in SHOWN_COLUMNS[1:] if name in table.column_names[first:]]
+    return [*table.column_names[: min(first, SHOWN_OF_TABLE)], "object_id", "separation_arcsec", *beside]
 
 
 def _print_table(table: pa.Table, columns: list[str] | None = None) -> None:

@@ -27,6 +27,8 @@ MANIFEST_TABLE = "galsearch_manifest"
 COLUMNS_TABLE = "galsearch_columns"
 MAP_TABLE = "vector_map"
 MAP_STATE = "map_state"  # bundle manifest only: the count of changes of the file that the map is for
+CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent where they are stored as floats
+RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
 
 
@@ -178,6 +180,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("cell", "INTEGER", "", "meta.code", "Cell of the index that the vector lies in"),
         Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Unit vector"),
     ),
+    "codes_{name}": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column("cell", "INTEGER", "", "meta.code", "Cell of the index that the vector lies in"),
+        Column("weights", "FLOAT[2]", "", "stat.weight", "Of the centroid of the cell, and of the code"),
+        Column("code", "TINYINT[{dim}]", "", "stat.value", "What the vector has beside the centroid, -127 to 127"),
+    ),
     "cells_{name}": (
         Column("cell", "INTEGER", "", "meta.code", "Cell, from 0"),
         Column("centroid", "FLOAT[{dim}]", "", "stat.mean", "Unit vector at the center of the cell"),
@@ -199,7 +207,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("weight", "FLOAT", "", "stat.weight", "What it adds to the BM25 score of that object"),
     ),
     MAP_TABLE: (
-        Column("name", "VARCHAR", "", "meta.table", "embedding_{name} or cells_{name}: whose numbers lie there"),
+        Column("name", "VARCHAR", "", "meta.table", "embedding_{name}, cells_{name}, codes_{name} or weights_{name}"),
         Column("file", "VARCHAR", "", "meta.file", "File inside the atlas; NULL for this one"),
         Column("first_value", "BIGINT", "", "meta.number", "Number of the first value in the column, from 0"),
         Column("run_values", "BIGINT", "", "meta.number", "Values that follow one another there"),

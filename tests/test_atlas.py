@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ import galsearch
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.query import Query, Term
+from galsearch.store import cells, macros, search
 
 FIRST, SECOND = tiny.object_id(0), tiny.object_id(1)
 
@@ -748,3 +750,275 @@ def test_two_openings_of_one_atlas_do_not_disturb_each_other(tiny_path):
 def test_a_column_of_sql_has_no_unit_of_a_column_of_another_type(atlas):
     assert (atlas.sql("SELECT count(*) AS ra FROM galaxies").schema.field("ra").metadata or {}).get(b"unit") != b"deg"
     assert atlas.sql("SELECT max(ra) AS ra FROM galaxies").schema.field("ra").metadata[b"unit"] == b"deg"
+
+
+# ---- cuts together
+
+
+TOGETHER = {  # SQL, and the same with pyarrow: of the source's columns, with NULLs, with a quote, following the vectors
+    "z < 0.1": lambda table: pc.less(table["z"], 0.1),
+    "z IS NULL OR survey = 'd''Or'": lambda table: pc.or_kleene(
+        pc.is_null(table["z"]), pc.equal(table["survey"], "d'Or")
+    ),
+    "mag_r BETWEEN 15 AND 19 -- bright": lambda table: pc.and_(
+        pc.greater_equal(table["mag_r"], 15), pc.less_equal(table["mag_r"], 19)
+    ),
+    "NOT survey = 'north'": lambda table: pc.invert(pc.equal(table["survey"], "north")),
+}
+
+
+@pytest.mark.parametrize("where", TOGETHER)
+@pytest.mark.parametrize("cone", CONES[:8], ids=str)
+def test_a_cone_a_condition_and_words_together_equal_brute_force(atlas, truth, cone, where):
+    kept = truth.near(*cone) & truth.mask(TOGETHER[where](truth.table))
+    words = atlas.embed("red ring")
+    for k in (3, 300):
+        hits = atlas.search("red ring", where=where, near=cone[:2], radius_arcsec=cone[2], k=k)
+        assert hits.ids == truth.best(words, k, kept)
+        assert hits.plan.matches == kept.sum()
+    listed = atlas.search(where=where, near=cone[:2], radius_arcsec=cone[2], k=300)
+    assert listed.ids == truth.ids[kept].tolist()
+
+
+def test_the_cuts_of_the_test_above_are_neither_empty_nor_everything(truth):
+    sizes = [
+        (truth.near(*cone) & truth.mask(cut(truth.table))).sum() for cone in CONES[:8] for cut in TOGETHER.values()
+    ]
+    assert sum(size > 1 for size in sizes) > 24
+    assert max(sizes) < 75
+
+
+POLAR_ROWS, FEW = 3_000, 50
+
+
+@pytest.fixture(scope="module")
+def polar(tmp_path_factory):
+    """Vectors with positions around a pole and across RA 0, in cells: (paths by form, table, vectors)."""
+    rng = np.random.default_rng(8)
+    vectors = tiny.random_units(POLAR_ROWS, 16, seed=8, groups=20)
+    pole = np.arange(POLAR_ROWS) % 2 == 0
+    table = pa.table(
+        {
+            "id": [f"p{row:05d}" for row in range(POLAR_ROWS)],
+            "ra": np.where(pole, rng.uniform(0, 360, POLAR_ROWS), np.mod(rng.uniform(-0.5, 0.5, POLAR_ROWS), 360)),
+            "dec": np.where(pole, 90 - rng.uniform(0, 0.5, POLAR_ROWS), rng.uniform(-0.5, 0.5, POLAR_ROWS)),
+            "along": vectors[:, 0].astype(np.float64),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 16),
+        }
+    )
+    home = tmp_path_factory.mktemp("polar")
+    pq.write_table(table, home / "polar.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(macros, "EXACT_ROWS", FEW)
+        patch.setattr(cells, "LEAST_ROWS", FEW)
+        galsearch.build(home / "polar.atlas", table=home / "polar.parquet", vectors="vector", model="theirs")
+        galsearch.bundle(home / "polar.atlas", home / "polar.duckdb")
+    return {"folder": home / "polar.atlas", "bundle": home / "polar.duckdb"}, table, vectors
+
+
+@pytest.mark.parametrize("cone", [(0.0, 90.0, 1200.0), (200.0, 89.8, 900.0), (0.0, 0.0, 1500.0), (359.9, 0.1, 700.0)])
+def test_a_cone_and_a_condition_in_cells_equal_brute_force(polar, form, cone, monkeypatch):
+    paths, table, vectors = polar
+    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+    query = tiny.random_units(1, 16, seed=9)[0]
+    found = Truth(np.array(table["id"].to_pylist(), dtype=object), vectors, table)
+    kept = found.near(*cone) & (vectors[:, 0] > 0)
+    cuts = {"where": "along > 0", "near": cone[:2], "radius_arcsec": cone[2], "k": 40}
+    with galsearch.open(paths[form]) as atlas:
+        every, exact = atlas.search(query, **cuts, probes=100_000), atlas.search(query, **cuts, exact=True)
+        assert (every.plan.path, exact.plan.path) == ("ivf", "exact")
+        assert every.ids == exact.ids == found.best(query, 40, kept)
+        assert every.plan.matches == exact.plan.matches == kept.sum() > FEW
+        assert len(atlas.search(query, **cuts)) == 40
+
+
+# ---- cross-match
+
+
+def beside_atlas(seed=21, rows=80):
+    """A table of positions, most of them near galaxies of the tiny atlas, in the order of a name."""
+    rng = np.random.default_rng(seed)
+    source = tiny.table()
+    there = source.filter(source["ra"].is_valid()).take(rng.integers(0, 270, rows))
+    ra, dec = there["ra"].to_numpy(), there["dec"].to_numpy()
+    away = np.where(np.arange(rows) % 5 == 0, 5.0, 30 / 3600)
+    dec = np.clip(dec + rng.normal(size=rows) * away, -90, 90)
+    ra = np.mod(ra + rng.normal(size=rows) * away / np.maximum(np.cos(np.radians(dec)), 1e-3), 360)
+    return pa.table({"name": [f"n{row}" for row in range(rows)], "ra": ra, "dec": dec, "Z": rng.random(rows)})
+
+
+def matched(table, truth, radius, *, mode, kept=None):
+    """Return (row, object_id, separation) by astropy."""
+    galaxies = SkyCoord(*(truth.table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
+    here = SkyCoord(*(table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
+    found = []
+    for row, place in enumerate(here):
+        apart = place.separation(galaxies).arcsec
+        within = np.flatnonzero((apart <= radius) & (True if kept is None else kept))
+        order = within[np.lexsort((truth.ids[within], apart[within]))]
+        found += [(row, truth.ids[other], apart[other]) for other in (order[:1] if mode == "best" else order)]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["best", "all"])
+@pytest.mark.parametrize("radius", [40.0, 120.0, 1000.0])
+def test_a_table_is_matched_as_astropy_does(atlas, truth, mode, radius):
+    table = beside_atlas()
+    expected = matched(table, truth, radius, mode=mode)
+    found = atlas.crossmatch(table, radius_arcsec=radius, mode=mode)
+    assert 20 < len(expected) == found.num_rows
+    assert found["name"].to_pylist() == [f"n{row}" for row, _, _ in expected]
+    assert found["object_id"].to_pylist() == [object_id for _, object_id, _ in expected]
+    apart = [separation for _, _, separation in expected]
+    np.testing.assert_allclose(found["separation_arcsec"].to_numpy(), apart, rtol=1e-7, atol=1e-6)
+
+
+def test_each_match_stands_beside_its_row_with_every_column_of_the_galaxy(atlas):
+    table = beside_atlas()
+    found = atlas.crossmatch(table, radius_arcsec=200, mode="all")
+    names = ["name", "ra_in_table", "dec_in_table", "Z_in_table", "object_id", "separation_arcsec"]
+    galaxies = atlas.rows(found["object_id"].to_pylist())
+    assert found.column_names == [*names, *galaxies.column_names[1:]]
+    assert found.select(galaxies.column_names).equals(galaxies)
+    rows = pa.array([int(name[1:]) for name in found["name"].to_pylist()])
+    assert found.select(names[:4]).rename_columns(table.column_names).equals(table.take(rows))
+    for name, unit, ucd in (("separation_arcsec", b"arcsec", b"pos.angDistance"), ("mass", b"solMass", b"phys.mass")):
+        assert found.schema.field(name).metadata[b"unit"] == unit
+        assert found.schema.field(name).metadata[b"ucd"] == ucd
+
+
+def test_both_forms_and_several_atlases_match_alike(both, tmp_path):
+    folder, bundle = (one.crossmatch(beside_atlas(), radius_arcsec=500, mode="all") for one in both)
+    assert folder.equals(bundle, check_metadata=True)
+    with galsearch.open([both[0].path, both[1].path], device="cpu") as twice:
+        found = twice.crossmatch(beside_atlas(), radius_arcsec=500, mode="all")
+        assert found["object_id"].to_pylist() == np.repeat(folder["object_id"].to_pylist(), 2).tolist()
+        assert found["atlas"].to_pylist() == ["tiny.atlas", "tiny.duckdb"] * folder.num_rows
+        best = twice.crossmatch(beside_atlas(), radius_arcsec=500, where="z < 0.1")
+        one = both[0].crossmatch(beside_atlas(), radius_arcsec=500, where="z < 0.1")
+        assert best["object_id"].equals(one["object_id"])
+
+
+def test_only_objects_that_pass_a_condition_are_matched(atlas, truth):
+    table, kept = beside_atlas(), truth.mask(pc.less(truth.table["z"], 0.1))
+    expected = matched(table, truth, 1000, mode="best", kept=kept)
+    found = atlas.crossmatch(table, radius_arcsec=1000, where="z < 0.1 -- near")
+    assert found["object_id"].to_pylist() == [object_id for _, object_id, _ in expected]
+    assert 0 < found.num_rows < atlas.crossmatch(table, radius_arcsec=1000).num_rows
+    with pytest.raises(QueryError, match="where"):
+        atlas.crossmatch(table, radius_arcsec=1, where="z <")
+
+
+def test_rows_without_a_match_or_a_position_are_kept_where_asked(atlas):
+    table = beside_atlas()
+    absent = pa.array([row == 3 for row in range(table.num_rows)])
+    table = table.set_column(1, "ra", pc.if_else(absent, pa.scalar(None, pa.float64()), table["ra"]))
+    found = atlas.crossmatch(table, radius_arcsec=60, keep_unmatched=True)
+    assert found["name"].equals(table["name"])
+    assert found["object_id"][3].as_py() is found["mass"][3].as_py() is found["separation_arcsec"][3].as_py() is None
+    matches = atlas.crossmatch(table.filter(pc.invert(absent)), radius_arcsec=60)
+    assert found.filter(found["object_id"].is_valid()).equals(matches)
+    assert 0 < matches.num_rows < table.num_rows - 1
+    with pytest.raises(SchemaError, match="1 of 80 rows have no position, the first is row 4;"):
+        atlas.crossmatch(table, radius_arcsec=60)
+
+
+def test_a_radius_for_each_row_is_taken(atlas):
+    table = beside_atlas()
+    radius = np.where(np.arange(table.num_rows) % 2, 100.0, 0.0)
+    found = atlas.crossmatch(table, radius_arcsec=radius, mode="all")
+    wide = atlas.crossmatch(table, radius_arcsec=100, mode="all")
+    odd = pa.array([int(name[1:]) % 2 == 1 for name in wide["name"].to_pylist()])
+    assert found.equals(wide.filter(odd))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".parquet"])
+def test_a_file_is_matched_as_its_table(atlas, tmp_path, suffix):
+    table = beside_atlas()
+    expected = atlas.crossmatch(table, radius_arcsec=100)
+    galsearch.write_table(table, tmp_path / f"positions{suffix}")
+    for path in (tmp_path / f"positions{suffix}", str(tmp_path / f"positions{suffix}")):
+        found = atlas.crossmatch(path, radius_arcsec=100)
+        assert found["name"].to_pylist() == expected["name"].to_pylist()
+        assert found["object_id"].to_pylist() == expected["object_id"].to_pylist()
+
+
+def with_ucd(table: pa.Table, **ucds: str) -> pa.Table:
+    fields = [item.with_metadata({"ucd": ucds[item.name]} if item.name in ucds else {}) for item in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def test_the_position_is_found_by_name_by_ucd_or_by_a_usual_name_and_can_be_named(atlas):
+    table = beside_atlas()
+    expected = atlas.crossmatch(table, radius_arcsec=100)["object_id"]
+    upper = table.rename_columns(["name", "RA", "Dec", "Z"])
+    assert atlas.crossmatch(upper, radius_arcsec=100)["object_id"].equals(expected)
+    vizier = table.rename_columns(["name", "_RAJ2000", "_DEJ2000", "Z"])
+    assert atlas.crossmatch(vizier, radius_arcsec=100)["object_id"].equals(expected)
+    wrong = pa.array(np.zeros(table.num_rows))
+    odd = table.rename_columns(["name", "a", "d", "Z"]).append_column("raj2000", wrong).append_column("dej2000", wrong)
+    said = with_ucd(odd, a="pos.eq.ra;meta.main", d="pos.eq.dec;meta.main")
+    found = atlas.crossmatch(said, radius_arcsec=100)
+    assert found["object_id"].equals(expected)
+    assert found.schema.field("a").metadata == {b"ucd": b"pos.eq.ra"}  # the main position is that of the atlas
+    assert atlas.crossmatch(odd, radius_arcsec=100, ra="a", dec="d")["object_id"].equals(expected)
+
+
+def test_columns_that_the_result_has_already_get_names_of_their_own(atlas):
+    table = beside_atlas().rename_columns(["object_id", "ra", "dec", "RA"])
+    table = table.append_column("ra_in_table", pa.array(["kept"] * table.num_rows))
+    found = atlas.crossmatch(table, radius_arcsec=100)
+    names = ["object_id_in_table", "ra_in_table2", "dec_in_table", "RA_in_table3", "ra_in_table"]
+    assert found.column_names[: len(names)] == names
+    assert len({name.casefold() for name in found.column_names}) == found.num_columns
+    assert set(found["ra_in_table"].to_pylist()) == {"kept"}
+
+
+def test_an_empty_table_or_a_cut_that_nothing_passes_gives_no_rows_but_all_columns(atlas):
+    table = beside_atlas()
+    columns = atlas.crossmatch(table, radius_arcsec=100).schema
+    for found in (
+        atlas.crossmatch(table.slice(0, 0), radius_arcsec=100),
+        atlas.crossmatch(table, radius_arcsec=100, where="z > 9"),
+        atlas.crossmatch(table, radius_arcsec=0, mode="all"),
+    ):
+        assert (found.num_rows, found.schema) == (0, columns)
+
+
+def changed(name: str, values) -> pa.Table:
+    table = beside_atlas(rows=3)
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (changed("ra", ["00h42m44s"] * 3), {}, "column ra is string, such as '00h42m44s', expected decimal degrees"),
+        (changed("dec", [1.0, 90.5, 2.0]), {}, "column dec is 90.5 in row 2, expected -90 to 90"),
+        (changed("ra", [1.0, 2.0, -0.5]), {}, "column ra is -0.5 in row 3, expected 0 to 360 degrees; add 360"),
+        (changed("ra", [1.0, None, 2.0]), {}, "1 of 3 rows have no position, the first is row 2"),
+        (changed("dec", [None] * 3), {}, "3 of 3 rows have no position"),
+        (changed("ra", [True, False, True]), {}, "column ra is bool, such as 'True', expected decimal degrees"),
+        (beside_atlas().drop_columns(["dec"]), {}, "no column 'dec' and none with the UCD pos.eq.dec;meta.main"),
+        (beside_atlas(), {"ra": "alpha"}, "no column 'alpha' for ra; there are: name, ra, dec, Z"),
+        (beside_atlas().rename_columns(["name", "ra", "dec", "ra"]), {}, "column ra occurs twice"),
+        ([1.0, 2.0], {}, "table is a list, expected a pyarrow.Table or the path"),
+        ("nowhere.csv", {}, "nowhere.csv: there is no such file"),
+    ],
+)
+def test_a_table_without_readable_positions_is_refused_with_a_remedy(atlas, table, options, message):
+    with pytest.raises(SchemaError, match=re.escape(message)):
+        atlas.crossmatch(table, radius_arcsec=1, **options)
+
+
+def test_a_position_in_another_unit_is_refused(atlas):
+    table = beside_atlas()
+    hours = table.cast(pa.schema([f.with_metadata({"unit": "h"} if f.name == "ra" else {}) for f in table.schema]))
+    with pytest.raises(SchemaError, match="column ra is in h, expected deg"):
+        atlas.crossmatch(hours, radius_arcsec=1)
+
+
+@pytest.mark.parametrize("options", [{"radius_arcsec": -1.0}, {"radius_arcsec": 1.0, "mode": "nearest"}])
+def test_a_bad_radius_or_mode_is_refused(atlas, options):
+    with pytest.raises(QueryError, match="expected"):
+        atlas.crossmatch(beside_atlas(), **options)

@@ -10,7 +10,8 @@ import numpy as np
 from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store.facts import Store, read_card, vectors
-from galsearch.store.vectors import MapError, file_state
+from galsearch.store.macros import vector_table
+from galsearch.store.vectors import Coded, MapError, Vectors, decoded, file_state
 
 
 class BundleStore(Store):
@@ -20,12 +21,27 @@ class BundleStore(Store):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, path)
+        try:
+            self._check_tables()
+        except FormatError:
+            self.close()
+            raise
+
+    def _check_tables(self) -> None:
+        """Raise FormatError unless the tables are there and the vectors are coded in a way that is known."""
         needed = {"galaxies", schema.COLUMNS_TABLE, "models"}
-        needed |= {f"{part}_{name}" for name in self.manifest.embeddings for part in ("embedding", "cells")}
+        for name, space in self.manifest.embeddings.items():
+            if self._codes(name) not in (None, schema.RESIDUAL_CODES):
+                raise FormatError(
+                    f"{self.path}: its '{name}' vectors are coded as {self._codes(name)!r:.40}, and this "
+                    f"{schema.software()} reads {schema.RESIDUAL_CODES!r}; `pip install --upgrade galsearch`"
+                )
+            needed |= {vector_table(name, space), f"cells_{name}"}
         absent = sorted(needed - self.tables)
         if absent:
-            self.close()
-            raise FormatError(f"{path}: table {absent[0]} is missing; the bundle is incomplete, bundle the atlas again")
+            raise FormatError(
+                f"{self.path}: table {absent[0]} is missing; the bundle is incomplete, bundle the atlas again"
+            )
 
     def has_thumbnails(self) -> bool:
         """Say whether there are pictures."""
@@ -57,7 +73,26 @@ class BundleStore(Store):
         return read_card(card, f"{self.path}: model '{name}'"), onnx, tokenizer
 
     def holders(self, embedding: str) -> str:
-        return f"SELECT object_id, rowid AS place FROM embedding_{embedding}"
+        table = vector_table(embedding, self.manifest.embeddings[embedding])
+        return f"SELECT object_id, rowid AS place FROM {table}"
+
+    def _codes(self, embedding: str) -> str | None:
+        """Return how vectors are coded; None where they are stored as floats."""
+        return self.manifest.embeddings[embedding].get(schema.CODES)
+
+    def _parts(self, embedding: str) -> dict[str, tuple[int, type]]:
+        dim = self._space(embedding)["dim"]
+        coded = {f"codes_{embedding}": (dim, np.int8), f"weights_{embedding}": (2, np.float32)}
+        parts = coded if self._codes(embedding) else super()._parts(embedding)
+        return {**parts, f"cells_{embedding}": (dim, np.float32)}
+
+    def _in_place(self, embedding: str) -> Vectors:
+        if not self._codes(embedding):
+            return super()._in_place(embedding)
+        known = self.cells(embedding)
+        cells = (known.centroids, known.starts) if known else self._read_centroids(embedding)
+        codes = self._mapped(f"codes_{embedding}", self._space(embedding)["dim"], dtype=np.int8)
+        return Coded(codes, self._mapped(f"weights_{embedding}", 2), *cells)
 
     def _place(self, file: str | None) -> Path:
         if self.manifest.extra.get(schema.MAP_STATE) != file_state(self.path):
@@ -65,8 +100,20 @@ class BundleStore(Store):
         return self.path
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        if self._codes(embedding):
+            return self._fetch_coded(embedding, rows)
         found = self.sandbox.arrow(
             f"SELECT embedding FROM embedding_{embedding} WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid",
             [rows.tolist()],
         )
         return vectors(found["embedding"])
+
+    def _fetch_coded(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return vectors from their codes; each row says its cell itself, because the order may have been changed."""
+        found = self.sandbox.arrow(
+            f"SELECT code, weights, centroid FROM codes_{embedding} c LEFT JOIN cells_{embedding} USING (cell) "
+            "WHERE c.rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY c.rowid",
+            [rows.tolist()],
+        )
+        codes = vectors(found["code"], dtype=np.int8)
+        return decoded(codes, vectors(found["weights"]), vectors(found["centroid"]))

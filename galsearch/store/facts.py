@@ -20,9 +20,9 @@ from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan, Scorer
 from galsearch.store.cells import Cells, Curves
 from galsearch.store.macros import ROW_ALIGNED
-from galsearch.store.sandbox import NAME, Sandbox, shortened
+from galsearch.store.sandbox import NAME, Sandbox
 from galsearch.store.search import Ask, best_rows
-from galsearch.store.vectors import Fetched, Held, MapError, Trusted, Vectors, mapped, numbers
+from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.wording import POSTINGS, Matches, matches
 
 BATCH_ROWS = 8_192  # read or written at a time
@@ -30,7 +30,14 @@ HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory
 HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
 BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
 RECALL = 0.99  # wished for, unless a search says otherwise
-ENGINE_TABLES = ("rows_", "cells_", "embedding_", "recall_", "line_")  # per embedding, made anew by whoever writes
+ENGINE_TABLES = (
+    "rows_",
+    "cells_",
+    "embedding_",
+    "codes_",
+    "recall_",
+    "line_",
+)  # per embedding, made anew by whoever writes
 OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
 
 
@@ -47,7 +54,6 @@ class Store:
         self._index: dict[str, Cells | None] = {}
         self._sample: dict[str, np.ndarray] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._checked: str | None = None  # the last `where` that was found to be one condition
         try:
             self.manifest = self._read_manifest()
         except BaseException:
@@ -202,19 +208,11 @@ class Store:
         """
         parts = []
         if where is not None:
-            self._check_where(where)
+            self.sandbox.check_condition(where)
             parts.append(f"({where}\n)")
         if near is not None:
             parts.append(_cone(near, radius_arcsec))
         return " AND ".join(parts) or None
-
-    def _check_where(self, where: str) -> None:
-        """Raise QueryError for what is not one condition on the columns; the last that passed is not asked again."""
-        if where != self._checked:
-            self.sandbox.check_condition(where)
-            statement = f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false"
-            self.sandbox.ask(statement, said=f"where {shortened(where)}")
-            self._checked = where
 
     def count(self, condition: str | None) -> int:
         """Return how many objects pass `condition`."""
@@ -302,7 +300,7 @@ class Store:
         if embedding not in self._vectors:
             space, engine = self._space(embedding), functools.partial(self._unmapped, embedding)
             try:
-                found = Trusted(self._mapped(f"embedding_{embedding}", space["dim"]), engine)
+                found = Trusted(self._in_place(embedding), engine)
                 self._vectors[embedding] = found if found.rows == space["rows"] else engine()
             except MapError:
                 self._vectors[embedding] = engine()
@@ -311,14 +309,22 @@ class Store:
     def map_faults(self, embedding: str) -> tuple[int, list[str]]:
         """Return how many runs of the map do not have the digest noted, and why parts of it cannot be used."""
         bad, unused = 0, []
-        for table in [f"embedding_{embedding}"] + [f"cells_{embedding}"] * (self.kind == "bundle"):
+        for part, (width, dtype) in self._parts(embedding).items():
             try:
-                bad += self._mapped(table, self._space(embedding)["dim"]).damaged_runs()
+                bad += self._mapped(part, width, dtype=dtype).damaged_runs()
             except MapError as error:
-                unused.append(f"{table}: {error}")
+                unused.append(f"{part}: {error}")
         return bad, unused
 
-    def _mapped(self, name: str, dim: int) -> Vectors:
+    def _parts(self, embedding: str) -> dict[str, tuple[int, type]]:
+        """Return what the map may have of an embedding, by name: how many numbers a row, and of which type."""
+        return {f"embedding_{embedding}": (self._space(embedding)["dim"], np.float32)}
+
+    def _in_place(self, embedding: str) -> Vectors:
+        """Return the vectors of an embedding as the mapped file holds them. Raises MapError."""
+        return self._mapped(f"embedding_{embedding}", self._space(embedding)["dim"])
+
+    def _mapped(self, name: str, width: int, *, dtype: type = np.float32) -> Mapped | Chain:
         if schema.MAP_TABLE not in self.tables:
             raise MapError("there is no map")
         runs = self.sandbox.arrow(
@@ -328,7 +334,7 @@ class Store:
         )
         if not runs.num_rows:
             raise MapError("the map is empty")
-        return mapped(runs, dim, self._place)
+        return mapped(runs, width, self._place, dtype=dtype)
 
     def _unmapped(self, embedding: str) -> Vectors:
         space = self._space(embedding)
@@ -354,19 +360,24 @@ class Store:
         known = self.cells(embedding)
         return self._space(embedding)["rows"] - (int(known.starts[-1]) if known else 0)
 
-    def _read_cells(self, embedding: str) -> Cells | None:
+    def _read_centroids(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the centroids of the cells, `(c, d) float32`, and where their rows begin, `(c + 1,) int64`."""
         held = numbers(self.sandbox.arrow(f"SELECT rows::BIGINT AS rows FROM cells_{embedding} ORDER BY cell"), "rows")
-        if len(held) < 2:
-            return None
+        starts = np.concatenate([[0], np.cumsum(held)])
         try:
             found = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
-            centroids = found.take(np.arange(found.rows))
+            return found.take(np.arange(found.rows)), starts
         except MapError:
             column = self.sandbox.arrow(f"SELECT centroid FROM cells_{embedding} ORDER BY cell")["centroid"]
-            centroids = vectors(column)
+            return vectors(column), starts
+
+    def _read_cells(self, embedding: str) -> Cells | None:
+        centroids, starts = self._read_centroids(embedding)
+        if len(centroids) < 2:
+            return None
         measured = f"SELECT asked, depth, probes, recall FROM recall_{embedding}"
         curves = Curves(self.sandbox.rows(measured) if f"recall_{embedding}" in self.tables else ())
-        return Cells(centroids, np.concatenate([[0], np.cumsum(held)]), curves)
+        return Cells(centroids, starts, curves)
 
     def vector_rows(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         """Return the places of objects among the vectors; -1 for one that has none."""
@@ -493,16 +504,16 @@ def read_card(text: str | bytes, name: str) -> dict:
     return card
 
 
-def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a fixed-size list column as `(n, d) float32`, without copying where Arrow allows."""
+def vectors(column: pa.ChunkedArray | pa.Array, *, dtype: type = np.float32) -> np.ndarray:
+    """Return a fixed-size list column of that type as `(n, d)` numbers, without copying where Arrow allows."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # a chunked array of no chunks
-        return np.empty((0, column.type.list_size), dtype=np.float32)
+        return np.empty((0, column.type.list_size), dtype)
     if column.null_count:
         raise FormatError("a stored vector is NULL, so the atlas is damaged; copy it again from its source")
     flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
-    values = np.frombuffer(flat.buffers()[1], dtype=np.float32, count=len(flat), offset=4 * flat.offset)
+    values = np.frombuffer(flat.buffers()[1], dtype, len(flat), np.dtype(dtype).itemsize * flat.offset)
     return values.reshape(len(column), column.type.list_size)
 
 

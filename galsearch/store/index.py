@@ -120,7 +120,7 @@ def create_table(connection, name: str, table: pa.Table) -> None:
     connection.unregister("incoming")
 
 
-def fixed_size_list(array: np.ndarray) -> pa.FixedSizeListArray:
-    """Return `(n, d) float32` as an Arrow column of d-lists."""
-    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).ravel())
+def fixed_size_list(array: np.ndarray, *, dtype: type = np.float32) -> pa.FixedSizeListArray:
+    """Return `(n, d)` numbers as an Arrow column of d-lists."""
+    flat = pa.array(np.ascontiguousarray(array, dtype=dtype).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])

@@ -9,6 +9,7 @@ Written for DuckDB 1.2 and later. What each form is for:
 
 from __future__ import annotations
 
+from galsearch import schema
 from galsearch.store.wording import word_macros
 
 EXACT_ROWS = 20_000  # up to this many matches, comparing all of them is the quicker way and misses nothing
@@ -45,10 +46,10 @@ CREATE {temp} MACRO like_object{suffix}(id) AS coalesce(
 NEAREST_EXACT = """
 CREATE {temp} MACRO {macro}(q, k := 10, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
-    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector)
-SELECT object_id, array_inner_product(embedding, vector) AS score
-FROM embedding_{name}, asked
-WHERE embedding_{name}.{key} IN (SELECT {key} FROM galaxies WHERE cut)
+    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector
+){lean}
+SELECT object_id, {score} AS score FROM {rows}, asked
+WHERE {table}.{key} IN (SELECT {key} FROM galaxies WHERE cut)
 ORDER BY score DESC, object_id
 LIMIT k"""
 
@@ -57,7 +58,8 @@ LIMIT k"""
 NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
-    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector),
+    SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector
+){lean},
 counted AS MATERIALIZED (
     SELECT count(*) AS passing, (SELECT count(*) FROM galaxies) AS everything FROM galaxies WHERE cut),
 kept AS MATERIALIZED (
@@ -72,11 +74,11 @@ wholly AS (SELECT cell FROM visited WHERE (SELECT passing = everything FROM coun
 partly AS (SELECT cell FROM visited WHERE (SELECT passing < everything FROM counted)),
 found AS MATERIALIZED (
     SELECT object_id, score FROM (
-        SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
+        SELECT object_id, {score} AS score FROM {rows}, asked
         WHERE cell IN (FROM wholly)
         UNION ALL
-        SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
-        WHERE cell IN (FROM partly) AND embedding_{name}.{key} IN (FROM kept))
+        SELECT object_id, {score} AS score FROM {rows}, asked
+        WHERE cell IN (FROM partly) AND {table}.{key} IN (FROM kept))
     ORDER BY score DESC, object_id
     LIMIT k),
 missed AS (
@@ -84,10 +86,29 @@ missed AS (
 SELECT object_id, score FROM (
     FROM found
     UNION
-    SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked
-    WHERE embedding_{name}.{key} IN (FROM missed))
+    SELECT object_id, {score} AS score FROM {rows}, asked
+    WHERE {table}.{key} IN (FROM missed))
 ORDER BY score DESC, object_id
 LIMIT k"""
+
+# How a vector is scored where it is stored as floats, and where it is coded: `lean` is the score of its centroid.
+OF_FLOATS = {
+    "lean": "",
+    "rows": "embedding_{name}",
+    "score": "array_inner_product(embedding, vector)",
+}
+OF_CODES = {
+    "lean": """,
+leaning AS MATERIALIZED (SELECT cell, array_inner_product(centroid, vector) AS lean FROM cells_{name}, asked)""",
+    "rows": "codes_{name} JOIN leaning USING (cell)",
+    "score": "weights[1] * lean + weights[2] * array_inner_product(CAST(code AS FLOAT[{dim}]), vector)",
+}
+
+DECODED = """
+CREATE VIEW embedding_{name} AS SELECT object_id, cell, CAST(
+    [pair[1] * weights[1] + pair[2] * weights[2]
+     FOR pair IN list_zip(CAST(centroid AS FLOAT[]), CAST(code AS FLOAT[]))] AS FLOAT[{dim}]) AS embedding
+FROM codes_{name} JOIN cells_{name} USING (cell)"""
 
 # The folder's vectors live in Lance, which compares them all: `probes` is taken and has no effect.
 NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes := 32, cut")
@@ -99,8 +120,13 @@ def facts_macros() -> list[str]:
 
 
 def bundle_macros(embeddings: dict[str, dict]) -> list[str]:
-    """Return the statements that store the vector macros; `embeddings` is the manifest's description of each."""
-    return _vector_macros(embeddings, NEAREST, temp="")
+    """Return the statements that store the vector macros; `embeddings` is the manifest's description of each.
+
+    Where the vectors are coded, a view by the name of the table of floats comes first.
+    """
+    coded = {name: space for name, space in embeddings.items() if space.get(schema.CODES)}
+    views = [DECODED.format(name=name, dim=space["dim"]) for name, space in coded.items()]
+    return views + _vector_macros(embeddings, NEAREST, temp="")
 
 
 def folder_macros(embeddings: dict[str, dict]) -> list[str]:
@@ -114,11 +140,19 @@ def row_key(space: dict) -> str:
     return "rowid" if space.get(ROW_ALIGNED) else "object_id"
 
 
+def vector_table(name: str, space: dict) -> str:
+    """Return the table of a bundle that holds the vectors of an embedding."""
+    return f"codes_{name}" if space.get(schema.CODES) else f"embedding_{name}"
+
+
 def _vector_macros(embeddings: dict[str, dict], nearest: str, *, temp: str) -> list[str]:
     statements = []
     for name, space in embeddings.items():
         suffix = "" if name == "image" else f"_{name}"
         values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
+        values["table"] = vector_table(name, space)
+        parts = OF_CODES if space.get(schema.CODES) else OF_FLOATS
+        values |= {part: text.format(**values) for part, text in parts.items()}
         values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL, "cut_probes": CUT_PROBES}
         statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
         statements.append(nearest.format(macro=f"nearest{suffix}", **values))

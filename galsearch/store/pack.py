@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -29,7 +30,8 @@ from galsearch.store.index import (
     write_words,
 )
 from galsearch.store.sandbox import quoted
-from galsearch.store.vectors import MapError, Mapped, Reordered, file_state, runs_table
+from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
+from galsearch.store.verify import NORM_TOLERANCE, worst_length
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
 FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
@@ -43,13 +45,15 @@ def write_bundle(
     *,
     record: dict,
     with_models: bool = True,
+    compact: bool = False,
     storage_version: str = STORAGE_VERSION,
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> None:
     """Write the atlas `store` as one file at `path`; what was there before is replaced only when all went well.
 
-    `record` is appended to the provenance. Raises GalsearchError when the disk is full or the folder not writable.
+    `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors. Raises GalsearchError when the
+    disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
     partial = path.with_name(path.name + ".partial")
     with _discarding(partial, path):
@@ -57,7 +61,8 @@ def write_bundle(
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
-            _fill(connection, store, partial, record, with_models=with_models, seed=seed, progress=progress)
+            options = {"with_models": with_models, "compact": compact, "seed": seed, "progress": progress}
+            _fill(connection, store, partial, record, **options)
             connection.execute("CHECKPOINT bundle")
         finally:
             connection.close()
@@ -81,14 +86,16 @@ def _discarding(partial: Path, path: Path) -> Iterator[None]:
         partial.with_name(partial.name + ".wal").unlink(missing_ok=True)
 
 
-def _fill(connection, store: Store, partial: Path, record: dict, *, with_models: bool, seed: int, progress) -> None:
+def _fill(
+    connection, store: Store, partial: Path, record: dict, *, with_models: bool, compact: bool, seed: int, progress
+) -> None:
     started = time.perf_counter()
-    spaces = store.manifest.embeddings
+    spaces = _described(store, compact=compact)
     total = 3 + len(spaces)
     first = None
-    for step, name in enumerate(spaces):
+    for step, (name, space) in enumerate(spaces.items()):
         progress(step, total, f"indexing {name} vectors")
-        order = _write_vectors(connection, store, partial, name, seed)
+        order = _write_vectors(connection, store, partial, (name, space), seed)
         first = order if name == schema.IMAGE else first
     progress(len(spaces), total, "writing facts")
     _write_facts(connection, store, first)
@@ -97,7 +104,9 @@ def _fill(connection, store: Store, partial: Path, record: dict, *, with_models:
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
     _write_models(connection, store, with_models=with_models)
-    described = {name: {**space, macros.ROW_ALIGNED: _aligned(connection, name)} for name, space in spaces.items()}
+    described = {
+        name: {**space, macros.ROW_ALIGNED: _aligned(connection, name, space)} for name, space in spaces.items()
+    }
     for statement in macros.facts_macros() + macros.bundle_macros(described):
         connection.execute(statement)
     extra = {key: value for key, value in store.manifest.extra.items() if key not in OF_THE_FILE}
@@ -110,13 +119,36 @@ def _fill(connection, store: Store, partial: Path, record: dict, *, with_models:
     progress(total, total, "bundled")
 
 
-def _write_vectors(connection, store: Store, partial: Path, name: str, seed: int) -> np.ndarray:
+def _described(store: Store, *, compact: bool) -> dict[str, dict]:
+    """Return what the manifest will say of the embeddings. Raises GalsearchError where they cannot be stored so."""
+    spaces = store.manifest.embeddings
+    coded = [name for name, space in spaces.items() if space.get(schema.CODES)]
+    if coded and not compact:
+        raise GalsearchError(
+            f"{store.path} is a compact bundle: its '{coded[0]}' vectors are 8-bit codes, which do not become floats "
+            "again; make a compact bundle of it (--compact), or bundle the atlas that it was made from"
+        )
+    for name in spaces if compact else ():
+        worst = worst_length(store.vectors(name))
+        if not worst <= NORM_TOLERANCE:
+            raise GalsearchError(
+                f"{store.path}: the length of a vector of '{name}' differs from 1 by {worst:.3g}, and codes are made "
+                "of unit vectors; run `galsearch check`, and rebuild the atlas"
+            )
+    codes = {schema.CODES: schema.RESIDUAL_CODES} if compact else {}
+    return {name: {**space, **codes} for name, space in spaces.items()}
+
+
+def _write_vectors(connection, store: Store, partial: Path, embedding: tuple[str, dict], seed: int) -> np.ndarray:
     """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
-    dim = store.manifest.embeddings[name]["dim"]
+    name, space = embedding
+    dim, table = space["dim"], macros.vector_table(name, space)
     index = Index.of(store.vectors(name), store.cells(name), seed=seed)
     rows = store.object_rows(name, np.arange(len(index.cell)))
     order = index.order(store.id_column(rows))
-    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), ("embedding", pa.list_(pa.float32(), dim))])
+    none = np.empty((0, dim), np.float32)
+    numbers = [(column, found.type) for column, found in _stored(none, none, space).items()]
+    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), *numbers])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(order), BATCH_ROWS):
@@ -124,30 +156,57 @@ def _write_vectors(connection, store: Store, partial: Path, name: str, seed: int
             found = store.vectors(name).take(part)
             ids = store.id_column(rows[part]).cast(pa.string())
             ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-            columns = [ids, pa.array(index.cell[part]), fixed_size_list(found)]
-            yield pa.RecordBatch.from_arrays(columns, schema=kind)
+            stored = _stored(found, index.centroids[index.cell[part]], space)
+            yield pa.RecordBatch.from_arrays([ids, pa.array(index.cell[part]), *stored.values()], schema=kind)
 
     connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
     # DuckDB's compression gains nothing on unit vectors and leaves a third of every block empty in the old layout; and
     # only what is not compressed can be read in place
     connection.execute("SET force_compression = 'uncompressed'")
-    connection.execute(f"CREATE TABLE embedding_{name} AS SELECT * FROM incoming")
+    connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
     connection.unregister("incoming")
     write_cells(connection, name, index)
     connection.execute("CHECKPOINT bundle")
     connection.execute("SET force_compression = 'auto'")
-    for table in (f"embedding_{name}", f"cells_{name}"):
-        _write_map(connection, partial, table)
+    for column in _in_place(name, space):
+        _write_map(connection, partial, column)
     words = phrases(store.sandbox.cursor(), dim)
     write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
     return rows[order]
 
 
-def _write_map(connection, partial: Path, table: str) -> None:
-    """Note where DuckDB put the floats of a table; nothing when they are not raw numbers in the file after all."""
+def _stored(vectors: np.ndarray, centroids: np.ndarray, space: dict) -> dict[str, pa.Array]:
+    """Return the columns in which vectors are stored, given the centroid of each."""
+    if not space.get(schema.CODES):
+        return {"embedding": fixed_size_list(vectors)}
+    codes, weights = encoded(vectors, centroids)
+    return {"weights": fixed_size_list(weights), "code": fixed_size_list(codes, dtype=np.int8)}
+
+
+class _Column(NamedTuple):
+    """A column of numbers to be read in place: what the map calls it, and where it is."""
+
+    part: str
+    table: str
+    name: str
+    dtype: type = np.float32
+
+
+def _in_place(name: str, space: dict) -> list[_Column]:
+    """Return the columns of an embedding that the map is about."""
+    table, cells = macros.vector_table(name, space), f"cells_{name}"
+    if not space.get(schema.CODES):
+        return [_Column(table, table, "embedding"), _Column(cells, cells, "centroid")]
+    codes, weights = _Column(table, table, "code", np.int8), _Column(f"weights_{name}", table, "weights")
+    return [codes, weights, _Column(cells, cells, "centroid")]
+
+
+def _write_map(connection, partial: Path, column: _Column) -> None:
+    """Note where DuckDB put the numbers of a column; nothing when they are not raw in the file after all."""
     found = connection.execute(
-        "SELECT count AS run_values, block_id, block_offset, compression "
-        f"FROM pragma_storage_info('{table}') WHERE segment_type = 'FLOAT' ORDER BY row_group_id, segment_id"
+        "SELECT count AS run_values, block_id, block_offset, compression FROM pragma_storage_info($1) "
+        "WHERE column_name = $2 AND segment_type IN ('FLOAT', 'TINYINT') ORDER BY row_group_id, segment_id",
+        [column.table, column.name],
     ).fetchall()
     size = connection.execute("SELECT block_size FROM pragma_database_size() WHERE database_name = 'bundle'").fetchall()
     if not found or any(kind != "Uncompressed" or block < 0 for _, block, _, kind in found):
@@ -156,22 +215,20 @@ def _write_map(connection, partial: Path, table: str) -> None:
     places = np.array(
         [FILE_HEADER + block * size[0][0] + BLOCK_HEADER + offset for _, block, offset, _ in found], np.int64
     )
-    runs = runs_table(None, partial, places, values, 0)
-    if _map_holds(connection, runs, partial, table):
-        write_runs(connection, table, runs)
+    runs = runs_table(None, partial, places, values, 0, dtype=column.dtype)
+    if _map_holds(connection, runs, partial, column):
+        write_runs(connection, column.part, runs)
 
 
-def _map_holds(connection, runs: pa.Table, partial: Path, table: str) -> bool:
+def _map_holds(connection, runs: pa.Table, partial: Path, column: _Column) -> bool:
     """Compare what the map finds with what DuckDB says, at the beginning, the end and between."""
-    column = "centroid" if table.startswith("cells_") else "embedding"
-    rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    rows = connection.execute(f"SELECT count(*) FROM {column.table}").fetchall()[0][0]
     places = np.unique(np.linspace(0, rows - 1, MAP_SAMPLE).astype(np.int64))
-    found = connection.execute(
-        f"SELECT {column} FROM {table} WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid", [places.tolist()]
-    ).fetchall()
-    said = np.array([row[0] for row in found], np.float32)
+    asked = "WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid"
+    found = connection.execute(f"SELECT {column.name} FROM {column.table} {asked}", [places.tolist()]).fetchall()
+    said = np.array([row[0] for row in found], column.dtype)
     try:
-        return np.array_equal(Mapped(runs, said.shape[1], partial).take(places), said)
+        return np.array_equal(Mapped(runs, said.shape[1], partial, dtype=column.dtype).take(places), said)
     except MapError:
         return False
 
@@ -186,10 +243,10 @@ def _write_facts(connection, store: Store, order: np.ndarray | None) -> None:
         create_table(connection, name, table)
 
 
-def _aligned(connection, name: str) -> bool:
+def _aligned(connection, name: str, space: dict) -> bool:
     """Say whether the i-th vector belongs to the i-th row of galaxies, for all vectors."""
     differing = connection.execute(
-        f"SELECT count(*) FROM embedding_{name} e LEFT JOIN galaxies g ON g.rowid = e.rowid "
+        f"SELECT count(*) FROM {macros.vector_table(name, space)} e LEFT JOIN galaxies g ON g.rowid = e.rowid "
         "WHERE g.object_id IS DISTINCT FROM e.object_id"
     )
     return differing.fetchall()[0][0] == 0

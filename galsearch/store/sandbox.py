@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,11 +121,9 @@ class Sandbox:
         The statement is interrupted after TIME_LIMIT_SECONDS.
         """
         cursor = self.cursor()
-        timer = threading.Timer(TIME_LIMIT_SECONDS, cursor.interrupt)
-        timer.daemon = True
-        timer.start()
         try:
-            return cursor.sql(statement, params=parameters or []).to_arrow_table()
+            with _limited(cursor):
+                return cursor.sql(statement, params=parameters or []).to_arrow_table()
         except duckdb.InterruptException:
             raise QueryError(
                 f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
@@ -132,8 +132,6 @@ class Sandbox:
             raise QueryError(f"{said}: {_first_lines(error)}") from None
         except duckdb.Error as error:
             raise damaged(self.path, error) from None
-        finally:
-            timer.cancel()
 
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
@@ -155,12 +153,16 @@ class Sandbox:
                 f"where has {len(where)} characters, at most {MAX_WHERE} are taken; "
                 "use object_id IN (SELECT …) or a range instead of a long list"
             )
+        if _is_enclosed(where):
+            return
         statements = self._parse(where)
         if len(statements) != 1 or _around(statements[0]) != self._bare:
             raise QueryError(
                 f'where is {shortened(where)}, expected one SQL condition such as "z < 0.1 AND mag_r < 17"; '
                 "use sql() for whole statements"
             )
+        # the tree does not hold everything: a named window may follow the bracket, but nothing but a condition AND
+        self.ask(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", said=f"where {shortened(where)}")
 
     @functools.cached_property
     def _bare(self) -> dict:
@@ -180,6 +182,26 @@ class Sandbox:
         return parsed["statements"]
 
 
+_PLAIN = re.compile(r"""(?:[\w\s.,<>=!+*/%:|&^~\[\]()-]|'[^']*'|"[^"]*")*""", re.ASCII)
+_LITERAL = re.compile(r"""'[^']*'|"[^"]*\"""")
+_WITH_QUOTE = re.compile(r"""[\w&]'|--|/\*""", re.ASCII)  # E'..', U&'..' and comments are read otherwise
+
+
+def _is_enclosed(where: str) -> bool:
+    """Say whether brackets around `where` certainly enclose it: nothing in it can close them or end the statement.
+
+    Then DuckDB can only take it for an expression, or refuse it; what is not sure is left to the parser.
+    """
+    if not _PLAIN.fullmatch(where) or _WITH_QUOTE.search(where):
+        return False
+    depth = 0
+    for sign in _LITERAL.sub("", where):
+        depth += (sign == "(") - (sign == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
 def _around(statement: dict) -> dict:
     """Return a syntax tree without the one expression that it selects: what a condition must leave untouched."""
     node = statement["node"]
@@ -190,6 +212,45 @@ def _around(statement: dict) -> dict:
 def shortened(text: str) -> str:
     """Return text quoted for a message, at most 200 characters of it."""
     return repr(text if len(text) <= 200 else text[:199] + "…")
+
+
+class _Watch:
+    """One thread that interrupts what runs too long: starting one for each question would take longer than most."""
+
+    def __init__(self) -> None:
+        self._due: dict[object, tuple[float, duckdb.DuckDBPyConnection]] = {}
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def __call__(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        ticket = object()
+        with self._change:
+            self._due[ticket] = time.monotonic() + TIME_LIMIT_SECONDS, cursor
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, daemon=True, name="galsearch time limit")
+                self._thread.start()
+            elif len(self._due) == 1:
+                self._change.notify()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._due.pop(ticket, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                wait = min((due for due, _ in self._due.values()), default=None)
+                self._change.wait(None if wait is None else max(0.0, wait - time.monotonic()))
+                late = [cursor for due, cursor in self._due.values() if due <= time.monotonic()]
+            for cursor in late:
+                cursor.interrupt()
+            if late:
+                time.sleep(0.05)  # until they have noticed
+
+
+_limited = _Watch()
 
 
 def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection]) -> None:

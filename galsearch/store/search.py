@@ -134,27 +134,39 @@ def _cells_to_visit(vectors: Vectors, cells: Cells, ask: Ask, matches: int) -> n
     """
     if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
         return None
-    order = np.argsort(-ask.scorer.of(cells.centroids), kind="stable")
-    if ask.matching is None:
-        held = np.diff(cells.starts)[order]
-    else:
-        held = np.diff(np.searchsorted(ask.matching, cells.starts))[order]
-    order, held = order[held > 0], held[held > 0]
-    probes = ask.probes or _probes(cells, ask, matches, order)
-    reached = np.cumsum(held)
+    scores = ask.scorer.of(cells.centroids)
+    bounds = cells.starts if ask.matching is None else np.searchsorted(ask.matching, cells.starts)
+    held = np.diff(bounds)
+    there = np.flatnonzero(held)
+    probes = ask.probes or _probes(cells, ask, matches, there)
+    order = _closest(scores, there, probes)
+    reached = np.cumsum(held[order])
+    if not len(order) or reached[-1] < ask.wanted:
+        order = _closest(scores, there, len(there))
+        reached = np.cumsum(held[order])
     enough = int(np.searchsorted(reached, ask.wanted)) + 1  # never fewer rows than were wanted
     probes = min(len(order), max(probes, enough))
     few_left = ask.probes is None and (not probes or reached[probes - 1] > matches / 2)
     return None if few_left else order[:probes]
 
 
-def _probes(cells: Cells, ask: Ask, matches: int, order: np.ndarray) -> int:
-    """Return how many cells reach the recall: the best of a share s of the rows lie as deep as 1 / s as many of all."""
+def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` of `cells` with the largest scores, the largest first."""
+    if count < len(cells):
+        cells = cells[np.argpartition(-scores[cells], count)[:count]]
+    return cells[np.argsort(-scores[cells], kind="stable")]
+
+
+def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:
+    """Return how many of the cells `there` reach the recall.
+
+    The best of a share s of the rows lie as deep as 1 / s as many of all.
+    """
     kinds = [ask.asked] if ask.asked else [LIKE, WORDS]
     depth = float(ask.wanted)
     if ask.matching is not None:
-        depth *= max(1.0, float(np.diff(cells.starts)[order].sum()) / matches)
-        kinds = [LIKE, WORDS, FAR] if len(order) < FOLLOWS * len(cells) else kinds
+        depth *= max(1.0, float(np.diff(cells.starts)[there].sum()) / matches)
+        kinds = [LIKE, WORDS, FAR] if len(there) < FOLLOWS * len(cells) else kinds
     return cells.curves.probes(recall=ask.recall, depth=depth, kinds=kinds, cells=len(cells))
 
 

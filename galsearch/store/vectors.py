@@ -22,6 +22,9 @@ import pyarrow as pa
 from galsearch.query import Scorer
 
 BLOCK_ROWS = 8_192  # rows read at a time
+BLOCK_NUMBERS = 1 << 18  # codes turned into floats at a time: what stays in the cache of a core
+LARGEST_CODE = 127
+LEAST_REST = 1e-6  # a vector that differs less than this from its centroid is its centroid
 HEAD_BYTES = 8
 
 
@@ -196,6 +199,7 @@ class Mapped:
         self._from, self._to = whole_from.tolist(), whole_to.tolist()
         self._begin = (self._at + whole_from * dim - self._first).tolist()
         self._starts = self._first.tolist()
+        self._bridges: dict[int, np.ndarray] = {}
 
     def _check_places(self, offsets: np.ndarray, item: int) -> None:
         inside = (offsets >= 0) & (offsets + np.maximum(self._values * item, HEAD_BYTES) <= len(self._map))
@@ -222,24 +226,30 @@ class Mapped:
         parts, wanted = [], self.dim
         while wanted:
             if not self._seen[run]:
-                self._look(np.array([run]))
+                self._look_at(run)
             skip = start - int(self._first[run])
             at, count = int(self._at[run]) + skip, min(wanted, int(self._values[run]) - skip)
             parts.append(self._numbers[at : at + count])
             start, wanted, run = start + count, wanted - count, run + 1
         return np.concatenate(parts)
 
+    def _bridge(self, row: int) -> np.ndarray:
+        """Return a vector that lies in several runs, `(1, d)`; kept, because there is one to every run at most."""
+        if row not in self._bridges:
+            begin = row * self.dim
+            self._bridges[row] = self._across(begin, bisect.bisect_right(self._starts, begin) - 1)[None]
+        return self._bridges[row]
+
     def blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (row, vectors from that row on) until all rows from `start` up to `stop` were there."""
         run = bisect.bisect_right(self._to, start)
         while start < stop:
             if run == len(self._to) or self._from[run] > start:  # this one lies across the end of a run
-                begin = start * self.dim
-                yield start, self._across(begin, bisect.bisect_right(self._starts, begin) - 1)[None]
+                yield start, self._bridge(start)
                 start += 1
                 continue
             if not self._seen[run]:
-                self._look(np.array([run]))
+                self._look_at(run)
             end, last = min(stop, self._to[run]), self._to[run]
             at = self._begin[run] + (start - self._from[run]) * self.dim
             if end > start:
@@ -267,6 +277,13 @@ class Mapped:
         found = [zlib.crc32(self._bytes[start:end]) for start, end in zip(starts, ends, strict=True)]
         return int(np.count_nonzero(np.array(found, np.int64) != self._digests))
 
+    def _look_at(self, run: int) -> None:
+        """The same as `_look` for one run, without the cost of arrays."""
+        at = int(self._at[run]) * self._numbers.itemsize
+        if int.from_bytes(self._map[at : at + HEAD_BYTES], "little") != int(self._heads[run]):
+            raise MapError("a run does not begin as noted")
+        self._seen[run] = True
+
     def _look(self, runs: np.ndarray) -> None:
         """Compare the beginnings of runs that were not read before with what the map says."""
         new = runs[~self._seen[runs]]
@@ -277,6 +294,84 @@ class Mapped:
             self._seen[new] = True
 
 
+class Coded:
+    """Vectors of 8-bit codes: row i is `weights[i, 0] * centroid of its cell + weights[i, 1] * codes[i]`.
+
+    `codes` has `dim` numbers a row and `weights` two, both in the order of the cells; `centroids` is `(c, d) float32`,
+    and the rows of cell i begin at `starts[i]`, `(c + 1,) int64`. Raises MapError when they are not of the same rows.
+    """
+
+    def __init__(self, codes: Mapped, weights: Mapped, centroids: np.ndarray, starts: np.ndarray) -> None:
+        if not codes.rows == weights.rows == starts[-1]:
+            raise MapError("codes, weights and cells are not of the same rows")
+        self.rows, self.dim = codes.rows, codes.dim
+        self._codes, self._weights, self._centroids, self._starts = codes, weights, centroids, starts
+        self._first = starts.tolist()  # as Python numbers, because a cell is scored in a few microseconds
+        self._asked: tuple[Scorer, np.ndarray] | None = None
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        cell = np.searchsorted(self._starts, rows, side="right") - 1
+        return decoded(self._codes.take(rows), self._weights.take(rows), self._centroids[cell])
+
+    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
+        step = max(1, BLOCK_NUMBERS // self.dim)
+        if scorer.either is not None:  # the largest of several products is no sum over parts
+            for at in range(start, stop, step):
+                rows = np.arange(at, min(at + step, stop))
+                scorer.into(self.take(rows), out[at - start : at - start + len(rows)])
+            return
+        for row, block in self._codes.blocks(start, stop):
+            for at in range(0, len(block), step):
+                part = block[at : at + step].astype(np.float32)
+                scorer.into(part, out[row + at - start : row + at - start + len(part)])
+        for row, block in self._weights.blocks(start, stop):
+            part = out[row - start : row - start + len(block)]
+            part *= block[:, 1]
+            part += block[:, 0] * self._of_centroids(scorer, row, row + len(block))
+
+    def _of_centroids(self, scorer: Scorer, start: int, stop: int) -> np.ndarray:
+        """Return the scores of the centroids of the rows from `start` up to `stop`; one number where it is one cell."""
+        if self._asked is None or self._asked[0] is not scorer:
+            self._asked = scorer, scorer.of(self._centroids)
+        scores = self._asked[1]
+        low, high = bisect.bisect_right(self._first, start) - 1, bisect.bisect_left(self._first, stop)
+        if high == low + 1:
+            return scores[low]
+        return np.repeat(scores[low:high], np.diff(np.clip(self._starts[low : high + 1], start, stop)))
+
+    def done(self, start: int, stop: int) -> None:
+        self._codes.done(start, stop)
+        self._weights.done(start, stop)
+
+
+def encoded(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes `(n, d) int8` and weights `(n, 2) float32` of unit vectors, given the centroid of each.
+
+    What is orthogonal to the centroid is rounded to whole numbers, 127 for the largest of each vector. The weights are
+    those that bring the sum closest to the vector, brought to unit length; the length that rounding changes matters
+    most for the closest neighbors. Codes of what `decoded` returns are the codes that it was given.
+    """
+    share = _products(vectors, centroids)
+    rest = vectors - share[:, None] * centroids
+    largest = np.abs(rest).max(axis=1, keepdims=True)
+    whole = np.rint(rest * np.divide(LARGEST_CODE, largest, out=np.zeros_like(largest), where=largest > LEAST_REST))
+    across, size = _products(centroids, whole), _products(whole, whole)
+    scale = (_products(vectors, whole) - across * share) / np.maximum(size - across * across, 1)
+    weights = np.stack([share - scale * across, scale], axis=1)
+    codes = whole.astype(np.int8)
+    return codes, weights / np.linalg.norm(decoded(codes, weights, centroids), axis=1, keepdims=True)
+
+
+def decoded(codes: np.ndarray, weights: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Return the vectors `(n, d) float32` that codes stand for."""
+    return weights[:, :1] * centroids + weights[:, 1:] * codes.astype(np.float32)
+
+
+def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the inner product of each row with the other's, the same for equal rows wherever they lie."""
+    return (left * right).sum(axis=1)
+
+
 def numbers(table: pa.Table, column: str) -> np.ndarray:
     """Return a column of 64-bit integers; read through its buffers, because Array.to_numpy imports pandas."""
     chunks = [chunk for chunk in table[column].chunks if len(chunk)]
@@ -284,10 +379,12 @@ def numbers(table: pa.Table, column: str) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
-def mapped(runs: pa.Table, dim: int, place: Callable[[str | None], Path]) -> Vectors:
+def mapped(
+    runs: pa.Table, dim: int, place: Callable[[str | None], Path], *, dtype: type = np.float32
+) -> Mapped | Chain:
     """Return the vectors that `runs` describe; `place` gives the path of a file named there. Raises MapError."""
     try:
-        parts = [Mapped(part, dim, place(file)) for file, part in by_file(runs)]
+        parts = [Mapped(part, dim, place(file), dtype=dtype) for file, part in by_file(runs)]
     except OSError as error:
         raise MapError(str(error)) from None
     return parts[0] if len(parts) == 1 else Chain(parts, dim)
@@ -311,13 +408,16 @@ def file_state(path: Path) -> int:
     return max(int.from_bytes(start[at + 8 : at + 16], "little") for at in (4096, 8192))
 
 
-def runs_table(file: str | None, path: Path, places: np.ndarray, values: np.ndarray, first: int) -> pa.Table:
-    """Return the part of `vector_map` for the runs of float32 of one file.
+def runs_table(
+    file: str | None, path: Path, places: np.ndarray, values: np.ndarray, first: int, *, dtype: type = np.float32
+) -> pa.Table:
+    """Return the part of `vector_map` for the runs of one file.
 
-    `places` are byte offsets, `values` how many floats lie there, `first` the number of the first one in the column.
+    `places` are byte offsets, `values` how many numbers lie there, `first` the number of the first one in the column.
     """
+    size = np.dtype(dtype).itemsize
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        spans = zip(places.tolist(), (places + 4 * values).tolist(), strict=True)
+        spans = zip(places.tolist(), (places + size * values).tolist(), strict=True)
         found = [(content[start : start + HEAD_BYTES], zlib.crc32(content[start:end])) for start, end in spans]
     return pa.table(
         {

@@ -11,7 +11,7 @@ from galsearch.query import Scorer
 from galsearch.schema import Finding
 from galsearch.store.cells import LIKE
 from galsearch.store.facts import BATCH_ROWS, Store
-from galsearch.store.macros import ROW_ALIGNED
+from galsearch.store.macros import ROW_ALIGNED, vector_table
 from galsearch.store.vectors import Vectors
 
 NORM_TOLERANCE = 1e-3
@@ -72,7 +72,7 @@ def _vectors(store: Store, name: str) -> Iterator[Finding]:
     yield Finding.of(f"{name} vectors", f"{rows} vectors of {space['dim']}", message, _REBUILD, ok=agreed)
     if not agreed:
         return
-    worst = _worst_length(store.vectors(name))
+    worst = worst_length(store.vectors(name))
     message = f"a vector's length differs from 1 by {worst:.3g}"
     yield Finding.of(f"{name} norms", "vectors have unit length", message, _REBUILD, ok=worst <= NORM_TOLERANCE)
     alone = store.sandbox.rows(
@@ -85,7 +85,7 @@ def _vectors(store: Store, name: str) -> Iterator[Finding]:
     yield Finding.of(f"{name} map", good, message, _COPY, ok=not bad)
 
 
-def _worst_length(found: Vectors) -> float:
+def worst_length(found: Vectors) -> float:
     """Return how far the length of a vector is from 1 at most; infinity where one is not finite."""
     worst = 0.0
     for start in range(0, found.rows, BATCH_ROWS):
@@ -99,8 +99,9 @@ def _worst_length(found: Vectors) -> float:
 def _cells(store: Store, name: str) -> Finding:
     """Compare the index with the rows: a cell that is not listed is one whose galaxies plain SQL never finds."""
     if store.kind == "bundle":
+        table = vector_table(name, store.manifest.embeddings[name])
         differing = store.sandbox.rows(
-            f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM embedding_{name} GROUP BY cell) "
+            f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM {table} GROUP BY cell) "
             f"FULL JOIN cells_{name} USING (cell) WHERE coalesce(held, 0) <> coalesce(rows, 0)"
         )[0][0]
     else:  # rows that were added since lie in no cell, and are compared one by one

@@ -33,28 +33,9 @@ from galsearch.store.sandbox import NAME, Sandbox
 POSTINGS = "word_postings"
 K1, B = 1.2, 0.75
 STOP_WORDS = (
-    *(
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "for",
-        "from",
-        "has",
-        "have",
-        "in",
-        "into",
-        "is",
-        "it",
-    ),
-    *("its", "no", "non", "nor", "not", "of", "on", "or", "than", "that", "the", "there", "this", "to", "was", "with"),
-    "without",
+    *("a", "an", "and", "any", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "in", "into"),
+    *("is", "it", "its", "no", "non", "nor", "not", "of", "on", "or", "than", "that", "the", "there", "this", "to"),
+    *("was", "with", "without"),
 )
 NO_PROPERTY = ("not", "non")
 NO_THING = ("without", "no", "nor", "lack", "lacks", "lacking", "devoid")
