@@ -25,6 +25,7 @@ IMAGE = "image"  # the embedding space shared by pictures and words
 METRIC = "cosine"
 MANIFEST_TABLE = "galsearch_manifest"
 COLUMNS_TABLE = "galsearch_columns"
+FILE_DIGESTS = "files"  # folder manifest only: path in the folder -> CRC-32, for Lance data files and models
 MAP_TABLE = "vector_map"
 MAP_STATE = "map_state"  # bundle manifest only: the count of changes of the file that the map is for
 CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent where they are stored as floats

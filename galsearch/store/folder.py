@@ -7,6 +7,7 @@ LanceDB database; LanceDB itself opens it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ LANCE = "vectors.lance"
 MODELS = "models"
 THUMBNAILS = "thumbnails"
 VERSIONS = schema.LANCE_VERSIONS
+FILES = schema.FILE_DIGESTS
 
 
 class FolderStore(Store):
@@ -100,6 +102,8 @@ class FolderStore(Store):
         tokenizer = folder / "tokenizer.json"
         if not (folder / "model.onnx").is_file():
             raise FormatError(f"{folder}: model.onnx is missing; copy the whole atlas again")
+        if changed := self._changed(folder / "card.json"):
+            raise FormatError(f"{changed}; copy the whole atlas again")
         return (
             read_card((folder / "card.json").read_bytes(), str(folder)),
             (folder / "model.onnx").read_bytes(),
@@ -116,7 +120,15 @@ class FolderStore(Store):
                         pass
             except FormatError as error:
                 bad.append(str(error))
-        return bad
+        files = self.manifest.extra.get(FILES, {})
+        return bad + [said for name in sorted(files) if (said := self._changed(self.path / name))]
+
+    def _changed(self, file: Path) -> str | None:
+        """Return what is wrong with a file whose digest the manifest has; None when nothing is, or it has none."""
+        said = self.manifest.extra.get(FILES, {}).get(file.relative_to(self.path).as_posix())
+        if not file.is_file():
+            return f"{file}: missing"
+        return None if said is None or file_digest(file) == said else f"{file}: its digest is not that of the manifest"
 
     def _places(self, table: str, ids: Sequence[str]) -> list[int]:
         found = self.sandbox.rows(
@@ -148,6 +160,15 @@ class FolderStore(Store):
         spaces = self.manifest.embeddings
         tables = {f"embedding_{name}": self._lance[name] for name in spaces}
         self.sandbox.register_tables(tables, macros.folder_macros(spaces))
+
+
+def file_digest(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    digest = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest = zlib.crc32(part, digest)
+    return digest
 
 
 def short(error: BaseException) -> str:

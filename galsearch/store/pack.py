@@ -29,13 +29,18 @@ from galsearch.store.index import (
     write_runs,
     write_words,
 )
+from galsearch.store.place import WriterLock, remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.verify import NORM_TOLERANCE, worst_length
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
 FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
-OF_THE_FILE = (schema.LANCE_VERSIONS, schema.MAP_STATE)  # entries of a manifest that are not passed on
+OF_THE_FILE = (
+    schema.LANCE_VERSIONS,
+    schema.FILE_DIGESTS,
+    schema.MAP_STATE,
+)  # entries of a manifest that are not passed on
 MAP_SAMPLE = 64  # rows compared before a map is trusted
 
 
@@ -56,24 +61,26 @@ def write_bundle(
     disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
     partial = path.with_name(path.name + ".partial")
-    with _discarding(partial, path):
-        connection = duckdb.connect()
+    with _disk_errors(path), WriterLock(path):
+        remove_partial(partial)
+        connection = writing(partial)
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
             options = {"with_models": with_models, "compact": compact, "seed": seed, "progress": progress}
             _fill(connection, store, partial, record, **options)
             connection.execute("CHECKPOINT bundle")
+            connection.close()
+            BundleStore(partial).close()  # what cannot be opened again is not given the name
+            partial.replace(path)
         finally:
             connection.close()
-        BundleStore(partial).close()  # what cannot be opened again is not given the name
-        partial.replace(path)
+            remove_partial(partial)
 
 
 @contextmanager
-def _discarding(partial: Path, path: Path) -> Iterator[None]:
-    """Remove the partial file whatever happens, and say a disk error in words."""
-    partial.unlink(missing_ok=True)
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say a disk error in words."""
     try:
         yield
     except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, OSError) as error:
@@ -81,9 +88,6 @@ def _discarding(partial: Path, path: Path) -> Iterator[None]:
             f"{path}: could not be written ({' '.join(str(error).split())[:200]}); free some space or choose another "
             "folder, then run the same command again. Nothing that was there has changed"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
-        partial.with_name(partial.name + ".wal").unlink(missing_ok=True)
 
 
 def _fill(

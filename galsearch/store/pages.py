@@ -11,7 +11,7 @@ from lance.file import LanceFileReader
 
 from galsearch import schema
 from galsearch.store.facts import vectors as as_array
-from galsearch.store.folder import LANCE
+from galsearch.store.folder import LANCE, MODELS, file_digest
 from galsearch.store.index import write_runs
 from galsearch.store.vectors import MapError, by_file, mapped, runs_table
 
@@ -39,6 +39,24 @@ def write_pages(connection, folder: Path, name: str, version: int, dim: int) -> 
     every = pa.concat_tables(runs) if runs else None
     if every is not None and _holds(every, folder, dataset, dim):
         write_runs(connection, table, every)
+
+
+def file_digests(folder: Path, versions: dict[str, int], known: dict[str, int]) -> dict[str, int]:
+    """Return the CRC-32 of the files of the models and of these versions of the Lance tables, by path in the folder.
+
+    Those that are known are not read again: Lance never changes a file, and models come with the first build.
+    """
+    paths = [path for path in (folder / MODELS).rglob("*") if path.is_file()]
+    for name, version in versions.items():
+        table = folder / LANCE / f"{name}.lance"
+        files = [
+            file.path
+            for part in lance.dataset(str(table), version=version).get_fragments()
+            for file in part.data_files()
+        ]
+        paths += [table / "data" / file for file in files]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return {name: known[name] if name in known else file_digest(folder / name) for name in names}
 
 
 def _known(connection, table: str) -> dict[str, pa.Table]:

@@ -84,10 +84,13 @@ class Sandbox:
         thread = threading.get_ident()
         if thread in self._prepared:
             return
-        for name, table in tables.items():
-            self.cursor().register(name, table)
-        for statement in statements:
-            self.cursor().execute(statement)
+        try:
+            for name, table in tables.items():
+                self.cursor().register(name, table)
+            for statement in statements:
+                self.cursor().execute(statement)
+        except duckdb.Error as error:
+            raise damaged(self.path, error) from None
         self._prepared.add(thread)
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import duckdb
 import lance
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.store import macros
 from galsearch.store.facts import BATCH_ROWS, ENGINE_TABLES
-from galsearch.store.folder import FACTS, LANCE, VERSIONS, FolderStore
+from galsearch.store.folder import FACTS, FILES, LANCE, VERSIONS, FolderStore
 from galsearch.store.index import (
     Index,
     create_table,
@@ -28,7 +27,8 @@ from galsearch.store.index import (
     write_manifest,
     write_words,
 )
-from galsearch.store.pages import write_pages
+from galsearch.store.pages import file_digests, write_pages
+from galsearch.store.place import remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import Reordered
 from galsearch.store.wording import POSTINGS
@@ -45,8 +45,8 @@ def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
     store = FolderStore(folder)
     partial = folder / (FACTS + ".partial")
     try:
-        partial.unlink(missing_ok=True)
-        connection = duckdb.connect()
+        remove_partial(partial)
+        connection = writing(partial)
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS facts")
             connection.execute("USE facts")
@@ -55,11 +55,10 @@ def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
         finally:
             connection.close()
         partial.replace(folder / FACTS)
-        if record is None:
-            _clean(folder, store.manifest.embeddings, timedelta(0))
+        _clean(folder, store.manifest.embeddings, timedelta(0) if record is None else KEEP)
     finally:
         store.close()
-        partial.unlink(missing_ok=True)
+        remove_partial(partial)
 
 
 def rolled_back(uri: str, version: int) -> int:
@@ -71,7 +70,10 @@ def rolled_back(uri: str, version: int) -> int:
 
 
 def _clean(folder: Path, names: Iterable[str], age: timedelta) -> None:
-    """Remove the versions of the Lance tables that are older; the latest always stays."""
+    """Remove the versions of the Lance tables that are older.
+
+    Only after a commit: then the latest version, which always stays, is the one that is committed.
+    """
     for name in names:
         lance.dataset(str(folder / LANCE / f"{name}.lance")).cleanup_old_versions(older_than=age)
 
@@ -91,7 +93,8 @@ def _fill(connection, store: FolderStore, folder: Path, record: dict | None, see
         write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
     _copy_facts(connection, store, first)
     spaces = {name: {**space, **rows_of(connection, name)} for name, space in store.manifest.embeddings.items()}
-    extra = {**store.manifest.extra, VERSIONS: versions}
+    files = file_digests(folder, versions, store.manifest.extra.get(FILES, {}))
+    extra = {**store.manifest.extra, VERSIONS: versions, FILES: files}
     write_manifest(connection, store.manifest, record, embeddings=spaces, extra=extra)
 
 
@@ -99,7 +102,6 @@ def _write_lance(store: FolderStore, folder: Path, name: str, order: np.ndarray,
     """Write the vectors in another order as a new version of their Lance table; return its number."""
     uri = str(folder / LANCE / f"{name}.lance")
     rolled_back(uri, store.manifest.extra[VERSIONS][name])
-    _clean(folder, [name], KEEP)
     dim = store.manifest.embeddings[name]["dim"]
     kind = pa.schema([("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
 

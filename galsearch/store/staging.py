@@ -7,7 +7,6 @@ back by the next writer.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ from galsearch.store import cells, macros
 from galsearch.store.facts import vectors as as_array
 from galsearch.store.folder import (
     FACTS,
+    FILES,
     LANCE,
     MODELS,
     THUMBNAILS,
@@ -43,7 +43,8 @@ from galsearch.store.index import (
     write_manifest,
     write_words,
 )
-from galsearch.store.pages import write_pages
+from galsearch.store.pages import file_digests, write_pages
+from galsearch.store.place import WriterLock, exchange, remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.settle import rolled_back, rows_of, settle
 from galsearch.store.vectors import Held
@@ -71,25 +72,19 @@ class Staging:
 
     def __enter__(self) -> Staging:
         with _disk_errors(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise GalsearchError(
-                f"{self.path}: another galsearch is writing this atlas now; wait until it ends, then run this again"
-            ) from None
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(self.path).__enter__()
         try:
             with _disk_errors(self.path):
+                self.folder.mkdir(exist_ok=True)
                 self._resume()
         except BaseException:
-            self._lock.close()
+            self._lock.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.__exit__()
 
     def _resume(self) -> None:
         saved = self.folder / "plan.json"
@@ -155,7 +150,7 @@ class Staging:
             (out / LANCE).mkdir(parents=True)
             for name, folder in models.items():
                 shutil.copytree(folder, out / MODELS / name)
-            connection = duckdb.connect()
+            connection = writing(out / FACTS)
             try:
                 connection.execute(f"ATTACH {quoted(out / FACTS)} AS facts")
                 connection.execute("USE facts")
@@ -181,9 +176,10 @@ class Staging:
     def _put_in_place(self, out: Path) -> None:
         old = self.folder / "old"
         shutil.rmtree(old, ignore_errors=True)
-        if self.path.exists():
-            self.path.replace(old)
-        out.replace(self.path)
+        if not (self.path.exists() and exchange(out, self.path)):
+            if self.path.exists():
+                self.path.replace(old)
+            out.replace(self.path)
         self.discard()
 
     def append(self, record: dict, *, rejected: list[dict]) -> None:
@@ -196,6 +192,7 @@ class Staging:
             raise GalsearchError(f"{self.path}: another galsearch has added to it meanwhile; run this again")
         with _disk_errors(self.path):
             try:
+                remove_partial(partial)
                 shutil.copyfile(facts, partial)
                 connection = duckdb.connect(partial)
                 try:
@@ -206,7 +203,7 @@ class Staging:
                     connection.close()
                 partial.replace(facts)
             finally:
-                partial.unlink(missing_ok=True)
+                remove_partial(partial)
             if self.unindexed() > STALE_SHARE:
                 settle(self.path, schema.provenance("optimize", parameters={"after": record["action"]}))
         self.discard()
@@ -245,7 +242,8 @@ class Staging:
                 write_line(connection, name, held, phrases(connection, space["dim"]), seed=0)
         write_words(connection)
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
-        extra = {**manifest.extra, VERSIONS: versions}
+        files = file_digests(out, versions, manifest.extra.get(FILES, {}))
+        extra = {**manifest.extra, VERSIONS: versions, FILES: files}
         write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)
 
     def _has_thumbnails(self) -> bool:
