@@ -37,8 +37,10 @@ app: $(VENV)/.has-app  ## open the app on the demo atlas
 	@test -f $(DEMO) || $(RUN) demo
 	@$(RUN) app $(DEMO)
 
-bench: $(VENV)/.has-dev  ## measure latency and recall
+bench: $(VENV)/.has-bench  ## measure latency and recall, a small version (docs/scale.md has the large ones)
 	@$(PY) -m benchmarks.latency
+	@$(PY) -m benchmarks.search --rows 20000 --dim 64 --queries 50 --queries-under-cut 25 --seconds 0.3 \
+	  --shares 0.5 0.01 0.001 --out demo/bench/search.json --again
 
 # ---- the environment
 
@@ -67,5 +69,8 @@ $(VENV)/.has-app: pyproject.toml | $(PY)
 
 $(VENV)/.has-dev: pyproject.toml | $(PY)
 	$(call install,cpu$(comma)demo$(comma)app$(comma)dev,$@ $(VENV)/.has-app $(VENV)/.has-demo)
+
+$(VENV)/.has-bench: pyproject.toml | $(PY)
+	$(call install,cpu$(comma)demo$(comma)app$(comma)dev$(comma)bench,$@ $(VENV)/.has-dev $(VENV)/.has-app $(VENV)/.has-demo)
 
 comma := ,

@@ -21,6 +21,8 @@ from galsearch.store import macros
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
+SEARCH = ("search.json", "python -m benchmarks.search --rows 1000000 --dim 256")  # and what writes it
+SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
 
 
@@ -52,6 +54,12 @@ def documents() -> Iterable[tuple[Path, str]]:
         "models": models,
         "evaluation": evaluation,
         "latency": latency,
+        "bars": bars,
+        "builds": builds,
+        "recall": equal_recall,
+        "cuts": cuts,
+        "growth": growth,
+        "extrapolation": extrapolation,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -283,6 +291,119 @@ def latency() -> str:
         return "Not measured yet: `make bench` prints latency and writes docs/latency.json."
     found = json.loads(path.read_text())
     return table(("figure", "value"), ((name.replace("_", " "), _figure(value)) for name, value in found.items()))
+
+
+def bars() -> str:
+    """Return what docs/search.json was measured on, and every bar with its value."""
+    found = _measured(*SEARCH)
+    said = {True: "met", False: "**missed**", None: "not measured"}
+    rows = (
+        (bar["bar"], _figure(bar["value"]), f"{bar['rule']} {bar['limit']:g}", said[bar["met"]])
+        for bar in found["summary"]["bars"]
+    )
+    return f"{_measured_on(found)}\n\n{table(('bar', 'value', 'asked', ''), rows)}{_unsteady(found)}"
+
+
+def _measured_on(found: dict) -> str:
+    spec, machine = found["spec"], found["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("processor", "cores"))
+    return f"{spec['rows']:,} × {spec['dim']} on {machine['processor']}, {machine['cores']}; {versions}."
+
+
+def _unsteady(found: dict) -> str:
+    stages = found["summary"]["unsteady"]
+    if not stages:
+        return ""
+    worst = max(float(text.rpartition(" ")[2]) for text in stages)
+    return (
+        f"\n\nThe machine was busy with other work during {len(stages)} of {len(found['stages'])} stages (up to "
+        f"{worst:.1f} times slower at a fixed piece of arithmetic), so that these ratios are rough."
+    )
+
+
+def builds() -> str:
+    """Return what it took each engine to build its index."""
+    stages = _measured(*SEARCH)["stages"]
+    rows = (
+        (name.partition(":")[2], f"{s['seconds']:.1f}", f"{s['peak_mib']:.0f}", f"{s['bytes'] / 1e6:.0f}")
+        for name, s in stages.items()
+        if name.startswith("build:")
+    )
+    return table(("engine", "seconds", "peak memory, MiB", "on disk, MB"), rows)
+
+
+def equal_recall() -> str:
+    """Return the times of every engine at equal recall, each with its ratio to IVF_FLAT of faiss."""
+    found = _measured(*SEARCH)["summary"]["equal_recall"]
+    heads = list(dict.fromkeys((row["kind"], row["recall"]) for row in found))
+    by_engine: dict[str, dict] = {}
+    for row in found:
+        by_engine.setdefault(row["engine"], {})[row["kind"], row["recall"]] = row
+    rows = ((name, *(_time_and_ratio(known.get(head)) for head in heads)) for name, known in by_engine.items())
+    return table(("engine", *(f"{kind}, {recall:g}" for kind, recall in heads)), rows)
+
+
+def _time_and_ratio(row: dict | None) -> str:
+    if row is None or row["ms"] is None:
+        return "–"
+    return f"{row['ms']:.2f} ms" + (f" ({row['ratio']:.2f})" if row["ratio"] is not None else "")
+
+
+def cuts() -> str:
+    """Return the bundle and the folder under every cut, beside the better of numpy and faiss, and LanceDB."""
+    found = _measured(*SEARCH)["summary"]["cuts"]
+    by_cut: dict[tuple, dict] = {}
+    for row in found:
+        by_cut.setdefault((row["kind"], row["column"], row["share"]), {})[row["engine"]] = row
+    head = ("queries", "cut", "passes", "bundle", "folder", "numpy or faiss", "LanceDB")
+    return table(head, ((kind, column, f"{share:.4g}", *_cut_cells(f)) for (kind, column, share), f in by_cut.items()))
+
+
+def _cut_cells(forms: dict[str, dict]) -> tuple[str, ...]:
+    ours = [forms.get(f"galsearch-{form}") for form in ("bundle", "folder")]
+    peer = next(row for row in ours if row)
+    said = [f"{row['median_ms']:.2f} ms, {row['recall']:.3f}" if row else "–" for row in ours]
+    times = (peer["best_ms"], peer["lancedb_ms"])
+    return *said, *("–" if spent is None else f"{spent:.2f} ms" for spent in times)
+
+
+def growth() -> str:
+    """Return the figures of every size that was built."""
+    found = _measured(*SCALE)
+    points = found["points"]
+    figures = [name for name in points[-1] if name not in ("rows", "dim")]
+    head = ("figure", *(f"{p['rows']:,} × {p['dim']}" for p in points))
+    return table(head, ((_figure_name(name), *(_figure(p.get(name)) for p in points)) for name in figures))
+
+
+def extrapolation() -> str:
+    """Return the powers of the rows by which figures grow, and where that leads."""
+    found = _measured(*SCALE)
+    target = found["target"]
+    head = ("figure", "power, all sizes", "power, two largest", f"at {target['rows']:,} × {target['dim']}")
+    rows = (
+        (_figure_name(f["figure"]), f"{f['exponent_all']:.2f}", f"{f['exponent']:.2f}", _range(f))
+        for f in found["fits"]
+    )
+    return table(head, rows)
+
+
+def _range(fit: dict) -> str:
+    low, high = sorted((fit["value_all"], fit["value"]))
+    return f"{low:,.3g} to {high:,.3g}" if low else "0"
+
+
+def _figure_name(name: str) -> str:
+    units = {"ms": "ms", "s": "s", "mib": "MiB", "bytes": "bytes", "recall": ""}
+    words, _, unit = name.rpartition("_")
+    return f"{words.replace('_', ' ')}, {units[unit]}" if units.get(unit) else name.replace("_", " ")
+
+
+def _measured(name: str, command: str) -> dict:
+    path = ROOT / "docs" / name
+    if not path.exists():
+        raise SystemExit(f"docs/{name} is missing, from which docs/scale.md is written: run `{command}`")
+    return json.loads(path.read_text())
 
 
 def _records(rows: list[dict]) -> str:

@@ -240,7 +240,7 @@ class Atlas:
         A str is words, a Path an image file, a Hit or Galaxy its own stored embedding (and is left out of the answer),
         an array an embedding `(d,)` of any length, a Query everything at once. Without `what`, lists by object_id.
         `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
-        large atlas a part of the vectors is compared: so many that `recall` (0.99 unless said) of the k best are found,
+        large atlas a part of the vectors is compared: so many that `recall` (0.98 unless said) of the k best are found,
         as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
         `distinct` leaves out duplicates (2 arcsec, or one and the same vector) and counts them in `copies`. `hybrid`
         lets words match captions and names too: "rank" fuses the two rankings, "sum" adds calibrated scores.

@@ -274,11 +274,9 @@ def search(
         bool, typer.Option("--closest", help="Like the closest of several examples or words, not like their mean.")
     ] = False,
     distinct: Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")] = False,
-    hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Let the words match names and captions too.")
-    ] = False,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Let the words match names and captions too.")] = False,
     recall: Annotated[
-        float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.99 unless said.")
+        float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found, on stderr.")] = False,

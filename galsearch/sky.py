@@ -1,18 +1,41 @@
 """Positions on the sky: separations, unit vectors, and positions written as text.
 
 Degrees in, ICRS; arcseconds out for separations. Vectorized numpy, right at the poles, across right ascension
-0 and for antipodes. Nothing here converts between frames.
+0 and for antipodes. Nothing here converts between frames. Also the cross-match of two catalogs, by zones.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from galsearch.errors import QueryError
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from scipy.spatial import cKDTree
+
 ARCSEC = np.degrees(1.0) * 3600  # arcseconds in a radian
+HALF_TURN = 180 * 3600  # arcseconds
+
+# Cross-match. Memory: about 100 bytes a pair that is looked at, 24 a pair that is returned.
+MODES = ("best", "all")
+MAX_PAIRS = 10_000_000
+BLOCK_ROWS = 1 << 16
+BLOCK_PAIRS = 1 << 18
+CROWDED = 32  # right places in reach, above which a tree finds the closest sooner than comparing them
+HEIGHT_IN_RADII = 3  # of a zone: most cones then lie in one or two, and few places in it are out of reach
+LEAST_HEIGHT = 1 / 3600  # degrees
+ZONE_STEP = 512.0  # from zone to zone in the sorting key: a power of two above 360, so that zones cannot touch
+
+# What is looked at is wider than the radius by more than the rounding of what is compared (degrees, but the last).
+DEC_SLACK = 1e-6 / 3600
+RA_SLACK = 1e-6  # a key is at most 648,000 x 512, where doubles are 6e-8 apart
+CHORD_ERROR = 4e-15  # of unit vectors, whose coordinates are good to 1e-16
 
 
 def separation_arcsec(ra1, dec1, ra2, dec2) -> np.ndarray:
@@ -104,4 +127,303 @@ def _angle(angle: str, text: str) -> float:
 def _unreadable(text: str) -> QueryError:
     return QueryError(
         f"position {text!r} is not readable; write degrees as '10.68 41.27' or sexagesimal as '00h42m44s +41d16m09s'"
+    )
+
+
+# ---- cross-match
+
+
+class Pairs(NamedTuple):
+    """Matched positions: row numbers of both sides `(n,) int64` and their separations `(n,) float64`."""
+
+    left: np.ndarray
+    right: np.ndarray
+    separation_arcsec: np.ndarray
+
+
+_NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+def crossmatch(
+    ra: ArrayLike,
+    dec: ArrayLike,
+    other_ra: ArrayLike,
+    other_dec: ArrayLike,
+    *,
+    radius_arcsec: ArrayLike,
+    mode: str = "best",
+    max_pairs: int = MAX_PAIRS,
+) -> Pairs:
+    """Return the pairs of positions that lie within a radius of each other, ordered by left, separation, right.
+
+    Positions are degrees of one frame, `(n,)` on the left and `(m,)` on the right; any right ascension is taken modulo
+    360. `radius_arcsec` is inclusive: one number, or one for each row of the left side. "best" keeps the closest right
+    row of each left row, of equally close ones the lowest; "all" keeps every pair. NaN and masked positions match
+    nothing. Separations are those of `separation_arcsec`.
+
+    Raises QueryError for positions off the sphere, a radius outside 0 to 648000, and more than `max_pairs` pairs:
+    `crossmatch_blocks` gives any number of them piece by piece.
+
+    >>> crossmatch([0.0, 90.0], [0.0, 0.0], [359.9999, 10.0], [0.0, 0.0], radius_arcsec=1).separation_arcsec.round(6)
+    array([0.36])
+    """
+    parts, total = [], 0
+    blocks = crossmatch_blocks(ra, dec, other_ra, other_dec, radius_arcsec=radius_arcsec, mode=mode)
+    for part in blocks:
+        total += len(part.left)
+        if mode == "all" and total > max_pairs:
+            raise QueryError(
+                f"more than {max_pairs} pairs lie within the radius, which is the most that are held in memory; "
+                "take a smaller radius, fewer rows, or mode 'best'"
+            )
+        parts.append(part)
+    return Pairs(*map(np.concatenate, zip(_NO_PAIRS, *parts, strict=True)))
+
+
+def crossmatch_blocks(
+    ra: ArrayLike,
+    dec: ArrayLike,
+    other_ra: ArrayLike,
+    other_dec: ArrayLike,
+    *,
+    radius_arcsec: ArrayLike,
+    mode: str = "best",
+) -> Iterator[Pairs]:
+    """Return an iterator over what `crossmatch` returns, in the same order, in pieces of bounded size.
+
+    A left row is never split: a piece holds at most 262,144 pairs (BLOCK_PAIRS) and those of one row more. What is
+    wrong with the arguments is raised at once.
+    """
+    if mode not in MODES:
+        raise QueryError(f"mode is {mode!r}, expected 'best' (the closest of each row) or 'all' (every pair)")
+    left, right = _places(ra, dec, "left"), _places(other_ra, other_dec, "right")
+    radius = check_radii(radius_arcsec, rows=np.size(ra))[left.rows]
+    return _matched(left, right, radius, best=mode == "best")
+
+
+class _Places(NamedTuple):
+    """The positions that are finite, in degrees with 0 <= ra <= 360, and the rows that they stand in."""
+
+    ra: np.ndarray
+    dec: np.ndarray
+    rows: np.ndarray
+
+    def take(self, kept: np.ndarray | slice) -> _Places:
+        return _Places(*(values[kept] for values in self))
+
+
+def _places(ra: ArrayLike, dec: ArrayLike, side: str) -> _Places:
+    ra, dec = _floats(ra, f"ra of the {side} side"), _floats(dec, f"dec of the {side} side")
+    if ra.shape != dec.shape:
+        raise QueryError(f"the {side} side has {ra.size} ra and {dec.size} dec; every position needs both")
+    rows = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    found = _Places(np.mod(ra[rows], 360), dec[rows], rows)
+    if len(rows) and np.abs(found.dec).max() > 90:
+        row = np.abs(found.dec).argmax()
+        raise QueryError(
+            f"dec of the {side} side is {found.dec[row]} in row {rows[row]}, expected -90 to 90 degrees; "
+            "right ascension comes first"
+        )
+    return found
+
+
+def _floats(values: ArrayLike, name: str) -> np.ndarray:
+    """Return numbers as `(n,) float64`, masked ones as NaN."""
+    try:
+        found = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+    except (TypeError, ValueError):
+        raise QueryError(f"{name} is not made of numbers; positions are decimal degrees, see parse_position") from None
+    if found.ndim != 1:
+        raise QueryError(f"{name} has shape {found.shape}, expected one dimension")
+    return found
+
+
+def check_radii(radius_arcsec: ArrayLike, *, rows: int) -> np.ndarray:
+    """Return one radius for each row, `(rows,) float64`; QueryError outside 0 to 648000 arcseconds."""
+    given = _floats(np.atleast_1d(radius_arcsec), "radius_arcsec")
+    if given.shape not in ((1,), (rows,)):
+        raise QueryError(f"radius_arcsec has shape {given.shape}, expected one number or {rows}, one for each left row")
+    if not np.all((given >= 0) & (given <= HALF_TURN)):  # false for NaN too
+        wrong = given[~((given >= 0) & (given <= HALF_TURN))][0]
+        raise QueryError(f"radius_arcsec is {wrong}, expected 0 to {HALF_TURN} (180 degrees)")
+    return np.broadcast_to(given, rows)
+
+
+def _matched(left: _Places, right: _Places, radius: np.ndarray, *, best: bool) -> Iterator[Pairs]:
+    if not len(left.rows) or not len(right.rows):
+        return
+    zones = _Zones(right, height=HEIGHT_IN_RADII * radius.mean() / 3600)
+    for start in range(0, len(left.rows), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        yield from (_best if best else _all)(zones, left.take(part), radius[part])
+
+
+def _all(zones: _Zones, left: _Places, radius: np.ndarray) -> Iterator[Pairs]:
+    """Yield every pair, whole left rows at a time, few enough of them to bound the pairs to look at."""
+    runs = zones.runs(left, radius)
+    sizes = np.bincount(runs.left, runs.size, len(left.rows)).astype(np.int64)
+    group = _groups(sizes)[runs.left]
+    for kept in _equal(group):
+        yield _sorted(zones.within(runs.take(kept), left, radius))
+
+
+def _groups(sizes: np.ndarray) -> np.ndarray:
+    """Return a group number for each item, not falling, so that a group has about BLOCK_PAIRS in all, or one item."""
+    return (np.cumsum(sizes) - sizes) // BLOCK_PAIRS
+
+
+def _equal(numbers: np.ndarray) -> list[np.ndarray]:
+    """Return the places of each run of equal numbers."""
+    return np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers)) + 1)
+
+
+def _best(zones: _Zones, left: _Places, radius: np.ndarray) -> Iterator[Pairs]:
+    """Yield the closest pair of each left row; where the radius takes in many, a tree finds it."""
+    runs = zones.runs(left, radius)
+    crowded = np.bincount(runs.left, runs.size, len(left.rows)) > CROWDED
+    found = zones.within(runs.take(~crowded[runs.left]), left, radius)
+    if crowded.any():
+        found += zones.closest(left.take(crowded), radius[crowded])
+    pairs = _sorted(found)
+    first = np.diff(pairs.left, prepend=-1) > 0
+    yield Pairs(*(values[first] for values in pairs))
+
+
+def _sorted(parts: list[Pairs]) -> Pairs:
+    pairs = Pairs(*map(np.concatenate, zip(_NO_PAIRS, *parts, strict=True)))
+    order = np.lexsort((pairs.right, pairs.separation_arcsec, pairs.left))
+    return Pairs(*(values[order] for values in pairs))
+
+
+class _Runs(NamedTuple):
+    """For a left place, by its number, a run of sorted right places that may lie within its radius."""
+
+    left: np.ndarray
+    first: np.ndarray
+    size: np.ndarray
+
+    def take(self, kept: np.ndarray) -> _Runs:
+        return _Runs(*(values[kept] for values in self))
+
+    def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the pairs (left, sorted right) of all runs, at most BLOCK_PAIRS at a time; runs may be cut."""
+        ends = np.cumsum(self.size)
+        starts = ends - self.size
+        for begin in range(0, int(self.size.sum()), BLOCK_PAIRS):
+            end = min(begin + BLOCK_PAIRS, int(ends[-1]))
+            among = slice(np.searchsorted(ends, begin, side="right"), np.searchsorted(starts, end))
+            sizes = np.minimum(ends[among], end) - np.maximum(starts[among], begin)
+            shift = np.repeat(self.first[among] - starts[among], sizes)
+            yield np.repeat(self.left[among], sizes), np.arange(begin, end) + shift
+
+
+class _Zones:
+    """Places in bands of declination, and by right ascension within each, so that a cone is a few runs of them.
+
+    Zones as in Gray, Nieto-Santisteban & Szalay (2006, Microsoft Research MSR-TR-2006-52). What is cut out of them is
+    a little wider than the cone; the separation decides.
+    """
+
+    def __init__(self, places: _Places, *, height: float) -> None:
+        self._height = min(max(height, LEAST_HEIGHT), 180.0)
+        key = self._key(self._zone(places.dec), places.ra)
+        order = np.argsort(key, kind="stable")
+        self._keys = key[order]
+        self._places = places.take(order)
+        self._vectors = unit_vectors(self._places.ra, self._places.dec)
+        self._zone_range = self._zone(places.dec.min()), self._zone(places.dec.max())
+
+    def _zone(self, dec: np.ndarray) -> np.ndarray:
+        return np.floor((dec + 90) / self._height)
+
+    @staticmethod
+    def _key(zone: np.ndarray, ra: np.ndarray) -> np.ndarray:
+        return zone * ZONE_STEP + ra
+
+    def runs(self, left: _Places, radius: np.ndarray) -> _Runs:
+        """Return where to look for what lies within `radius` (arcseconds) of each place, ordered by left."""
+        reach = radius / 3600 + DEC_SLACK
+        span, low, high = _ra_spans(left.ra, _ra_reach(left.dec, reach) + RA_SLACK)
+        bottom = np.maximum(self._zone(left.dec - reach), self._zone_range[0])[span]
+        top = np.minimum(self._zone(left.dec + reach), self._zone_range[1])[span]
+        count = np.maximum(top - bottom + 1, 0).astype(np.int64)
+        zone = np.repeat(bottom - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        first = np.searchsorted(self._keys, self._key(zone, np.repeat(low, count)))
+        last_key = self._key(zone, np.repeat(high, count))
+        some = np.flatnonzero(self._keys[np.minimum(first, len(self._keys) - 1)] <= last_key)
+        some = some[first[some] < len(self._keys)]
+        size = np.searchsorted(self._keys, last_key[some], side="right") - first[some]
+        runs = _Runs(np.repeat(span, count)[some], first[some], size)
+        return runs.take(np.argsort(runs.left, kind="stable"))
+
+    def within(self, runs: _Runs, left: _Places, radius: np.ndarray) -> list[Pairs]:
+        """Return the pairs of `runs` that do lie within `radius`, in no order."""
+        vectors, chord = unit_vectors(left.ra, left.dec), _chord(radius)
+        found = []
+        for row, place in runs.pairs():
+            step = vectors[row] - self._vectors[place]
+            near = np.einsum("ij,ij->i", step, step) <= chord[row] ** 2
+            found.append(self._measured(row[near], place[near], left, radius))
+        return found
+
+    def _measured(self, row: np.ndarray, place: np.ndarray, left: _Places, radius: np.ndarray) -> Pairs:
+        """Return those of the pairs that lie within `radius`, by their separation."""
+        right = self._places
+        separation = separation_arcsec(left.ra[row], left.dec[row], right.ra[place], right.dec[place])
+        kept = separation <= radius[row]
+        return Pairs(left.rows[row[kept]], right.rows[place[kept]], separation[kept])
+
+    @functools.cached_property
+    def _tree(self) -> tuple[cKDTree, np.ndarray]:
+        """A tree of the places, of coinciding ones the first row, and their numbers."""
+        from scipy.spatial import cKDTree
+
+        ra, dec, rows = self._places
+        order = np.lexsort((rows, dec, ra))
+        new = np.append(True, (np.diff(ra[order]) != 0) | (np.diff(dec[order]) != 0))
+        return cKDTree(self._vectors[order[new]]), order[new]
+
+    def closest(self, left: _Places, radius: np.ndarray) -> list[Pairs]:
+        """Return, in no order, the closest pair of each left place, and those that may be as close as that one."""
+        tree, numbers = self._tree
+        vectors, chord = unit_vectors(left.ra, left.dec), _chord(radius)
+        bound = chord.max() * (1 + 1e-9) + CHORD_ERROR  # which the tree excludes
+        distance, node = tree.query(vectors, k=[1, 2], distance_upper_bound=bound)
+        some = np.isfinite(distance[:, 0])
+        tied = some & (distance[:, 1] <= distance[:, 0] + CHORD_ERROR)
+        alone = np.flatnonzero(some & ~tied)
+        found = [self._measured(alone, numbers[node[alone, 0]], left, radius)]
+        tied, reach = np.flatnonzero(tied), distance[tied, 0] + CHORD_ERROR
+        sizes = tree.query_ball_point(vectors[tied], reach, return_length=True)
+        for part in _equal(_groups(sizes)) if len(tied) else ():
+            nodes = np.concatenate(tree.query_ball_point(vectors[tied[part]], reach[part])).astype(np.int64)
+            found.append(self._measured(np.repeat(tied[part], sizes[part]), numbers[nodes], left, radius))
+        return found
+
+
+def _chord(radius_arcsec: np.ndarray) -> np.ndarray:
+    """Return the distance of unit vectors that far apart, with room for the rounding of the vectors."""
+    return 2 * np.sin(np.radians(radius_arcsec / 3600) / 2) + CHORD_ERROR
+
+
+def _ra_reach(dec: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return how far from its center in right ascension a cone reaches, in degrees; 180 where a pole is in it.
+
+    Gray et al. (2006), section 3: sin r / cos d as a tangent, which keeps its precision for a reach near 90 degrees.
+    """
+    cosines = np.cos(np.radians(dec - reach)) * np.cos(np.radians(dec + reach))
+    width = np.degrees(np.arctan2(np.sin(np.radians(reach)), np.sqrt(np.maximum(cosines, 0))))
+    return np.where(np.abs(dec) + reach >= 90, 180.0, width)
+
+
+def _ra_spans(ra: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row, low, high): the right ascensions within `reach`, in two spans where they pass through 0."""
+    whole = reach >= 180
+    low, high = np.where(whole, 0, ra - reach), np.where(whole, 360, ra + reach)
+    below, above = np.flatnonzero(low < 0), np.flatnonzero(high > 360)
+    row = np.concatenate([np.arange(len(ra)), below, above])
+    return (
+        row,
+        np.concatenate([low, low[below] + 360, np.zeros(len(above))]),
+        np.concatenate([high, np.full(len(below), 360.0), high[above] - 360]),
     )

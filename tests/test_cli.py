@@ -493,3 +493,102 @@ def test_the_app_is_started_on_this_machine_only(run, tiny_path, monkeypatch):
     assert command[command.index("--server.address") + 1] == "localhost"
     assert command[command.index("--server.port") + 1] == "8600"
     assert command[-1] == str(tiny_path)
+
+
+# ---- crossmatch
+
+
+@pytest.fixture
+def positions(tmp_path):
+    """Three rows beside galaxies of the tiny atlas, a pole and RA 0 among them, and one far from all."""
+    source = tiny.table().take([4, 1, 3])
+    columns = {
+        "name": ["zero", "north", "south", "nowhere"],
+        "RAJ2000": [*source["ra"].to_pylist(), 100.0],
+        "DEJ2000": [*(dec - 1e-4 if dec > 0 else dec + 1e-4 for dec in source["dec"].to_pylist()), 3.0],
+    }
+    return tiny.parquet(tmp_path / "positions.parquet", **columns)
+
+
+def test_crossmatch_prints_rows_with_their_objects_and_counts_on_stderr(run, tiny_path, positions):
+    code, out, error = run("crossmatch", tiny_path, positions, "--radius-arcsec", "1")
+    assert code == 0
+    lines = [line.split()[:4] for line in out.splitlines() if "1237650" in line]
+    assert [(line[0], line[3]) for line in lines] == [
+        ("zero", tiny.object_id(4)),
+        ("north", tiny.object_id(1)),
+        ("south", tiny.object_id(3)),
+    ]
+    assert "[arcsec]" in out
+    assert error == "3 matches within 1 arcsec\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), {}),
+        (("--mode", "all"), {"mode": "all"}),
+        (("--where", "z < 0.1"), {"where": "z < 0.1"}),
+        (("--keep-unmatched",), {"keep_unmatched": True}),
+        (("--ra", "RAJ2000", "--dec", "DEJ2000"), {"ra": "RAJ2000", "dec": "DEJ2000"}),
+    ],
+    ids=["best", "all", "where", "unmatched", "columns"],
+)
+def test_crossmatch_gives_what_python_gives(run, tiny_path, positions, arguments, options):
+    code, out, error = run("crossmatch", tiny_path, positions, "--radius-arcsec", 600, "--format", "json", *arguments)
+    with galsearch.open(tiny_path) as atlas:
+        expected = atlas.crossmatch(positions, radius_arcsec=600, **options)
+    assert code == 0
+    assert json.loads(out)["rows"] == json.loads(galsearch.format_table(expected, "json"))["rows"]
+    assert error.startswith(f"{expected.num_rows - expected['object_id'].null_count} matches")
+
+
+def test_crossmatch_writes_a_file_with_units_and_says_so(run, tiny_path, positions, tmp_path):
+    code, out, error = run("crossmatch", tiny_path, positions, "--radius-arcsec", 1, "-o", tmp_path / "found.vot")
+    assert (code, out) == (0, "")
+    assert error.startswith(f"wrote {tmp_path / 'found.vot'} (3 rows)\n")
+    table = votable.parse_single_table(tmp_path / "found.vot").to_table()
+    assert table["separation_arcsec"].unit == "arcsec"
+    assert table["separation_arcsec"].tolist() == pytest.approx([0.36] * 3, abs=1e-6)
+    assert table["object_id"].tolist() == [tiny.object_id(row) for row in (4, 1, 3)]
+
+
+def test_crossmatch_without_a_match_is_an_answer(run, tiny_path, positions):
+    code, out, error = run("crossmatch", tiny_path, positions, "--radius-arcsec", 0, "--format", "csv")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert error == "0 matches within 0 arcsec; check the columns and units\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,ra,dec\na,00:42:44,+41:16:09\n", "such as '00:42:44', expected decimal degrees"),
+        ("name,ra,dec\na,26h42m,+41d16m\n", "column ra is string, such as '26h42m', expected decimal degrees"),
+        ("name,ra,dec\na,10,91\n", "column dec is 91.0 in row 1, expected -90 to 90 degrees"),
+        ("name,ra,dec\na,10,\nb,10,1\n", "1 of 2 rows have no position, the first is row 1; remove them"),
+        ("name,lon,dec\na,10,1\n", "no column 'ra' and none with the UCD pos.eq.ra;meta.main"),
+    ],
+)
+def test_crossmatch_refuses_a_table_without_positions_in_one_line(run, tiny_bundle, tmp_path, text, message):
+    path = tiny.write(tmp_path / "positions.csv", text)
+    fails(run("crossmatch", tiny_bundle, path, "--radius-arcsec", "1"), message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ra", "RA"), "no column 'RA' for ra; there are: name, RAJ2000, DEJ2000"),
+        (("--radius-arcsec", "-1"), "radius_arcsec is -1.0, expected 0 to 648000"),
+        (("--mode", "any"), "mode is 'any', expected 'best'"),
+        (("--where", "magnitude < 3"), "magnitude"),
+        (("-o", "found.doc"), "cannot write a table to .doc"),
+    ],
+)
+def test_crossmatch_refuses_options_that_make_no_sense_in_one_line(run, tiny_bundle, positions, arguments, message):
+    fails(run("crossmatch", tiny_bundle, positions, "--radius-arcsec", "1", *arguments), message)
+
+
+def test_crossmatch_needs_a_radius(run, tiny_path, positions):
+    code, out, error = run("crossmatch", tiny_path, positions)
+    assert (code, out) == (2, "")
+    assert "--radius-arcsec" in error

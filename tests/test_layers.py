@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "remote": WORDS,
     "sources": BELOW_WHOLE,
     "asking": BELOW_WHOLE,
-    "atlas": BELOW_WHOLE | {"asking"},
-    "ingest": BELOW_WHOLE | {"sources", "asking", "atlas"},
+    "crossmatch": BELOW_WHOLE,
+    "atlas": BELOW_WHOLE | {"asking", "crossmatch"},
+    "ingest": BELOW_WHOLE | {"sources", "asking", "crossmatch", "atlas"},
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": set(),  # the public surface only
 }

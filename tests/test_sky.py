@@ -1,14 +1,29 @@
 """Positions, against astropy's."""
 
+import itertools
+import json
+import tracemalloc
+from pathlib import Path
+
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
-from hypothesis import given
+from astropy.coordinates import SkyCoord, search_around_sky
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.crossmatch import METHODS, measured, table
+from benchmarks.crossmatch import PLACES as PLACES_MEASURED
+from galsearch import sky
 from galsearch.errors import QueryError
-from galsearch.sky import check_position, parse_position, separation_arcsec, unit_vectors
+from galsearch.sky import (
+    check_position,
+    crossmatch,
+    crossmatch_blocks,
+    parse_position,
+    separation_arcsec,
+    unit_vectors,
+)
 
 RA = st.floats(0, 360)
 DEC = st.floats(-90, 90)
@@ -117,3 +132,233 @@ def test_positions_off_the_sphere_are_refused(position):
 
 def test_right_ascension_360_is_0():
     assert check_position(360, -90) == (0.0, -90.0)
+
+
+# ---- cross-match
+
+MODES = ("best", "all")
+PLACES = {  # where cells, wraps and trigonometry go wrong
+    "sky": (RA, DEC),
+    "north": (RA, st.floats(89.99, 90)),
+    "south": (RA, st.floats(-90, -89.99)),
+    "zero": (st.one_of(st.floats(0, 0.005), st.floats(359.995, 360)), st.floats(-0.005, 0.005)),
+    "points": (st.sampled_from([0.0, 90.0, 180.0, 360.0]), st.sampled_from([-90.0, -45.0, 0.0, 45.0, 90.0])),
+}
+RADII = st.one_of(
+    st.sampled_from([0.0, 1.0, 36.0, 3600.0, 36_000.0, 324_000.0, 648_000.0]), st.floats(0, 60), st.floats(0, 648_000)
+)
+
+
+def positions(most: int):
+    """Positions of one kind of place, a few of them NaN, as (ra, dec)."""
+
+    def of(place):
+        one = st.tuples(*place)
+        return st.lists(st.one_of(one, one, one, one, st.just((np.nan, 1.0))), max_size=most)
+
+    return st.sampled_from(list(PLACES.values())).flatmap(of).map(lambda rows: np.array(rows).reshape(-1, 2).T)
+
+
+def brute(left, right, radius, mode):
+    """Compare each with each, and order what is within the radius."""
+    with np.errstate(invalid="ignore"):
+        apart = separation_arcsec(left[0][:, None] % 360, left[1][:, None], right[0] % 360, right[1])
+        row, other = np.nonzero(apart <= np.broadcast_to(radius, len(left[0]))[:, None])
+    found = sorted(zip(row, apart[row, other], other, strict=True))
+    if mode == "best":
+        found = list({line[0]: line for line in reversed(found)}.values())[::-1]
+    return [(line[0], line[2]) for line in found], [line[1] for line in found]
+
+
+def agree(left, right, radius):
+    for mode in MODES:
+        pairs, apart = brute(left, right, radius, mode)
+        found = crossmatch(*left, *right, radius_arcsec=radius, mode=mode)
+        assert list(zip(found.left, found.right, strict=True)) == pairs
+        np.testing.assert_array_equal(found.separation_arcsec, apart)
+
+
+def one_or_many(rows):
+    """One radius, or one for each row."""
+    return st.one_of(RADII, st.lists(RADII, min_size=rows, max_size=rows).map(np.array))
+
+
+@settings(max_examples=200)
+@given(positions(12), positions(12), st.data())
+def test_pairs_equal_those_of_comparing_each_with_each(left, right, data):
+    agree(left, right, data.draw(one_or_many(left.shape[1])))
+
+
+@settings(max_examples=150)
+@given(positions(12), positions(12), st.data())
+def test_pairs_do_not_depend_on_how_they_are_found(left, right, data):
+    """Small blocks, and the tree for every row."""
+    radius = data.draw(one_or_many(left.shape[1]))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"BLOCK_ROWS": 3, "BLOCK_PAIRS": 4, "CROWDED": 0}.items():
+            patch.setattr(sky, name, value)
+        agree(left, right, radius)
+
+
+@settings(max_examples=100)
+@given(positions(10), positions(10), st.data())
+def test_the_radius_is_inclusive(left, right, data):
+    apart = separation_arcsec(left[0][:, None] % 360, left[1][:, None], right[0] % 360, right[1]).ravel()
+    apart = apart[np.isfinite(apart)]
+    if len(apart):
+        agree(left, right, data.draw(st.sampled_from(apart.tolist())))
+
+
+def scattered(rng, rows, place):
+    """Return many positions of a place as (ra, dec)."""
+    if place == "sky":
+        return np.stack([rng.uniform(0, 360, rows), np.degrees(np.arcsin(rng.uniform(-1, 1, rows)))])
+    if place == "north":
+        return np.stack([rng.uniform(0, 360, rows), 90 - rng.uniform(0, 0.3, rows)])
+    return np.stack([rng.uniform(-0.2, 0.2, rows) % 360, rng.uniform(-0.2, 0.2, rows)])
+
+
+@pytest.mark.parametrize("radius", [20.0, 400.0, 7200.0])
+@pytest.mark.parametrize("place", ["sky", "north", "zero"])
+def test_all_pairs_are_those_of_astropy(place, radius):
+    rng = np.random.default_rng(3)
+    left, right = scattered(rng, 700, place), scattered(rng, 900, place)
+    right[:, :300] = left[:, :300] + rng.normal(scale=5 / 3600, size=(2, 300))
+    right[1] = np.clip(right[1], -90, 90)
+    here, there = (SkyCoord(*side, unit="deg") for side in (left, right))
+    row, other, apart, _ = search_around_sky(here, there, radius * u.arcsec)
+    found = crossmatch(*left, *right, radius_arcsec=radius, mode="all")
+    order = np.lexsort((found.right, found.left))
+    expected = np.lexsort((other, row))
+    np.testing.assert_array_equal(found.left[order], row[expected])
+    np.testing.assert_array_equal(found.right[order], other[expected])
+    np.testing.assert_allclose(found.separation_arcsec[order], apart.arcsec[expected], rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("radius", [5.0, 300.0, 648_000.0])
+@pytest.mark.parametrize("place", ["sky", "north", "zero"])
+def test_the_best_are_those_of_astropy(place, radius):
+    rng = np.random.default_rng(4)
+    left, right = scattered(rng, 900, place), scattered(rng, 2000, place)
+    here, there = (SkyCoord(*side, unit="deg") for side in (left, right))
+    nearest, apart, _ = here.match_to_catalog_sky(there)
+    within = np.flatnonzero(apart.arcsec <= radius)
+    found = crossmatch(*left, *right, radius_arcsec=radius)
+    np.testing.assert_array_equal(found.left, within)
+    np.testing.assert_array_equal(found.right, nearest[within])
+    np.testing.assert_allclose(found.separation_arcsec, apart.arcsec[within], rtol=1e-9, atol=1e-8)
+
+
+def test_no_radius_loses_a_neighbor_at_the_edge_of_its_cone():
+    """Points on the rim of cones: all around, near and over a pole, across 0, up to half the sphere and more."""
+    angles = np.radians(np.arange(0, 360, 5.0))
+    for ra, dec in ((0.0, 0.0), (359.9999, 60.0), (10.0, 89.99), (200.0, -89.0), (77.0, -90.0)):
+        for radius in (1e-3, 1.0, 3600.0, 90 * 3600 - 1e-6, 100 * 3600.0):
+            center = SkyCoord(ra, dec, unit="deg")
+            rim = center.directional_offset_by(angles * u.rad, radius * u.arcsec)
+            apart = separation_arcsec(ra, dec, rim.ra.deg, rim.dec.deg)
+            found = crossmatch([ra], [dec], rim.ra.deg, rim.dec.deg, radius_arcsec=apart.max(), mode="all")
+            assert len(found.left) == len(angles)
+
+
+@pytest.mark.parametrize("crowded", [0, sky.CROWDED])  # 0: the tree is asked for every row
+def test_equally_close_ones_go_to_the_lowest_row_and_coinciding_ones_all_match(monkeypatch, crowded):
+    monkeypatch.setattr(sky, "CROWDED", crowded)
+    ra, dec = [10.0, 11.0, 10.0, 9.0], [0.0, 0.0, 0.0, 0.0]
+    assert crossmatch([10.0], [0.0], ra, dec, radius_arcsec=0, mode="all").right.tolist() == [0, 2]
+    assert crossmatch([10.0], [0.0], ra, dec, radius_arcsec=1e4, mode="all").right.tolist() == [0, 2, 1, 3]
+    assert crossmatch([10.0], [0.0], ra, dec, radius_arcsec=1e4).right.tolist() == [0]
+    for turned in (1, -1):
+        assert crossmatch([10.0], [0.0], ra[1::2][::turned], [0, 0], radius_arcsec=648_000).right.tolist() == [0]
+
+
+def test_thousands_of_placeholders_at_one_position_are_one_match_each():
+    zero = np.zeros(20_000)
+    found = crossmatch(zero, zero, zero, zero, radius_arcsec=1)
+    assert found.left.tolist() == list(range(20_000))
+    assert not found.right.any() and not found.separation_arcsec.any()
+
+
+def test_antipodes_are_within_half_a_turn_and_not_within_less():
+    ra, dec = np.array([10.0, 0.0, 359.0]), np.array([30.0, 90.0, -89.9])
+    for radius, matched in ((648_000, 3), (647_999.99, 0)):
+        found = crossmatch(ra, dec, (ra + 180) % 360, -dec, radius_arcsec=np.full(3, radius), mode="all")
+        assert np.count_nonzero(found.left == found.right) == matched
+
+
+def test_masked_positions_match_nothing_and_right_ascensions_are_cyclic():
+    ra = np.ma.array([10.0, 10.0], mask=[True, False])
+    assert crossmatch(ra, [0.0, 0.0], [370.0, -350.0], [0.0, 0.0], radius_arcsec=1, mode="all").left.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_sides_give_no_pairs(mode):
+    for left, right in (([], [1.0]), ([1.0], []), ([], []), ([np.nan], [1.0])):
+        found = crossmatch(left, left, right, right, radius_arcsec=10, mode=mode)
+        assert [values.tolist() for values in found] == [[], [], []]
+        assert found.left.dtype == found.right.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"radius_arcsec": -1}, "radius_arcsec is -1.0, expected 0 to 648000"),
+        ({"radius_arcsec": np.nan}, "radius_arcsec is nan"),
+        ({"radius_arcsec": [1.0, 648_001.0]}, "radius_arcsec is 648001.0"),
+        ({"radius_arcsec": [1.0, 2.0, 3.0]}, r"shape \(3,\), expected one number or 2"),
+        ({"radius_arcsec": "wide"}, "radius_arcsec is not made of numbers"),
+        ({"mode": "closest"}, "mode is 'closest', expected 'best'"),
+        ({"dec": [1.0, 90.5]}, "dec of the left side is 90.5 in row 1, expected -90 to 90"),
+        ({"other_dec": [-91.0]}, "dec of the right side is -91.0 in row 0"),
+        ({"ra": ["00h42m44s", "1"]}, "ra of the left side is not made of numbers"),
+        ({"ra": [1.0]}, "the left side has 1 ra and 2 dec"),
+        ({"other_ra": [[1.0]], "other_dec": [[1.0]]}, "expected one dimension"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused_at_once(change, message):
+    asked = {"ra": [1.0, 2.0], "dec": [1.0, 2.0], "other_ra": [1.0], "other_dec": [1.0], "radius_arcsec": 1.0} | change
+    with pytest.raises(QueryError, match=message):
+        crossmatch_blocks(**asked)
+
+
+def test_too_many_pairs_are_refused_and_come_piece_by_piece():
+    ra, dec = np.linspace(0, 1, 1000), np.zeros(1000)
+    with pytest.raises(QueryError, match="more than 900000 pairs"):
+        crossmatch(ra, dec, ra, dec, radius_arcsec=3601, mode="all", max_pairs=900_000)
+    pieces = list(crossmatch_blocks(ra, dec, ra, dec, radius_arcsec=3601, mode="all"))
+    assert sum(len(piece.left) for piece in pieces) == 1_000_000
+    assert max(len(piece.left) for piece in pieces) <= sky.BLOCK_PAIRS + 1000
+    edges = [(piece.left[0], piece.left[-1]) for piece in pieces]
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(edges))
+    assert len(crossmatch(ra, dec, ra, dec, radius_arcsec=3601, max_pairs=10).left) == 1000  # one a row is few
+
+
+@pytest.mark.parametrize("radius", [72_000.0, 648_000.0])
+def test_memory_does_not_grow_with_the_pairs(radius):
+    """1e10 pairs of the whole sky would take 240 GB; what is held at a time stays below 100 MB."""
+    rng = np.random.default_rng(5)
+    left, right = scattered(rng, 100_000, "sky"), scattered(rng, 100_000, "sky")
+    pieces = crossmatch_blocks(*left, *right, radius_arcsec=radius, mode="all")
+    tracemalloc.start()
+    for _ in range(3):
+        next(pieces)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+# ---- the document
+
+
+def test_the_figures_of_the_document_are_those_that_were_measured():
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    found = json.loads((docs / "crossmatch.json").read_text())
+    assert "\n".join(table(found["rows"])) in (docs / "sky.md").read_text()
+    assert max(row["ratio"] for row in found["rows"]) <= 1.5
+
+
+def test_the_benchmark_measures_both_methods_on_the_same_pairs():
+    for place, mode in itertools.product(PLACES_MEASURED, MODES):
+        ours, theirs = (measured(method, place, mode, 600, 300) for method in METHODS)
+        assert ours["digest"] == theirs["digest"]
+        assert ours["digest"][0] >= 300

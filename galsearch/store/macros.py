@@ -48,8 +48,7 @@ CREATE {temp} MACRO {macro}(q, k := 10, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector
 ){lean}
-SELECT object_id, {score} AS score FROM {rows}, asked
-WHERE {table}.{key} IN (SELECT {key} FROM galaxies WHERE cut)
+{scored} {table}.{key} IN (SELECT {key} FROM galaxies WHERE cut){end}
 ORDER BY score DESC, object_id
 LIMIT k"""
 
@@ -74,11 +73,9 @@ wholly AS (SELECT cell FROM visited WHERE (SELECT passing = everything FROM coun
 partly AS (SELECT cell FROM visited WHERE (SELECT passing < everything FROM counted)),
 found AS MATERIALIZED (
     SELECT object_id, score FROM (
-        SELECT object_id, {score} AS score FROM {rows}, asked
-        WHERE cell IN (FROM wholly)
+        {scored} cell IN (FROM wholly){end}
         UNION ALL
-        SELECT object_id, {score} AS score FROM {rows}, asked
-        WHERE cell IN (FROM partly) AND {table}.{key} IN (FROM kept))
+        {scored} cell IN (FROM partly) AND {table}.{key} IN (FROM kept){end})
     ORDER BY score DESC, object_id
     LIMIT k),
 missed AS (
@@ -86,22 +83,25 @@ missed AS (
 SELECT object_id, score FROM (
     FROM found
     UNION
-    SELECT object_id, {score} AS score FROM {rows}, asked
-    WHERE {table}.{key} IN (FROM missed))
+    {scored} {table}.{key} IN (FROM missed){end})
 ORDER BY score DESC, object_id
 LIMIT k"""
 
-# How a vector is scored where it is stored as floats, and where it is coded: `lean` is the score of its centroid.
+# How rows are scored where vectors are stored as floats, and where they are coded: `lean` is the score of the centroid,
+# and it is joined to what is left of the row then, because a join copies everything that it passes on.
 OF_FLOATS = {
     "lean": "",
-    "rows": "embedding_{name}",
-    "score": "array_inner_product(embedding, vector)",
+    "scored": "SELECT object_id, array_inner_product(embedding, vector) AS score FROM embedding_{name}, asked WHERE",
+    "end": "",
 }
 OF_CODES = {
     "lean": """,
 leaning AS MATERIALIZED (SELECT cell, array_inner_product(centroid, vector) AS lean FROM cells_{name}, asked)""",
-    "rows": "codes_{name} JOIN leaning USING (cell)",
-    "score": "weights[1] * lean + weights[2] * array_inner_product(CAST(code AS FLOAT[{dim}]), vector)",
+    "scored": """SELECT object_id, share * lean + rest AS score FROM leaning JOIN (
+    SELECT object_id, cell, weights[1] AS share,
+        weights[2] * array_inner_product(CAST(code AS FLOAT[{dim}]), vector) AS rest
+    FROM codes_{name}, asked WHERE""",
+    "end": ") USING (cell)",
 }
 
 DECODED = """

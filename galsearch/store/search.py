@@ -35,7 +35,7 @@ class Ask:
     matching: np.ndarray | None = None
     exact: bool = False
     probes: int | None = None
-    recall: float = 0.99
+    recall: float = 0.98
     asked: str | None = None
 
 
@@ -45,15 +45,13 @@ def best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarr
     They are at least the `wanted` ones, and with them every row that scores the same as the last of them.
     """
     matches = vectors.rows if ask.matching is None else len(ask.matching)
-    visit = None if ask.exact or cells is None else _cells_to_visit(vectors, cells, ask, matches)
     pool = _Pool(min(ask.wanted, matches))
-    if visit is None:
-        scanned = _compare_all(vectors, ask, pool)
-        plan = Plan("exact", matches, scanned, exact=True)
+    visits = None if ask.exact or cells is None else _visits(cells, ask, matches)
+    if visits is None:
+        plan = Plan("exact", matches, _compare_all(vectors, ask, pool), exact=True)
     else:
-        scanned = _compare_cells(vectors, cells, ask, visit, pool)
-        complete = scanned >= matches
-        plan = Plan("ivf", matches, scanned, complete, cells_probed=len(visit), cells=len(cells))
+        scanned, visited = _compare_cells(vectors, cells, ask, visits, pool)
+        plan = Plan("ivf", matches, scanned, scanned >= matches, cells_probed=visited, cells=len(cells))
     rows, _ = pool.best()
     scores = np.concatenate(
         [np.empty(0), *(ask.scorer.exact(vectors.take(part)) for part in _parts(rows, BLOCK_ROWS))]
@@ -127,27 +125,40 @@ def _compare_range(vectors: Vectors, ask: Ask, start: int, stop: int, pool: _Poo
         pool.add(rows, scores[rows - start])
 
 
-def _cells_to_visit(vectors: Vectors, cells: Cells, ask: Ask, matches: int) -> np.ndarray | None:
-    """Return the cells to visit, closest first; None when comparing all that matches is as quick.
+@dataclass(frozen=True)
+class _Visits:
+    """The cells that hold a match, closest first, and how many of them to visit at first.
+
+    `more` says that the number is a guess: where a cut may follow the vectors, visiting goes on until the later half of
+    the cells gave none of the best rows.
+    """
+
+    order: np.ndarray
+    first: int
+    more: bool
+
+
+def _visits(cells: Cells, ask: Ask, matches: int) -> _Visits | None:
+    """Return which cells to visit; None when comparing all that matches is as quick.
 
     Cells without a match are passed over: where the cut follows the vectors, the closest cells may all be empty.
     """
     if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
         return None
     scores = ask.scorer.of(cells.centroids)
-    bounds = cells.starts if ask.matching is None else np.searchsorted(ask.matching, cells.starts)
-    held = np.diff(bounds)
+    held = np.diff(cells.starts if ask.matching is None else np.searchsorted(ask.matching, cells.starts))
     there = np.flatnonzero(held)
     probes = ask.probes or _probes(cells, ask, matches, there)
-    order = _closest(scores, there, probes)
+    more = ask.matching is not None and ask.probes is None
+    order = _closest(scores, there, len(there) if more else probes)
     reached = np.cumsum(held[order])
     if not len(order) or reached[-1] < ask.wanted:
         order = _closest(scores, there, len(there))
         reached = np.cumsum(held[order])
     enough = int(np.searchsorted(reached, ask.wanted)) + 1  # never fewer rows than were wanted
-    probes = min(len(order), max(probes, enough))
-    few_left = ask.probes is None and (not probes or reached[probes - 1] > matches / 2)
-    return None if few_left else order[:probes]
+    first = min(len(order), max(probes, enough))
+    few_left = ask.probes is None and (not first or reached[first - 1] > matches / 2)
+    return None if few_left else _Visits(order, first, more)
 
 
 def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
@@ -170,16 +181,30 @@ def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:
     return cells.curves.probes(recall=ask.recall, depth=depth, kinds=kinds, cells=len(cells))
 
 
-def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visit: np.ndarray, pool: _Pool) -> int:
-    """Compare what the visited cells hold and the rows in no cell; return how many rows were compared."""
-    indexed = int(cells.starts[-1])
-    starts, stops = cells.starts[visit], cells.starts[visit + 1]
-    if indexed < vectors.rows:
-        starts, stops = np.append(starts, indexed), np.append(stops, vectors.rows)
+def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visits: _Visits, pool: _Pool) -> tuple[int, int]:
+    """Visit cells and compare the rows in no cell; return how many rows were compared and how many cells visited."""
+    indexed, start, stop = int(cells.starts[-1]), 0, visits.first
+    scanned = _compare_spans(vectors, ask, np.array([indexed]), np.array([vectors.rows]), pool)
+    while start < stop:
+        visit = visits.order[start:stop]
+        scanned += _compare_spans(vectors, ask, cells.starts[visit], cells.starts[visit + 1], pool)
+        start = stop
+        if visits.more and _is_late(pool.best()[0], cells, visits.order[stop // 2 : stop]):
+            stop = min(2 * stop, len(visits.order))
+    return scanned, stop
+
+
+def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
+    """Say whether any of the best rows lies in one of the cells `late`."""
+    return bool(np.isin(np.searchsorted(cells.starts, rows, side="right") - 1, late).any())
+
+
+def _compare_spans(vectors: Vectors, ask: Ask, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
+    """Compare the rows that match in several spans of rows; return how many."""
     if ask.matching is None:
-        return _compare_spans(vectors, ask.scorer, starts, stops, pool)
+        return _compare_whole(vectors, ask.scorer, starts, stops, pool)
     low, high = np.searchsorted(ask.matching, starts), np.searchsorted(ask.matching, stops)
-    dense = high - low >= DENSE * (stops - starts)
+    dense = high - low >= DENSE * np.maximum(stops - starts, 1)
     sparse = [ask.matching[a:b] for a, b in zip(low[~dense].tolist(), high[~dense].tolist(), strict=True)]
     if sparse:
         _compare_rows(vectors, ask.scorer, np.sort(np.concatenate(sparse)), pool)
@@ -188,12 +213,12 @@ def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visit: np.ndarray, 
     return int((high - low).sum())
 
 
-def _compare_spans(vectors: Vectors, scorer: Scorer, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
-    """Compare the rows of several spans, all of them; one array for all scores, because a loop over cells is short."""
+def _compare_whole(vectors: Vectors, scorer: Scorer, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
+    """Compare all rows of several spans; one array for all scores, because a loop over cells is short."""
     ends = np.cumsum(stops - starts)
+    begins = ends - (stops - starts)
     scores = np.empty(int(ends[-1]), np.float32)
-    begins = (ends - (stops - starts)).tolist()
-    for start, stop, begin, end in zip(starts.tolist(), stops.tolist(), begins, ends.tolist(), strict=True):
+    for start, stop, begin, end in zip(starts.tolist(), stops.tolist(), begins.tolist(), ends.tolist(), strict=True):
         vectors.score(scorer, start, stop, scores[begin:end])
     rows = np.arange(len(scores)) + np.repeat(starts - begins, stops - starts)
     pool.add(rows, scores)
