@@ -449,11 +449,12 @@ def vector_source(rows: pa.Table, column: str, inputs: dict[str, str]) -> Vector
         raise SchemaError(f"no column '{column}' of vectors; there are: {', '.join(rows.column_names)}")
     _must_have_ids(rows)
     found = _matrix(rows[column], column)
-    lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
     bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | _off_the_sky(rows)
     rows, rejected, kept = _without(rows.drop_columns([column]), bad)
-    vectors = (found[kept] / lengths[kept, None]).astype(np.float32)
+    vectors = found[kept] if rejected else found
+    np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
     return VectorSource(rows, inputs, rejected, vectors)
 
 

@@ -1,5 +1,6 @@
 """The benchmarks measure what they say: the made-up data, recall, times at equal recall, and one whole small run."""
 
+import importlib.util
 import json
 
 import duckdb
@@ -199,3 +200,13 @@ def test_growth_is_fitted_as_a_power_of_the_rows():
     assert fits["folder_build_s"]["exponent"] == fits["folder_build_s"]["exponent_all"] == 1
     assert fits["folder_build_s"]["value"] == pytest.approx(3e-5 * scale.TARGET["rows"])
     assert fits["bundle_words_ms"]["value"] == pytest.approx(2.0)
+
+
+def test_a_document_without_its_figures_names_the_command_that_makes_them(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("generate", search.ROOT / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    for part, command in ((generate.bars, "benchmarks.search"), (generate.growth, "benchmarks.scale")):
+        with pytest.raises(SystemExit, match=rf"missing.*python -m {command}"):
+            part()

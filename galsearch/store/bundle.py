@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
@@ -99,21 +100,26 @@ class BundleStore(Store):
             raise MapError("the file was changed since it was bundled")
         return self.path
 
-    def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
-        if self._codes(embedding):
-            return self._fetch_coded(embedding, rows)
-        found = self.sandbox.arrow(
-            f"SELECT embedding FROM embedding_{embedding} WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid",
-            [rows.tolist()],
-        )
-        return vectors(found["embedding"])
+    def codes(self, embedding: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return codes `(n, d) int8` and weights `(n, 2) float32` of coded vectors at sorted row numbers."""
+        found = self._numbered(embedding, "code, weights", rows)
+        return vectors(found["code"], dtype=np.int8), vectors(found["weights"])
 
-    def _fetch_coded(self, embedding: str, rows: np.ndarray) -> np.ndarray:
-        """Return vectors from their codes; each row says its cell itself, because the order may have been changed."""
-        found = self.sandbox.arrow(
-            f"SELECT code, weights, centroid FROM codes_{embedding} c LEFT JOIN cells_{embedding} USING (cell) "
-            "WHERE c.rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY c.rowid",
-            [rows.tolist()],
-        )
+    def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        if not self._codes(embedding):
+            return vectors(self._numbered(embedding, "embedding", rows)["embedding"])
+        # each row says itself which cell it is in: whoever changed the file may have changed the order
+        found = self._numbered(embedding, "code, weights, centroid", rows, f"LEFT JOIN cells_{embedding} USING (cell)")
         codes = vectors(found["code"], dtype=np.int8)
         return decoded(codes, vectors(found["weights"]), vectors(found["centroid"]))
+
+    def _numbered(self, embedding: str, columns: str, rows: np.ndarray, joined: str = "") -> pa.Table:
+        """Return columns of the vectors at sorted row numbers."""
+        table = vector_table(embedding, self.manifest.embeddings[embedding])
+        found = self.sandbox.arrow(
+            f"SELECT {columns} FROM {table} v {joined} WHERE v.rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY v.rowid",
+            [rows.tolist()],
+        )
+        if found.num_rows != len(rows):
+            raise FormatError(f"{self.path}: rows of {table} were changed one by one; bundle the atlas again")
+        return found

@@ -147,21 +147,27 @@ def _write_vectors(connection, store: Store, partial: Path, embedding: tuple[str
     """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
     name, space = embedding
     dim, table = space["dim"], macros.vector_table(name, space)
-    index = Index.of(store.vectors(name), store.cells(name), seed=seed)
+    vectors, known = store.vectors(name), store.cells(name)
+    index = Index.of(vectors, known, seed=seed)
     rows = store.object_rows(name, np.arange(len(index.cell)))
     order = index.order(store.id_column(rows))
-    none = np.empty((0, dim), np.float32)
-    numbers = [(column, found.type) for column, found in _stored(none, none, space).items()]
-    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), *numbers])
+    # codes are copied, because codes of codes would differ a little; where the cells are others they have to
+    copied = schema.CODES in store.manifest.embeddings[name] and known is not None and (np.diff(order) > 0).all()
+    kind = pa.schema([("object_id", pa.string()), ("cell", pa.int32()), *_number_columns(space)])
+
+    def numbers(part: np.ndarray) -> list[pa.Array]:
+        if not space.get(schema.CODES):
+            return [fixed_size_list(vectors.take(part))]
+        centroids = index.centroids[index.cell[part]]
+        codes, weights = store.codes(name, part) if copied else encoded(vectors.take(part), centroids)
+        return [fixed_size_list(weights), fixed_size_list(codes, dtype=np.int8)]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(order), BATCH_ROWS):
             part = order[start : start + BATCH_ROWS]
-            found = store.vectors(name).take(part)
             ids = store.id_column(rows[part]).cast(pa.string())
             ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-            stored = _stored(found, index.centroids[index.cell[part]], space)
-            yield pa.RecordBatch.from_arrays([ids, pa.array(index.cell[part]), *stored.values()], schema=kind)
+            yield pa.RecordBatch.from_arrays([ids, pa.array(index.cell[part]), *numbers(part)], schema=kind)
 
     connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
     # DuckDB's compression gains nothing on unit vectors and leaves a third of every block empty in the old layout; and
@@ -175,16 +181,15 @@ def _write_vectors(connection, store: Store, partial: Path, embedding: tuple[str
     for column in _in_place(name, space):
         _write_map(connection, partial, column)
     words = phrases(store.sandbox.cursor(), dim)
-    write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
+    write_curves(connection, name, index, Reordered(vectors, order), words, seed=seed)
     return rows[order]
 
 
-def _stored(vectors: np.ndarray, centroids: np.ndarray, space: dict) -> dict[str, pa.Array]:
-    """Return the columns in which vectors are stored, given the centroid of each."""
+def _number_columns(space: dict) -> list[tuple[str, pa.DataType]]:
+    """Return the columns in which vectors are stored."""
     if not space.get(schema.CODES):
-        return {"embedding": fixed_size_list(vectors)}
-    codes, weights = encoded(vectors, centroids)
-    return {"weights": fixed_size_list(weights), "code": fixed_size_list(codes, dtype=np.int8)}
+        return [("embedding", pa.list_(pa.float32(), space["dim"]))]
+    return [("weights", pa.list_(pa.float32(), 2)), ("code", pa.list_(pa.int8(), space["dim"]))]
 
 
 class _Column(NamedTuple):

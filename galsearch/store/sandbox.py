@@ -30,6 +30,8 @@ _NO_EXTENSIONS = {  # set before the file is attached: DuckDB would fetch one fo
     "autoinstall_known_extensions": "false",
 }
 _SETTINGS = {
+    "allow_persistent_secrets": "false",
+    "temp_directory": "''",  # what does not fit into memory is refused: reading leaves no file anywhere
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "lock_configuration": "true",

@@ -331,9 +331,10 @@ class Coded:
 
     def _of_centroids(self, scorer: Scorer, start: int, stop: int) -> np.ndarray:
         """Return the scores of the centroids of the rows from `start` up to `stop`; one number where it is one cell."""
-        if self._asked is None or self._asked[0] is not scorer:
-            self._asked = scorer, scorer.of(self._centroids)
-        scores = self._asked[1]
+        asked = self._asked
+        if asked is None or asked[0] is not scorer:
+            asked = self._asked = scorer, scorer.of(self._centroids)
+        scores = asked[1]
         low, high = bisect.bisect_right(self._first, start) - 1, bisect.bisect_left(self._first, stop)
         if high == low + 1:
             return scores[low]
@@ -348,8 +349,8 @@ def encoded(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.
     """Return the codes `(n, d) int8` and weights `(n, 2) float32` of unit vectors, given the centroid of each.
 
     What is orthogonal to the centroid is rounded to whole numbers, 127 for the largest of each vector. The weights are
-    those that bring the sum closest to the vector, brought to unit length; the length that rounding changes matters
-    most for the closest neighbors. Codes of what `decoded` returns are the codes that it was given.
+    those that bring the sum closest to the vector, brought to unit length: a wrong length would matter most among the
+    closest neighbors.
     """
     share = _products(vectors, centroids)
     rest = vectors - share[:, None] * centroids
