@@ -6,11 +6,11 @@ PYTHON ?=
 PY := $(VENV)/bin/python
 RUN := $(VENV)/bin/galsearch
 DEMO := demo/xdf.duckdb
-FAST := not slow and not browser
+FAST := not slow and not browser and not durability
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs app bench
+.PHONY: help demo test test-slow test-durability lint docs app bench
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -23,7 +23,10 @@ test: $(VENV)/.has-dev  ## run the fast tests
 	@$(PY) -m pytest -m "$(FAST)$$($(PY) -c 'import importlib.util as u; u.find_spec("torch") or print(" and not torch", end="")')" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.has-dev  ## run every test, also those that are slow or need a browser, torch or training data
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "not durability" $(PYTEST_ARGS)
+
+test-durability: $(VENV)/.has-dev  ## kill writers, flip bits, let several write at once; minutes
+	@$(PY) -m pytest -m durability $(PYTEST_ARGS)
 
 lint: $(VENV)/.has-dev  ## check style, formatting, and that the generated documents are current
 	@$(PY) -m ruff check .

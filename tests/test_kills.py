@@ -1,0 +1,197 @@
+"""kill -9 in the middle of build, add, bundle and optimize: what is there afterwards is what was committed last.
+
+Half of the kills come at named moments, spread over all that Python does to files and all that the engines are told;
+half come from outside, at any time that the work takes. Each meets what the one before has left.
+"""
+
+import os
+import random
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import crash
+import pytest
+
+import galsearch
+
+KILLS = {"build": 36, "replace": 36, "add": 42, "bundle": 28, "rebundle": 28, "optimize": 42}
+STARTS_WITH_NOTHING = ("build", "bundle")
+FEW, MORE = range(10), range(100, 108)  # so many more that adding them makes a new index, too
+LEFT_BEHIND = (".partial", ".partial.wal")  # what a killed writer may leave beside the atlas
+
+pytestmark = [pytest.mark.slow, pytest.mark.durability]
+
+
+@dataclass
+class Place:
+    """A folder with one atlas that is written to, and files beside it that nobody may touch."""
+
+    verb: str
+    home: Path
+    materials: dict[str, Path]  # where the atlases, pictures and models that are read from lie
+    before: dict | None = None
+    after: dict | None = None
+    moments: int = 0
+    seconds: float = 0.0
+    beside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def atlas(self) -> Path:
+        """What is written."""
+        return self.home / ("x.duckdb" if "bundle" in self.verb else "x.atlas")
+
+    def job(self) -> tuple[str, dict]:
+        """Return the job of a worker."""
+        have = self.materials
+        pictures = {"source": have["more"], "models": have["models"]}
+        return {
+            "build": ("build", {"path": self.atlas, **pictures}),
+            "replace": ("build", {"path": self.atlas, **pictures, "overwrite": True}),
+            "add": ("add", {"path": self.atlas, **pictures}),
+            "bundle": ("bundle", {"path": have["grown"], "out": self.atlas}),
+            "rebundle": ("bundle", {"path": have["grown"], "out": self.atlas}),
+            "optimize": ("optimize", {"path": self.atlas}),
+        }[self.verb]
+
+    def reset(self) -> None:
+        """Put everything as it was before the first kill."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir()
+        (self.home / "x").write_text("a note")
+        shutil.copyfile(self.materials["small bundle"], self.home / "y.duckdb")
+        self.beside = crash.files(self.home)
+        if self.verb == "rebundle":
+            shutil.copyfile(self.materials["small bundle"], self.atlas)
+        elif self.verb not in STARTS_WITH_NOTHING:
+            shutil.copytree(self.materials["grown" if self.verb == "optimize" else "small"], self.atlas)
+
+    def measure(self, crew: crash.Crew) -> None:
+        """Do the job once without a kill, and keep what it led to, how long it took and how many moments it had."""
+        self.reset()
+        self.before = crash.state(self.atlas)
+        worker = crew.start(*self.job())
+        said = worker.finish()
+        worker.kill()
+        assert said["error"] is None
+        self.after = crash.state(self.atlas)
+        assert self.after is not None
+        assert self.after != self.before
+        self.moments, self.seconds = said["moments"], said["seconds"]
+        self.only_the_atlas_is_there()
+
+    def landed(self) -> str:
+        """Say where the kill came: before or after the commit, which must be all that is to be seen of it."""
+        if not self.atlas.exists() and self.before is not None:
+            with pytest.raises(galsearch.FormatError):
+                galsearch.open(self.atlas)
+            return "between"
+        found = crash.state(self.atlas)
+        if found == self.before:
+            return "before"
+        self.is_after(found)
+        return "after"
+
+    def is_after(self, found: dict | None) -> None:
+        """Compare with what the work leads to; adding and making a new index of it all are two commits."""
+        written_by = found["written_by"] + (["optimize"] if self.verb == "add" else [])
+        assert {**found, "written_by": written_by[: len(self.after["written_by"])]} == self.after
+
+    def nothing_else_changed(self) -> None:
+        """Compare what lies beside the atlas, and make sure that what is half done is taken for nothing."""
+        mine = (self.atlas.name, *(self.atlas.name + end for end in LEFT_BEHIND))
+        others = {
+            name: value for name, value in crash.files(self.home).items() if name.partition(os.sep)[0] not in mine
+        }
+        assert others == self.beside
+        for end in LEFT_BEHIND:
+            left = self.home / (self.atlas.name + end)
+            if left.exists():
+                self.is_no_atlas(left)
+
+    def is_no_atlas(self, left: Path) -> None:
+        """Open what was left: it is nothing, or it is complete and only wants its name."""
+        try:
+            with galsearch.open(left, device="cpu") as atlas:
+                found = crash.answers(atlas)
+        except galsearch.GalsearchError:
+            return
+        assert found == self.after
+
+    def run_again(self, landed: str) -> None:
+        """Do the same in this process: now it is done, or it is refused because it was done."""
+        try:
+            crash.run(*self.job())
+        except galsearch.GalsearchError as error:
+            assert landed == "after", error
+            assert self.verb in ("build", "add"), error
+            assert "exists" in str(error) or "already" in str(error)
+        self.is_after(crash.state(self.atlas))
+        self.only_the_atlas_is_there(may_stay=landed == "after")
+
+    def only_the_atlas_is_there(self, *, may_stay: bool = False) -> None:
+        names = {item.name for item in self.home.iterdir()}
+        staging = {self.atlas.name + ".partial"} if may_stay else set()
+        assert names - staging == {"x", "y.duckdb", self.atlas.name}
+        assert may_stay or not list(self.atlas.glob("*.partial*"))
+        self.nothing_else_changed()
+
+
+@pytest.fixture(scope="module")
+def crew():
+    with crash.Crew(spare=2) as working:
+        yield working
+
+
+@pytest.fixture(scope="module")
+def materials(tmp_path_factory, tiny_models, crew):
+    home = tmp_path_factory.mktemp("materials")
+    few, more = crash.draw(home / "few", FEW), crash.draw(home / "more", MORE)
+    small, grown = home / "small.atlas", home / "grown.atlas"
+    crash.run("build", {"path": small, "source": few, "models": tiny_models})
+    shutil.copytree(small, grown)
+    for start in (20, 30):
+        pictures = crash.draw(home / f"from {start}", range(start, start + 1))
+        crash.run("add", {"path": grown, "source": pictures, "models": tiny_models})
+    lost = {"path": grown, "source": crash.draw(home / "lost", range(40, 43)), "models": tiny_models}
+    assert crew.start("add", lost, stop=("os.rename galaxies.duckdb.partial", "SIGKILL")).killed_after(
+        crash.WAIT_SECONDS
+    )
+    bundle = galsearch.bundle(small, home / "small.duckdb")
+    return {"more": more, "models": tiny_models, "small": small, "grown": grown, "small bundle": bundle}
+
+
+def test_at_least_two_hundred_are_killed():
+    assert sum(KILLS.values()) >= 200
+
+
+@pytest.mark.parametrize("verb", KILLS)
+def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, crew, materials, verb):
+    place, rng = Place(verb, tmp_path / "home", materials), random.Random(verb)
+    place.measure(crew)
+    tally = crash.Tally(verb)
+    with tally.told():
+        while tally.kills < KILLS[verb]:
+            place.reset()
+            landed = "before"
+            for _ in range(rng.choice((1, 2, 3, 4))):
+                killed = kill_once(crew, place, rng, tally)
+                landed = place.landed()
+                place.nothing_else_changed()
+                tally.kills, tally.finished = tally.kills + killed, tally.finished + (not killed)
+                tally.landed[landed] += killed
+                if landed == "after":
+                    break
+            place.run_again(landed)
+        assert tally.landed["before"] > 0
+
+
+def kill_once(crew: crash.Crew, place: Place, rng: random.Random, tally: crash.Tally) -> bool:
+    """Let a worker die at a moment or after a while; say whether it did before it was done."""
+    if tally.kills % 2:
+        moment = 1 + int(place.moments * tally.kills / KILLS[place.verb])  # all parts of the work have their turn
+        tally.moments.append(f"moment {moment} of {place.moments}")
+        return crew.start(*place.job(), stop=(moment, "SIGKILL")).killed_after(crash.WAIT_SECONDS)
+    seconds = rng.uniform(0, place.seconds)
+    tally.moments.append(f"{seconds:.3f} s of {place.seconds:.3f}")
+    return crew.start(*place.job()).killed_after(seconds)
