@@ -120,7 +120,7 @@ class FolderStore(Store):
                         pass
             except FormatError as error:
                 bad.append(str(error))
-        files = [name for name in self.manifest.extra.get(FILES, {}) if name.startswith(LANCE)]  # models check themselves
+        files = [name for name in self.manifest.extra.get(FILES, {}) if name.startswith(LANCE)]
         return bad + [said for name in sorted(files) if (said := self._changed(self.path / name))]
 
     def _changed(self, file: Path) -> str | None:
