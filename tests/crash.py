@@ -373,7 +373,7 @@ class Tally:
     verb: str
     kills: int = 0
     finished: int = 0  # before the kill came
-    landed: dict[str, int] = field(default_factory=lambda: {"before": 0, "between": 0, "after": 0})
+    landed: dict[str, int] = field(default_factory=lambda: {"before": 0, "after": 0})
     moments: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of build, add, bundle and optimize: what is there afterwards is what was committed last.
+"""Build, add, bundle and optimize killed, stopped by Ctrl-C and on full disks: the last commit is what is there.
 
 Half of the kills come at named moments, spread over all that Python does to files and all that the engines are told;
 half come from outside, at any time that the work takes. Each meets what the one before has left.
@@ -7,6 +7,8 @@ half come from outside, at any time that the work takes. Each meets what the one
 import os
 import random
 import shutil
+import signal
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,10 @@ import galsearch
 KILLS = {"build": 36, "replace": 36, "add": 42, "bundle": 28, "rebundle": 28, "optimize": 42}
 STARTS_WITH_NOTHING = ("build", "bundle")
 FEW, MORE = range(10), range(100, 108)  # so many more that adding them makes a new index, too
-LEFT_BEHIND = (".partial", ".partial.wal")  # what a killed writer may leave beside the atlas
+LEFT_BEHIND = (".partial", ".partial.wal", ".partial.lock", ".partial.spill")  # by a killed writer, beside the atlas
+STOPS = 10  # by Ctrl-C, of each verb
+LARGEST_FILES = (1, 2_000, 40_000, 300_000, 800_000, 1_600_000, 2_400_000)  # bytes, on disks that get full
+FREE_SPACE = (8_192, 40_960, 204_800, 1_024_000, 3_072_000)  # bytes, on small disks
 
 pytestmark = [pytest.mark.slow, pytest.mark.durability]
 
@@ -54,6 +59,14 @@ class Place:
             "optimize": ("optimize", {"path": self.atlas}),
         }[self.verb]
 
+    def command(self) -> list[str]:
+        """Return the job as typed."""
+        verb, options = self.job()
+        flags = {"source": "--images", "models": "--models"}
+        typed = [part for name, flag in flags.items() if name in options for part in (flag, options[name])]
+        places = [options[name] for name in ("path", "out") if name in options]
+        return [verb, *map(str, places + typed), *(["--overwrite"] if "overwrite" in options else [])]
+
     def reset(self) -> None:
         """Put everything as it was before the first kill."""
         shutil.rmtree(self.home, ignore_errors=True)
@@ -82,10 +95,6 @@ class Place:
 
     def landed(self) -> str:
         """Say where the kill came: before or after the commit, which must be all that is to be seen of it."""
-        if not self.atlas.exists() and self.before is not None:
-            with pytest.raises(galsearch.FormatError):
-                galsearch.open(self.atlas)
-            return "between"
         found = crash.state(self.atlas)
         if found == self.before:
             return "before"
@@ -131,7 +140,7 @@ class Place:
 
     def only_the_atlas_is_there(self, *, may_stay: bool = False) -> None:
         names = {item.name for item in self.home.iterdir()}
-        staging = {self.atlas.name + ".partial"} if may_stay else set()
+        staging = {self.atlas.name + end for end in LEFT_BEHIND} if may_stay else set()
         assert names - staging == {"x", "y.duckdb", self.atlas.name}
         assert may_stay or not list(self.atlas.glob("*.partial*"))
         self.nothing_else_changed()
@@ -195,3 +204,115 @@ def kill_once(crew: crash.Crew, place: Place, rng: random.Random, tally: crash.T
     seconds = rng.uniform(0, place.seconds)
     tally.moments.append(f"{seconds:.3f} s of {place.seconds:.3f}")
     return crew.start(*place.job()).killed_after(seconds)
+
+
+# ---- stopped, and out of space
+
+
+def said_once(said: dict, words: str) -> None:
+    """Make sure that a command has said one line for people, with those words, and nothing else."""
+    lines = [line for line in said["error"].splitlines() if line.startswith("galsearch: ")]
+    assert len(lines) == 1, said
+    assert words in lines[0]
+    assert "Traceback" not in said["error"]
+    assert said["out"] == ""
+
+
+@pytest.mark.parametrize("verb", KILLS)
+def test_ctrl_c_at_any_moment_says_so_and_the_same_command_goes_on(tmp_path, crew, materials, verb):
+    place, rng = Place(verb, tmp_path / "home", materials), random.Random(verb)
+    place.measure(crew)
+    tally = crash.Tally(verb)
+    with tally.told():
+        for number in range(STOPS):
+            place.reset()
+            said = stopped(crew, place, rng, tally, number)["result"]
+            landed = place.landed()
+            if said["status"] == 0:
+                assert landed == "after"
+            else:
+                assert said["status"] == 130, said
+                said_once(said, "run the same command again")
+            place.nothing_else_changed()
+            place.run_again(landed)
+
+
+def stopped(crew: crash.Crew, place: Place, rng: random.Random, tally: crash.Tally, number: int) -> dict:
+    """Interrupt the command at a moment or after a while; return what the worker said."""
+    job = ("cli", {"arguments": place.command()})
+    if number % 2:
+        moment = 1 + place.moments * number // STOPS
+        tally.moments.append(f"moment {moment} of {place.moments}")
+        return crew.start(*job, stop=(moment, "SIGINT")).finish()
+    seconds = rng.uniform(0.02, place.seconds)
+    tally.moments.append(f"{seconds:.3f} s of {place.seconds:.3f}")
+    worker = crew.start(*job)
+    said = worker.read(seconds=seconds)
+    if said is None:
+        worker.signal(signal.SIGINT)
+    return said or worker.finish()
+
+
+def fails_or_not(place: Place, said: dict) -> str:
+    """Make sure that a command has done all or nothing, and said why; return where it landed."""
+    landed = place.landed()
+    if said["status"] == 0:
+        assert landed == "after"
+    else:
+        assert said["status"] == 1, said
+        said_once(said, "free some space")
+        assert landed == "before", said
+    place.nothing_else_changed()
+    return landed
+
+
+@pytest.mark.parametrize("verb", KILLS)
+def test_a_disk_that_takes_no_larger_file_changes_nothing(tmp_path, crew, materials, verb):
+    place = Place(verb, tmp_path / "home", materials)
+    place.measure(crew)
+    results = []
+    for limit in LARGEST_FILES:
+        place.reset()
+        job = {"arguments": place.command(), "limit_bytes": limit}
+        results.append(fails_or_not(place, crew.start("cli", job).finish()["result"]))
+        place.run_again(results[-1])
+    assert results[0] == "before"
+
+
+@pytest.mark.parametrize("verb", KILLS)
+def test_a_small_disk_that_is_full_changes_nothing(small_disk, crew, materials, verb):
+    place = Place(verb, small_disk.path / "home", materials)
+    place.measure(crew)
+    for free in FREE_SPACE:
+        place.reset()
+        small_disk.leave(free)
+        said = crew.start("cli", {"arguments": place.command()}).finish()["result"]
+        small_disk.leave(SmallDisk.ALL)
+        place.run_again(fails_or_not(place, said))
+
+
+class SmallDisk:
+    """A disk of its own, as small as wished."""
+
+    ALL = 200_000_000
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        call = ["mount", "-t", "tmpfs", "-o", f"size={self.ALL}", "tmpfs", str(path)]
+        done = subprocess.run(call, capture_output=True, check=False) if shutil.which("mount") else None
+        if done is None or done.returncode:
+            pytest.skip("a small disk can only be mounted by root with the right to mount")
+
+    def leave(self, free: int) -> None:
+        """Leave so many bytes free, about."""
+        there = os.statvfs(self.path)
+        size = min(self.ALL, (there.f_blocks - there.f_bfree) * there.f_frsize + free)
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.path)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk.path)], check=True)
