@@ -427,7 +427,7 @@ def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term
     if isinstance(what, str):
         return Term("text", what, weight)
     if isinstance(what, np.ndarray) and what.ndim == 1 and what.dtype.kind in "iuf":
-        return Term("embedding", tuple(float(value) for value in what), weight)
+        return Term("embedding", tuple(what.astype(float).tolist()), weight)
     raise QueryError(
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
         "an embedding (array of one dimension) or a Query"

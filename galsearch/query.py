@@ -184,17 +184,15 @@ class Scorer:
         self.either = None if either is None else np.ascontiguousarray(either, np.float32)
         self.dim = len(self.vector)
 
-    def into(self, block: np.ndarray, out: np.ndarray) -> None:
-        """Write the scores of the rows of `block`, `(n, d) float32`, into `out`, `(n,) float32`."""
-        np.vecdot(block, self.vector, out=out)  # in one thread: waking others for a small block takes longer than it
-        if self.either is not None:
-            out += np.max([np.vecdot(block, one) for one in self.either], axis=0)
-
     def of(self, block: np.ndarray) -> np.ndarray:
-        """Return the scores `(n,) float32` of the rows of `block`."""
-        out = np.empty(len(block), np.float32)
-        self.into(block, out)
-        return out
+        """Return the scores `(n,) float32` of the rows of `block`, `(n, d) float32`."""
+        return self.through(lambda vector: np.vecdot(block, vector))  # one thread: waking others takes longer
+
+    def through(self, products: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return the scores of rows, given what returns their inner products `(n,) float32` with a vector."""
+        if self.either is None:
+            return products(self.vector)
+        return products(self.vector) + np.max([products(one) for one in self.either], axis=0)
 
     def exact(self, block: np.ndarray) -> np.ndarray:
         """Return the scores `(n,) float64`, each independent of the other rows.

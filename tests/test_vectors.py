@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.query import Scorer
-from galsearch.store import cells, vectors
+from galsearch.store import cells, dots, vectors
 from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Reordered, Trusted, runs_table
 
 DIM = 7
@@ -45,12 +48,56 @@ def test_runs_that_end_anywhere_give_every_vector_whole(tmp_path_factory, rows, 
     order = np.random.default_rng(seed).permutation(rows)
     assert np.array_equal(found.take(order), array[order])
     start, stop = min(*span, rows), min(max(span), rows)
-    out = np.empty(stop - start, np.float32)
-    found.score(Scorer(array[0]), start, stop, out)
-    assert np.allclose(out, array[start:stop] @ array[0], atol=1e-6)
+    asked = np.concatenate([np.arange(start, stop), order])
+    assert np.allclose(found.scores(Scorer(array[0]), asked), array[asked] @ array[0], atol=1e-6)
     found.done(start, stop)
     assert np.array_equal(found.take(order), array[order])  # pages that were handed back are read again
     assert found.damaged_runs() == 0
+
+
+def test_the_library_was_compiled():
+    if dots.LIBRARY is None and not os.environ.get("GALSEARCH_CI"):
+        pytest.skip("galsearch was installed without a C compiler")
+    assert dots.LIBRARY is not None
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_scores_are_those_of_numpy_with_and_without_the_library(tmp_path, monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr(dots, "LIBRARY", None)
+    monkeypatch.setattr(dots, "WORTH", 1_000)
+    monkeypatch.setattr(dots, "threads", lambda: 3)
+    array = tiny.random_units(9_000, 70, seed=1)
+    path = tmp_path / "numbers"
+    mapped = Mapped(laid_out(path, array, [100, 20_001, 20_030, 20_040, 400_000]), 70, path)
+    scorer = Scorer(array[0], either=array[1:3])
+    rows = np.random.default_rng(2).integers(len(array), size=20_000)
+    true = array[rows] @ array[0] + np.max(array[rows] @ array[1:3].T, axis=1)
+    for kind in (mapped, Held(array)):
+        for _ in range(20):
+            with dots.crew(array.size):
+                np.testing.assert_allclose(kind.scores(scorer, rows), true, atol=1e-5)
+                np.testing.assert_allclose(kind.scores(scorer, rows[::-1]), true[::-1], atol=1e-5)
+        for outside in (-1, 9_000) if compiled else ():
+            with pytest.raises(IndexError):
+                kind.scores(scorer, np.array([0, outside]))
+
+
+def test_many_threads_may_ask_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(dots, "WORTH", 1_000)
+    array = tiny.random_units(4_000, 64, seed=1)
+    path = tmp_path / "numbers"
+    mapped = Mapped(laid_out(path, array, [64_000, 128_001]), 64, path)
+    rows = np.arange(4_000)
+
+    def asked(place: int) -> np.ndarray:
+        with dots.crew(array.size):
+            return mapped.scores(Scorer(array[place]), rows)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(asked, range(200)))
+    for place, scores in enumerate(found):
+        np.testing.assert_allclose(scores, array @ array[place], atol=1e-5)
 
 
 def everything(array: np.ndarray):
@@ -76,7 +123,7 @@ class Broken:
     def take(self, rows):
         raise MapError("a run does not begin as noted")
 
-    def score(self, scorer, start, stop, out):
+    def scores(self, scorer, rows):
         raise MapError("a run does not begin as noted")
 
 
@@ -88,9 +135,8 @@ def test_every_kind_of_vectors_gives_the_same_rows_and_scores(kind):
     assert (found.rows, found.dim) == (50, DIM)
     assert np.array_equal(found.take(rows), array[rows])
     assert found.take(np.empty(0, np.int64)).shape == (0, DIM)
-    out = np.empty(31, np.float32)
-    found.score(Scorer(array[2]), 10, 41, out)
-    assert np.allclose(out, array[10:41] @ array[2], atol=1e-6)
+    for asked in (rows, np.arange(10, 41), np.empty(0, np.int64)):
+        assert np.allclose(found.scores(Scorer(array[2]), asked), array[asked] @ array[2], atol=1e-6)
     found.done(0, 50)
 
 

@@ -7,6 +7,7 @@ measured on the atlas's own vectors when it is written (`Curves`), for queries l
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galsearch.store.vectors import Vectors
+from galsearch.query import Scorer
+from galsearch.store import dots
+from galsearch.store.vectors import LARGEST_CODE, Held, Vectors
 
 CELLS_PER_ROOT_ROW = 4  # about 4 sqrt(N) cells: the visited share and the cost of comparing centroids stay in balance
 LEAST_ROWS = 20_000  # up to this many rows, comparing all of them is the quicker way and misses nothing
@@ -45,6 +48,31 @@ class Cells:
     def __len__(self) -> int:
         return len(self.centroids)
 
+    def scores(self, scorer: Scorer) -> np.ndarray:
+        """Return the scores `(c,) float32` of the centroids.
+
+        With one query vector they are rounded, to 1/250 of the largest number of each: reading a quarter of the memory
+        is quicker, and the order in which cells are visited hardly changes.
+        """
+        rows = np.arange(len(self))
+        if scorer.either is not None or dots.LIBRARY is None:
+            return self._held.scores(scorer, rows)
+        pieces, sizes = self._codes
+        return sizes * pieces.products(scorer.vector, rows)
+
+    @functools.cached_property
+    def _held(self) -> Held:
+        return Held(self.centroids)
+
+    @functools.cached_property
+    def _codes(self) -> tuple[dots.Pieces, np.ndarray]:
+        """Whole numbers up to LARGEST_CODE that are in proportion to those of the centroids, and the proportions."""
+        sizes = np.abs(self.centroids).max(axis=1) / LARGEST_CODE
+        codes = np.rint(self.centroids / np.maximum(sizes, 1e-30)[:, None]).astype(np.int8)
+        first = np.array([0, codes.size])
+        content = codes.reshape(-1).view(np.uint8)
+        return dots.Pieces(content, np.int8, codes.shape[1], first=first, at=np.zeros(1, np.int64)), sizes
+
 
 class Curves:
     """Recall against cells visited: rows of (asked, depth, probes, recall), the mean over the queries of one kind.
@@ -57,6 +85,7 @@ class Curves:
     def __init__(self, rows: Iterable[tuple[str, int, int, float]]) -> None:
         self.rows = sorted(rows)
         self._measured: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self._known: dict[tuple, int] = {}
         for (kind, depth), part in itertools.groupby(self.rows, key=lambda row: row[:2]):
             probes, recall = np.array([row[2:] for row in part]).T
             self._measured.setdefault(kind, {})[depth] = np.log(probes), np.maximum.accumulate(recall)
@@ -69,8 +98,11 @@ class Curves:
         if not self._measured:
             share = min(1.0, 1 / 32 * max(1.0, depth / 10) ** 0.3)
             return min(cells, max(32, math.ceil(cells * share)))
-        needed = max(self._needed(kind, recall, depth) for kind in kinds if kind in self._measured)
-        return max(1, min(cells, math.ceil(SAFETY * needed)))
+        asked = recall, depth, tuple(kinds), cells
+        if asked not in self._known:
+            needed = max(self._needed(kind, recall, depth) for kind in kinds if kind in self._measured)
+            self._known = {asked: max(1, min(cells, math.ceil(SAFETY * needed)))}  # the same is asked again and again
+        return self._known[asked]
 
     def _needed(self, kind: str, recall: float, depth: float) -> float:
         """Return the cells for a recall at a depth between or beyond those measured, in logarithms of both."""

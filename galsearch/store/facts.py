@@ -28,6 +28,7 @@ from galsearch.store.wording import POSTINGS, Matches, matches
 BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
 HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
+FEW_IDS = 50  # up to so many are quicker taken one by one
 BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
 RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
 ENGINE_TABLES = (
@@ -106,6 +107,8 @@ class Store:
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the object_ids of row numbers, in that order."""
+        if self.manifest.rows <= HELD_IDS and len(rows) <= FEW_IDS:
+            return [self._held_ids[row].as_py() for row in rows.tolist()]
         return self.id_column(rows).to_pylist()
 
     def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from galsearch.query import Plan, Scorer
+from galsearch.store import dots
 from galsearch.store.cells import FAR, LIKE, WORDS, Cells
 from galsearch.store.vectors import BLOCK_ROWS, Vectors
 
 EXACT_MATCHES = 4_096  # so few rows that pass a cut are compared as quickly as cells are chosen
 SCORE_ERROR = 1e-5  # of single precision: rows that score no worse than the last one wanted, by this much, are kept
 KEEP_SPARE = 65_536  # candidates kept beyond those wanted before the worst of them are dropped
-SCAN_BYTES = 32 << 20  # vectors of a scan of everything that are in memory at a time
+SCAN_BYTES = 32 << 20  # vectors that are compared at a time
+DENSE = 0.25  # a scan of a larger share of the rows hands back the memory of what it has read
 FOLLOWS = 0.95  # a cut that leaves a smaller share of the cells with a match is taken to follow the vectors
-DENSE = 0.25  # a cell of which a larger share passes the cut is compared as a whole: reading in place is quicker
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ def best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarr
 
     They are at least the `wanted` ones, and with them every row that scores the same as the last of them.
     """
+    with dots.crew(vectors.rows * vectors.dim):
+        return _best_rows(vectors, cells, ask)
+
+
+def _best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarray, np.ndarray, Plan]:
     matches = vectors.rows if ask.matching is None else len(ask.matching)
     pool = _Pool(min(ask.wanted, matches))
     visits = None if ask.exact or cells is None else _visits(cells, ask, matches)
@@ -98,31 +104,18 @@ def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def _compare_all(vectors: Vectors, ask: Ask, pool: _Pool) -> int:
     """Compare every row that matches; return how many were compared."""
-    if ask.matching is not None and len(ask.matching) < DENSE * vectors.rows:
-        return _compare_rows(vectors, ask.scorer, ask.matching, pool)
-    step = max(BLOCK_ROWS, SCAN_BYTES // (4 * vectors.dim))
-    for start in range(0, vectors.rows, step):
-        stop = min(start + step, vectors.rows)
-        _compare_range(vectors, ask, start, stop, pool)
-        vectors.done(start, stop)
-    return vectors.rows if ask.matching is None else len(ask.matching)
+    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    for start in range(0, matches, step := _step(vectors)):
+        stop = min(start + step, matches)
+        rows = np.arange(start, stop) if ask.matching is None else ask.matching[start:stop]
+        pool.add(rows, vectors.scores(ask.scorer, rows))
+        if matches >= DENSE * vectors.rows:
+            vectors.done(int(rows[0]), int(rows[-1]) + 1)
+    return matches
 
 
-def _compare_rows(vectors: Vectors, scorer: Scorer, rows: np.ndarray, pool: _Pool) -> int:
-    for part in _parts(rows, BLOCK_ROWS):
-        pool.add(part, scorer.of(vectors.take(part)))
-    return len(rows)
-
-
-def _compare_range(vectors: Vectors, ask: Ask, start: int, stop: int, pool: _Pool) -> None:
-    """Compare neighboring rows as a whole, and keep those that match."""
-    scores = np.empty(stop - start, np.float32)
-    vectors.score(ask.scorer, start, stop, scores)
-    if ask.matching is None:
-        pool.add(np.arange(start, stop), scores)
-    else:
-        rows = ask.matching[slice(*np.searchsorted(ask.matching, (start, stop)))]
-        pool.add(rows, scores[rows - start])
+def _step(vectors: Vectors) -> int:
+    return max(BLOCK_ROWS, SCAN_BYTES // (4 * vectors.dim))
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ def _visits(cells: Cells, ask: Ask, matches: int) -> _Visits | None:
     """
     if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
         return None
-    scores = ask.scorer.of(cells.centroids)
+    scores = cells.scores(ask.scorer)
     held = np.diff(cells.starts if ask.matching is None else np.searchsorted(ask.matching, cells.starts))
     there = np.flatnonzero(held)
     probes = ask.probes or _probes(cells, ask, matches, there)
@@ -202,24 +195,15 @@ def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
 def _compare_spans(vectors: Vectors, ask: Ask, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
     """Compare the rows that match in several spans of rows; return how many."""
     if ask.matching is None:
-        return _compare_whole(vectors, ask.scorer, starts, stops, pool)
-    low, high = np.searchsorted(ask.matching, starts), np.searchsorted(ask.matching, stops)
-    dense = high - low >= DENSE * np.maximum(stops - starts, 1)
-    sparse = [ask.matching[a:b] for a, b in zip(low[~dense].tolist(), high[~dense].tolist(), strict=True)]
-    if sparse:
-        _compare_rows(vectors, ask.scorer, np.sort(np.concatenate(sparse)), pool)
-    for start, stop in zip(starts[dense].tolist(), stops[dense].tolist(), strict=True):
-        _compare_range(vectors, ask, start, stop, pool)
-    return int((high - low).sum())
+        rows = _numbers(starts, stops)
+    else:
+        rows = ask.matching[_numbers(np.searchsorted(ask.matching, starts), np.searchsorted(ask.matching, stops))]
+    for part in _parts(rows, _step(vectors)):
+        pool.add(part, vectors.scores(ask.scorer, part))
+    return len(rows)
 
 
-def _compare_whole(vectors: Vectors, scorer: Scorer, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
-    """Compare all rows of several spans; one array for all scores, because a loop over cells is short."""
-    ends = np.cumsum(stops - starts)
-    begins = ends - (stops - starts)
-    scores = np.empty(int(ends[-1]), np.float32)
-    for start, stop, begin, end in zip(starts.tolist(), stops.tolist(), begins.tolist(), ends.tolist(), strict=True):
-        vectors.score(scorer, start, stop, scores[begin:end])
-    rows = np.arange(len(scores)) + np.repeat(starts - begins, stops - starts)
-    pool.add(rows, scores)
-    return len(scores)
+def _numbers(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return the numbers of several spans, one span after another."""
+    counts = stops - starts
+    return np.arange(int(counts.sum())) + np.repeat(starts - np.cumsum(counts) + counts, counts)

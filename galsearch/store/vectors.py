@@ -9,6 +9,7 @@ and the engine is asked (`Fetched`).
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import mmap
 import zlib
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch.query import Scorer
+from galsearch.store import dots
 
 BLOCK_ROWS = 8_192  # rows read at a time
 BLOCK_NUMBERS = 1 << 18  # codes turned into floats at a time: what stays in the cache of a core
@@ -41,8 +43,8 @@ class Vectors(Protocol):
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the vectors at `rows`, in that order."""
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        """Write the scores of the rows from `start` up to `stop` into `out`."""
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        """Return the scores `(n,) float32` of the rows at `rows`, in that order; quickest where rows are neighbors."""
 
     def done(self, start: int, stop: int) -> None:
         """Say that a scan of everything will not come back to these rows."""
@@ -52,14 +54,22 @@ class Held:
     """Vectors in memory."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self._array = array
+        self._array = np.ascontiguousarray(array, np.float32)
         self.rows, self.dim = array.shape
+        self._pieces = None
+        if dots.LIBRARY is not None and array.size:
+            content = self._array.reshape(-1).view(np.uint8)
+            self._pieces = dots.Pieces(
+                content, np.float32, self.dim, first=np.array([0, array.size]), at=np.zeros(1, np.int64)
+            )
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         return self._array[rows]
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        scorer.into(self._array[start:stop], out)
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        if self._pieces is None:
+            return _taken_scores(self, scorer, rows)
+        return scorer.through(lambda vector: self._pieces.products(vector, rows))
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
@@ -76,13 +86,18 @@ class Fetched:
         parts = [self._fetch(wanted[at : at + BLOCK_ROWS]) for at in range(0, len(wanted), BLOCK_ROWS)]
         return np.concatenate([np.empty((0, self.dim), np.float32), *parts])[place]
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        for at in range(start, stop, BLOCK_ROWS):
-            end = min(at + BLOCK_ROWS, stop)
-            scorer.into(self._fetch(np.arange(at, end)), out[at - start : end - start])
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        return _taken_scores(self, scorer, rows, block=BLOCK_ROWS)
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
+
+
+def _taken_scores(vectors: Vectors, scorer: Scorer, rows: np.ndarray, *, block: int = 0) -> np.ndarray:
+    """Return the scores of rows that are copied to where numpy can compare them, a block at a time."""
+    step = block or max(1, BLOCK_NUMBERS // vectors.dim)
+    parts = [scorer.of(vectors.take(rows[at : at + step])) for at in range(0, len(rows), step)]
+    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 class Trusted:
@@ -99,12 +114,12 @@ class Trusted:
             self.now = self._otherwise()
             return self.now.take(rows)
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         try:
-            self.now.score(scorer, start, stop, out)
+            return self.now.scores(scorer, rows)
         except MapError:
             self.now = self._otherwise()
-            self.now.score(scorer, start, stop, out)
+            return self.now.scores(scorer, rows)
 
     def done(self, start: int, stop: int) -> None:
         self.now.done(start, stop)
@@ -120,8 +135,8 @@ class Reordered:
     def take(self, rows: np.ndarray) -> np.ndarray:
         return self._vectors.take(self._order[rows])
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        scorer.into(self.take(np.arange(start, stop)), out)
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        return self._vectors.scores(scorer, self._order[rows])
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back: the rows lie anywhere."""
@@ -137,19 +152,22 @@ class Chain:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), self.dim), np.float32)
-        if not len(rows):
-            return found
+        for part, places in self._by_part(rows):
+            found[places] = self._parts[part].take(rows[places] - self._starts[part])
+        return found
+
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        found = np.empty(len(rows), np.float32)
+        for part, places in self._by_part(rows):
+            found[places] = self._parts[part].scores(scorer, rows[places] - self._starts[part])
+        return found
+
+    def _by_part(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the parts that hold some of the rows, and the places of those in `rows`."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(part, kind="stable")
         numbers, firsts = np.unique(part[order], return_index=True)
-        for number, places in zip(numbers, np.split(order, firsts[1:]), strict=True):
-            found[places] = self._parts[number].take(rows[places] - self._starts[number])
-        return found
-
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        for part, low, high in self._inside(start, stop):
-            begin = self._starts[part]
-            self._parts[part].score(scorer, low - begin, high - begin, out[low - start : high - start])
+        yield from zip(numbers.tolist(), np.split(order, firsts[1:]), strict=False)
 
     def done(self, start: int, stop: int) -> None:
         for part, low, high in self._inside(start, stop):
@@ -193,13 +211,13 @@ class Mapped:
         self._at = numbers(runs, "byte_offset") // item
         self._check_places(numbers(runs, "byte_offset"), item)
         self._seen = np.zeros(len(self._at), bool)
-        whole_from = -(-self._first // dim)
-        whole_to = np.maximum((self._first + self._values) // dim, whole_from)
-        # as Python numbers: the scan of a cell is a short loop over them
-        self._from, self._to = whole_from.tolist(), whole_to.tolist()
-        self._begin = (self._at + whole_from * dim - self._first).tolist()
         self._starts = self._first.tolist()
-        self._bridges: dict[int, np.ndarray] = {}
+        self._pieces = None
+        if dots.LIBRARY is not None:
+            ends, heads = np.append(self._first, total), numbers(runs, "head")
+            self._pieces = dots.Pieces(self._bytes, dtype, dim, first=ends, at=numbers(runs, "byte_offset"), head=heads)
+            if hasattr(mmap, "MADV_RANDOM"):  # what is needed is asked for; reading ahead of it would be in vain
+                self._map.madvise(mmap.MADV_RANDOM)
 
     def _check_places(self, offsets: np.ndarray, item: int) -> None:
         inside = (offsets >= 0) & (offsets + np.maximum(self._values * item, HEAD_BYTES) <= len(self._map))
@@ -207,9 +225,10 @@ class Mapped:
             raise MapError("a run does not lie inside the file")
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        start = np.asarray(rows, np.int64) * self.dim
+        rows = np.ascontiguousarray(rows, np.int64)
+        start = rows * self.dim
         run = np.searchsorted(self._first, start, side="right") - 1
-        self._look(np.unique(run))
+        self._look(rows, run)
         inside = start + self.dim <= self._first[run] + self._values[run]
         at = np.where(inside, self._at[run] + start - self._first[run], 0)
         item = self._numbers.itemsize
@@ -233,32 +252,17 @@ class Mapped:
             start, wanted, run = start + count, wanted - count, run + 1
         return np.concatenate(parts)
 
-    def _bridge(self, row: int) -> np.ndarray:
-        """Return a vector that lies in several runs, `(1, d)`; kept, because there is one to every run at most."""
-        if row not in self._bridges:
-            begin = row * self.dim
-            self._bridges[row] = self._across(begin, bisect.bisect_right(self._starts, begin) - 1)[None]
-        return self._bridges[row]
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        if self._pieces is None:
+            return _taken_scores(self, scorer, rows)
+        return scorer.through(functools.partial(self.products, rows=rows))
 
-    def blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (row, vectors from that row on) until all rows from `start` up to `stop` were there."""
-        run = bisect.bisect_right(self._to, start)
-        while start < stop:
-            if run == len(self._to) or self._from[run] > start:  # this one lies across the end of a run
-                yield start, self._bridge(start)
-                start += 1
-                continue
-            if not self._seen[run]:
-                self._look_at(run)
-            end, last = min(stop, self._to[run]), self._to[run]
-            at = self._begin[run] + (start - self._from[run]) * self.dim
-            if end > start:
-                yield start, self._numbers[at : at + (end - start) * self.dim].reshape(-1, self.dim)
-            start, run = end, run + (end == last)
-
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        for row, block in self.blocks(start, stop):
-            scorer.into(block, out[row - start : row - start + len(block)])
+    def products(self, vector: np.ndarray, *, rows: np.ndarray) -> np.ndarray:
+        """Return the inner products `(n,) float32` of rows with a vector."""
+        found = None if self._pieces is None else self._pieces.products(vector, rows)
+        if found is None:
+            raise MapError("a run does not begin as noted")
+        return found
 
     def done(self, start: int, stop: int) -> None:
         low = max(0, bisect.bisect_right(self._starts, start * self.dim) - 1)
@@ -269,6 +273,8 @@ class Mapped:
             end = int((self._at[low:high] + self._values[low:high]).max()) * item // page * page
             if hasattr(self._map, "madvise") and end > begin:
                 self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+                if self._pieces is not None:
+                    self._pieces.seen[low:high] = 0  # to be asked for again
 
     def damaged_runs(self) -> int:
         """Return how many runs have not the CRC-32 that was noted."""
@@ -284,14 +290,14 @@ class Mapped:
             raise MapError("a run does not begin as noted")
         self._seen[run] = True
 
-    def _look(self, runs: np.ndarray) -> None:
-        """Compare the beginnings of runs that were not read before with what the map says."""
-        new = runs[~self._seen[runs]]
-        if len(new):
-            at = self._at[new][:, None] * self._numbers.itemsize + np.arange(HEAD_BYTES)
-            if not np.array_equal(self._bytes[at].view(np.uint64).ravel(), self._heads[new]):
+    def _look(self, rows: np.ndarray, runs: np.ndarray) -> None:
+        """Compare the beginnings of the runs that `rows` begin in, if they were not read before, with the map."""
+        if self._pieces is not None:
+            if not self._pieces.prepare(rows):
                 raise MapError("a run does not begin as noted")
-            self._seen[new] = True
+            return
+        for run in np.unique(runs[~self._seen[runs]]).tolist():
+            self._look_at(run)
 
 
 class Coded:
@@ -306,39 +312,25 @@ class Coded:
             raise MapError("codes, weights and cells are not of the same rows")
         self.rows, self.dim = codes.rows, codes.dim
         self._codes, self._weights, self._centroids, self._starts = codes, weights, centroids, starts
-        self._first = starts.tolist()  # as Python numbers, because a cell is scored in a few microseconds
-        self._asked: tuple[Scorer, np.ndarray] | None = None
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        cell = np.searchsorted(self._starts, rows, side="right") - 1
-        return decoded(self._codes.take(rows), self._weights.take(rows), self._centroids[cell])
+        return decoded(self._codes.take(rows), self._weights.take(rows), self._centroids[self._cell(rows)])
 
-    def score(self, scorer: Scorer, start: int, stop: int, out: np.ndarray) -> None:
-        step = max(1, BLOCK_NUMBERS // self.dim)
-        if scorer.either is not None:  # the largest of several products is no sum over parts
-            for at in range(start, stop, step):
-                rows = np.arange(at, min(at + step, stop))
-                scorer.into(self.take(rows), out[at - start : at - start + len(rows)])
-            return
-        for row, block in self._codes.blocks(start, stop):
-            for at in range(0, len(block), step):
-                part = block[at : at + step].astype(np.float32)
-                scorer.into(part, out[row + at - start : row + at - start + len(part)])
-        for row, block in self._weights.blocks(start, stop):
-            part = out[row - start : row - start + len(block)]
-            part *= block[:, 1]
-            part += block[:, 0] * self._of_centroids(scorer, row, row + len(block))
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        if dots.LIBRARY is None or not len(rows):
+            return _taken_scores(self, scorer, rows)
+        cell, weights = self._cell(rows), self._weights.take(rows)
+        firsts = np.flatnonzero(np.diff(cell, prepend=-1))  # neighbors mostly lie in one cell
+        centroids, counts = self._centroids[cell[firsts]], np.diff(firsts, append=len(cell))
 
-    def _of_centroids(self, scorer: Scorer, start: int, stop: int) -> np.ndarray:
-        """Return the scores of the centroids of the rows from `start` up to `stop`; one number where it is one cell."""
-        asked = self._asked
-        if asked is None or asked[0] is not scorer:
-            asked = self._asked = scorer, scorer.of(self._centroids)
-        scores = asked[1]
-        low, high = bisect.bisect_right(self._first, start) - 1, bisect.bisect_left(self._first, stop)
-        if high == low + 1:
-            return scores[low]
-        return np.repeat(scores[low:high], np.diff(np.clip(self._starts[low : high + 1], start, stop)))
+        def products(vector: np.ndarray) -> np.ndarray:
+            leaning = np.repeat(np.vecdot(centroids, vector), counts)
+            return weights[:, 0] * leaning + weights[:, 1] * self._codes.products(vector, rows=rows)
+
+        return scorer.through(products)
+
+    def _cell(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._starts, rows, side="right") - 1
 
     def done(self, start: int, stop: int) -> None:
         self._codes.done(start, stop)

@@ -1,0 +1,345 @@
+/* Inner products of stored rows with one vector, where they lie: rows of `dim` numbers that follow one another through
+   pieces of a file in memory. Called by dots.py, which owns every pointer, without Python's lock.                      */
+
+#include <stdint.h>
+#include <stddef.h>
+#include <time.h>
+#include <pthread.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#define CAN_ADVISE 1
+#define ADVICE_READ MADV_WILLNEED
+#else
+#define ADVICE_READ 0
+#endif
+#if defined(__linux__)
+#define ADVICE_MAP 22    /* MADV_POPULATE_READ, since Linux 5.14; older ones refuse it, and map page by page as read */
+#else
+#define ADVICE_MAP ADVICE_READ
+#endif
+
+#if defined(__GNUC__) && defined(__x86_64__) && defined(__GLIBC__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define PAUSE() __builtin_ia32_pause()
+#else
+#define PAUSE() ((void)0)
+#endif
+
+#if defined(__GNUC__)
+#define FETCH(place) __builtin_prefetch(place)
+#else
+#define FETCH(place) ((void)0)
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+#if defined(_WIN32)
+#define PUBLIC __declspec(dllexport)
+#else
+#define PUBLIC __attribute__((visibility("default")))
+#endif
+
+#define CHUNK 16384      /* numbers that a thread takes at a time */
+#define AHEAD 4096        /* bytes that are fetched before they are needed, also across the end of a page */
+#define BLOCK 256         /* codes that are made numbers at a time */
+#define PATIENCE 1000000  /* nanoseconds that a thread waits for more to do before it sleeps again */
+#define GAP (64 * 1024)  /* bytes between two rows that are still asked for in one go */
+
+enum { FINE = -1, OUTSIDE = -2 };
+
+struct pieces {
+    const char *bytes;     /* the file */
+    int64_t item;          /* bytes of a number: 4 for float, 1 for int8 */
+    int64_t dim, rows;
+    int64_t count;         /* of pieces */
+    const int64_t *first;  /* the number that each piece begins with, and after the last one how many there are */
+    const int64_t *at;     /* where it lies in the file, in bytes */
+    const int64_t *head;   /* its first eight bytes; NULL where nothing needs to be compared */
+    uint8_t *seen;         /* whether they were compared */
+};
+
+struct task {
+    const struct pieces *pieces;
+    const float *vector;
+    const int64_t *rows;
+    int64_t count;      /* of rows */
+    float *out;         /* where their products go */
+    uint8_t *done;      /* which chunks of rows are done */
+    int64_t next;       /* the first chunk that nobody has taken */
+    struct task *after;
+};
+
+struct crew {
+    struct task first;  /* nothing to do; what is to be done comes after it */
+    int64_t over;
+    int64_t inside;     /* threads that look at its tasks */
+};
+
+PUBLIC int64_t galsearch_dots_version(void) { return 1; }
+
+static INLINE int64_t piece_of(const struct pieces *p, int64_t number, int64_t near)
+{
+    int64_t low = 0, high = p->count;
+    if (number >= p->first[near] && number < p->first[near + 1]) return near;
+    if (near + 2 <= p->count && number >= p->first[near + 1] && number < p->first[near + 2]) return near + 1;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (p->first[middle] <= number) low = middle; else high = middle;
+    }
+    return low;
+}
+
+static void advise(const char *start, const char *end, int advice)
+{
+#ifdef CAN_ADVISE
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)start & ~(page - 1);
+    if (end > start) madvise((void *)from, (uintptr_t)end - from, advice);
+#else
+    (void)start; (void)end; (void)advice;
+#endif
+}
+
+static int begins_as_noted(const struct pieces *p, int64_t piece)
+{
+    const unsigned char *start = (const unsigned char *)p->bytes + p->at[piece];
+    uint64_t head = 0;
+    for (int i = 7; i >= 0; i--) head = head << 8 | start[i];
+    return head == (uint64_t)p->head[piece];
+}
+
+static int was_seen(const struct pieces *p, int64_t row, int64_t piece)
+{
+    while (p->seen[piece] && p->first[piece + 1] < (row + 1) * p->dim) piece++;
+    return p->seen[piece];
+}
+
+/* Give an advice on the rows that were not seen before, neighbors together; return whether there are any. */
+static int advise_unseen(const struct pieces *p, const int64_t *rows, int64_t count, int advice)
+{
+    const char *from = NULL, *to = NULL;
+    int64_t piece = 0;
+    for (int64_t i = 0; i < count; i++) {
+        piece = piece_of(p, rows[i] * p->dim, piece);
+        if (was_seen(p, rows[i], piece)) continue;
+        const char *start = p->bytes + p->at[piece] + (rows[i] * p->dim - p->first[piece]) * p->item;
+        const char *end = start + p->dim * p->item;
+        if (from && start >= from && start <= to + GAP) { if (end > to) to = end; continue; }
+        advise(from, to, advice);
+        from = start; to = end;
+    }
+    advise(from, to, advice);
+    return from != NULL;
+}
+
+/* Ask for what was not read before, all of it at once, wait for it, and compare how the pieces begin. Return FINE,
+   OUTSIDE when a row is not there, or the first piece that does not begin as noted.                                   */
+PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (rows[i] < 0 || rows[i] >= p->rows) return OUTSIDE;
+    if (!advise_unseen(p, rows, count, ADVICE_READ)) return FINE;
+    advise_unseen(p, rows, count, ADVICE_MAP);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t last = (rows[i] + 1) * p->dim - 1;
+        for (int64_t piece = piece_of(p, rows[i] * p->dim, 0); ; piece++) {
+            if (!p->seen[piece] && p->head && !begins_as_noted(p, piece)) return piece;
+            p->seen[piece] = 1;
+            if (last < p->first[piece + 1]) break;
+        }
+    }
+    return FINE;
+}
+
+typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));  /* 16 numbers, wherever they lie */
+typedef float half __attribute__((vector_size(32)));
+typedef float quarter __attribute__((vector_size(16)));
+
+static INLINE wide load(const float *from) { return *(const wide *)from; }
+
+static INLINE float sum_of(wide sums)
+{
+    union { wide all; half halves[2]; } one = {sums};
+    union { half all; quarter quarters[2]; } two = {one.halves[0] + one.halves[1]};
+    quarter four = two.quarters[0] + two.quarters[1];
+    return (four[0] + four[1]) + (four[2] + four[3]);
+}
+
+static INLINE float dot_float(const float *row, const float *vector, int64_t count)
+{
+    wide a = {0}, b = {0}, c = {0}, d = {0};  /* side by side: an addition takes a few cycles, and none waits for another */
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + 64 <= count; i += 64) {
+        a += load(row + i) * load(vector + i);
+        b += load(row + i + 16) * load(vector + i + 16);
+        c += load(row + i + 32) * load(vector + i + 32);
+        d += load(row + i + 48) * load(vector + i + 48);
+    }
+    for (; i < count; i++) rest += row[i] * vector[i];
+    return sum_of((a + b) + (c + d)) + rest;
+}
+
+static INLINE float dot_code(const int8_t *row, const float *vector, int64_t count)
+{
+    float numbers[BLOCK], sum = 0;
+    for (int64_t from = 0; from < count; from += BLOCK) {
+        int64_t part = count - from < BLOCK ? count - from : BLOCK;
+        for (int64_t i = 0; i < part; i++) numbers[i] = row[from + i];
+        sum += dot_float(numbers, vector + from, part);
+    }
+    return sum;
+}
+
+FOR_EACH_PROCESSOR static void products(const struct task *t, int64_t from, int64_t to)
+{
+    const struct pieces *p = t->pieces;
+    int64_t piece = 0;
+    for (int64_t i = from; i < to; i++) {
+        int64_t number = t->rows[i] * p->dim, done = 0;
+        float sum = 0;
+        piece = piece_of(p, number, piece);
+        for (int64_t at = piece; done < p->dim; at++) {  /* a row may go on in the next piece */
+            int64_t there = p->first[at + 1] - number - done, part = p->dim - done < there ? p->dim - done : there;
+            const char *start = p->bytes + p->at[at] + (number + done - p->first[at]) * p->item;
+            for (int64_t byte = 0; byte < part * p->item; byte += 64) FETCH(start + AHEAD + byte);
+            sum += p->item == 1 ? dot_code((const int8_t *)start, t->vector + done, part)
+                                : dot_float((const float *)start, t->vector + done, part);
+            done += part;
+        }
+        t->out[i] = sum;
+    }
+}
+
+static int64_t rows_of_chunk(const struct task *t) { return CHUNK / t->pieces->dim + 1; }
+
+static void chunk_of(const struct task *t, int64_t chunk)
+{
+    int64_t size = rows_of_chunk(t), end = (chunk + 1) * size;
+    products(t, chunk * size, end < t->count ? end : t->count);
+}
+
+static void take_part(struct task *t)
+{
+    int64_t size = rows_of_chunk(t), chunks = (t->count + size - 1) / size, chunk;
+    while ((chunk = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED)) < chunks) {
+        chunk_of(t, chunk);
+        __atomic_store_n(t->done + chunk, 1, __ATOMIC_RELEASE);
+    }
+}
+
+PUBLIC int64_t galsearch_chunks(const struct task *t)
+{
+    return (t->count + rows_of_chunk(t) - 1) / rows_of_chunk(t);
+}
+
+/* Do a task whose rows were prepared. It is hung behind `last`, where helpers see it. What a helper has taken and not
+   done when all else is done is done here again, for it may have been interrupted for long; both write the same numbers. */
+PUBLIC void galsearch_do(struct task *t, struct task *last)
+{
+    if (last) __atomic_store_n(&last->after, t, __ATOMIC_RELEASE);
+    take_part(t);
+    for (int64_t chunk = 0, chunks = galsearch_chunks(t); chunk < chunks; chunk++)
+        if (!__atomic_load_n(t->done + chunk, __ATOMIC_ACQUIRE)) chunk_of(t, chunk);
+}
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Take part in the tasks of a crew as they come, until it is over or none has come for long. */
+static void take_part_in_all(struct crew *c)
+{
+    struct task *t = &c->first;
+    int64_t since = nanoseconds();
+    for (uint32_t turns = 1; !__atomic_load_n(&c->over, __ATOMIC_RELAXED); turns++) {
+        struct task *after = __atomic_load_n(&t->after, __ATOMIC_ACQUIRE);
+        if (after) {
+            take_part(t = after);
+            since = nanoseconds();
+        } else {
+            PAUSE();
+            if (turns % 256 == 0 && nanoseconds() - since > PATIENCE) return;
+        }
+    }
+}
+
+/* Helpers sleep until there is a crew to join. One crew at a time has them; whoever comes second works alone. */
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
+static struct crew *calling;
+static uint64_t calls;  /* so many crews have called until now: one may lie where another was */
+static int64_t helpers;
+
+static void *helper(void *nothing)
+{
+    uint64_t joined = 0;
+    pthread_mutex_lock(&door);
+    for (;;) {
+        while (!calling || joined == calls) pthread_cond_wait(&bell, &door);
+        struct crew *crew = calling;
+        joined = calls;
+        crew->inside++;
+        pthread_mutex_unlock(&door);
+        take_part_in_all(crew);
+        pthread_mutex_lock(&door);
+        crew->inside--;
+    }
+    return nothing;
+}
+
+static void forget_helpers(void) /* a child process has none of its parent's threads */
+{
+    pthread_mutex_init(&door, NULL);
+    pthread_cond_init(&bell, NULL);
+    calling = NULL;
+    helpers = 0;
+}
+
+/* Let up to `wanted` other threads join the crew; say whether they were called. */
+PUBLIC int64_t galsearch_call(struct crew *c, int64_t wanted)
+{
+    static int64_t prepared;
+    int64_t called = 0;
+    pthread_mutex_lock(&door);
+    if (!prepared++) pthread_atfork(NULL, NULL, forget_helpers);
+    for (; helpers < wanted; helpers++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, helper, NULL)) break;
+        pthread_detach(thread);
+    }
+    if (!calling && helpers) {
+        calling = c;
+        calls++;
+        called = 1;
+        pthread_cond_broadcast(&bell);
+    }
+    pthread_mutex_unlock(&door);
+    return called;
+}
+
+/* End a crew that was called. It and its tasks must stay in memory while `galsearch_inside` says that threads are in. */
+PUBLIC void galsearch_dismiss(struct crew *c)
+{
+    __atomic_store_n(&c->over, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&door);
+    calling = NULL;
+    pthread_mutex_unlock(&door);
+}
+
+PUBLIC int64_t galsearch_inside(const struct crew *c)
+{
+    pthread_mutex_lock(&door);
+    int64_t inside = c->inside;
+    pthread_mutex_unlock(&door);
+    return inside;
+}
