@@ -18,7 +18,7 @@ from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
 from galsearch.query import Query, Term, unit
 from galsearch.schema import Finding
-from galsearch.store import Store, open_stores
+from galsearch.store import Store, comparing, open_stores
 from galsearch.store.verify import verify
 
 if TYPE_CHECKING:
@@ -210,6 +210,11 @@ class Atlas:
     def kind(self) -> str:
         """Its form: "folder" or "bundle"."""
         return self._store.kind
+
+    @property
+    def compares_with(self) -> str:
+        """How vectors are compared on this machine: by the compiled function and how many threads, or by numpy."""
+        return comparing()
 
     def columns(self) -> pa.Table:
         """Return the columns that `where` may use: column, type, unit, ucd, description."""

@@ -29,15 +29,26 @@ class _Stopped(Exception):  # noqa: N818  an interruption is no error
 
 
 class _Commands(typer.core.TyperGroup):
+    def make_context(self, *arguments: object, **options: object) -> typer.Context:
+        with _stoppable():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: typer.Context) -> object:
-        try:
+        with _stoppable():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Stopped from None
-        except RuntimeError as error:  # what DuckDB makes of Ctrl-C while it works
-            if "interrupted" not in str(error):
-                raise
-            raise _Stopped from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Give Ctrl-C the name that reaches `main`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Stopped from None
+    except RuntimeError as error:  # what DuckDB makes of Ctrl-C while it works
+        if "interrupted" not in str(error):
+            raise
+        raise _Stopped from None
 
 
 app = typer.Typer(
@@ -246,6 +257,7 @@ def info(path: AtlasPath, output_format: Format = "table"):
         for name, space in manifest.embeddings.items():
             numbers = "8-bit codes" if space.get("codes") else "numbers"
             _tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}")
+        _tell(f"vectors are compared by: {atlas.compares_with}")
         for source in manifest.sources:
             _tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")
         _print_rows(atlas.columns(), output_format)

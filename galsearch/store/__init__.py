@@ -10,11 +10,13 @@ from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
 from galsearch.store.bundle import BundleStore
+from galsearch.store.dots import description as comparing
 from galsearch.store.facts import Store
 
 __all__ = [
     "Staging",
     "Store",
+    "comparing",
     "fixed_size_list",
     "is_folder_atlas",
     "open_store",

@@ -80,6 +80,13 @@ def threads() -> int:
     return min(MOST_THREADS, usable)
 
 
+def description() -> str:
+    """Return how rows are compared here, in words."""
+    if LIBRARY is None:
+        return "numpy, because no C compiler was there when galsearch was installed; install it again with one"
+    return f"compiled, {threads()} thread{'s' if threads() > 1 else ''}"
+
+
 class Pieces:
     """Rows of `dim` numbers that follow one another through pieces of `content`, `(bytes,) uint8`.
 

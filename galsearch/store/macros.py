@@ -52,25 +52,25 @@ WITH asked AS MATERIALIZED (
 ORDER BY score DESC, object_id
 LIMIT k"""
 
-# `kept` stays empty where the cut leaves everything: joining with an empty set costs nothing,
-# joining with a million rows more than the search.
+# `refused` is what makes a search without a cut quick: for the cut `true` DuckDB finds out while it plans that nothing
+# can be in there, and leaves out whatever is joined with it. Otherwise all rows would be joined with themselves, which
+# takes longer than the search. Where a cut follows the vectors `found` may be short of k; then all that passes counts.
 NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
 WITH asked AS MATERIALIZED (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector
 ){lean},
-counted AS MATERIALIZED (
-    SELECT count(*) AS passing, (SELECT count(*) FROM galaxies) AS everything FROM galaxies WHERE cut),
-kept AS MATERIALIZED (
-    SELECT {key} AS kept_key FROM galaxies WHERE (SELECT passing < everything FROM counted) AND cut),
+refused AS NOT MATERIALIZED (SELECT true AS is_refused FROM galaxies WHERE NOT coalesce(cut, false) LIMIT 1),
+counted AS MATERIALIZED (SELECT count(*) AS passing FROM galaxies WHERE cut),
+kept AS MATERIALIZED (SELECT galaxies.{key} AS kept_key FROM galaxies, refused WHERE cut),
 budget AS (
-    SELECT CASE WHEN passing <= {exact_rows} THEN {every_cell}
-                WHEN passing < everything THEN {cut_probes} * probes ELSE probes END AS cells FROM counted),
+    SELECT CASE WHEN NOT EXISTS (FROM refused) THEN probes
+                WHEN passing <= {exact_rows} THEN {every_cell} ELSE {cut_probes} * probes END AS cells FROM counted),
 visited AS MATERIALIZED (
-    SELECT cell FROM cells_{name}, asked
-    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT cells FROM budget)),
-wholly AS (SELECT cell FROM visited WHERE (SELECT passing = everything FROM counted)),
-partly AS (SELECT cell FROM visited WHERE (SELECT passing < everything FROM counted)),
+    SELECT cell FROM cells_{name}, asked WHERE rows > 0
+    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT greatest(k, cells) FROM budget)),
+wholly AS (SELECT cell FROM visited WHERE NOT EXISTS (FROM refused)),
+partly AS (SELECT cell FROM visited, refused),
 found AS MATERIALIZED (
     SELECT object_id, score FROM (
         {scored} cell IN (FROM wholly){end}
@@ -78,12 +78,13 @@ found AS MATERIALIZED (
         {scored} cell IN (FROM partly) AND {table}.{key} IN (FROM kept){end})
     ORDER BY score DESC, object_id
     LIMIT k),
-missed AS (
-    SELECT kept_key FROM kept WHERE (SELECT count(*) FROM found) < least(k, (SELECT passing FROM counted)))
+short AS (
+    SELECT cell FROM cells_{name}, refused
+    WHERE (SELECT count(*) FROM found) < (SELECT least(k, passing) FROM counted))
 SELECT object_id, score FROM (
     FROM found
     UNION
-    {scored} {table}.{key} IN (FROM missed){end})
+    {scored} cell IN (FROM short) AND {table}.{key} IN (FROM kept){end})
 ORDER BY score DESC, object_id
 LIMIT k"""
 
