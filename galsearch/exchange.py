@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 FIELD_KEYS = ("unit", "ucd", "description")
 VOPARQUET_KEY = b"IVOA.VOTable-Parquet.content"
+PART_ROWS = 65_536  # of a column that is read a part at a time
+_PARQUET = (".parquet", ".pq")
 REGION_RADIUS_ARCSEC = 5.0  # of a circle whose row has no radius_arcsec
 _READING_ERRORS = (  # what pyarrow, astropy and the decompressors raise on a bad file
     OSError, ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError,
@@ -57,13 +59,13 @@ _CSV_NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--",
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_table(path: str | Path, *, text: Iterable[str] = ()) -> pa.Table:
+def read_table(path: str | Path, *, text: Iterable[str] = (), without: str | None = None) -> pa.Table:
     """Read a .csv .tsv .ecsv .parquet .fits or .vot file, by its suffix; all but Parquet also with .gz.
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
     are strings, digit for digit: leading zeros and 19-digit numbers survive. A vector column is a
-    `fixed_size_list`. Of a file with several tables the first is read.
+    `fixed_size_list`. Of a file with several tables the first is read. The column `without` is left out.
 
     Raises SchemaError, naming the file, for another suffix or a file that cannot be read as its suffix says.
     """
@@ -76,8 +78,12 @@ def read_table(path: str | Path, *, text: Iterable[str] = ()) -> pa.Table:
             f"known are {' '.join(_READERS)}"
         )
     with _reading(path):
-        content = path.read_bytes()
-        table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, text)
+        if suffix in _PARQUET:
+            table = _read_parquet(path, without)
+        else:
+            content = path.read_bytes()
+            table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, text)
+            table = table.drop_columns([without] if without in table.column_names else [])
         if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
             raise SchemaError(f"column {', '.join(twice)} occurs twice; names must be unique, rename one")
         return _tidy(table, text)
@@ -154,11 +160,38 @@ def _csv_header(content: bytes, delimiter: str) -> tuple[list[str], int]:
     return [name.strip() for name in names], len(lines)
 
 
-def _read_parquet(content: bytes, text: frozenset[str]) -> pa.Table:
+def column_parts(path: Path, column: str) -> Iterator[pa.Array]:
+    """Yield one column of a table a part at a time; of Parquet without ever having all of it in memory.
+
+    Raises SchemaError when there is no such column, or when the file cannot be read.
+    """
+    if path.suffix.lower() not in _PARQUET:
+        table = read_table(path)
+        _must_have(column, table.column_names)
+        yield from table[column].chunks
+        return
+    from pyarrow import parquet
+
+    with _reading(path), parquet.ParquetFile(path, memory_map=True) as file:
+        _must_have(column, file.schema_arrow.names)
+        for batch in file.iter_batches(PART_ROWS, columns=[column]):
+            yield batch.column(0)
+
+
+def _must_have(column: str, names: list[str]) -> None:
+    if column not in names:
+        raise SchemaError(f"no column '{column}'; there are: {', '.join(names)}")
+
+
+def _read_parquet(path: Path, without: str | None) -> pa.Table:
     """Read Parquet; what a field does not say of itself a VOTable header does (VOParquet), where there is one."""
     from pyarrow import parquet
 
-    table = parquet.read_table(pa.BufferReader(content))
+    with parquet.ParquetFile(path, memory_map=True) as file:
+        names = [name for name in file.schema_arrow.names if name != without]
+        table = file.read(columns=names if without else None)
+    if table.column_names != names:  # a name with a dot means a part of a column there
+        table = parquet.read_table(path, memory_map=True).drop_columns([without])
     header = (table.schema.metadata or {}).get(VOPARQUET_KEY, b"<VOTABLE/>")
     said = {node.get("name"): node for node in ElementTree.fromstring(header).iterfind(".//{*}FIELD")}
     fields = []
@@ -210,7 +243,7 @@ def _read_fits(content: bytes, text: frozenset[str]) -> pa.Table:
 
 _READERS = {
     ".csv": _read_csv, ".tsv": partial(_read_csv, delimiter="\t"), ".ecsv": _read_ecsv,
-    ".parquet": _read_parquet, ".pq": _read_parquet, ".fits": _read_fits, ".fit": _read_fits,
+    **dict.fromkeys(_PARQUET, _read_parquet), ".fits": _read_fits, ".fit": _read_fits,
     ".vot": _read_votable, ".votable": _read_votable, ".xml": _read_votable,
 }  # fmt: skip
 

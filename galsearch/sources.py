@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,12 @@ def open_source(source: Path | None, table: Path | None, *, vectors: str | None,
 
     Raises SchemaError when the input as a whole cannot be taken.
     """
+    if vectors is not None:
+        if table is None or source is not None:
+            raise SchemaError("vectors names a column of a table: give the table, and no pictures")
+        return vector_source(table, vectors, id_column)
     rows = None if table is None else _read(table, id_column)
     inputs = {} if table is None else {str(table): digest(table)}
-    if vectors is not None:
-        if rows is None or source is not None:
-            raise SchemaError("vectors names a column of a table: give the table, and no pictures")
-        return vector_source(rows, vectors, inputs)
     if source is None:
         raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")
     if source.is_dir():
@@ -130,10 +130,10 @@ def open_source(source: Path | None, table: Path | None, *, vectors: str | None,
     return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)
 
 
-def _read(table: Path, id_column: str | None) -> pa.Table:
-    """Read a table; ids and file names stay digit for digit, whatever they are called."""
+def _read(table: Path, id_column: str | None, *, without: str | None = None) -> pa.Table:
+    """Read a table, all but the column `without`; ids and file names stay digit for digit, whatever they are called."""
     text = (*ID_NAMES, *FILE_NAMES, *([] if id_column is None else [id_column]))
-    rows = normalize(exchange.read_table(table, text=text), id_column=id_column, name=str(table))
+    rows = normalize(exchange.read_table(table, text=text, without=without), id_column=id_column, name=str(table))
     if rows.num_rows == 0:
         raise SchemaError(f"{table}: the table has no rows; give one with at least one object")
     return rows
@@ -443,36 +443,54 @@ def _with_sizes(rows: pa.Table, detections: pa.Table) -> pa.Table:
 # ---- vectors
 
 
-def vector_source(rows: pa.Table, column: str, inputs: dict[str, str]) -> VectorSource:
-    """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected."""
-    if column not in rows.column_names:
-        raise SchemaError(f"no column '{column}' of vectors; there are: {', '.join(rows.column_names)}")
+def vector_source(table: Path, column: str, id_column: str | None) -> VectorSource:
+    """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected.
+
+    They are in memory once, also when there are more of them than a table could hold beside them.
+    """
+    rows = _read(table, id_column, without=column)
     _must_have_ids(rows)
-    found = _matrix(rows[column], column)
+    found = _matrix(exchange.column_parts(table, column), rows.num_rows, column)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
     bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | _off_the_sky(rows)
-    rows, rejected, kept = _without(rows.drop_columns([column]), bad)
+    rows, rejected, kept = _without(rows, bad)
     vectors = found[kept] if rejected else found
     np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
-    return VectorSource(rows, inputs, rejected, vectors)
+    return VectorSource(rows, {str(table): digest(table)}, rejected, vectors)
 
 
-def _matrix(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    if not (
-        pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) or pa.types.is_large_list(column.type)
-    ):
-        raise SchemaError(f"column '{name}' is {column.type}, expected a list of numbers in each row")
-    lengths = set(pc.list_value_length(column).to_pylist()) - {None}
-    if len(lengths) != 1:
+def _matrix(parts: Iterable[pa.Array], rows: int, name: str) -> np.ndarray:
+    """Return a list column as `(rows, d) float32`; a row without a list is all NaN."""
+    found, start = None, 0
+    for part in parts:
+        numbers = _numbers(part, name)
+        if numbers is not None:
+            found = np.full((rows, numbers.shape[1]), np.nan, np.float32) if found is None else found
+            if numbers.shape[1] != found.shape[1]:
+                lengths = sorted({numbers.shape[1], found.shape[1]})
+                raise SchemaError(f"column '{name}' has vectors of lengths {lengths}, expected one length")
+            found[start : start + len(part)][pc.is_valid(part).to_numpy(zero_copy_only=False)] = numbers
+        start += len(part)
+    if found is None:
+        raise SchemaError(f"column '{name}' has no vectors: every row is empty; name the column that holds them")
+    return found
+
+
+def _numbers(part: pa.Array, name: str) -> np.ndarray | None:
+    """Return the lists of one part that are not NULL as `(n, d) float32`; None when all are."""
+    kind = part.type
+    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)):
+        raise SchemaError(f"column '{name}' is {kind}, expected a list of numbers in each row")
+    there = pc.drop_null(part)
+    lengths = pc.unique(pc.list_value_length(there)).to_pylist()
+    if len(lengths) > 1:
         raise SchemaError(f"column '{name}' has vectors of lengths {sorted(lengths)[:5]}, expected one length")
     try:
-        values = pc.cast(pc.list_flatten(pc.drop_null(column)), pa.float32())
+        values = pc.cast(pc.list_flatten(there), pa.float32())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise SchemaError(f"column '{name}' is {column.type}, expected a list of numbers in each row") from None
-    found = np.full((len(column), lengths.pop()), np.nan, dtype=np.float32)  # a row without a vector is all NaN
-    found[pc.is_valid(column).to_numpy()] = values.to_numpy().reshape(-1, found.shape[1])
-    return found
+        raise SchemaError(f"column '{name}' is {kind}, expected a list of numbers in each row") from None
+    return values.to_numpy(zero_copy_only=False).reshape(-1, lengths[0]) if lengths else None
 
 
 def demo_source() -> MosaicSource:

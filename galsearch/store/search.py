@@ -122,8 +122,8 @@ def _step(vectors: Vectors) -> int:
 class _Visits:
     """The cells that hold a match, closest first, and how many of them to visit at first.
 
-    `more` says that the number is a guess: where a cut may follow the vectors, visiting goes on until the later half of
-    the cells gave none of the best rows.
+    `more` says that the number is a guess: where a cut may follow the vectors, visiting goes on until the later two
+    thirds of the cells gave none of the best rows.
     """
 
     order: np.ndarray
@@ -182,7 +182,7 @@ def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visits: _Visits, po
         visit = visits.order[start:stop]
         scanned += _compare_spans(vectors, ask, cells.starts[visit], cells.starts[visit + 1], pool)
         start = stop
-        if visits.more and _is_late(pool.best()[0], cells, visits.order[stop // 2 : stop]):
+        if visits.more and _is_late(pool.best()[0], cells, visits.order[stop // 3 : stop]):
             stop = min(2 * stop, len(visits.order))
     return scanned, stop
 
