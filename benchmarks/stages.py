@@ -1,8 +1,10 @@
 """The stages of a search benchmark, each run in a process of its own by benchmarks.search.
 
-Under a cut the constant differs a little from query to query and from line to line, so that nobody is served by a
-cache. Engines that take row numbers are charged `SELECT rowid FROM galaxies WHERE …` by DuckDB on the bundle, fetched
-to numpy; bringing those to the row numbers of the peers, which have the order of the table, is not charged.
+Every line asks its queries once before it times them: what was read from disk, mapped into memory or put into an
+engine's own buffers by then is the same for all; what the first question of a process costs is measured apart
+(`first`). Under a cut the constant differs a little from query to query and from line to line, so that nobody is served
+by a cache. Engines that take row numbers are charged `SELECT rowid FROM galaxies WHERE …` by DuckDB on the bundle,
+fetched to numpy; bringing those to the row numbers of the peers, which have the order of the table, is not charged.
 """
 
 from __future__ import annotations
@@ -203,12 +205,11 @@ class Asking:
         `short` counts the answers of fewer than min(k, matches) rows; `number` is that of the line, for its cuts.
         """
         run, paths = Run(), Counter()
-        for warming in range(WARM_UP):
-            where = cut and condition(cut, WARM_UP_NUMBER + warming, number)
-            self._ask(Run(), self.known[f"tune-{kind}"][warming], k, effort, where)
         asked = self.known[f"queries-{kind}"]
-        count = self.settings.queries_under_cut if cut else self.settings.queries
-        for query in within(min(count, len(asked)), seconds=self.settings.seconds, least=LEAST):
+        count = min(self.settings.queries_under_cut if cut else self.settings.queries, len(asked))
+        for query in within(count, seconds=self.settings.seconds, least=WARM_UP):
+            self._ask(Run(), asked[query], k, effort, cut and condition(cut, WARM_UP_NUMBER + query, number))
+        for query in within(count, seconds=self.settings.seconds, least=LEAST):
             self._ask(run, asked[query], k, effort, cut and condition(cut, query, number))
             paths[self.engine.note] += 1
         truth = self.known[_truth(kind, cut)][: len(run.rows)]

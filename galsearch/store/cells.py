@@ -48,6 +48,11 @@ class Cells:
     def __len__(self) -> int:
         return len(self.centroids)
 
+    @functools.cached_property
+    def held(self) -> np.ndarray:
+        """How many rows each cell has, `(c,) int64`."""
+        return np.diff(self.starts)
+
     def scores(self, scorer: Scorer) -> np.ndarray:
         """Return the scores `(c,) float32` of the centroids.
 

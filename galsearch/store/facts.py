@@ -463,7 +463,7 @@ class Store:
         k = min(k, len(rows))
         tied = scores >= scores[k - 1] if k else scores < 0
         rows, scores = rows[tied], scores[tied]
-        if len(np.unique(scores)) < len(scores):
+        if (scores[1:] == scores[:-1]).any():  # they are in order
             order = np.lexsort((np.array([name or "" for name in self.ids(rows)], dtype=object), -scores))
             rows, scores = rows[order], scores[order]
         return rows[:k], scores[:k]

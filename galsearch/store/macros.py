@@ -52,39 +52,34 @@ WITH asked AS MATERIALIZED (
 ORDER BY score DESC, object_id
 LIMIT k"""
 
-# `refused` is what makes a search without a cut quick: for the cut `true` DuckDB finds out while it plans that nothing
-# can be in there, and leaves out whatever is joined with it. Otherwise all rows would be joined with themselves, which
-# takes longer than the search. Where a cut follows the vectors `found` may be short of k; then all that passes counts.
+# DuckDB forgets that a common table is MATERIALIZED when it stores a macro, and works it out again wherever it is named,
+# so what costs anything is named once. `refused` is what makes a search without a cut quick: for the cut `true` DuckDB
+# finds out while it plans that nothing can be in there, and leaves out whatever is joined with it, which would else join
+# all rows with themselves. Where a cut follows the vectors, the closest cells may be `short` of k: then all are visited.
 NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
-WITH asked AS MATERIALIZED (
+WITH asked AS (
     SELECT CAST(coalesce(CAST(q AS FLOAT[]), error('{macro}: the query vector is NULL')) AS FLOAT[{dim}]) AS vector
 ){lean},
-refused AS NOT MATERIALIZED (SELECT true AS is_refused FROM galaxies WHERE NOT coalesce(cut, false) LIMIT 1),
-counted AS MATERIALIZED (SELECT count(*) AS passing FROM galaxies WHERE cut),
-kept AS MATERIALIZED (SELECT galaxies.{key} AS kept_key FROM galaxies, refused WHERE cut),
-budget AS (
-    SELECT CASE WHEN NOT EXISTS (FROM refused) THEN probes
-                WHEN passing <= {exact_rows} THEN {every_cell} ELSE {cut_probes} * probes END AS cells FROM counted),
-visited AS MATERIALIZED (
+refused AS (SELECT true AS is_refused FROM galaxies WHERE NOT coalesce(cut, false) LIMIT 1),
+wholly AS (
     SELECT cell FROM cells_{name}, asked WHERE rows > 0
-    ORDER BY array_inner_product(centroid, vector) DESC LIMIT (SELECT greatest(k, cells) FROM budget)),
-wholly AS (SELECT cell FROM visited WHERE NOT EXISTS (FROM refused)),
-partly AS (SELECT cell FROM visited, refused),
-found AS MATERIALIZED (
-    SELECT object_id, score FROM (
-        {scored} cell IN (FROM wholly){end}
-        UNION ALL
-        {scored} cell IN (FROM partly) AND {table}.{key} IN (FROM kept){end})
-    ORDER BY score DESC, object_id
-    LIMIT k),
+    ORDER BY array_inner_product(centroid, vector) DESC
+    LIMIT (SELECT CASE WHEN EXISTS (FROM refused) THEN 0 ELSE greatest(k, probes) END)),
+kept AS (SELECT galaxies.{key} AS kept_key FROM galaxies, refused WHERE cut),
+partly AS (
+    SELECT cell FROM cells_{name}, asked, refused
+    ORDER BY array_inner_product(centroid, vector) DESC
+    LIMIT (SELECT CASE WHEN count(*) <= {exact_rows} THEN {every_cell} ELSE {cut_probes} * probes END
+           FROM galaxies WHERE cut)),
 short AS (
     SELECT cell FROM cells_{name}, refused
-    WHERE (SELECT count(*) FROM found) < (SELECT least(k, passing) FROM counted))
+    WHERE (SELECT count(*) FROM {table} WHERE cell IN (FROM partly) AND {table}.{key} IN (FROM kept))
+        < (SELECT least(k, count(*)) FROM galaxies WHERE cut))
 SELECT object_id, score FROM (
-    FROM found
-    UNION
-    {scored} cell IN (FROM short) AND {table}.{key} IN (FROM kept){end})
+    {scored} cell IN (FROM wholly){end}
+    UNION ALL
+    {scored} cell IN (FROM partly UNION ALL FROM short) AND {table}.{key} IN (FROM kept){end})
 ORDER BY score DESC, object_id
 LIMIT k"""
 

@@ -45,7 +45,8 @@ def best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarr
 
     They are at least the `wanted` ones, and with them every row that scores the same as the last of them.
     """
-    with dots.crew(vectors.rows * vectors.dim):
+    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    with dots.crew(matches * vectors.dim):
         return _best_rows(vectors, cells, ask)
 
 
@@ -139,7 +140,7 @@ def _visits(cells: Cells, ask: Ask, matches: int) -> _Visits | None:
     if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
         return None
     scores = cells.scores(ask.scorer)
-    held = np.diff(cells.starts if ask.matching is None else np.searchsorted(ask.matching, cells.starts))
+    held = cells.held if ask.matching is None else np.diff(np.searchsorted(ask.matching, cells.starts))
     there = np.flatnonzero(held)
     probes = ask.probes or _probes(cells, ask, matches, there)
     more = ask.matching is not None and ask.probes is None
@@ -169,15 +170,16 @@ def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:
     kinds = [ask.asked] if ask.asked else [LIKE, WORDS]
     depth = float(ask.wanted)
     if ask.matching is not None:
-        depth *= max(1.0, float(np.diff(cells.starts)[there].sum()) / matches)
+        depth *= max(1.0, float(cells.held[there].sum()) / matches)
         kinds = [LIKE, WORDS, FAR] if len(there) < FOLLOWS * len(cells) else kinds
     return cells.curves.probes(recall=ask.recall, depth=depth, kinds=kinds, cells=len(cells))
 
 
 def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visits: _Visits, pool: _Pool) -> tuple[int, int]:
     """Visit cells and compare the rows in no cell; return how many rows were compared and how many cells visited."""
-    indexed, start, stop = int(cells.starts[-1]), 0, visits.first
-    scanned = _compare_spans(vectors, ask, np.array([indexed]), np.array([vectors.rows]), pool)
+    indexed, start, stop, scanned = int(cells.starts[-1]), 0, visits.first, 0
+    if indexed < vectors.rows:
+        scanned = _compare_spans(vectors, ask, np.array([indexed]), np.array([vectors.rows]), pool)
     while start < stop:
         visit = visits.order[start:stop]
         scanned += _compare_spans(vectors, ask, cells.starts[visit], cells.starts[visit + 1], pool)
