@@ -23,9 +23,9 @@ test: $(VENV)/.has-dev  ## run the fast tests
 	@$(PY) -m pytest -m "$(FAST)$$($(PY) -c 'import importlib.util as u; u.find_spec("torch") or print(" and not torch", end="")')" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.has-dev  ## run every test, also those that are slow or need a browser, torch or training data
-	@$(PY) -m pytest -m "not durability" $(PYTEST_ARGS)
+	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-durability: $(VENV)/.has-dev  ## kill writers, flip bits, let several write at once; minutes
+test-durability: $(VENV)/.has-dev  ## only those that kill writers, flip bits and let several write at once
 	@$(PY) -m pytest -m durability $(PYTEST_ARGS)
 
 lint: $(VENV)/.has-dev  ## check style, formatting, and that the generated documents are current

@@ -392,7 +392,9 @@ def _check_provider(device: str, wanted: Sequence[str], used: Sequence[str]) -> 
 def _onnxruntime():
     try:
         import onnxruntime
-    except ImportError:
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # what a compiled module makes of Ctrl-C while it is loaded
+            raise KeyboardInterrupt from None
         raise _missing("onnxruntime") from None
     return onnxruntime
 

@@ -28,14 +28,22 @@ from pathlib import Path
 import numpy as np
 
 WAIT_SECONDS = 120
-MODULES = ("galsearch.ingest", "galsearch.atlas", "galsearch.encode", "galsearch.store.staging", "galsearch.store.pack")
+MODULES = (
+    "galsearch.atlas",
+    "galsearch.cli",
+    "galsearch.encode",
+    "galsearch.ingest",
+    "galsearch.store.pack",
+    "galsearch.store.staging",
+)
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock"}
 STATEMENTS = {"execute", "executemany"}
 SMALL = (
     ("galsearch.ingest", "BATCH_ROWS", 3),
     ("galsearch.store.cells", "LEAST_ROWS", 5),
-    ("galsearch.store.settle", "KEEP", timedelta(0)),
 )
+NO_READERS = (("galsearch.store.settle", "KEEP", timedelta(0)),)
+AGED = "aged"
 COLORS = ("red", "blue", "green", "white")
 
 
@@ -46,22 +54,24 @@ class Worker:
     """A process that waits for one job: `verb` and `options` of a function of `JOBS`, or of another "module:function".
 
     `stop` is (moment, signal name): the worker sends itself that signal just before the moment, which is its number,
-    from 1, or a text: the first one in whose description that is, such as "os.rename x.duckdb.partial".
+    from 1, or a text: the first one in whose description that is, such as "os.rename x.duckdb.partial". What a worker
+    that is `aged` replaces it also removes, as if a day had gone by and no reader were left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, aged: bool = False) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        call = [sys.executable, __file__]
+        call = [sys.executable, __file__, *([AGED] if aged else [])]
         self._process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
         )
         self._heard = b""
 
     def start(self, verb: str, options: dict, *, stop: tuple[int | str, str] | None = None) -> None:
-        """Wait until galsearch is loaded there, then begin."""
+        """Wait until galsearch is loaded there and the job has begun."""
         assert self.read(seconds=WAIT_SECONDS) == {"ready": True}
         job = {"verb": verb, "options": options, "stop": stop}
         self._process.stdin.write(json.dumps(job, default=str).encode() + b"\n")
+        assert self.read(seconds=WAIT_SECONDS) == {"begun": True}
 
     def read(self, *, seconds: float) -> dict | None:
         """Return the next thing that the worker says; None when it says nothing in time, or is dead."""
@@ -81,6 +91,12 @@ class Worker:
         assert said is not None, f"the worker died with {self.died()}"
         return said
 
+    def result(self) -> dict:
+        """Return what the job returns; it has to end without an error."""
+        said = self.finish()
+        assert said["error"] is None, said
+        return said["result"]
+
     def killed_after(self, seconds: float) -> bool:
         """Kill the worker after that time, if it does not do so itself; say whether it was still at work."""
         said = self.read(seconds=seconds)
@@ -94,9 +110,13 @@ class Worker:
         """Send a signal."""
         self._process.send_signal(number)
 
+    def speaks(self, *, seconds: float) -> bool:
+        """Say whether the worker says something in time, which is still to be read then."""
+        return bool(self._heard or select.select([self._process.stdout], [], [], seconds)[0])
+
     def stops(self) -> bool:
         """Wait until the worker has stopped itself, and say that it did; or until it has done without."""
-        wait_for(lambda: self._state() == "T" or self._heard or select.select([self._process.stdout], [], [], 0)[0])
+        wait_for(lambda: self._state() == "T" or self.speaks(seconds=0))
         return self._state() == "T"
 
     def _state(self) -> str:
@@ -116,10 +136,11 @@ class Worker:
 
 
 class Crew:
-    """Workers that are killed in the end; `spare` of them load galsearch while others work."""
+    """Workers that are killed in the end, all of them `aged` or none; `spare` ones load galsearch while others work."""
 
-    def __init__(self, *, spare: int = 0) -> None:
-        self._spare = [Worker() for _ in range(spare)]
+    def __init__(self, *, spare: int = 0, aged: bool = False) -> None:
+        self._aged = aged
+        self._spare = [Worker(aged=aged) for _ in range(spare)]
         self._started: list[Worker] = []
 
     def __enter__(self) -> Crew:
@@ -131,7 +152,7 @@ class Crew:
 
     def start(self, verb: str, options: dict, *, stop: tuple[int | str, str] | None = None) -> Worker:
         """Return a worker that has begun to do the job."""
-        self._spare.append(Worker())
+        self._spare.append(Worker(aged=self._aged))
         self._started.append(self._spare.pop(0))
         self._started[-1].start(verb, options, stop=stop)
         return self._started[-1]
@@ -144,10 +165,10 @@ def run(verb: str, options: dict) -> None:
 
 
 @contextlib.contextmanager
-def small() -> Iterator[None]:
-    """Let a handful of rows have batches and an index, and let old versions be removed as if a day had gone by."""
+def small(*, aged: bool = False) -> Iterator[None]:
+    """Let a handful of rows have batches and an index; with `aged` nothing is kept for readers."""
     with contextlib.ExitStack() as undone:
-        for home, name, value in SMALL:
+        for home, name, value in (*SMALL, *(NO_READERS if aged else ())):
             module = importlib.import_module(home)
             undone.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, value)
@@ -164,7 +185,7 @@ def _call(verb: str, path: str, **options: object) -> None:
 def _several(jobs: list[tuple[str, dict]]) -> None:
     """Do one job after the other."""
     for verb, options in jobs:
-        run(verb, options)
+        _job(verb)(**options)
 
 
 def _read(path: str, until: str) -> None:
@@ -225,6 +246,25 @@ def say(what: dict) -> None:
     sys.stdout.flush()
 
 
+class Caught:
+    """Whatever goes wrong in a `with` block, kept in `error` instead of raised; for what has to be told to a test."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Caught:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self.error = error
+        return error is not None
+
+    @property
+    def told(self) -> str | None:
+        """The error's name and message; None when all went well."""
+        return None if self.error is None else f"{type(self.error).__name__}: {self.error}"
+
+
 class _Moments:
     """Count the moments of a job and send the signal at the wished one."""
 
@@ -242,7 +282,8 @@ class _Moments:
         """Take note of what Python does to files, just before it does so."""
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if writes or event in FILE_EVENTS:
-            self._come(f"{event} {os.path.basename(os.fsdecode(arguments[0])) if event != 'fcntl.flock' else ''}")
+            name = "" if event == "fcntl.flock" else Path(os.fsdecode(arguments[0])).name
+            self._come(f"{event} {name}")
 
     def tell(self, name: str, function: Callable) -> Callable:
         """Return the function with a moment before it."""
@@ -288,16 +329,14 @@ def _serve() -> None:
         importlib.import_module(name)
     say({"ready": True})
     job = json.loads(sys.stdin.readline())
-    moments, began = _Moments(job["stop"]), time.perf_counter()
+    moments, result = _Moments(job["stop"]), None
     moments.listen()
-    error = result = None
-    try:
-        with small():
-            result = _job(job["verb"])(**job["options"])
-    except (Exception, KeyboardInterrupt) as caught:
-        error = f"{type(caught).__name__}: {caught}"
+    say({"begun": True})
+    began = time.perf_counter()
+    with Caught() as caught, small(aged=AGED in sys.argv):
+        result = _job(job["verb"])(**job["options"])
     seconds = time.perf_counter() - began
-    say({"error": error, "moments": moments.count, "seconds": seconds, "result": result})
+    say({"error": caught.told, "moments": moments.count, "seconds": seconds, "result": result})
     sys.stdin.readline()  # to be killed, not to end
 
 

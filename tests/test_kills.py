@@ -4,12 +4,13 @@ Half of the kills come at named moments, spread over all that Python does to fil
 half come from outside, at any time that the work takes. Each meets what the one before has left.
 """
 
+import functools
 import os
 import random
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import crash
@@ -21,8 +22,8 @@ KILLS = {"build": 36, "replace": 36, "add": 42, "bundle": 28, "rebundle": 28, "o
 STARTS_WITH_NOTHING = ("build", "bundle")
 FEW, MORE = range(10), range(100, 108)  # so many more that adding them makes a new index, too
 LEFT_BEHIND = (".partial", ".partial.wal", ".partial.lock", ".partial.spill")  # by a killed writer, beside the atlas
-STOPS = 10  # by Ctrl-C, of each verb
-LARGEST_FILES = (1, 2_000, 40_000, 300_000, 800_000, 1_600_000, 2_400_000)  # bytes, on disks that get full
+STOPS = 8  # by Ctrl-C, of each verb
+LARGEST_FILES = (1, 2_000, 40_000, 300_000, 1_600_000, 2_400_000)  # bytes, on disks that get full
 FREE_SPACE = (8_192, 40_960, 204_800, 1_024_000, 3_072_000)  # bytes, on small disks
 
 pytestmark = [pytest.mark.slow, pytest.mark.durability]
@@ -148,8 +149,21 @@ class Place:
 
 @pytest.fixture(scope="module")
 def crew():
-    with crash.Crew(spare=2) as working:
+    with crash.Crew(spare=2, aged=True) as working:
         yield working
+
+
+@pytest.fixture(scope="module")
+def place_for(tmp_path_factory, crew, materials):
+    """A function that returns the place for a verb in a folder; the work is measured only once."""
+
+    @functools.cache
+    def measured(verb: str) -> Place:
+        place = Place(verb, tmp_path_factory.mktemp("measured") / "home", materials)
+        place.measure(crew)
+        return place
+
+    return lambda verb, folder: replace(measured(verb), home=folder / "home")
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +189,8 @@ def test_at_least_two_hundred_are_killed():
 
 
 @pytest.mark.parametrize("verb", KILLS)
-def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, crew, materials, verb):
-    place, rng = Place(verb, tmp_path / "home", materials), random.Random(verb)
-    place.measure(crew)
+def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, crew, place_for, verb):
+    place, rng = place_for(verb, tmp_path), random.Random(verb)
     tally = crash.Tally(verb)
     with tally.told():
         while tally.kills < KILLS[verb]:
@@ -219,14 +232,13 @@ def said_once(said: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize("verb", KILLS)
-def test_ctrl_c_at_any_moment_says_so_and_the_same_command_goes_on(tmp_path, crew, materials, verb):
-    place, rng = Place(verb, tmp_path / "home", materials), random.Random(verb)
-    place.measure(crew)
+def test_ctrl_c_at_any_moment_says_so_and_the_same_command_goes_on(tmp_path, crew, place_for, verb):
+    place, rng = place_for(verb, tmp_path), random.Random(verb)
     tally = crash.Tally(verb)
     with tally.told():
         for number in range(STOPS):
             place.reset()
-            said = stopped(crew, place, rng, tally, number)["result"]
+            said = stopped(crew, place, rng, tally, number)
             landed = place.landed()
             if said["status"] == 0:
                 assert landed == "after"
@@ -238,19 +250,18 @@ def test_ctrl_c_at_any_moment_says_so_and_the_same_command_goes_on(tmp_path, cre
 
 
 def stopped(crew: crash.Crew, place: Place, rng: random.Random, tally: crash.Tally, number: int) -> dict:
-    """Interrupt the command at a moment or after a while; return what the worker said."""
+    """Interrupt the command at a moment or after a while; return its status and what it said."""
     job = ("cli", {"arguments": place.command()})
     if number % 2:
         moment = 1 + place.moments * number // STOPS
         tally.moments.append(f"moment {moment} of {place.moments}")
-        return crew.start(*job, stop=(moment, "SIGINT")).finish()
+        return crew.start(*job, stop=(moment, "SIGINT")).result()
     seconds = rng.uniform(0.02, place.seconds)
     tally.moments.append(f"{seconds:.3f} s of {place.seconds:.3f}")
     worker = crew.start(*job)
-    said = worker.read(seconds=seconds)
-    if said is None:
+    if not worker.speaks(seconds=seconds):
         worker.signal(signal.SIGINT)
-    return said or worker.finish()
+    return worker.result()
 
 
 def fails_or_not(place: Place, said: dict) -> str:
@@ -267,26 +278,24 @@ def fails_or_not(place: Place, said: dict) -> str:
 
 
 @pytest.mark.parametrize("verb", KILLS)
-def test_a_disk_that_takes_no_larger_file_changes_nothing(tmp_path, crew, materials, verb):
-    place = Place(verb, tmp_path / "home", materials)
-    place.measure(crew)
+def test_a_disk_that_takes_no_larger_file_changes_nothing(tmp_path, crew, place_for, verb):
+    place = place_for(verb, tmp_path)
     results = []
     for limit in LARGEST_FILES:
         place.reset()
         job = {"arguments": place.command(), "limit_bytes": limit}
-        results.append(fails_or_not(place, crew.start("cli", job).finish()["result"]))
+        results.append(fails_or_not(place, crew.start("cli", job).result()))
         place.run_again(results[-1])
     assert results[0] == "before"
 
 
 @pytest.mark.parametrize("verb", KILLS)
-def test_a_small_disk_that_is_full_changes_nothing(small_disk, crew, materials, verb):
-    place = Place(verb, small_disk.path / "home", materials)
-    place.measure(crew)
+def test_a_small_disk_that_is_full_changes_nothing(small_disk, crew, place_for, verb):
+    place = place_for(verb, small_disk.path)
     for free in FREE_SPACE:
         place.reset()
         small_disk.leave(free)
-        said = crew.start("cli", {"arguments": place.command()}).finish()["result"]
+        said = crew.start("cli", {"arguments": place.command()}).result()
         small_disk.leave(SmallDisk.ALL)
         place.run_again(fails_or_not(place, said))
 

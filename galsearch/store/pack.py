@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -29,7 +28,7 @@ from galsearch.store.index import (
     write_runs,
     write_words,
 )
-from galsearch.store.place import WriterLock, remove_partial, writing
+from galsearch.store.place import DISK_ERRORS, WriterLock, remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.verify import NORM_TOLERANCE, worst_length
@@ -83,7 +82,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     """Say a disk error in words."""
     try:
         yield
-    except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, OSError) as error:
+    except DISK_ERRORS as error:
         raise GalsearchError(
             f"{path}: could not be written ({' '.join(str(error).split())[:200]}); free some space or choose another "
             "folder, then run the same command again. Nothing that was there has changed"

@@ -13,6 +13,13 @@ import duckdb
 from galsearch.errors import GalsearchError
 from galsearch.store.sandbox import quoted
 
+DISK_ERRORS = (  # what comes of a disk that is full, or cannot be written to
+    OSError,
+    duckdb.IOException,
+    duckdb.TransactionException,  # a commit that could not be written
+    duckdb.FatalException,  # a checkpoint
+    duckdb.OutOfMemoryException,  # what did not fit into memory, and had no place beside it
+)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 

@@ -25,9 +25,10 @@ TIME_LIMIT_SECONDS = 60.0
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
-_NO_EXTENSIONS = {  # set before the file is attached: DuckDB would fetch one for a file of another database
-    "autoload_known_extensions": "false",
+_FROM_THE_START = {
+    "autoload_known_extensions": "false",  # DuckDB would fetch one for a file of another database
     "autoinstall_known_extensions": "false",
+    "home_directory": "/",  # DuckDB says to whoever asks where it keeps things, and where it was refused to look
 }
 _SETTINGS = {
     "allow_persistent_secrets": "false",
@@ -45,6 +46,7 @@ _ASKED_WRONG = (
     duckdb.InvalidInputException,
     duckdb.PermissionException,
     duckdb.SyntaxException,
+    duckdb.TransactionException,
     duckdb.TypeMismatchException,
     duckdb.NotImplementedException,
     duckdb.ConstraintException,
@@ -269,7 +271,7 @@ def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.Duck
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection of its own to the file: opened by name, two atlases would share functions and settings."""
-    connection = duckdb.connect(":memory:", config=_NO_EXTENSIONS)
+    connection = duckdb.connect(":memory:", config=_FROM_THE_START)
     try:
         connection.execute(f"ATTACH {quoted(path)} AS {NAME} (TYPE duckdb, READ_ONLY)")
         for name, value in _SETTINGS.items():

@@ -44,7 +44,7 @@ from galsearch.store.index import (
     write_words,
 )
 from galsearch.store.pages import file_digests, write_pages
-from galsearch.store.place import WriterLock, exchange, remove_partial, writing
+from galsearch.store.place import DISK_ERRORS, WriterLock, exchange, remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.settle import rolled_back, rows_of, settle
 from galsearch.store.vectors import Held
@@ -385,7 +385,7 @@ def _rejected_table(rejected: list[dict]) -> pa.Table:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (duckdb.IOException, duckdb.FatalException, OSError) as error:
+    except DISK_ERRORS as error:
         raise GalsearchError(
             f"{path}: could not be written ({short(error)}); free some space or choose another folder, then run the "
             "same command again: it goes on where it stopped. Nothing that was there has changed"
