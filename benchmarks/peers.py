@@ -485,6 +485,21 @@ class Bundle(Galsearch):
         galsearch.bundle(self.place.atlas, self.path)
 
 
+class Compact(Galsearch):
+    """The single file with 8-bit codes."""
+
+    name = "galsearch-compact"
+
+    @property
+    def path(self) -> Path:
+        return self.place.root / "compact.duckdb"
+
+    def build(self) -> None:
+        import galsearch
+
+        galsearch.bundle(self.place.atlas, self.path, compact=True)
+
+
 class Macro(Engine):
     """The single file in plain SQL, through DuckDB alone."""
 
@@ -512,6 +527,6 @@ class Macro(Engine):
         return row_numbers([object_id for object_id, _ in found])
 
 
-OURS = (Folder, Bundle, Macro)
+OURS = (Folder, Bundle, Compact, Macro)
 PEERS = (Numpy, FaissIvf, FaissFastScan, FaissHnsw, LanceDb, Usearch, SqliteVec)
 ENGINES = {engine.name: engine for engine in (*OURS, *PEERS)}

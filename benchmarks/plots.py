@@ -21,6 +21,7 @@ SCALE = ROOT / "docs" / "scale.json"
 STYLES: dict[str, tuple[str, str, str]] = {  # engine: color, marker, line
     "galsearch-bundle": ("#c1272d", "o", "-"),
     "galsearch-folder": ("#f08a24", "s", "-"),
+    "galsearch-compact": ("#e07a9c", "h", "-"),
     "galsearch-macro": ("#b8860b", "^", "--"),
     "faiss-ivf-flat": ("#1b4f9c", "o", "-"),
     "faiss-ivfpq-fastscan": ("#5b9bd5", "D", "--"),

@@ -327,12 +327,12 @@ PUBLIC int64_t galsearch_call(struct crew *c, int64_t wanted)
     return called;
 }
 
-/* End a crew that was called. It and its tasks must stay in memory while `galsearch_inside` says that threads are in. */
+/* End a crew, called or not. It and its tasks must stay in memory while `galsearch_inside` says that threads are in. */
 PUBLIC void galsearch_dismiss(struct crew *c)
 {
     __atomic_store_n(&c->over, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&door);
-    calling = NULL;
+    if (calling == c) calling = NULL;
     pthread_mutex_unlock(&door);
 }
 

@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -149,23 +150,31 @@ class _Crew:
     _leaving: ClassVar[list[_Crew]] = []  # over, but a thread may still look at the last task
 
     def __init__(self) -> None:
-        self._struct = _CrewStruct()
+        self._struct, self._kept = _CrewStruct(), []
         self._at = self._last = ctypes.addressof(self._struct)  # of its first task, which is a dummy
-        self._kept: list = []
-        self.called = bool(LIBRARY.galsearch_call(self._at, threads() - 1))
+        self._library = LIBRARY
+        self._library.galsearch_call(self._at, threads() - 1)
 
     def do(self, task: _Task, arrays: list) -> None:
         """Do a task; it and its arrays are kept for threads that look at them later."""
         self._kept += [task, *arrays]
         last, self._last = self._last, ctypes.addressof(task)
-        LIBRARY.galsearch_do(self._last, last)
+        self._library.galsearch_do(self._last, last)
 
     def dismiss(self) -> None:
-        """Let the threads go."""
-        if self.called:
-            LIBRARY.galsearch_dismiss(self._at)
-            self._leaving.append(self)
-            self._leaving[:] = [crew for crew in self._leaving if LIBRARY.galsearch_inside(crew._at)]
+        """Let the threads go, without waiting for one that is held up."""
+        self._library.galsearch_dismiss(self._at)
+        self._leaving.append(self)
+        self._leaving[:] = [crew for crew in self._leaving if crew.inside()]
+
+    def inside(self) -> int:
+        """Return how many threads still look at the tasks."""
+        return self._library.galsearch_inside(self._at)
+
+    def __del__(self) -> None:  # whatever happened, also Ctrl-C anywhere: no thread looks at memory that is gone
+        self._library.galsearch_dismiss(self._at)
+        while self.inside():
+            time.sleep(0)
 
 
 @contextlib.contextmanager

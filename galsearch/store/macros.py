@@ -52,10 +52,11 @@ WITH asked AS MATERIALIZED (
 ORDER BY score DESC, object_id
 LIMIT k"""
 
-# DuckDB forgets that a common table is MATERIALIZED when it stores a macro, and works it out again wherever it is named,
-# so what costs anything is named once. `refused` is what makes a search without a cut quick: for the cut `true` DuckDB
-# finds out while it plans that nothing can be in there, and leaves out whatever is joined with it, which would else join
-# all rows with themselves. Where a cut follows the vectors, the closest cells may be `short` of k: then all are visited.
+# DuckDB forgets that a common table is MATERIALIZED when it stores a macro, and works it out again wherever it is
+# named, so what costs anything is named once. `refused` is what makes a search without a cut quick: for the cut `true`
+# DuckDB finds out while it plans that nothing can be in there, and leaves out whatever is joined with it, which would
+# else join all rows with themselves. Where a cut follows the vectors, the closest cells may be `short` of k: then all
+# cells are visited.
 NEAREST = """
 CREATE {temp} MACRO {macro}(q, k := 10, probes := 32, cut := true) AS TABLE
 WITH asked AS (
