@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE, help="for data, indexes and the results of stages")
     parser.add_argument(
-        "--again", nargs="*", default=[], metavar="TEXT", help="stages to repeat, by a part of the name"
+        "--again", nargs="*", metavar="TEXT", help="stages to repeat, by a part of the name"
     )
     parser.add_argument("--queries", type=int, default=Settings.queries)
     parser.add_argument("--queries-under-cut", type=int, default=Settings.queries_under_cut)

@@ -12,7 +12,7 @@ import galsearch
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = {"errors", "schema"}
-SCIENCE = {"sky", "images", "spectra", "morphology", "neighbors", "novelty", "metrics"}
+SCIENCE = {"sky", "images", "spectra", "morphology", "shapes", "neighbors", "novelty", "metrics", "zoo"}
 ENGINES = {"encode", "store", "exchange", "remote"}
 BELOW_WHOLE = WORDS | SCIENCE | {"query"} | ENGINES
 
@@ -21,16 +21,20 @@ MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
+    "morphology": WORDS | {"shapes"},
     "query": WORDS | {"sky"},
     "encode": WORDS | {"images", "spectra"},
     "store": WORDS | {"store", "query", "sky"},
     "exchange": WORDS,
     "remote": WORDS,
-    "sources": BELOW_WHOLE,
+    "published": {"errors"},
+    "sources": BELOW_WHOLE | {"published"},
     "asking": BELOW_WHOLE,
     "crossmatch": BELOW_WHOLE,
-    "atlas": BELOW_WHOLE | {"asking", "crossmatch"},
-    "ingest": BELOW_WHOLE | {"sources", "asking", "crossmatch", "atlas"},
+    "understanding": BELOW_WHOLE | {"understanding"},
+    "atlas": BELOW_WHOLE | {"asking", "crossmatch", "understanding"},
+    "ingest": BELOW_WHOLE | {"published", "sources", "asking", "crossmatch", "atlas"},
+    "evaluation": BELOW_WHOLE | {"atlas"},
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": set(),  # the public surface only
 }
@@ -47,6 +51,7 @@ OWNERS = {
     "onnxruntime": {"encode"},
     "tokenizers": {"encode"},
     "skimage": {"sources"},
+    "yaml": {"understanding"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
