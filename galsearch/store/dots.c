@@ -127,7 +127,11 @@ static int advise_unseen(const struct pieces *p, const int64_t *rows, int64_t co
     int64_t piece = 0;
     for (int64_t i = 0; i < count; i++) {
         piece = piece_of(p, rows[i] * p->dim, piece);
-        if (was_seen(p, rows[i], piece)) continue;
+        if (was_seen(p, rows[i], piece)) {  /* then all rows that lie in it as a whole */
+            int64_t low = (p->first[piece] + p->dim - 1) / p->dim, high = p->first[piece + 1] / p->dim;
+            while (i + 1 < count && rows[i + 1] >= low && rows[i + 1] < high) i++;
+            continue;
+        }
         const char *start = p->bytes + p->at[piece] + (rows[i] * p->dim - p->first[piece]) * p->item;
         const char *end = start + p->dim * p->item;
         if (from && start >= from && start <= to + GAP) { if (end > to) to = end; continue; }
@@ -142,8 +146,9 @@ static int advise_unseen(const struct pieces *p, const int64_t *rows, int64_t co
    OUTSIDE when a row is not there, or the first piece that does not begin as noted.                                   */
 PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, int64_t count)
 {
-    for (int64_t i = 0; i < count; i++)
-        if (rows[i] < 0 || rows[i] >= p->rows) return OUTSIDE;
+    int64_t outside = 0;
+    for (int64_t i = 0; i < count; i++) outside |= rows[i] < 0 || rows[i] >= p->rows;
+    if (outside) return OUTSIDE;
     if (!advise_unseen(p, rows, count, ADVICE_READ)) return FINE;
     advise_unseen(p, rows, count, ADVICE_MAP);
     for (int64_t i = 0; i < count; i++) {

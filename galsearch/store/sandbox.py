@@ -22,6 +22,7 @@ import pyarrow as pa
 from galsearch.errors import FormatError, QueryError
 
 TIME_LIMIT_SECONDS = 60.0
+LOOK_SECONDS = 0.5  # between looks for what has run longer
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
@@ -222,39 +223,37 @@ def shortened(text: str) -> str:
 
 
 class _Watch:
-    """One thread that interrupts what runs too long: starting one for each question would take longer than most."""
+    """One thread that interrupts what runs too long: starting or waking one for each question costs more than most.
+
+    So it looks around by itself, every LOOK_SECONDS, and sleeps in between.
+    """
 
     def __init__(self) -> None:
         self._due: dict[object, tuple[float, duckdb.DuckDBPyConnection]] = {}
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
     def __call__(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
         ticket = object()
-        with self._change:
+        with self._lock:
             self._due[ticket] = time.monotonic() + TIME_LIMIT_SECONDS, cursor
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, daemon=True, name="galsearch time limit")
                 self._thread.start()
-            elif len(self._due) == 1:
-                self._change.notify()
         try:
             yield
         finally:
-            with self._change:
+            with self._lock:
                 self._due.pop(ticket, None)
 
     def _run(self) -> None:
         while True:
-            with self._change:
-                wait = min((due for due, _ in self._due.values()), default=None)
-                self._change.wait(None if wait is None else max(0.0, wait - time.monotonic()))
+            time.sleep(min(LOOK_SECONDS, TIME_LIMIT_SECONDS / 10))
+            with self._lock:
                 late = [cursor for due, cursor in self._due.values() if due <= time.monotonic()]
             for cursor in late:
                 cursor.interrupt()
-            if late:
-                time.sleep(0.05)  # until they have noticed
 
 
 _limited = _Watch()
