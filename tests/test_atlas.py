@@ -613,6 +613,8 @@ BAD_WHERES = [
     "true) WINDOW w AS (ORDER BY z",
     "z < 0.1 /* open",
     "z < 0.1) --",
+    "z < 0.1) OR (true",
+    "true THEN false WHEN z < 0.1",
     "'open",
     '"open',
     "true AS x",

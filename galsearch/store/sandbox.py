@@ -164,6 +164,7 @@ class Sandbox:
         if _is_enclosed(where):
             return
         statements = self._parse(where)
+        self._parse(where, between=("CASE WHEN", "THEN true END"))  # fails where it closes our bracket first
         if len(statements) != 1 or _around(statements[0]) != self._bare:
             raise QueryError(
                 f'where is {shortened(where)}, expected one SQL condition such as "z < 0.1 AND mag_r < 17"; '
@@ -177,10 +178,11 @@ class Sandbox:
         """The syntax tree around a condition that is alone."""
         return _around(self._parse("true")[0])
 
-    def _parse(self, where: str) -> list[dict]:
-        """Return the syntax trees of the statements that `SELECT (where)` turns out to be."""
+    def _parse(self, where: str, *, between: tuple[str, str] = ("(", ")")) -> list[dict]:
+        """Return the syntax trees of the statements that `SELECT (where)`, or between others, turns out to be."""
         said = f"where is {shortened(where)}"
-        found = self.ask("SELECT json_serialize_sql($1::VARCHAR) AS tree", [f"SELECT ({where}\n)"], said=said)
+        text = f"SELECT {between[0]} {where}\n{between[1]}"
+        found = self.ask("SELECT json_serialize_sql($1::VARCHAR) AS tree", [text], said=said)
         try:
             parsed = json.loads(found["tree"][0].as_py())
         except RecursionError:
