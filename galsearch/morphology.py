@@ -8,7 +8,7 @@ Pictures are (h, w) or (h, w, b), 8-bit or float, with the bands in order of fal
 JPEG, or z, r, g of a survey (`images.red_first` puts them so). NaN means "no data" and is masked. Inputs are
 never modified. Positions count from (0, 0), the center of the first pixel. 8-bit values are divided by 255. A
 JPEG's values are stretched for the eye, so its brightness, concentration and colors rank sources of one
-picture; they are not photometry.
+picture; they are not photometry. The form of a cutout's galaxy, once it is found, is measured by `shapes`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from galsearch import shapes
 from galsearch.errors import SchemaError
 
 CUTOUT_RADII = 8.0  # side of a cutout in half-light radii: the eye sees a galaxy out to 1.5 to 2 of them
@@ -84,13 +85,14 @@ def detect(
     return {name: found[name][order] for name in COLUMNS}
 
 
-def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.02) -> dict[str, float | bool | None]:
-    """Return the measures of the source in the center of a cutout: `COLUMNS` and `measure_flag`.
+def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.02) -> dict[str, float | str | None]:
+    """Return the measures of the source in the center of a cutout: `COLUMNS`, those of `shapes`, and `measure_flag`.
 
     The sky is the cutout's frame, a constant. The source is the one that covers the central pixel, or the
     nearest within 15 % of the side. What cannot be measured is None, and `measure_flag` says why in words
-    (None: all is well); without a central source everything is None. One cutout does not show how sharp a
-    star is: `is_star` is True only for diffraction spikes, and `is_artifact` is False.
+    (None: all is well); without a central source everything is None, but `morphology_flag`, a number that says
+    the same for the form (`shapes.FLAGS`). One cutout does not show how sharp a star is: `is_star` is True only
+    for diffraction spikes, and `is_artifact` is False.
     """
     bands, mask = _planes(picture)
     if min(mask.shape) < SMALLEST_MEASURED:
@@ -107,7 +109,7 @@ def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.
     return _one(sky, sources, segments, row)
 
 
-def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict[str, float | bool | None]:
+def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict[str, float | str | None]:
     found = _measure(sky, sources, segments, np.array([row]))
     box, (height, width) = sources[row], sky.mask.shape
     edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
@@ -118,11 +120,15 @@ def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict
     reason = "the source reaches the border, so its size is a lower limit" if edge else None
     if values["radius_px"] is None:
         reason = "no light is left after the sky is taken away"
-    return {**{name: values[name] for name in COLUMNS}, "measure_flag": reason}
+    form = shapes.measure(
+        sky.signal, segments, segment=row + 1, center=(values["x_px"], values["y_px"]),
+        bands=sky.light, noise=sky.noise, mask=sky.mask,
+    )  # fmt: skip
+    return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
 
 
-def _nothing(reason: str) -> dict[str, float | bool | None]:
-    return {**dict.fromkeys(COLUMNS), "measure_flag": reason}
+def _nothing(reason: str) -> dict[str, float | str | None]:
+    return {**dict.fromkeys(COLUMNS), **shapes.nothing(), "measure_flag": reason}
 
 
 def _central(sources: np.ndarray, segments: np.ndarray) -> int | None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import picture as draw
 
+from galsearch import shapes
 from galsearch.errors import SchemaError
 from galsearch.morphology import COLUMNS, cutout_size, detect, measure
 from galsearch.schema import GALAXIES
@@ -134,6 +135,7 @@ def test_a_neighbor_does_not_count():
 def test_where_nothing_can_be_measured_everything_is_none_with_a_reason(picture, reason):
     found = measure(picture)
     assert reason in found.pop("measure_flag")
+    assert found.pop("morphology_flag") == shapes.FLAGS["unmeasured"]
     assert set(found.values()) == {None}
 
 
@@ -179,7 +181,8 @@ def test_wrong_shapes_are_refused():
 def test_measures_are_the_columns_of_the_schema():
     found = measure(gaussian((64, 64), 32, 32, 5) + noise(64, 64))
     assert set(COLUMNS) <= set(GALAXIES)
-    assert list(found) == [*COLUMNS, "measure_flag"]
+    assert set(shapes.COLUMNS) <= set(GALAXIES)
+    assert list(found) == [*COLUMNS, *shapes.COLUMNS, "morphology_flag", "measure_flag"]
 
 
 def test_a_hundred_cutouts_a_second():

@@ -1,0 +1,662 @@
+"""Measures the form of one galaxy: how its light is spread, how lopsided and clumpy it is, its bar, arms and ring.
+
+The module hides the recipes of non-parametric morphology and of Fourier analysis in the plane of a disk.
+`morphology` finds the source and takes the sky away; what comes here is light in sigmas of the noise, `signal`
+(h, w) float32, and the map of all sources, `segments` (h, w), 0 for sky. Every quantity is the column of the same
+name in `schema.GALAXIES`. What cannot be measured is None, and `morphology_flag`, a sum of the `FLAGS`, says why.
+
+Positions count from (0, 0), the center of the first pixel; angles from +x to +y. Everything is measured on the
+pixels as they are: blur, and in a JPEG the stretch, are not undone, so that numbers from different cameras rank
+galaxies of one camera only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+FLAGS = {
+    "unmeasured": 1,  # no source in the center, or no picture to look for one in: every column is NULL
+    "border": 2,  # the source reaches the border: sizes are lower limits, the rest is of what is seen
+    "small": 4,  # too few pixels across: whatever needs structure is NULL
+    "faint": 8,  # less than 2.5 sigma a pixel: what noise imitates is NULL
+    "inclined": 16,  # too far from face-on to see a disk's plane: bar, arms and ring are NULL
+    "crowded": 32,  # neighbors or missing pixels cover a tenth of the aperture or more
+    "no_petrosian": 64,  # the profile never falls to a fifth of its mean: columns tied to that radius are NULL
+    "no_sersic": 128,  # no Sérsic profile fits
+}
+COLUMNS = (
+    "isophotal_radius_px",
+    "petrosian_radius_px",
+    "asymmetry",
+    "smoothness",
+    "gini",
+    "m20",
+    "sersic_n",
+    "color_gradient",
+    "bar_strength",
+    "arm_strength",
+    "arm_pitch",
+    "ring_contrast",
+    "companions",
+)
+ETA = 0.2  # local over mean surface brightness at the Petrosian radius
+CAS_EXTENT = 1.5  # Petrosian radii within which asymmetry and smoothness are measured (Conselice 2003)
+SMOOTHED = 0.25  # Petrosian radii: side of the box that smooths, and radius of the core left out
+GINI_BLUR = 0.2  # Petrosian radii: sigma of the blur that draws the outline for Gini and M20 (Lotz et al. 2004)
+FAINTEST = 2.5  # sigmas a pixel (Lotz et al. 2006, ApJ 636, 592)
+SMALLEST = 5.0  # pixels of Petrosian radius
+THICKNESS = 0.2  # axis ratio of a disk seen from the side
+FACE_ON = 0.4  # axis ratio below which the plane of a disk is not seen
+RINGS, SPOKES = 40, 96  # samples of the disk's plane
+PATTERN_RADIUS = 8.0  # pixels of semi-major axis below which no pattern is seen
+BAR_REACH = 0.5  # of the outline's radius: longer bars are rare
+BAR_WIDTH = 2.4  # outer over inner radius of the zone in which a bar's angle stays the same
+BAR_TILT = 0.3  # part of the stretch farther out that is taken for misjudged tilt
+ARM_FROM = 0.25  # of the outline's radius: arms are looked for from here outward
+ARM_PITCH = (10.0, 30.0)  # degrees, of arms that count; what is more open is mostly misjudged tilt
+PITCH = (7.0, 50.0)  # degrees, looked at for the pitch itself
+WEAK_ARMS = 0.15  # below, a pitch is noise
+RING_ZONE = (0.05, 0.95)  # of the outline's radius
+RING_PERCENTILE = 35
+FAINT_RING = 2.0  # sigmas a pixel
+LEAST_RINGS = 10
+NOISE_ABOVE = 1 / math.sqrt(2 * math.pi)  # mean of what white noise of one sigma has above 0
+NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+COMPANION_LIGHT = 0.1  # of the galaxy's
+COMPANION_REACH = 2.0  # Petrosian radii
+
+
+@dataclass(frozen=True)
+class _Ellipse:
+    """An outline: axis ratio, angle of its major axis in radians from +x to +y, semi-major axis in pixels."""
+
+    ratio: float
+    angle: float
+    reach: float
+
+    def radii(self, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+        """Return the semi-major axis of the similar ellipse through each point."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / self.ratio)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A square of odd side around the source: its light and usable pixels, both (n, n), and where it lies.
+
+    `light` is 0 where nothing is usable, and beyond the picture. `corner` is the first pixel in the picture (x, y),
+    `center` the source's in the window (x, y).
+    """
+
+    light: np.ndarray
+    good: np.ndarray
+    corner: tuple[int, int]
+    center: tuple[float, float]
+
+    def offsets(self, center: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Return x (1, n) and y (n, 1) of every pixel from a position in the window."""
+        places = np.arange(len(self.light), dtype=np.float32)
+        return (places - np.float32(center[0]))[None, :], (places - np.float32(center[1]))[:, None]
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """Mean light of rings one pixel wide: mean radius, light, its error, and the area of the whole ring, all (k,).
+
+    Rings without a usable pixel are left out. `errors` are those of the noise and of what the ring's own pixels
+    scatter.
+    """
+
+    radius: np.ndarray
+    light: np.ndarray
+    error: np.ndarray
+    area: np.ndarray
+
+    def radius_of(self, part: float, within: float) -> float:
+        """Return the radius of an ellipse with a part of the light that lies within a radius."""
+        kept = self.radius <= within
+        grown = np.cumsum(self.light[kept] * self.area[kept])
+        edges = np.floor(self.radius[kept]) + 1
+        return float(np.interp(part * grown[-1], np.maximum.accumulate(grown), edges))
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """A galaxy's plane: radii (RINGS,) in pixels of the major axis, light (RINGS, SPOKES), the outline's radius."""
+
+    radius: np.ndarray
+    light: np.ndarray
+    reach: float
+
+    @property
+    def step(self) -> float:
+        """The logarithm of the factor between neighboring radii."""
+        return math.log(self.radius[1] / self.radius[0])
+
+
+def measure(
+    signal: np.ndarray,
+    segments: np.ndarray,
+    *,
+    segment: int,
+    center: tuple[float, float],
+    bands: np.ndarray,
+    noise: np.ndarray,
+    mask: np.ndarray,
+) -> dict[str, float | int | None]:
+    """Return `COLUMNS` and `morphology_flag` of the source numbered `segment`, whose light has its `center` (x, y).
+
+    `bands` are (b, h, w), sky removed, by falling wavelength, with their `noise` (b,); `mask` is True where there
+    is no data.
+    """
+    own, sky = segments == segment, (segments == 0) & ~mask
+    outline = _outline(own)
+    window = _window(signal, (own | (segments == 0)) & ~mask, center, 2.2 * outline.reach + 6)
+    found: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
+    flag = FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
+    circle = _petrosian(_profile(window, window.center, _Ellipse(1.0, 0.0, outline.reach)))
+    if circle is None:
+        return _sifted(found, flag | FLAGS["no_petrosian"])
+    found["asymmetry"], middle = _asymmetry(window, circle, _sky_difference(signal, sky))
+    profile = _profile(window, middle, outline)
+    radius = _petrosian(profile)
+    if radius is None:
+        return _sifted(found, flag | FLAGS["no_petrosian"])
+    region = _gini_region(window, middle, outline, radius)
+    half = profile.radius_of(0.5, CAS_EXTENT * radius)
+    found |= {
+        "petrosian_radius_px": radius,
+        "gini": gini(window.light[region]),
+        "m20": m20(np.where(region, window.light, 0)),
+        "smoothness": _smoothness(signal, sky, window, middle, circle),
+        "sersic_n": sersic_index(profile.radius, profile.light, profile.error),
+        "color_gradient": _color_gradient(bands, noise, window, (middle, outline, half)),
+        "companions": _companions(signal, segments, segment, radius),
+        **patterns(_disk(window, middle, outline)),
+    }
+    return _sifted(found, flag | _problems(window, middle, outline, radius, region))
+
+
+def nothing() -> dict[str, float | int | None]:
+    """Return what `measure` says of a picture without a source in its center."""
+    return dict.fromkeys(COLUMNS) | {"morphology_flag": FLAGS["unmeasured"]}
+
+
+def _problems(
+    window: _Window, middle: tuple[float, float], outline: _Ellipse, radius: float, region: np.ndarray
+) -> int:
+    dx, dy = window.offsets(middle)
+    inside = outline.radii(dx, dy) < CAS_EXTENT * radius
+    seen = (
+        (FLAGS["small"], radius < SMALLEST),
+        (FLAGS["faint"], not (region.any() and window.light[region].mean() >= FAINTEST)),
+        (FLAGS["inclined"], outline.ratio < FACE_ON),
+        (FLAGS["crowded"], (inside & ~window.good).sum() > 0.1 * inside.sum()),
+    )
+    return sum(bit for bit, is_so in seen if is_so)
+
+
+def _sifted(found: dict[str, float | None], flag: int) -> dict[str, float | int | None]:
+    """Return what is found without what the flag says is nonsense, NaN as None."""
+    found = {name: value if value is not None and np.isfinite(value) else None for name, value in found.items()}
+    if flag & (FLAGS["small"] | FLAGS["faint"]):
+        found |= dict.fromkeys(("asymmetry", "smoothness", "gini", "m20", *PATTERNS))
+    if flag & FLAGS["faint"]:
+        found["color_gradient"] = None
+    if flag & FLAGS["inclined"]:
+        found |= dict.fromkeys(PATTERNS)
+    if found["sersic_n"] is None:
+        flag |= FLAGS["no_sersic"]
+    return found | {"morphology_flag": flag}
+
+
+# ---- where the source is
+
+
+def _outline(own: np.ndarray) -> _Ellipse:
+    """Return the ellipse with the second moments of a source's pixels, all counted alike, and with their area.
+
+    The outline tells the tilt of a disk better than its light does: a bulge is round and a bar is not.
+    """
+    y, x = np.nonzero(own)
+    dx, dy = x - x.mean(), y - y.mean()
+    xx, yy, xy = (dx * dx).mean() + 1 / 12, (dy * dy).mean() + 1 / 12, (dx * dy).mean()  # a pixel is a square
+    half, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    ratio = float(np.sqrt(max(half - spread, 1e-6) / (half + spread)))
+    return _Ellipse(ratio, float(0.5 * np.arctan2(2 * xy, xx - yy)), float(np.sqrt(len(x) / (np.pi * ratio))))
+
+
+def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float], half: float) -> _Window:
+    """Return the square of `half` a side around a position; beyond the picture nothing is usable."""
+    height, width = signal.shape
+    x, y = round(center[0]), round(center[1])
+    half = int(min(np.ceil(half), max(x, y, width - 1 - x, height - 1 - y)))
+    rows, columns = slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1)
+    light = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    good = np.zeros(light.shape, dtype=bool)
+    inside = usable[rows, columns]
+    place = tuple(
+        slice(part.start - first, part.start - first + length)
+        for part, first, length in zip((rows, columns), (y - half, x - half), inside.shape, strict=True)
+    )
+    good[place] = inside
+    light[place] = np.where(inside, signal[rows, columns], 0)
+    corner = (x - half, y - half)
+    return _Window(light, good, corner, (center[0] - corner[0], center[1] - corner[1]))
+
+
+def _profile(window: _Window, center: tuple[float, float], ellipse: _Ellipse) -> _Profile:
+    radii = ellipse.radii(*window.offsets(center))[window.good]
+    light = window.light[window.good].astype(float)
+    ring = radii.astype(np.intp)
+    count = np.bincount(ring)
+    kept = count > 0
+    count, light_sum, square = (np.bincount(ring, w)[kept] for w in (None, light, light * light))
+    mean = light_sum / count
+    scatter = np.maximum(square / count - mean * mean, 1.0)
+    number = np.flatnonzero(kept)
+    area = np.pi * ellipse.ratio * (2 * number + 1)
+    return _Profile(np.bincount(ring, radii)[kept] / count, mean, np.sqrt(scatter / count), area)
+
+
+def _petrosian(profile: _Profile) -> float | None:
+    """Return the radius where a ring has a fifth of the mean light inside of it; None where none is as faint."""
+    inside = np.cumsum(profile.light * profile.area) / np.cumsum(profile.area)
+    ratio = profile.light / np.where(inside > 0, inside, np.inf)
+    below = np.flatnonzero((ratio < ETA) & (profile.radius > 1))
+    if len(below) == 0 or below[0] == 0:
+        return None
+    last = slice(below[0] - 1, below[0] + 1)
+    return float(np.interp(-ETA, -ratio[last], profile.radius[last]))
+
+
+# ---- asymmetry and smoothness
+
+
+def _sky_difference(signal: np.ndarray, sky: np.ndarray) -> float:
+    """Return the mean difference of two pixels of sky, as an asymmetry finds it where there is no galaxy.
+
+    It is that of pixels four apart: far enough for blur and JPEG not to make them alike, and so near that a slope
+    of faint light does not make them differ. Where there are under 50 such pairs, that of white noise of one sigma.
+    """
+    pairs = [
+        (signal[4:][both] - signal[:-4][both])
+        for signal, sky in ((signal, sky), (signal.T, sky.T))
+        for both in [sky[4:] & sky[:-4]]
+    ]
+    differences = np.abs(np.concatenate(pairs))
+    noise = 2 / math.sqrt(math.pi)
+    return min(float(differences.mean()), noise) if len(differences) >= 50 else noise
+
+
+def _asymmetry(window: _Window, petrosian: float, sky: float) -> tuple[float, tuple[float, float]]:
+    """Return the least sum |I - I180| / sum |I| over centers, less that of the sky, and the center (x, y) that has it.
+
+    Conselice, Bershady and Jangren 2000 (ApJ 529, 886). The center is followed downhill from that of the light, in
+    steps from 1 down to 1/8 pixel; I180 is interpolated bilinearly, which also averages
+    noise, and the part of the sky is made smaller accordingly.
+    """
+    turned = _Turned.of(window, CAS_EXTENT * petrosian)
+    best = (0.0, 0.0)
+    known = {best: turned.asymmetry(best, sky)}
+    for step in (1.0, 0.5, 0.25, 0.125):
+        center = None
+        while center != best and max(map(abs, best)) < turned.margin - 1:
+            center = best
+            for i, j in NEIGHBORS:
+                place = (center[0] + step * i, center[1] + step * j)
+                if place not in known:
+                    known[place] = turned.asymmetry(place, sky)
+                best = min(best, place, key=known.__getitem__)
+    return known[best], (turned.start[0] + best[0], turned.start[1] + best[1])
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """Light around a center, wide enough to be turned about any center within `margin` pixels of it.
+
+    `light` and `good` are squares with the pixel nearest to `start` (x, y) in their middle, `aperture` a smaller
+    one with the pixels that count.
+    """
+
+    light: np.ndarray
+    good: np.ndarray
+    aperture: np.ndarray
+    start: tuple[float, float]
+    margin: int
+
+    @classmethod
+    def of(cls, window: _Window, radius: float) -> _Turned:
+        """Cut out the light within a radius of the window's center."""
+        reach = int(np.ceil(radius))
+        margin = 2 + reach // 4
+        x, y = (round(value) for value in window.center)
+        light, good = (_square(plane, (x, y), reach + 2 * margin + 2) for plane in (window.light, window.good))
+        places = np.arange(-reach, reach + 1)
+        inside = np.hypot(*np.ix_(places - (window.center[1] - y), places - (window.center[0] - x))) <= radius
+        return cls(light, good, inside, window.center, margin)
+
+    def asymmetry(self, shift: tuple[float, float], sky: float) -> float:
+        """Return the asymmetry about `start` + `shift` (x, y); infinite where no pair of pixels is usable."""
+        half, reach = len(self.light) // 2, len(self.aperture) // 2
+        here = slice(half - reach, half + reach + 1)
+        light, weight = self.light[here, here], self.aperture & self.good[here, here]
+        turned, parts = np.zeros_like(light), []
+        for part, y, x in self._corners(shift):
+            there = (_backward(half + y, reach), _backward(half + x, reach))
+            turned += np.float32(part) * self.light[there]
+            weight &= self.good[there]
+            parts.append(part)
+        total = np.abs(light)[weight].sum()
+        if not total > 0:
+            return float("inf")
+        averaged = np.sqrt((1 + np.square(parts).sum()) / 2)
+        return float((np.abs(light - turned)[weight].sum() - weight.sum() * sky * averaged) / total)
+
+    def _corners(self, shift: tuple[float, float]) -> Iterator[tuple[float, int, int]]:
+        """Yield the weight and place (y, x) of the pixels that bilinear interpolation puts opposite the middle one."""
+        x, y = (2 * (place - round(place) + moved) for place, moved in zip(self.start, shift, strict=True))
+        for row, part_y in ((math.floor(y), 1 - y % 1), (math.floor(y) + 1, y % 1)):
+            for column, part_x in ((math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)):
+                if part_x * part_y > 0:
+                    yield part_x * part_y, row, column
+
+
+def _backward(middle: int, reach: int) -> slice:
+    return slice(middle + reach, middle - reach - 1, -1)
+
+
+def _square(plane: np.ndarray, center: tuple[int, int], half: int) -> np.ndarray:
+    """Return the square around a pixel (x, y), zero beyond the plane."""
+    wide = np.zeros((2 * half + 1, 2 * half + 1), plane.dtype)
+    x, y = center
+    rows, columns = slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1)
+    inside = plane[rows, columns]
+    top, left = rows.start - y + half, columns.start - x + half
+    wide[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return wide
+
+
+def _smoothness(
+    signal: np.ndarray, sky: np.ndarray, window: _Window, middle: tuple[float, float], petrosian: float
+) -> float | None:
+    """Return the light above a box-smoothed copy over all light, less that of the sky, outside of the core.
+
+    Conselice 2003 (ApJS 147, 1) without his factor 10, as in Lotz, Primack and Madau 2004 (AJ 128, 163); negative
+    differences count as 0. The box must have three pixels at least.
+    """
+    side = int(SMOOTHED * petrosian)
+    if side < 3:
+        return None
+    distance = np.hypot(*window.offsets(middle))
+    ring = window.good & (distance >= SMOOTHED * petrosian) & (distance <= CAS_EXTENT * petrosian)
+    clumps = _above_smooth(window.light, window.good, side)[ring].sum()
+    usual = _above_smooth(np.where(sky, signal, 0), sky, side)[sky].mean() if sky.sum() >= 50 else NOISE_ABOVE
+    total = window.light[window.good & (distance <= CAS_EXTENT * petrosian)].sum()
+    return float((clumps - ring.sum() * min(usual, NOISE_ABOVE)) / total) if total > 0 else None
+
+
+def _above_smooth(light: np.ndarray, good: np.ndarray, side: int) -> np.ndarray:
+    from scipy.ndimage import uniform_filter
+
+    smooth = uniform_filter(light, side, mode="constant")
+    if not good.all():  # the mean of the usable pixels
+        smooth /= np.maximum(uniform_filter(good.astype(np.float32), side, mode="constant"), 1e-3)
+    return np.maximum(light - smooth, 0)
+
+
+# ---- Gini and M20
+
+
+def gini(light: np.ndarray) -> float | None:
+    """Return the Gini coefficient of absolute pixel values: 0 when all are alike, 1 when one has everything.
+
+    Lotz, Primack and Madau 2004 (AJ 128, 163), eq. 6.
+
+    >>> gini(np.array([0.0, 0.0, 5.0]))
+    1.0
+    """
+    values = np.sort(np.abs(light.ravel()).astype(float))
+    count, total = len(values), values.sum()
+    if count < 2 or total == 0:
+        return None
+    return float(((2 * np.arange(1, count + 1) - count - 1) * values).sum() / (total * (count - 1)))
+
+
+def m20(light: np.ndarray) -> float | None:
+    """Return log10 of the second moment of the brightest pixels that hold 20 % of the flux over that of all.
+
+    Lotz et al. 2004, eq. 8; `light` is (h, w), 0 outside of the galaxy. The center is that of the light, which
+    makes the second moment least. The pixel that completes the 20 % counts too. None without light, or where the
+    brightest pixels lie in the very center.
+    """
+    y, x = np.nonzero(light)
+    values = light[y, x].astype(float)
+    total = values.sum()
+    if not total > 0:
+        return None
+    distance = (x - (x * values).sum() / total) ** 2 + (y - (y * values).sum() / total) ** 2
+    order = np.lexsort((distance, -values))
+    brightest = order[: np.searchsorted(np.cumsum(values[order]), 0.2 * total) + 1]
+    part, whole = ((distance[rows] * values[rows]).sum() for rows in (brightest, slice(None)))
+    return float(np.log10(part / whole)) if part > 0 and whole > 0 else None
+
+
+def _gini_region(window: _Window, middle: tuple[float, float], ellipse: _Ellipse, petrosian: float) -> np.ndarray:
+    """Return the pixels of the galaxy: brighter, when blurred, than the ellipse of the Petrosian radius is."""
+    from scipy.ndimage import gaussian_filter, label
+
+    blurred = gaussian_filter(window.light, GINI_BLUR * petrosian, mode="constant", truncate=3)
+    if not window.good.all():
+        share = gaussian_filter(window.good.astype(np.float32), GINI_BLUR * petrosian, mode="constant", truncate=3)
+        blurred /= np.maximum(share, 1e-3)
+    radii = ellipse.radii(*window.offsets(middle))
+    edge = window.good & (np.abs(radii - petrosian) < 1)
+    pieces, _ = label((blurred >= blurred[edge].mean()) & window.good) if edge.any() else (edge.astype(int), 0)
+    home = pieces[np.where(radii < max(2.0, 0.3 * petrosian), pieces > 0, False)]
+    return pieces == np.bincount(home).argmax() if len(home) else np.zeros_like(window.good)
+
+
+# ---- the radial profile
+
+
+def sersic_index(radius: np.ndarray, light: np.ndarray, error: np.ndarray) -> float | None:
+    """Return the index n of the Sérsic profile that fits rings of light best, 0.4 to 8; None where none does.
+
+    Rings within 1.5 pixels, where a pixel is no point, and beyond the first that is fainter than two of its errors
+    are left out. An error is at least 5 % of the light: arms are no noise. Amplitude and a constant sky are solved
+    for; n and the half-light radius are found on a grid that is then made finer, so that no start value matters.
+    None for fewer than 7 rings, at the limits, and where rings deviate by 25 % or more.
+    """
+    faint = np.flatnonzero((light < 2 * error) & (radius > 1.5))
+    last = faint[0] if len(faint) else len(light)
+    kept = slice(np.searchsorted(radius, 1.5), last)
+    r, light, error = radius[kept], light[kept], np.hypot(error, 0.05 * light)[kept]
+    if len(r) < 7:
+        return None
+    n, step_n = math.sqrt(0.4 * 8), math.log(8 / 0.4) / 2
+    size, step_size = r[-1] / 3, math.log(12)
+    for half, shrink in ((10, 8), *[(3, 2.5)] * 6):
+        offsets = np.linspace(-1, 1, 2 * half + 1)
+        indices, sizes = n * np.exp(step_n * offsets), size * np.exp(step_size * offsets)
+        misfit, part = _sersic_misfit(r, light, error, (indices, sizes))
+        row, column = np.unravel_index(misfit.argmin(), misfit.shape)
+        n, size, deviation = indices[row], sizes[column], part[row, column]
+        step_n, step_size = step_n / shrink, step_size / shrink
+    return float(n) if 0.42 < n < 7.6 and deviation < 0.25 else None
+
+
+def _sersic_misfit(
+    r: np.ndarray, light: np.ndarray, error: np.ndarray, grid: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return chi squared (n, s) of profiles with indices (n,) and half-light radii (s,), and their mean deviation.
+
+    Amplitude and sky are the best for each, infinite chi squared where the amplitude is not positive. b(n) is that
+    of Ciotti and Bertin 1999 (A&A 352, 447), eq. 18.
+    """
+    n = grid[0][:, None, None]
+    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
+    shape = np.exp(-b * ((r / grid[1][:, None]) ** (1 / n) - 1))
+    w = error**-2
+    s, sf, sff = w.sum(), shape @ w, (shape * shape) @ w
+    sy, sfy = (w * light).sum(), shape @ (w * light)
+    det = sff * s - sf * sf
+    det = np.where(det > 1e-9 * sff * s, det, np.inf)
+    amplitude, sky = (sfy * s - sf * sy) / det, (sff * sy - sf * sfy) / det
+    rest = light - amplitude[..., None] * shape - sky[..., None]
+    chi = np.where(amplitude > 0, (rest * rest) @ w, np.inf)
+    return chi, np.abs(rest / np.maximum(light, error)).mean(axis=-1)
+
+
+def _color_gradient(
+    bands: np.ndarray, noise: np.ndarray, window: _Window, ellipse: tuple[tuple[float, float], _Ellipse, float]
+) -> float | None:
+    """Return the color -2.5 log10(blue/red) from 1 to 2 half-light radii minus that within 1, on similar ellipses.
+
+    None for one band, and where a band has less than ten sigmas in a zone.
+    """
+    if len(bands) < 2:
+        return None
+    middle, outline, half = ellipse
+    radii = outline.radii(*window.offsets(middle)) / half
+    inner, outer = (window.good & (radii < 1)), (window.good & (radii >= 1) & (radii < 2))
+    colors = [_zone_color(bands, noise, zone, window.corner) for zone in (outer, inner)]
+    return None if None in colors else colors[0] - colors[1]
+
+
+def _zone_color(bands: np.ndarray, noise: np.ndarray, zone: np.ndarray, corner: tuple[int, int]) -> float | None:
+    y, x = np.nonzero(zone)
+    place = (y + corner[1], x + corner[0])
+    red, blue = (float(bands[band][place].sum()) for band in (0, -1))
+    if min(red / noise[0], blue / noise[-1]) < 10 * np.sqrt(max(len(y), 1)):
+        return None
+    return -2.5 * math.log10(blue / red)
+
+
+def _companions(signal: np.ndarray, segments: np.ndarray, segment: int, petrosian: float) -> int:
+    """Return how many sources have a tenth of the galaxy's light and their center within two Petrosian radii of its."""
+    light = np.bincount(segments.ravel(), weights=signal.ravel())
+    y, x = np.nonzero(segments)
+    area = np.bincount(segments.ravel())
+    place = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
+    distance = np.hypot(*(value - value[segment] for value in place))
+    near = (distance <= COMPANION_REACH * petrosian) & (light >= COMPANION_LIGHT * light[segment])
+    near[[0, segment]] = False
+    return int(near.sum())
+
+
+# ---- bar, arms and ring
+
+
+def _disk(window: _Window, middle: tuple[float, float], outline: _Ellipse) -> _Disk:
+    """Return the light on circles in the galaxy's plane, at radii that grow by one factor.
+
+    The inclination is that of a disk of finite thickness whose outline has the axis ratio measured (Hubble 1926).
+    What is not usable is filled from the opposite side.
+    """
+    flat = math.sqrt(max(outline.ratio**2 - THICKNESS**2, 0.01) / (1 - THICKNESS**2))
+    radius = np.geomspace(1.5, max(outline.reach, 3.0), RINGS)
+    turn = np.arange(SPOKES) * (2 * np.pi / SPOKES)
+    along, across = np.outer(radius, np.cos(turn)), flat * np.outer(radius, np.sin(turn))
+    cos, sin = math.cos(outline.angle), math.sin(outline.angle)
+    x, y = along * cos - across * sin, along * sin + across * cos
+    light, share = _sampled(window, middle[0] + x, middle[1] + y)
+    half = SPOKES // 2
+    opposite = np.roll(light, half, axis=1), np.roll(share, half, axis=1)
+    light = np.where(share >= 0.5, light, np.where(opposite[1] >= 0.5, opposite[0], np.nan))
+    known = np.isfinite(light)
+    mean = np.where(known, light, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return _Disk(radius, np.where(known, light, mean[:, None]), float(radius[-1]))
+
+
+def _sampled(window: _Window, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return bilinear light at positions in the window and the usable share of the pixels it came from."""
+    side = len(window.light)
+    x, y = np.clip(x, 0, side - 1.001), np.clip(y, 0, side - 1.001)
+    column, row = x.astype(np.intp), y.astype(np.intp)
+    fx, fy = x - column, y - row
+    first = row * side + column
+    light, share = 0.0, 0.0
+    for step, part in ((0, (1 - fx) * (1 - fy)), (1, fx * (1 - fy)), (side, (1 - fx) * fy), (side + 1, fx * fy)):
+        light = light + part * window.light.ravel()[first + step]
+        share = share + part * window.good.ravel()[first + step]
+    return light / np.maximum(share, 1e-6), share
+
+
+PATTERNS = ("bar_strength", "arm_strength", "arm_pitch", "ring_contrast")
+
+
+def patterns(disk: _Disk) -> dict[str, float | None]:
+    """Return the columns of `PATTERNS` of a galaxy's plane; all None where it is too small."""
+    if disk.reach < PATTERN_RADIUS:
+        return dict.fromkeys(PATTERNS)
+    waves = np.fft.rfft(disk.light, axis=1)[:, :7] / SPOKES
+    mean = waves[:, 0].real
+    contrast = np.where(mean[:, None] > 0.5, 2 * waves / np.maximum(mean, 0.5)[:, None], 0)
+    contrast /= np.maximum(np.abs(contrast), 1)  # more than the whole ring there is not
+    strength, pitch = _arms(disk, contrast)
+    return {
+        "bar_strength": _bar(disk, contrast[:, 2]),
+        "arm_strength": strength,
+        "arm_pitch": pitch,
+        "ring_contrast": _ring(disk),
+    }
+
+
+def _bar(disk: _Disk, wave: np.ndarray) -> float | None:
+    """Return the largest mean of the two-fold wave over a zone of radius within which its angle stays the same.
+
+    A part of the mean farther out is taken away first: where the tilt was misjudged all radii look stretched.
+    """
+    wide = max(3, round(math.log(BAR_WIDTH) / disk.step))
+    inner = disk.radius <= BAR_REACH * disk.reach
+    if inner.sum() < wide:
+        return None
+    sums = np.concatenate([[0], np.cumsum(wave[inner])])
+    return float(np.abs((sums[wide:] - sums[:-wide]) / wide - BAR_TILT * wave[~inner].mean()).max())
+
+
+def _arms(disk: _Disk, contrast: np.ndarray) -> tuple[float, float | None]:
+    """Return the strength of logarithmic spirals of 2, 3 and 4 arms, added, and the signed pitch of the strongest.
+
+    The waves are analyzed over log radius (Considère and Athanassoula 1988, A&AS 76, 365): a spiral of m arms and
+    pitch P peaks at p = m / tan P, a bar at 0. The pitch is positive where the angle from +x to +y grows outward.
+    It is None for weak arms, and at the limits of what was looked for, where it belongs to something else.
+    """
+    kept = disk.radius >= ARM_FROM * disk.reach
+    pitch = np.radians(np.geomspace(*PITCH, 24))
+    pitch = np.concatenate([-pitch[::-1], pitch])
+    phase = np.outer(1 / np.tan(pitch), np.log(disk.radius[kept]))
+    found = np.array([np.abs(np.exp(1j * m * phase) @ contrast[kept, m]) / kept.sum() for m in (2, 3, 4)])
+    usual = (np.abs(pitch) >= math.radians(ARM_PITCH[0])) & (np.abs(pitch) <= math.radians(ARM_PITCH[1]))
+    strength = float(found[:, usual].max(axis=1).sum())
+    power = found.max(axis=0)
+    peaks = np.flatnonzero((power[1:-1] > power[:-2]) & (power[1:-1] > power[2:])) + 1
+    peaks = peaks[np.abs(pitch[peaks]) < math.radians(PITCH[1] - 2)]
+    if strength < WEAK_ARMS or len(peaks) == 0:
+        return strength, None
+    return strength, math.degrees(pitch[peaks[power[peaks].argmax()]])
+
+
+def _ring(disk: _Disk) -> float | None:
+    """Return the height of the highest bump in the profile, in log light, over the lower of the two dips beside it.
+
+    The profile is what the fainter third of a circle does not exceed, so that arms, which cover less, count little.
+    A fit a + b r + c r^(1/4) is taken away, which leaves nothing of an exponential disk or of a de Vaucouleurs
+    profile. It ends where it is lost in the noise; None where little is left.
+    """
+    profile = np.percentile(disk.light, RING_PERCENTILE, axis=1)
+    zone = (disk.radius >= RING_ZONE[0] * disk.reach) & (disk.radius <= RING_ZONE[1] * disk.reach)
+    kept = np.flatnonzero(zone & (np.minimum.accumulate(profile) > FAINT_RING))
+    if len(kept) < LEAST_RINGS:
+        return None
+    r, profile = disk.radius[kept] / disk.reach, np.log(profile[kept])
+    smooth = np.stack([np.ones_like(r), r, r**0.25], axis=1)
+    rest = profile - smooth @ np.linalg.lstsq(smooth, profile, rcond=None)[0]
+    rise = rest - np.minimum.accumulate(rest)
+    fall = rest - np.minimum.accumulate(rest[::-1])[::-1]
+    return float(np.minimum(rise, fall).max())

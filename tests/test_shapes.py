@@ -1,0 +1,312 @@
+"""The form of synthetic galaxies, against the formulas that drew them and against direct definitions."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galsearch import shapes
+from galsearch.morphology import measure
+from galsearch.schema import GALAXIES
+
+NEEDS_STATMORPH = pytest.mark.skipif(
+    importlib.util.find_spec("statmorph") is None, reason="statmorph is not installed: pip install 'galsearch[astro]'"
+)
+FORM = (*shapes.COLUMNS, "morphology_flag")
+
+
+def plane(side, *, axis_ratio=1.0, angle=0.0, at=None):
+    """Return radius and azimuth of every pixel in the plane of a disk, on pixels divided into 25."""
+    center = (side - 1) / 2 if at is None else at
+    steps = ((np.arange(5 * side) - 2) / 5)[:, None]
+    turn = np.radians(angle)
+    y, x = steps - center, steps.T - center
+    along, across = x * np.cos(turn) + y * np.sin(turn), (y * np.cos(turn) - x * np.sin(turn)) / axis_ratio
+    return np.hypot(along, across), np.arctan2(across, along)
+
+
+def pixels(fine):
+    """Return the mean over each pixel's 25 parts."""
+    side = len(fine) // 5
+    return fine.reshape(side, 5, side, 5).mean(axis=(1, 3))
+
+
+def sersic(side, n, radius, **form):
+    """Return a Sérsic profile that is 100 at its half-light radius; b(n) solves the incomplete gamma function."""
+    from scipy.special import gammaincinv
+
+    r, _ = plane(side, **form)
+    return pixels(100 * np.exp(-gammaincinv(2 * n, 0.5) * ((r / radius) ** (1 / n) - 1)))
+
+
+def noise(side, sigma=1.0, seed=4):
+    return np.random.default_rng(seed).normal(scale=sigma, size=(side, side))
+
+
+def disk_with(pattern, side=160, length=12.0, **form):
+    """Return an exponential disk times 1 + pattern(r, azimuth), with noise."""
+    r, azimuth = plane(side, **form)
+    return pixels(300 * np.exp(-r / length) * (1 + pattern(r, azimuth))) + noise(side)
+
+
+def spiral(r, azimuth, *, pitch=20.0, arms=2):
+    """A logarithmic spiral; for a positive pitch the azimuth of an arm grows outward."""
+    wave = np.cos(arms * (azimuth - np.log(np.maximum(r, 1)) / np.tan(np.radians(pitch))))
+    return 0.5 * wave * np.exp(-((6 / np.maximum(r, 1)) ** 4) - (r / 40) ** 4)
+
+
+def bar(r, azimuth):
+    """A bar 18 pixels long on each side, along the azimuth of 30 degrees."""
+    along, across = r * np.cos(azimuth - np.pi / 6), r * np.sin(azimuth - np.pi / 6)
+    return 2.5 * (np.abs(along) < 18) * np.exp(-0.5 * (across / 4) ** 2)
+
+
+def ring(r, azimuth):
+    return 0.6 * np.exp(-0.5 * ((r - 26) / 4) ** 2)
+
+
+def smooth(r, azimuth):
+    return 0 * r
+
+
+# ---- profiles
+
+
+@pytest.mark.parametrize("n", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("axis_ratio", [1.0, 0.6])
+def test_the_sersic_index_of_a_sersic_profile_within_6_percent(n, axis_ratio):
+    found = measure(sersic(160, n, 10, axis_ratio=axis_ratio, angle=30) + noise(160))
+    assert found["sersic_n"] == pytest.approx(n, rel=0.06)
+    assert found["morphology_flag"] == 0
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(1, 2.6, 2.85), (4, 3.5, 4.7)])
+def test_concentration_of_an_exponential_and_a_de_vaucouleurs_profile(n, low, high):
+    """Of all light they are 2.8 and 5.3; within 2.5 Kron radii the second loses wings."""
+    assert low < measure(sersic(160, n, 8) + noise(160, 0.1))["concentration"] < high
+
+
+def test_noise_and_flat_profiles_have_no_sersic_index():
+    r = np.arange(30) + 0.5
+    assert shapes.sersic_index(r, np.full(30, 5.0), np.full(30, 1.0)) is None
+    jumps = np.where(np.arange(30) % 2, 20.0, 100.0)
+    assert shapes.sersic_index(r, jumps, np.full(30, 1.0)) is None
+    assert shapes.sersic_index(r[:5], np.exp(-r[:5]), np.full(5, 1e-6)) is None
+
+
+def test_the_petrosian_radius_of_an_exponential_disk():
+    """Where exp(-x) = 0.2 * 2 (1 - (1 + x) exp(-x)) / x^2: by bisection of the formula."""
+    x = np.linspace(1, 6, 200_001)
+    crossing = x[np.argmax(np.exp(-x) < 0.4 * (1 - (1 + x) * np.exp(-x)) / x**2)]
+    r, _ = plane(160, axis_ratio=0.6, angle=70)
+    found = measure(pixels(300 * np.exp(-r / 8)) + noise(160, 0.3))
+    assert found["petrosian_radius_px"] == pytest.approx(8 * crossing, rel=0.03)
+    assert found["isophotal_radius_px"] > found["petrosian_radius_px"]
+
+
+# ---- Gini and M20, against their definitions written out
+
+
+def test_gini_is_half_the_relative_mean_difference_of_all_pairs():
+    light = np.random.default_rng(1).exponential(size=60)
+    pairs = np.abs(light[:, None] - light).sum() / (2 * 60 * 59 * light.mean())
+    assert shapes.gini(light) == pytest.approx(pairs)
+    assert shapes.gini(np.full(9, 3.0)) == pytest.approx(0)
+    assert shapes.gini(np.array([0, 0, 0, 7.0])) == pytest.approx(1)
+    assert shapes.gini(np.zeros(5)) is None
+
+
+def test_m20_adds_the_brightest_pixels_until_they_hold_a_fifth():
+    light = np.random.default_rng(2).exponential(size=(13, 17)) ** 3
+    y, x = np.mgrid[:13, :17]
+    values = sorted(zip(light.ravel(), x.ravel(), y.ravel(), strict=True), reverse=True)
+    total = light.sum()
+    center = ((light * x).sum() / total, (light * y).sum() / total)
+    moments, held = [], 0.0
+    for value, column, row in values:
+        moments.append(value * ((column - center[0]) ** 2 + (row - center[1]) ** 2))
+        held += value
+        if held >= 0.2 * total:
+            break
+    whole = (light * ((x - center[0]) ** 2 + (y - center[1]) ** 2)).sum()
+    assert shapes.m20(light) == pytest.approx(np.log10(sum(moments) / whole))
+
+
+def test_m20_of_nothing_and_of_one_pixel_is_none():
+    assert shapes.m20(np.zeros((5, 5))) is None
+    single = np.zeros((5, 5))
+    single[2, 3] = 4
+    assert shapes.m20(single) is None
+
+
+# ---- asymmetry and smoothness
+
+
+def patch(at, light, sigma=5.0):
+    """Return a round patch of so much light on a picture of 160 pixels."""
+    y, x = np.mgrid[:160, :160]
+    return light * np.exp(-0.5 * ((x - at[0]) ** 2 + (y - at[1]) ** 2) / sigma**2) / (2 * np.pi * sigma**2)
+
+
+def test_asymmetry_is_twice_the_light_that_has_no_opposite():
+    disk = disk_with(smooth)
+    total = 2 * np.pi * 300 * 12**2
+    assert measure(disk)["asymmetry"] == pytest.approx(0, abs=0.02)
+    lopsided = measure(disk + patch((105, 79.5), 0.1 * total))
+    assert lopsided["companions"] == 0  # it is a part of the disk
+    assert lopsided["asymmetry"] == pytest.approx(2 * 0.1 / 1.1, rel=0.15)
+
+
+def test_a_center_between_pixels_makes_no_asymmetry():
+    values = [measure(sersic(120, 1, 9, at=59.5 + shift) + noise(120))["asymmetry"] for shift in (0, 0.23, 0.5, 0.81)]
+    np.testing.assert_allclose(values, 0, atol=0.025)
+
+
+def test_knots_make_a_disk_clumpy():
+    generator = np.random.default_rng(7)
+    knotted = disk_with(smooth)
+    y, x = np.mgrid[:160, :160]
+    for at in generator.uniform(50, 110, (40, 2)):
+        knotted += 60 * np.exp(-0.5 * ((x - at[0]) ** 2 + (y - at[1]) ** 2) / 1.5**2)
+    assert measure(knotted)["smoothness"] > measure(disk_with(smooth))["smoothness"] + 0.02
+
+
+# ---- bar, arms and ring
+
+
+@pytest.mark.parametrize(("axis_ratio", "angle"), [(1.0, 0), (0.6, 40)])
+def test_a_bar_a_spiral_and_a_ring_are_told_apart(axis_ratio, angle):
+    found = {
+        pattern.__name__: measure(disk_with(pattern, axis_ratio=axis_ratio, angle=angle))
+        for pattern in (smooth, bar, spiral, ring)
+    }
+    for column, name in (("bar_strength", "bar"), ("arm_strength", "spiral"), ("ring_contrast", "ring")):
+        others = [found[other][column] for other in found if other != name]
+        assert found[name][column] > 1.5 * max(others), column
+        assert found[name][column] > found["smooth"][column] + 0.15, column
+
+
+@pytest.mark.parametrize("pitch", [-25, -15, 15, 25])
+def test_the_pitch_of_a_spiral_with_its_sense(pitch):
+    found = measure(disk_with(lambda r, azimuth: spiral(r, azimuth, pitch=pitch)))
+    assert found["arm_pitch"] == pytest.approx(pitch, rel=0.2)
+
+
+def test_a_mirror_turns_the_pitch_and_nothing_else():
+    picture = disk_with(lambda r, azimuth: spiral(r, azimuth, pitch=18), axis_ratio=0.7, angle=25)
+    picture += patch((100, 90), 6000)
+    first = measure(picture)
+    for changed, sense in ((picture[:, ::-1], -1), (np.rot90(picture), 1), (picture.T, -1)):
+        found = measure(changed)
+        assert None not in (first["arm_pitch"], found["arm_pitch"])
+        for name in (name for name in FORM if first[name] is not None or found[name] is not None):
+            expected = first[name] * (sense if name == "arm_pitch" else 1)
+            assert found[name] == pytest.approx(expected, rel=0.02, abs=0.005), name
+
+
+def test_a_turned_galaxy_keeps_its_form():
+    values = [measure(disk_with(bar, axis_ratio=0.7, angle=angle)) for angle in (0, 33, 71)]
+    for name in ("petrosian_radius_px", "gini", "m20", "sersic_n", "bar_strength"):
+        numbers = [found[name] for found in values]
+        assert np.ptp(numbers) < 0.06 * abs(np.mean(numbers)), name
+
+
+def test_an_inclined_disk_has_no_bar_arms_or_ring():
+    found = measure(disk_with(spiral, axis_ratio=0.2))
+    assert found["morphology_flag"] & shapes.FLAGS["inclined"]
+    assert {found[name] for name in shapes.PATTERNS} == {None}
+    assert found["gini"] is not None
+
+
+# ---- colors, companions, flags
+
+
+def test_a_blue_outskirt_has_a_negative_color_gradient():
+    galaxy = disk_with(smooth)
+    r = np.hypot(*(np.mgrid[:160, :160] - 79.5))
+    blue = galaxy * np.where(r < 20, 0.5, 1.0)
+    found = measure(np.stack([galaxy, galaxy, blue], axis=2))["color_gradient"]
+    assert found == pytest.approx(-2.5 * np.log10(2), abs=0.1)
+    assert measure(galaxy)["color_gradient"] is None
+
+
+def test_companions_are_near_and_not_faint():
+    y, x = np.mgrid[:160, :160]
+
+    def blob(at, peak):
+        return peak * np.exp(-0.5 * ((x - at[0]) ** 2 + (y - at[1]) ** 2) / 3**2)
+
+    galaxy = sersic(160, 1, 9) + noise(160)
+    assert measure(galaxy)["companions"] == 0
+    assert measure(galaxy + blob((115, 80), 900))["companions"] == 1
+    assert measure(galaxy + blob((115, 80), 900) + blob((80, 48), 900))["companions"] == 2
+    assert measure(galaxy + blob((115, 80), 60))["companions"] == 0
+    assert measure(galaxy + blob((150, 150), 900))["companions"] == 0
+
+
+def test_flags_say_what_is_wrong():
+    small, wide = sersic(64, 1, 1.6) * 5 + noise(64), sersic(64, 1, 12, axis_ratio=0.3) + noise(64)
+    assert measure(small)["morphology_flag"] & shapes.FLAGS["small"]
+    assert measure(small)["gini"] is None
+    assert measure(wide)["morphology_flag"] & shapes.FLAGS["border"]
+    faint = sersic(160, 0.5, 22) * 0.018 + noise(160)
+    found = measure(faint)
+    assert found["morphology_flag"] & (shapes.FLAGS["faint"] | shapes.FLAGS["unmeasured"])
+    assert found["asymmetry"] is None
+
+
+@pytest.mark.parametrize("picture", [noise(64), np.full((64, 64, 3), np.nan), np.zeros((64, 64), np.uint8)])
+def test_noise_and_empty_pictures_have_null_columns_and_a_flag(picture):
+    found = measure(picture)
+    assert found["morphology_flag"] == shapes.FLAGS["unmeasured"]
+    assert {found[name] for name in shapes.COLUMNS} == {None}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.float32]), st.integers(12, 60), st.floats(0.5, 12))
+def test_any_blobs_give_finite_numbers_or_none(seed, kind, side, sigma):
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    places = np.vstack([[side / 2, side / 2, 1], generator.uniform(0, [side, side, 3], (3, 3))])
+    light = sum(p * 80 * np.exp(-0.5 * ((x - a) ** 2 + (y - b) ** 2) / sigma**2) for a, b, p in places)
+    picture = np.clip(light[:, :, None] + generator.normal(8, 4, (side, side, 3)), 0, 255).astype(kind)
+    if kind is np.float32 and seed % 3 == 0:
+        picture[generator.random((side, side)) < 0.2] = np.nan
+    for name in FORM:
+        value = measure(picture)[name]
+        assert value is None or np.isfinite(value), name
+
+
+def test_columns_have_the_types_of_the_schema():
+    found = measure(disk_with(spiral))
+    for name in FORM:
+        assert type(found[name]) is {"BIGINT": int, "DOUBLE": float}[GALAXIES[name].type] or found[name] is None, name
+
+
+# ---- another program
+
+
+@NEEDS_STATMORPH
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", [smooth, spiral, bar])
+def test_statmorph_finds_the_same(pattern):
+    import statmorph
+
+    picture = disk_with(pattern, axis_ratio=0.8, angle=30)
+    r, _ = plane(160, axis_ratio=0.8, angle=30)
+    segments = (pixels(r) < 60).astype(int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = statmorph.source_morphology(picture, segments, weightmap=np.ones((160, 160)))[0]
+        ours = measure(picture)
+        assert ours["petrosian_radius_px"] == pytest.approx(theirs.rpetro_ellip, rel=0.05)
+        assert ours["asymmetry"] == pytest.approx(theirs.asymmetry, abs=0.03)
+        assert ours["smoothness"] == pytest.approx(theirs.smoothness, abs=0.02)
+        assert ours["gini"] == pytest.approx(theirs.gini, abs=0.02)
+        assert ours["m20"] == pytest.approx(theirs.m20, abs=0.08)
+        assert ours["concentration"] == pytest.approx(theirs.concentration, abs=0.25)
+        if pattern is not bar:  # theirs is a fit to the pixels, ours to rings, and a bar is no ring
+            assert ours["sersic_n"] == pytest.approx(theirs.sersic_n, rel=0.15)
