@@ -1,0 +1,176 @@
+"""Takes what is denied out of a text: which words deny, and how far they reach.
+
+A text is cut into sentences and these into clauses, at commas, semicolons, dashes and joining words. A clause with a
+word that denies goes, and so does a list that such a word begins ("no bar, ring or arms"). What is left is cut wherever
+it would still hold one. Better a short summary than a wrong one.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_WORDS = 45  # of a summary
+ATTRIBUTES: dict[str, str] = {  # stored name of an attribute -> how texts call it
+    "spiral arms": r"(?:spiral )?arms?|spiral (?:structure|features?|pattern)s?",
+    "bar": r"bars?|barred",
+    "bulge": r"bulges?",
+    "inner ring": r"inner rings?",
+    "outer ring": r"outer rings?",
+    "ring": r"rings?|ringed",
+    "dust": r"dust(?:y)?(?: lanes?)?",
+    "star-forming knots": r"(?:star[- ]forming|bright|blue) (?:knots?|regions?|clumps?)|knots?|clumps?",
+    "merger": r"mergers?|merging|interactions?|interacting",
+    "tidal features": r"tidal (?:tails?|features?|streams?|debris|distortions?)",
+    "companion": r"companions?",
+    "disk": r"dis[ck]s?",
+    "lens": r"(?:gravitational )?(?:lens(?:ing)?|lensed arcs?)",
+    "asymmetry": r"asymmetr\w+",
+}
+_NEGATOR = re.compile(
+    r"\b(?:no|not|non|nor|neither|never|none|nothing|without|cannot|nowhere|lack(?:s|ed|ing)?|devoid|absen(?:t|ce|ts)|"
+    r"missing|free (?:of|from)|rather than|instead of|unlike|except|hardly|barely|little(?: to no)?|"
+    r"fail(?:s|ed|ing)? to|rul(?:es?|ed|ing) out|exclud(?:es?|ed|ing)|un(?:barred|disturbed|ringed|resolved|seen|"
+    r"detected|likely|clear|perturbed)|(?:bar|bulge|arm|ring|dust|feature|disk|disc|companion|structure)[- ]?less|"
+    r"(?:dust|bar|bulge|ring)[- ]free)\b|n['’]t\b|\bnon-\w+",
+    re.IGNORECASE,
+)
+_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z(])|\n+")
+_JOINTS = re.compile(
+    r"\s*(?:[;:()]|,| [–—-]{1,2} )\s*(?:(?:and|which)\s+)?|"
+    r"\s+(?=(?:but|while|although|though|whereas|yet|however|without|lacking|with|showing|suggesting|indicating)\b)",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"^\s*(?:[-*+•]|\d+[.)]|#+)\s+|[*_`#]+", re.MULTILINE)
+_HEADING = re.compile(r"^\s*(?:#+ .*|\*\*[^*\n]+:?\*\*:?|[^.\n]{1,60}:)\s*$", re.MULTILINE)
+_NAME = re.compile(r"^[A-Z][\w /&-]{0,40}: (?=[A-Z])")  # of what a line is about
+_LEADING = re.compile(r"^(?:(?:and|but|or|nor|yet|so|also|however|though|although|while)\b[\s,]*)+", re.IGNORECASE)
+_STARTS_ANEW = re.compile(
+    r"(?:but|while|although|though|whereas|yet|however|with|showing|suggesting|indicating|it|this|there|its|the)\b",
+    re.I,
+)
+_OR = re.compile(r"^(?:or|nor)\b|\b(?:or|nor)\b", re.IGNORECASE)
+_ADJECTIVE = re.compile(r"less$|^un|^non-|[- ]free$")
+_JOINED = re.compile(r", (with|showing|suggesting|indicating|while|although|though|whereas)\b")
+_ELSEWHERE = re.compile(
+    r"\b(?:in|within|inside|across|along|through|beyond|outside|around|from|of the|to|by)\W+(?:\w+\W+){0,3}$"
+)
+_DENIED_AFTER = re.compile(
+    r"\W*(?:is|are|was|were|does|do|can|could)?\W*(?:\w+\W+)?(?:not|absent|missing|lacking|cannot|n't)\b"
+)
+_SUPPOSED = re.compile(
+    r"\b(?:may|might|could|would|will|if|whether|possibl[ey]|potential(?:ly)?|further|future|deeper|difficult|hinder\w*|"
+    r"limit\w*|obscures?|prevent\w*|hint\w*|ambiguous|uncertain|(?:high|low)er?[- ]resolution|typical(?:ly)?)\b",
+    re.IGNORECASE,
+)
+KEPT, DENIED, DOUBTFUL = "kept", "denied", "doubtful"
+
+
+def negator(text: str) -> str | None:
+    """Return the first word of a text that denies something, or None.
+
+    >>> negator("A face-on spiral without a bar."), negator("A face-on spiral.")
+    ('without', None)
+    """
+    match = _NEGATOR.search(text)
+    return match.group().lower() if match else None
+
+
+def summary(text: str) -> str | None:
+    """Return one sentence that says what a text affirms, at most `MOST_WORDS` words; None where it affirms nothing.
+
+    It is that sentence of the text which names most attributes once its denials are gone, the first of equal ones; one
+    that says what may be, or what other data would show, only where there is no other.
+
+    >>> summary("A face-on spiral galaxy with two arms, but no bar. It is blue.")
+    'A face-on spiral galaxy with two arms.'
+    """
+    found = [kept for sentence in sentences(text) if (kept := affirmed(sentence)) is not None]
+    return max(found, key=lambda kept: (_SUPPOSED.search(kept) is None, min(_attributes(kept), 4)), default=None)
+
+
+def negatives(text: str) -> tuple[str, ...]:
+    """Return the attributes that a text denies, by their stored names, ordered by name.
+
+    >>> negatives("No bar or ring is visible in the disk. It has spiral arms.")
+    ('bar', 'ring')
+    """
+    found: set[str] = set()
+    for sentence in sentences(text):
+        denied = " , ".join(clause for clause, state in _clauses(sentence) if state == DENIED).lower()
+        found |= {name for name, pattern in ATTRIBUTES.items() if _is_denied(pattern, denied)}
+    return tuple(sorted(found - ({"ring"} if found & {"inner ring", "outer ring"} else set())))
+
+
+def _is_denied(pattern: str, clause: str) -> bool:
+    for match in re.finditer(rf"\b(?:{pattern})\b", clause):
+        before = clause[: match.start()]
+        if _ELSEWHERE.search(before):
+            continue
+        if negator(before) is not None or _DENIED_AFTER.match(clause[match.end() :]):
+            return True
+    return False
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, plain or Markdown, without headings and emphasis.
+
+    Lines that do not end like a sentence are headings where there are others that do.
+    """
+    lines = [line.strip() for line in _MARKUP.sub("", _HEADING.sub("", text)).splitlines() if re.search(r"\w", line)]
+    ended = [line for line in lines if line.endswith((".", "!", "?", ";", ")"))]
+    parts = [part for line in ended or lines for part in _SENTENCES.split(line) if re.search(r"\w", part)]
+    return [_NAME.sub("", part.strip()) for part in parts]
+
+
+def affirmed(sentence: str) -> str | None:
+    """Return a sentence without its clauses that deny something, as a sentence; None where nothing is left of it."""
+    if negator(sentence) is None:
+        return _as_sentence(sentence)
+    clauses = _clauses(sentence)
+    kept = [clause for clause, state in clauses if state == KEPT]
+    if not kept or (clauses[0][1] != KEPT and not _stands_alone(kept[0])):
+        return None
+    kept = [re.sub(r"^(?:but|yet|however)\s+", "", clause, flags=re.IGNORECASE) for clause in kept]
+    found = _as_sentence(_JOINED.sub(r" \1", ", ".join(kept)))
+    return found if found is None or negator(found) is None else None
+
+
+def _clauses(sentence: str) -> list[tuple[str, str]]:
+    """Return the clauses of a sentence, and of each whether it is kept, denied, or may belong to what is denied."""
+    parts = [part for part in (piece.strip() for piece in _JOINTS.split(sentence)) if part and re.search(r"\w", part)]
+    found: list[tuple[str, str]] = []
+    for place, part in enumerate(parts):
+        after_denial = bool(found) and found[-1][1] != KEPT
+        if negator(part) is not None:
+            state = DENIED
+            if found and _ADJECTIVE.search(negator(part) or ""):  # "a smooth, featureless core": the noun is gone
+                found[-1] = (found[-1][0], DOUBTFUL)
+        elif not after_denial or _STARTS_ANEW.match(part):
+            state = KEPT
+        else:
+            listed = found[-1][1] == DENIED and any(_OR.search(other) for other in parts[place:])
+            state = DENIED if listed else DOUBTFUL
+        found.append((part, state))
+    return found
+
+
+def _stands_alone(clause: str) -> bool:
+    """Say whether a clause is a sentence without what stood before it."""
+    return (
+        re.match(r"(?:(?:and|but|yet|while|though|although)\s+)?(?:it|this|the|its|there|an?)\b", clause, re.I)
+        is not None
+    )
+
+
+def _as_sentence(text: str) -> str | None:
+    words = _LEADING.sub("", text.strip(" \t,;:.–—-")).split()
+    if len(words) < 2:
+        return None
+    cut = " ".join(words[:MOST_WORDS]).rstrip(",;: ")
+    return f"{cut[0].upper()}{cut[1:]}."
+
+
+def _attributes(text: str) -> int:
+    lowered = text.lower()
+    named = sum(re.search(rf"\b(?:{pattern})\b", lowered) is not None for pattern in ATTRIBUTES.values())
+    return named + bool(re.search(r"\b(?:galaxy|spiral|elliptical|lenticular|irregular)\b", lowered))

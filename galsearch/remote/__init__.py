@@ -1,0 +1,28 @@
+"""Services outside: the only part of galsearch that reaches the network, and only when a user asked for that very call.
+
+`endpoint` speaks to vision models behind an OpenAI-compatible endpoint, `asking` asks many questions under a limit of
+cost and keeps every answer on disk as it arrives, `prices` knows what models cost.
+"""
+
+from galsearch.remote.asking import Journal, Outcome, ask_all, ledger_line, tokens_of
+from galsearch.remote.endpoint import FAILED, MALFORMED, OK, REFUSED, Endpoint, Reply, Request, Service
+from galsearch.remote.prices import Price, known_models, price_of
+
+__all__ = [
+    "FAILED",
+    "MALFORMED",
+    "OK",
+    "REFUSED",
+    "Endpoint",
+    "Journal",
+    "Outcome",
+    "Price",
+    "Reply",
+    "Request",
+    "Service",
+    "ask_all",
+    "known_models",
+    "ledger_line",
+    "price_of",
+    "tokens_of",
+]

@@ -1,0 +1,299 @@
+"""Asks a vision model behind an OpenAI-compatible endpoint: the `openai` package, and what can come back from it.
+
+A question is words and a picture; the answer is to be a JSON object of known fields. What is asked for is sent as a
+schema, but servers exist that ignore it, and models refuse, so that an answer is one of OK, REFUSED or MALFORMED, and
+never mended. No answer at all (FAILED) says nothing about the picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from galsearch.errors import GalsearchError, RemoteError
+
+if TYPE_CHECKING:
+    import openai
+    import pydantic
+
+OK, REFUSED, MALFORMED, FAILED = "ok", "refused", "malformed", "failed"
+FATAL = {401: "the key is not accepted", 403: "this key may not use it", 404: "there is no such model or address"}
+NO_BATCHES = {400, 404, 405, 501}  # what servers without a Batch API say when a file is sent to them
+COMPLETIONS = "/v1/chat/completions"
+MOST_KEPT = 4000  # characters of an answer that is kept as it came
+
+
+@dataclass(frozen=True)
+class Service:
+    """A model, where it is, and how to ask it.
+
+    `base_url` None is OpenAI's own; a local server needs no key. The key is read from the environment variable
+    `key_env`, and kept nowhere. `retries` are those of one question, with growing pauses; `max_tokens` bounds an
+    answer; `price_in`, `price_out` are US dollars per million tokens.
+    """
+
+    model: str
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    timeout_seconds: float = 120.0
+    retries: int = 5
+    max_tokens: int = 1500
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.max_tokens < 1 or self.retries < 0 or not self.timeout_seconds > 0:
+            raise GalsearchError(
+                f"concurrency {self.concurrency}, max_tokens {self.max_tokens}, retries {self.retries}, "
+                f"timeout_seconds {self.timeout_seconds}: all must be above 0 (retries may be 0)"
+            )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question: a key of the caller's, words, a picture with its media type, and a seed."""
+
+    key: str
+    prompt: str
+    picture: bytes
+    media_type: str = "image/png"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: `values` where the status is OK, else None; `said` is what was answered instead, or the error.
+
+    `tokens_in` and `tokens_out` are the service's own counts, None where it does not say. `billed` is False where
+    nothing can have been paid, None where that is not known.
+    """
+
+    key: str
+    status: str
+    values: dict[str, Any] | None = None
+    said: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    billed: bool | None = True
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """How far a batch is: done or not, questions answered, and the files of answers and of errors."""
+
+    done: bool
+    answered: int
+    files: tuple[str, ...] = ()
+    trouble: str | None = None
+
+
+@dataclass
+class Endpoint:
+    """A service that answers with an object of `fields` (name -> type); the client is made at the first question."""
+
+    service: Service
+    fields: dict[str, Any]
+    _client: openai.OpenAI | None = field(default=None, repr=False)
+    _shape: type[pydantic.BaseModel] | None = field(default=None, repr=False)
+
+    def open(self) -> Endpoint:
+        """Make the client. Raises GalsearchError where the package or the key is missing."""
+        library, service = _library(), self.service
+        key = os.environ.get(service.key_env)
+        if not key and service.base_url is None:
+            raise GalsearchError(
+                f"no key: set the environment variable {service.key_env}, name another with --api-key-env, or give "
+                "--base-url of a server that needs none"
+            )
+        self._client = library.OpenAI(
+            api_key=key or "none",
+            base_url=service.base_url,
+            timeout=service.timeout_seconds,
+            max_retries=service.retries,
+        )
+        self._shape = _shape(self.fields)
+        return self
+
+    def close(self) -> None:
+        """Close the connections; questions under way end with an error."""
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def host(self) -> str:
+        """Where questions go, without path and credentials."""
+        parts = urlsplit(str(self._client.base_url))
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+    # ---- one by one
+
+    def ask(self, request: Request) -> Reply:
+        """Return the reply to one question. Raises RemoteError where no question can be answered (key, model)."""
+        library = _library()
+        try:
+            # parse() of the answer itself would raise on a malformed one, and lose what was paid for it
+            raw = self._client.chat.completions.with_raw_response.parse(
+                **self._body(request), response_format=self._shape
+            )
+        except library.APIStatusError as error:
+            self._refuse(error)
+            return Reply(request.key, FAILED, said=_short(error), billed=False)
+        except library.APITimeoutError as error:
+            return Reply(request.key, FAILED, said=_short(error), billed=None)
+        except library.APIConnectionError as error:
+            return Reply(request.key, FAILED, said=_short(error.__cause__ or error), billed=False)
+        return self._read(request.key, raw.text)
+
+    def _refuse(self, error: openai.APIStatusError) -> None:
+        if error.status_code in FATAL:
+            raise RemoteError(
+                f"{self.host} answers {error.status_code} for model '{self.service.model}': "
+                f"{FATAL[error.status_code]} ({_short(error)}); check --model, --base-url and {self.service.key_env}"
+            ) from None
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        url = f"data:{request.media_type};base64,{base64.b64encode(request.picture).decode()}"
+        content = [{"type": "text", "text": request.prompt}, {"type": "image_url", "image_url": {"url": url}}]
+        ours = self.host.endswith("api.openai.com")  # its newer models refuse the older name, other servers the newer
+        return {
+            "model": self.service.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_completion_tokens" if ours else "max_tokens": self.service.max_tokens,
+            "seed": request.seed,
+        }
+
+    def _read(self, key: str, text: str) -> Reply:
+        """Return the reply that the body of an answer holds."""
+        try:
+            body = json.loads(text)
+            usage = body.get("usage") or {}
+        except (ValueError, AttributeError):
+            return Reply(key, FAILED, said=f"no answer but {text[:200]!r}", billed=None)
+        tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(body.get("error"), dict):
+            return Reply(key, FAILED, said=str(body["error"].get("message"))[:500], billed=None)
+        status, values, said = self._content(body)
+        return Reply(key, status, values, said, *tokens)
+
+    def _content(self, body: dict) -> tuple[str, dict | None, str | None]:
+        import pydantic
+
+        try:
+            choice = body["choices"][0]
+            message = choice["message"]
+            said = message.get("content") or ""
+            refusal = message.get("refusal")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return MALFORMED, None, json.dumps(body)[:MOST_KEPT]
+        if refusal or choice.get("finish_reason") == "content_filter":
+            return REFUSED, None, str(refusal or "stopped by the content filter")[:MOST_KEPT]
+        try:
+            values = self._shape.model_validate_json(said).model_dump()
+            blank = any(isinstance(value, str) and not value.strip() for value in values.values())
+            return (MALFORMED, None, said[:MOST_KEPT]) if blank else (OK, values, None)
+        except (pydantic.ValidationError, TypeError):
+            cut = (
+                f"[cut off after {self.service.max_tokens} tokens] " if choice.get("finish_reason") == "length" else ""
+            )
+            return MALFORMED, None, f"{cut}{said}"[:MOST_KEPT]
+
+    # ---- in batches
+
+    def line(self, request: Request, name: str) -> str:
+        """Return the line of a batch that asks one question under a name of at most 64 characters."""
+        schema = {"name": "answer", "strict": True, "schema": self._shape.model_json_schema()}
+        body = {**self._body(request), "response_format": {"type": "json_schema", "json_schema": schema}}
+        return json.dumps({"custom_id": name, "method": "POST", "url": COMPLETIONS, "body": body})
+
+    def submit(self, lines: Iterable[str], *, tag: str) -> str | None:
+        """Start a batch of lines and return its id; None where the server has no Batch API. `tag` finds it again."""
+        library = _library()
+        content = ("questions.jsonl", "\n".join(lines).encode() + b"\n", "application/jsonl")
+        try:
+            sent = self._client.files.create(file=content, purpose="batch")
+            if not getattr(sent, "id", None):  # a page of some other server
+                return None
+            made = self._client.batches.create(
+                input_file_id=sent.id, endpoint=COMPLETIONS, completion_window="24h", metadata={"galsearch": tag}
+            )
+        except library.APIStatusError as error:
+            if error.status_code in NO_BATCHES:
+                return None
+            self._refuse(error)
+            raise RemoteError(f"{self.host} takes no batch ({_short(error)}); try --batch off") from None
+        except library.APIConnectionError as error:
+            raise RemoteError(f"{self.host} cannot be reached ({_short(error)}); run the same command again") from None
+        return made.id
+
+    def find_batch(self, tag: str) -> str | None:
+        """Return the id of the batch with a tag, of those that were started last; None when there is none."""
+        library = _library()
+        try:
+            found = self._client.batches.list(limit=100)
+            return next((one.id for one in found.data if (one.metadata or {}).get("galsearch") == tag), None)
+        except library.OpenAIError:
+            return None
+
+    def state(self, batch: str) -> BatchState:
+        """Return how far a batch is. Raises RemoteError when the server does not say."""
+        library = _library()
+        try:
+            found = self._client.batches.retrieve(batch)
+        except library.OpenAIError as error:
+            raise RemoteError(
+                f"{self.host} does not say how far batch {batch} is ({_short(error)}); run the same command again, it "
+                "goes on waiting"
+            ) from None
+        done = found.status in ("completed", "failed", "expired", "cancelled")
+        files = tuple(name for name in (found.output_file_id, found.error_file_id) if name)
+        errors = found.errors.data if found.errors and found.errors.data else []
+        trouble = "; ".join(str(error.message) for error in errors[:3]) or None
+        if found.status == "failed" and trouble is None:
+            trouble = "the server does not say why"
+        return BatchState(done, found.request_counts.completed if found.request_counts else 0, files, trouble)
+
+    def answers(self, file: str, keys: dict[str, str]) -> Iterator[Reply]:
+        """Yield the replies in a file of a batch; `keys` maps the names of its lines to the callers' keys."""
+        library = _library()
+        try:
+            text = self._client.files.content(file).text
+        except library.OpenAIError as error:
+            raise RemoteError(
+                f"{self.host} does not give the answers of a batch ({_short(error)}); run the same command again"
+            ) from None
+        for line in filter(str.strip, text.splitlines()):
+            found = json.loads(line)
+            key, response = keys.get(found.get("custom_id")), found.get("response") or {}
+            if key is None:
+                continue
+            if response.get("status_code", 500) >= 400 or found.get("error"):
+                said = json.dumps(found.get("error") or response.get("body"))[:500]
+                yield Reply(key, FAILED, said=said, billed=False)
+            else:
+                yield self._read(key, json.dumps(response.get("body")))
+
+
+def _library() -> ModuleType:
+    try:
+        import openai
+    except ImportError:
+        raise GalsearchError("asking a vision model needs the openai package: pip install 'galsearch[vlm]'") from None
+    return openai
+
+
+def _shape(fields: dict[str, Any]) -> type[pydantic.BaseModel]:
+    import pydantic
+
+    strict = pydantic.ConfigDict(extra="forbid", strict=True)
+    return pydantic.create_model("Answer", __config__=strict, **{name: (kind, ...) for name, kind in fields.items()})
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
