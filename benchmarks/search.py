@@ -64,9 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=names, default=names, help="besides galsearch; all of them")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE, help="for data, indexes and the results of stages")
-    parser.add_argument(
-        "--again", nargs="*", metavar="TEXT", help="stages to repeat, by a part of the name"
-    )
+    parser.add_argument("--again", nargs="*", metavar="TEXT", help="stages to repeat, by a part of the name")
     parser.add_argument("--queries", type=int, default=Settings.queries)
     parser.add_argument("--queries-under-cut", type=int, default=Settings.queries_under_cut)
     parser.add_argument("--seconds", type=float, default=Settings.seconds, help="of a line of the result, at most")

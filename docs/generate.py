@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import galsearch
-from galsearch import schema
+from galsearch import schema, shapes
 from galsearch.store import macros
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
 SEARCH = ("search.json", "python -m benchmarks.search --rows 1000000 --dim 256")  # and what writes it
+MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
 
@@ -60,6 +61,9 @@ def documents() -> Iterable[tuple[Path, str]]:
         "cuts": cuts,
         "growth": growth,
         "extrapolation": extrapolation,
+        "morphology": morphology_truth,
+        "morphology_speed": morphology_speed,
+        "morphology_columns": morphology_columns,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -388,6 +392,33 @@ def extrapolation() -> str:
     return table(head, rows)
 
 
+def morphology_columns() -> str:
+    """Return the columns of a galaxy's form, and what the bits of their flag mean."""
+    names = (*shapes.COLUMNS, "morphology_flag")
+    found = [schema.GALAXIES[name] for name in names]
+    return table(("column", "unit", "meaning"), ((f"`{c.name}`", c.unit, c.description) for c in found))
+
+
+def morphology_truth() -> str:
+    """Return how well each column tells apart what people labeled."""
+    rows = (
+        (f"`{r['column']}`", r["tells apart"], _interval(r), r["positives"], r["negatives"], r["NULL"])
+        for r in _measured(*MORPHOLOGY)["truth"]
+    )
+    return table(("column", "tells apart", "AUROC (95 %)", "with", "without", "NULL"), rows)
+
+
+def _interval(row: dict) -> str:
+    return f"{row['AUROC']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
+def morphology_speed() -> str:
+    """Return how many galaxies are measured in a second."""
+    found = _measured(*MORPHOLOGY)
+    machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+    return f"{_records(found['speed'])}\n\n{machine}."
+
+
 def _range(fit: dict) -> str:
     low, high = sorted((fit["value_all"], fit["value"]))
     return f"{low:,.3g} to {high:,.3g}" if low else "0"
@@ -402,7 +433,7 @@ def _figure_name(name: str) -> str:
 def _measured(name: str, command: str) -> dict:
     path = ROOT / "docs" / name
     if not path.exists():
-        raise SystemExit(f"docs/{name} is missing, from which docs/scale.md is written: run `{command}`")
+        raise SystemExit(f"docs/{name} is missing, from which a document is written: run `{command}`")
     return json.loads(path.read_text())
 
 

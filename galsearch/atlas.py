@@ -24,7 +24,10 @@ from galsearch.store.verify import verify
 if TYPE_CHECKING:
     from astropy.table import Table
 
+    from galsearch.understanding import Refinement, Understanding
+
 CACHED_TEXTS = 256
+PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
 _CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
@@ -131,6 +134,19 @@ class Hits(Sequence):
         """
         line = self._atlas._store.line(schema.IMAGE, self._found.asked)
         return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
+
+    def refinements(self, *, n: int = 3) -> list[Refinement]:
+        """Return ways to refine the question: up to `n` phrases to have more of, then up to `n` to have less of.
+
+        "more" divide these hits most, "less" are what they have most beyond ordinary galaxies of the atlas; both are
+        phrases that the atlas knows, strongest first, and `refinement.term()` is what to add to the query. None where
+        the hits are fewer than two or only listed, or the atlas knows no phrases.
+        """
+        if self._found.scorer is None:
+            return []
+        from galsearch.understanding.asked import refine
+
+        return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n)
 
     def _similarity(self) -> np.ndarray:
         return self._found.parts.get("score_vector", self.scores)
@@ -352,6 +368,50 @@ class Atlas:
             keep_unmatched=keep_unmatched,
         )
 
+    # ---- understanding
+
+    def understand(self, words: str) -> Understanding:
+        """Return how words are read: what is wanted and what not, cuts in SQL, abbreviations, slips of spelling.
+
+        Cuts are offered only for numeric columns that the atlas has, and nothing is applied: `query` of the reading
+        takes what was accepted, and `search` takes that query. Raises QueryError when there are no words.
+        """
+        from galsearch.understanding.asked import read
+
+        return read(self._store, words)
+
+    def label(
+        self, labels: str | Path, *, where: str | None = None, k: int | None = None, least: float = 0.5
+    ) -> pa.Table:
+        """Return which label of a YAML file fits each galaxy that passes `where`, judged by words alone (zero-shot).
+
+        The file has lines of `label: phrase`, `label: [phrases]` or `label: {phrases: [...], threshold: 0.2}`. The
+        columns are object_id, label, best, probability, margin (to the next) and score (the cosine), by object_id, of
+        the first `k` objects or of all. `label` is NULL where nothing is convincing: where the best label is not as
+        probable as `least` among these labels, or its cosine is below its threshold. Probabilities are a softmax with
+        the temperature of the text model; they compare the labels of the file, and no other. Without a vector all are
+        NULL. Raises SchemaError for a file that is not one of labels, QueryError for a bad cut.
+        """
+        from galsearch.understanding.asked import label
+
+        card = self._encoder("text").card
+        return label(self._store, labels, self._embed_texts, card=card, where=where, k=k, least=least)
+
+    def contrast(
+        self, more: str = "late-type", less: str = "elliptical", *, where: str | None = None, k: int | None = None
+    ) -> pa.Table:
+        """Return the cosine with the words `more` minus that with `less`, for each galaxy that passes `where`.
+
+        With the words that are there it orders galaxies by Hubble type, higher being later. The columns are object_id
+        and contrast (NULL without a vector), by object_id, of the first `k` objects or of all.
+        """
+        from galsearch.understanding.asked import order
+
+        return order(self._store, (more, less), self._embed_texts, where=where, k=k)
+
+    def _embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.stack([self._embed_text(text) for text in texts])
+
     # ---- embeddings
 
     def embed(self, what: str | Path | Galaxy | np.ndarray) -> np.ndarray:
@@ -367,7 +427,17 @@ class Atlas:
         if part.kind == "image":
             picture = images.render(images.read_picture(Path(part.value)))
             return self._encoder("image").encode([picture])[0]
-        return unit(np.asarray(part.value, dtype=np.float64))
+        return self._embed_array(np.asarray(part.value, dtype=np.float64))
+
+    def _embed_array(self, vector: np.ndarray) -> np.ndarray:
+        """Return an array as a unit vector; one of another length goes through the projector that takes it."""
+        direction, space = unit(vector), self._store.manifest.embeddings.get(schema.IMAGE)
+        if space and len(direction) != space["dim"]:
+            for name in filter(lambda name: name.endswith(PROJECTOR), self._store.models()):
+                projector = self._encoder(name)
+                if projector.card["input"]["dim"] == len(vector):
+                    return projector.encode([vector])[0]  # as it came: its length may count
+        return direction
 
     def _embed_text(self, text: str) -> np.ndarray:
         return self._encoder("text").encode([text])[0]
@@ -385,7 +455,11 @@ class Atlas:
         kept = self._store.model(kind)
         if kept:
             encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
-        elif space["sha256"] is None:
+        elif kind == "text" and space.get("words"):
+            raise ModelMismatchError(
+                f"{self.path}: {space['words']}; without words, ask by one of its objects, by an array or in SQL"
+            )
+        elif space["sha256"] is None or space.get("words"):
             raise ModelMismatchError(
                 f"{self.path}: its vectors came with their table, made by '{space['model']}', and no {kind} encoder of "
                 "that model travels with it; ask by one of its objects, by an array of that model or in SQL, or "

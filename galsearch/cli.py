@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,14 @@ Table = Annotated[
     typer.Option("--table", help="CSV, ECSV, Parquet, FITS or VOTable; all columns are kept, with units."),
 ]
 Vectors = Annotated[str | None, typer.Option("--vectors", help="Column of the table that already holds embeddings.")]
-ModelName = Annotated[str | None, typer.Option("--model", help="Name of the model that made the --vectors.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", help="Name of the model that made the --vectors; aion-search and aion need no --vectors."),
+]
+Projector = Annotated[
+    Path | None,
+    typer.Option("--projector", help="Folder of projectors: of images for the --vectors, of text for asking."),
+]
 Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders, instead of those that ship.")]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
 
@@ -163,6 +171,7 @@ def build(
     model: ModelName = None,
     models: Models = None,
     id_column: IdColumn = None,
+    projector: Projector = None,
     title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
     credits: Annotated[
         Path | None,
@@ -181,6 +190,7 @@ def build(
             model=model,
             models=models,
             id_column=id_column,
+            projector=projector,
             title=title,
             credits=_credits(credits),
             overwrite=overwrite,
@@ -201,6 +211,7 @@ def add(
     model: ModelName = None,
     models: Models = None,
     id_column: IdColumn = None,
+    projector: Projector = None,
     device: Device = "auto",
 ):
     """Append galaxies to an atlas folder; what is there stays as it is."""
@@ -213,6 +224,7 @@ def add(
             model=model,
             models=models,
             id_column=id_column,
+            projector=projector,
             device=device,
             progress=progress,
         )
@@ -291,7 +303,9 @@ def search(
         float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found, on stderr.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how the words were read and the answer was found, on stderr.")
+    ] = False,
     output_format: Format = "table",
     output: Output = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of the pictures found.")] = None,
@@ -320,6 +334,9 @@ def search(
                 f"{query.formula() or 'list'}\n{hits.plan}"
                 + (f"\nencoder on {hits.plan.provider}" if hits.plan.provider else "")
             )
+            if words:
+                _tell(f"read as\n{atlas.understand(words)}")
+            _tell_refinements(hits)
         if sheet:
             _tell(f"wrote {hits.contact_sheet(sheet)}")
         if output:
@@ -332,6 +349,182 @@ def search(
             _tell(_doubt(hits))
     if not len(hits):
         _tell("nothing passes the cuts; loosen --where or the cone")
+
+
+@app.command()
+def classify(
+    path: AtlasPath,
+    labels: Annotated[
+        Path, typer.Argument(help="YAML: a line `label: phrase` or `label: [phrases]` for each.", metavar="LABELS")
+    ],
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the objects to label.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="How many to label, by object_id; all unless said.")] = None,
+    least: Annotated[float, typer.Option("--least", help="Probability under which no label is given.")] = 0.5,
+    output_format: Format = "table",
+    output: Output = None,
+    device: Device = "auto",
+):
+    """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""
+    _check_format(output_format)
+    with galsearch.open(path, device=device) as atlas:
+        found = atlas.label(labels, where=where, k=k, least=least)
+        if output:
+            meta = {
+                "title": f"labels of {labels.name}",
+                "atlas": atlas.manifest.title,
+                "sources": atlas.manifest.sources,
+            }
+            galsearch.write_table(found, output, meta=meta)
+            _tell(f"wrote {output} ({found.num_rows} rows)")
+        else:
+            _print_rows(found, output_format)
+    counts = Counter(found["label"].to_pylist())
+    none = counts.pop(None, 0)
+    _tell(", ".join([*(f"{name}: {count}" for name, count in sorted(counts.items())), f"no label: {none}"]))
+
+
+@app.command()
+def evaluate(
+    path: AtlasPath,
+    targets: Annotated[
+        Path | None, typer.Option("--targets", help="TOML file of what to look for; EFIGI and Galaxy Zoo unless said.")
+    ] = None,
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the candidates.")] = None,
+    folds: Annotated[int, typer.Option("--folds", help="Folds, by a digest of the object_id.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of folds, draws and candidate sets.")] = 0,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Folder for a PNG of pictures per target.")] = None,
+    store: Annotated[bool, typer.Option("--store", help="Also keep the figures in the atlas folder.")] = False,
+    output_format: Format = "table",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write: .json all, .md summary, .csv .vot … figures.")
+    ] = None,
+    device: Device = "auto",
+):
+    """Measure how well words find what is labeled: nDCG, precision, recall, AUROC, beside baselines and chance."""
+    _check_format(output_format)
+    found = galsearch.evaluate(
+        path, targets=targets, where=where, folds=folds, seed=seed, sheet=sheet, store=store, device=device
+    )
+    for name, reason in found.left_out.items():
+        _tell(f"left out: {name}: {reason}")
+    if output:
+        _tell(f"wrote {found.save(output)} ({found.table.num_rows} rows)")
+    elif output_format == "json":
+        print(found.to_json().rstrip("\n"))
+    elif output_format == "table":
+        _print_rows(found.shown(), output_format)
+    else:
+        _print_rows(found.table, output_format)
+    _tell(f"config {found.config['config_sha256'][:12]}, targets {found.config['targets']['version']}, seed {seed}")
+    if sheet:
+        _tell(f"wrote pictures of {len(found.best)} targets to {sheet}")
+    if store:
+        _tell(f"kept in {path}: table evaluations")
+
+
+@app.command("caption")
+def write_captions(
+    path: Annotated[Path | None, typer.Argument(help="An atlas folder, name.atlas.", metavar="ATLAS")] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="Who writes: measurements, labels, table, or vlm (a vision model).")
+    ] = "measurements",
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the objects to caption.")] = None,
+    copies: Annotated[int, typer.Option("--copies", help="Captions an object, in different words.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the wording.")] = 0,
+    append: Annotated[
+        bool, typer.Option("--append", help="Keep captions of the same object and model with other seeds.")
+    ] = False,
+    mapping: Annotated[
+        Path | None, typer.Option("--mapping", help="TOML rules for labels, instead of those of EFIGI and Galaxy Zoo.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Table of captions, joined by id.")] = None,
+    id_column: Annotated[str, typer.Option("--id-column", help="Its column of ids.")] = "object_id",
+    caption_column: Annotated[str, typer.Option("--caption-column", help="Its column of captions.")] = "caption",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Vision model to ask; for a table, who wrote it.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint, such as http://localhost:11434/v1.")
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    prompt: Annotated[Path | None, typer.Option("--prompt", help="Text file to ask with, instead of ours.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the pictures to send, instead of thumbnails.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="US dollars on this model and prompt before it stops.")
+    ] = None,
+    price_in: Annotated[float | None, typer.Option("--price-in", help="US dollars per million tokens sent.")] = None,
+    price_out: Annotated[
+        float | None, typer.Option("--price-out", help="US dollars per million tokens received.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", help="Questions under way at a time.")] = 8,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Batch API, within a day for half the price: auto, on or off.")
+    ] = "auto",
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout-seconds", help="How long to wait for an answer.")
+    ] = 120.0,
+    retries: Annotated[int, typer.Option("--retries", help="How often to ask again after an error.")] = 5,
+    again: Annotated[bool, typer.Option("--again", help="Ask again what the atlas has from this model.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print what vision models would cost; send nothing.")
+    ] = False,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print what vision models are asked, and stop.")
+    ] = False,
+    output_format: Format = "table",
+):
+    """Write captions into an atlas folder: what each galaxy looks like, in words that --hybrid searches."""
+    if show_prompt:
+        print(galsearch.caption_prompt(prompt))
+        return
+    if path is None:
+        raise typer.BadParameter("name the atlas to caption", param_hint="ATLAS")
+    if estimate:
+        prices = {"price_in": price_in, "price_out": price_out}
+        found = galsearch.estimate_captions(path, where=where, copies=copies, prompt=prompt, model=model, **prices)
+        _print_rows(found, output_format)
+        _tell_estimate(found)
+        return
+    vlm = None
+    if by == "vlm":
+        if not model:
+            raise typer.BadParameter("name the model to ask", param_hint="--model")
+        vlm = galsearch.VLM(
+            model=model,
+            base_url=base_url,
+            key_env=key_env,
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            retries=retries,
+            price_in=price_in,
+            price_out=price_out,
+            prompt=prompt,
+            images=images,
+            max_cost=max_cost,
+            batch=batch,
+            again=again,
+        )
+    with _progress() as progress:
+        done = galsearch.caption(
+            path,
+            by=by,
+            where=where,
+            copies=copies,
+            seed=seed,
+            append=append,
+            mapping=mapping,
+            table=table,
+            id_column=id_column,
+            caption_column=caption_column,
+            model=model,
+            vlm=vlm,
+            progress=progress,
+        )
+    _tell_captioned(done)
 
 
 @app.command()
@@ -552,11 +745,40 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _tell_refinements(hits: galsearch.Hits) -> None:
+    """Say how the question could be refined, as options to add."""
+    found = [f"--{'plus' if one.sign == 'more' else 'minus'} '0.5:{one.phrase}'" for one in hits.refinements()]
+    if found:
+        _tell(f"refine with: {'  '.join(found)}")
+
+
 def _doubt(hits: galsearch.Hits) -> str:
     """Return what to say where not all hits are convincing."""
     if not hits.convincing:
         return "no match is convincing: none scores as well as what most questions find here"
     return f"only the first {hits.convincing} are convincing: the others score less than what most questions find here"
+
+
+def _tell_estimate(found: pa.Table) -> None:
+    """Say what an estimate is worth, and which price is missing."""
+    unknown = [row["model"] for row in found.to_pylist() if row["usd"] is None]
+    if unknown:
+        _tell(f"the price of {unknown[0]} is not known; give it with --price-in and --price-out")
+    _tell("an estimate, within a factor of two; usd_batch is for answers within a day. Nothing was sent")
+
+
+def _tell_captioned(done: galsearch.Captioned) -> None:
+    _tell(f"{done.path}: {done.captions} captions by {done.model} in {done.seconds:.1f} s")
+    if done.silent:
+        _tell(f"nothing could be said of {done.silent} objects: no values, or no picture")
+    if done.counts:
+        _tell(", ".join(f"{name}: {count}" for name, count in done.counts.items()))
+    if done.cost_usd is None:
+        _tell("cost: not known, this model's price is not; see --price-in and --price-out")
+    elif done.cost_usd:
+        _tell(f"cost: {done.cost_usd:.4f} US dollars (table 'caption_costs' of the atlas)")
+    if done.note:
+        _tell(done.note)
 
 
 def _tell_report(report: galsearch.Report) -> None:

@@ -1,8 +1,9 @@
 """Turn words and pictures into unit vectors with ONNX Runtime; the only module that knows it or a tokenizer.
 
 A model is a folder: `card.json`, `model.onnx`, and `tokenizer.json` for text. Bytes are compared with the
-digests on the card before anything is run. All scaling is inside the graph, so pixels go in as uint8 and
-vectors come out.
+digests on the card before anything is run. All scaling is inside the graph, so pixels go in as uint8 (or as
+calibrated flux, where the model was trained on that) and vectors come out. A projector takes vectors of
+another model into a space that it shares with others.
 
     >>> encoder = Encoder.from_folder(shipped("text"))                                # doctest: +SKIP
     >>> encoder.encode(["edge-on galaxy", "ring galaxy"]).shape                       # doctest: +SKIP
@@ -16,6 +17,7 @@ import hashlib
 import json
 import logging
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,7 +28,7 @@ from galsearch import images
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError, SchemaError
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
-KINDS = ("text", "image")
+KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
 MEMORY_BYTES = 256 * 2**20  # activations of one batch; larger batches are not faster on a CPU
 NORM_TOLERANCE = 1e-3
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -132,15 +134,22 @@ class Encoder:
         """Return unit vectors `(n, d) float32` in the order of `items`; no items give `(0, d)`.
 
         A text encoder takes strings, cut at the card's `max_tokens`; an image encoder takes RGB pictures `(h,
-        w, 3) uint8` of any size. An iterator of pictures is read one batch at a time. A vector does not
-        depend on the others of its batch beyond 1e-5.
+        w, 3) uint8` of any size; a flux encoder takes calibrated pictures `(bands, h, w)` in the bands, zero
+        point and pixel of its card, of which it uses the center; a projector takes vectors of the card's
+        `input.dim`. An iterator of pictures is read one batch at a time. A vector does not depend on the
+        others of its batch beyond 1e-5.
 
         Raises QueryError for an empty text, SchemaError for a picture of another type or shape,
-        ModelMismatchError when the model returns something other than finite unit vectors.
+        ModelMismatchError for vectors of another length, or when the model returns something other than
+        finite unit vectors.
         """
         if isinstance(items, (str, bytes)):
             raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
-        return self._encode_texts(list(items)) if self.kind == "text" else self._encode_images(items)
+        if self.kind == "text":
+            return self._encode_texts(list(items))
+        prepare = {"image": self._image_feed, "flux": self._flux_feed, "projector": self._vector_feed}[self.kind]
+        parts = [self._run(prepare(batch)) for batch in _batches(items, self.batch_rows)]
+        return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts])
 
     def self_test(self) -> float:
         """Run the card's own examples and return the lowest cosine with the outputs written there.
@@ -177,14 +186,24 @@ class Encoder:
             vectors[rows] = self._run(_pad([tokens[row] for row in rows]))
         return vectors
 
-    def _encode_images(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
-        size_px = self.card["input"]["size_px"]
-        parts = [np.empty((0, self.dim), dtype=np.float32)]
-        for batch in _batches(pictures, self.batch_rows):
-            for picture in batch:
-                _check_picture(picture)
-            parts.append(self._run({"image": images.model_input(batch, size_px)}))
-        return np.concatenate(parts)
+    def _image_feed(self, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
+        for picture in pictures:
+            _check_picture(picture)
+        return {"image": images.model_input(pictures, self.card["input"]["size_px"])}
+
+    def _flux_feed(self, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
+        size_px, bands = self.card["input"]["size_px"], self.card["input"]["bands"]
+        return {"flux": np.stack([_centered(np.asarray(picture), size_px, bands) for picture in pictures])}
+
+    def _vector_feed(self, vectors: list[np.ndarray]) -> dict[str, np.ndarray]:
+        wanted = self.card["input"]["dim"]
+        lengths = {np.shape(vector) for vector in vectors}
+        if lengths != {(wanted,)}:
+            raise ModelMismatchError(
+                f"model {self.model_id} projects vectors of {wanted} numbers ({self.card['input'].get('space')}), not "
+                f"of shape {sorted(lengths)[0]}; use the projector that belongs to them"
+            )
+        return {"vector": np.asarray(vectors, dtype=np.float32)}
 
     def _run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
         rows = len(next(iter(feed.values())))
@@ -244,9 +263,13 @@ def check_card(card: dict) -> None:
             f"model {name}: kind {card['kind']!r} is not one of {', '.join(KINDS)}; "
             "upgrade galsearch or use another model"
         )
-    key = "max_tokens" if card["kind"] == "text" else "size_px"
+    key = KINDS[card["kind"]]
     if not isinstance(card["input"], dict) or not isinstance(card["input"].get(key), int):
         raise ModelMismatchError(f"model {name}: its card lacks input.{key}, a whole number; export it again")
+    if card["kind"] == "flux" and not (isinstance(card["input"].get("bands"), list) and card["input"]["bands"]):
+        raise ModelMismatchError(f"model {name}: its card lacks input.bands, a list of names; export it again")
+    if card["kind"] == "projector" and card.get("projects") not in ("image", "text"):
+        raise ModelMismatchError(f"model {name}: its card's projects is neither image nor text; export it again")
 
 
 def compatible(card_a: dict, card_b: dict) -> bool:
@@ -259,9 +282,13 @@ def check_same_model(made_with: dict, card: dict, *, name: str) -> None:
 
     `made_with` is what the manifest of the atlas called `name` says of one embedding: `model`, `sha256`,
     `space`, `dim`. A text encoder must be of the same space and length; an encoder of the kind that made the
-    vectors must be the very same file, since two trainings never agree.
+    vectors must be the very same file, since two trainings never agree. A projector of text is like a text encoder;
+    so is one of images where the vectors came with their table, so that no file is known that made them.
     """
-    if card["kind"] == "text" and made_with.get("model") != card["id"]:
+    asks = "text" in (card["kind"], card.get("projects")) or (
+        card["kind"] == "projector" and made_with.get("sha256") is None
+    )
+    if asks and made_with.get("model") != card["id"]:
         same = made_with.get("space") == card["space"] and made_with.get("dim") == card["dim"]
     else:
         same = made_with.get("sha256") == card["sha256"]
@@ -463,10 +490,34 @@ def _check_picture(picture: np.ndarray) -> None:
         )
 
 
-def _self_test_inputs(kind: str, inputs: list[str]) -> list:
+def _centered(picture: np.ndarray, size_px: int, bands: list[str]) -> np.ndarray:
+    """Return the center of a picture as `(bands, size, size) float32`, never scaled."""
+    if picture.ndim != 3 or len(picture) != len(bands) or min(picture.shape[1:]) < size_px or picture.dtype.kind != "f":
+        raise SchemaError(
+            f"a flux encoder takes pictures (bands, h, w) of floats, at least {size_px} px wide, in the bands "
+            f"{', '.join(bands)}, not {picture.dtype} {picture.shape}; cut out more of the sky, in these bands"
+        )
+    top, left = ((side - size_px) // 2 for side in picture.shape[1:])
+    center = picture[:, top : top + size_px, left : left + size_px].astype(np.float32)
+    if not np.isfinite(center).all():
+        raise SchemaError("the flux is not finite everywhere; put a number, such as 0, where it is missing")
+    return center
+
+
+def _self_test_inputs(kind: str, inputs: list) -> list:
     if kind == "text":
         return inputs
+    if kind == "projector":
+        return [np.array(vector, dtype=np.float32) for vector in inputs]
+    if kind == "flux":
+        return [_unpacked(picture) for picture in inputs]
     return [images.decode_thumbnail(base64.b64decode(picture)) for picture in inputs]
+
+
+def _unpacked(said: dict) -> np.ndarray:
+    """Return an array from its shape and its zlib-compressed little-endian float16 in base64."""
+    content = zlib.decompress(base64.b64decode(said["float16_zlib"]))
+    return np.frombuffer(content, "<f2").reshape(said["shape"]).astype(np.float32)
 
 
 def _describe(feed: dict[str, np.ndarray]) -> str:

@@ -23,7 +23,7 @@ import re
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -59,13 +59,13 @@ _CSV_NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--",
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_table(path: str | Path, *, text: Iterable[str] = (), without: str | None = None) -> pa.Table:
+def read_table(path: str | Path, *, text: Iterable[str] = (), without: Collection[str] = ()) -> pa.Table:
     """Read a .csv .tsv .ecsv .parquet .fits or .vot file, by its suffix; all but Parquet also with .gz.
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
     are strings, digit for digit: leading zeros and 19-digit numbers survive. A vector column is a
-    `fixed_size_list`. Of a file with several tables the first is read. The column `without` is left out.
+    `fixed_size_list`. Of a file with several tables the first is read. The columns `without` are left out.
 
     Raises SchemaError, naming the file, for another suffix or a file that cannot be read as its suffix says.
     """
@@ -83,7 +83,7 @@ def read_table(path: str | Path, *, text: Iterable[str] = (), without: str | Non
         else:
             content = path.read_bytes()
             table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, text)
-            table = table.drop_columns([without] if without in table.column_names else [])
+            table = table.drop_columns([column for column in table.column_names if column in without])
         if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
             raise SchemaError(f"column {', '.join(twice)} occurs twice; names must be unique, rename one")
         return _tidy(table, text)
@@ -160,6 +160,16 @@ def _csv_header(content: bytes, delimiter: str) -> tuple[list[str], int]:
     return [name.strip() for name in names], len(lines)
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the names of a table's columns; of Parquet without reading more than its footer."""
+    if path.suffix.lower() not in _PARQUET:
+        return read_table(path).column_names
+    from pyarrow import parquet
+
+    with _reading(path):
+        return parquet.read_schema(path, memory_map=True).names
+
+
 def column_parts(path: Path, column: str) -> Iterator[pa.Array]:
     """Yield one column of a table a part at a time; of Parquet without ever having all of it in memory.
 
@@ -183,15 +193,15 @@ def _must_have(column: str, names: list[str]) -> None:
         raise SchemaError(f"no column '{column}'; there are: {', '.join(names)}")
 
 
-def _read_parquet(path: Path, without: str | None) -> pa.Table:
+def _read_parquet(path: Path, without: Collection[str]) -> pa.Table:
     """Read Parquet; what a field does not say of itself a VOTable header does (VOParquet), where there is one."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path, memory_map=True) as file:
-        names = [name for name in file.schema_arrow.names if name != without]
+        names = [name for name in file.schema_arrow.names if name not in without]
         table = file.read(columns=names if without else None)
     if table.column_names != names:  # a name with a dot means a part of a column there
-        table = parquet.read_table(path, memory_map=True).drop_columns([without])
+        table = parquet.read_table(path, memory_map=True).select(names)
     header = (table.schema.metadata or {}).get(VOPARQUET_KEY, b"<VOTABLE/>")
     said = {node.get("name"): node for node in ElementTree.fromstring(header).iterfind(".//{*}FIELD")}
     fields = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import images, schema, sources
-from galsearch.encode import Encoder, compatible, shipped
+from galsearch import exchange, images, published, schema, sources
+from galsearch.encode import CARD_FILE, Encoder, compatible, read_card, shipped
 from galsearch.errors import (
     GalsearchError,
     ModelMismatchError,
@@ -27,6 +27,7 @@ from galsearch.errors import (
     VersionTooNewError,
     VersionTooOldError,
 )
+from galsearch.published import Publication
 from galsearch.sources import Source, VectorSource
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
@@ -75,6 +76,7 @@ def build(
     id_column: str | None = None,
     title: str | None = None,
     credits: list[dict] | None = None,
+    projector: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
     progress: Progress = _silent,
@@ -83,8 +85,10 @@ def build(
 
     `source` is a folder of cutouts (JPEG, PNG, WebP, FITS) or one mosaic picture; `table` a CSV, ECSV, Parquet, FITS
     or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the table that
-    already holds embeddings, made by the model named `model`. `models` is a folder of model folders to use instead of
-    those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
+    already holds embeddings, made by the model named `model`; of the tables that AION-Search publishes the column is
+    known (model "aion-search" or "aion"). `projector` is a projector's folder, or a folder of several: the one of
+    images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a folder
+    of model folders to use instead of those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
 
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
@@ -92,15 +96,20 @@ def build(
     """
     path = Path(path)
     _check_place(path, overwrite=overwrite)
-    taken = sources.open_source(_path(source), _path(table), vectors=vectors, id_column=id_column)
+    makers = _makers(
+        _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
+    )
+    taken = sources.open_source(
+        _path(source), _path(table), vectors=vectors, id_column=id_column, publication=makers.publication
+    )
     parameters = {
         "source": str(source),
         "table": str(table),
         "vectors": vectors,
         "model": model,
         "id_column": id_column,
+        "projector": None if projector is None else str(projector),
     }
-    makers = _Makers(model, _path(models), device)
     return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
 
 
@@ -140,6 +149,7 @@ def add(
     model: str | None = None,
     models: str | Path | None = None,
     id_column: str | None = None,
+    projector: str | Path | None = None,
     device: str = "auto",
     progress: Progress = _silent,
 ) -> Report:
@@ -150,13 +160,18 @@ def add(
     """
     started, path = time.perf_counter(), Path(path)
     manifest, there = _existing(path)
-    taken = sources.open_source(_path(source), _path(table), vectors=vectors, id_column=id_column)
+    makers = _makers(
+        _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
+    )
+    taken = sources.open_source(
+        _path(source), _path(table), vectors=vectors, id_column=id_column, publication=makers.publication
+    )
     known = [i for i in taken.table["object_id"].to_pylist() if i in there]
     if known:
         raise SchemaError(
             f"{len(known)} objects are in {path} already, such as '{known[0]}'; leave them out of the input"
         )
-    space, encoder = _space(taken, _Makers(model, _path(models), device))
+    space, encoder = _space(taken, makers)
     _same_space(manifest.embeddings.get(schema.IMAGE, {}), space, path)
     parameters = {
         "source": str(source),
@@ -244,11 +259,16 @@ def _path(value: str | Path | None) -> Path | None:
 
 @dataclass(frozen=True)
 class _Makers:
-    """What makes the vectors: the name of a model outside, or the folder of our models (None: those that ship)."""
+    """What makes the vectors: the name of a model outside, or the folder of our models (None: those that ship).
+
+    `publication` says whose vectors a table has, `projectors` are folders of projectors by what they project.
+    """
 
     name: str | None
     root: Path | None
     device: str
+    publication: Publication | None = None
+    projectors: dict[str, Path] = field(default_factory=dict)
 
     def folder(self, kind: str) -> Path:
         return shipped(kind, root=self.root)
@@ -277,7 +297,7 @@ def _build(
             staging.discard()
             raise _nothing(path, rejected)
         manifest = schema.Manifest(title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits)
-        models, concepts = _models(space, makers) if encoder else ({}, None)
+        models, concepts = _models(space, makers, taken)
         seconds = time.perf_counter() - started
         record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
         staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
@@ -319,22 +339,86 @@ def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
 def _space(taken: Source, makers: _Makers) -> tuple[dict, Encoder | None]:
     """Return what the manifest says of the vectors, and the encoder that makes them (None: the table holds them)."""
     if isinstance(taken, VectorSource):
-        dim = taken.vectors.shape[1]
-        if not makers.name:
-            raise SchemaError("the vectors' model has no name: give model (--model), so that no others get mixed in")
-        name = makers.name
-        return {
-            "dim": dim,
-            "model": name,
-            "sha256": None,
-            "space": name,
-            "metric": schema.METRIC,
-            "rows": 0,
-        }, None
+        return _space_of_vectors(taken.vectors.shape[1], makers)
     encoder = makers.encoder("image")
-    card = encoder.card
-    known = {"dim": encoder.dim, "model": encoder.model_id, "sha256": encoder.sha256, "space": card["space"]}
-    return {**known, "metric": schema.METRIC, "rows": 0}, encoder
+    return _made_by(encoder), encoder
+
+
+def _made_by(encoder: Encoder) -> dict:
+    known = {"dim": encoder.dim, "model": encoder.model_id, "sha256": encoder.sha256, "space": encoder.space}
+    return {**known, "metric": schema.METRIC, "rows": 0}
+
+
+def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict, Encoder | None]:
+    """Return what `_space` does for vectors of a table: as they are, or as a projector makes them."""
+    publication, projector = makers.publication, None
+    name = publication.model if publication else makers.name
+    space = {"dim": dim, "model": name, "sha256": None, "space": publication.space if publication else name}
+    space |= {"metric": schema.METRIC, "rows": 0}
+    if "image" in makers.projectors:
+        projector = Encoder.from_folder(makers.projectors["image"], device=makers.device)
+        if _fits(space, projector.card):
+            projector = None  # they went through it already
+        else:
+            _must_take(projector, space)
+            space = _made_by(projector)
+    if not space["model"]:
+        raise SchemaError("the vectors' model has no name: give model (--model), so that no others get mixed in")
+    published_as = published.of_space(space["space"])
+    if published_as:
+        space["words"] = published_as.words_here if "text" in makers.projectors else published_as.words
+    return space, projector
+
+
+def _fits(space: dict, card: dict) -> bool:
+    return space["dim"] == card["dim"] and space["space"] == card["space"]
+
+
+def _must_take(projector: Encoder, space: dict) -> None:
+    """Raise ModelMismatchError unless a projector takes the vectors of a table; a space without a name is trusted."""
+    wanted = projector.card["input"]
+    if space["dim"] != wanted["dim"] or space["space"] not in (None, wanted.get("space")):
+        raise ModelMismatchError(
+            f"projector {projector.model_id} takes vectors of {wanted['dim']} numbers of {wanted.get('space')}; the "
+            f"table's have {space['dim']}, of {space['space'] or 'a model without a name'}: name their column with "
+            "--vectors, or leave --projector out"
+        )
+
+
+def _makers(
+    source: Path | None,
+    table: Path | None,
+    *,
+    vectors: str | None,
+    model: str | None,
+    models: str | Path | None,
+    projector: str | Path | None,
+    device: str,
+) -> _Makers:
+    """Return what makes the vectors of the input that the arguments describe."""
+    projectors = {} if projector is None else _projectors(Path(projector))
+    made = _Makers(model, _path(models), device, projectors=projectors)
+    if table is None or source is not None:
+        if projectors:
+            raise SchemaError("projector is for vectors of a table: give the table, and no pictures")
+        return made
+    looks = vectors is None and (table.suffix.lower() in (".parquet", ".pq") or published.of_model(model) is not None)
+    names = exchange.column_names(table) if looks else []
+    takes = read_card(projectors["image"])["input"].get("space") if "image" in projectors else None
+    return replace(made, publication=published.find(names, vectors=vectors, model=model, takes=takes))
+
+
+def _projectors(path: Path) -> dict[str, Path]:
+    """Return the folders of the projectors in `path`, or `path` itself, by what they project."""
+    folders = [path] if (path / CARD_FILE).is_file() else sorted(item.parent for item in path.glob(f"*/{CARD_FILE}"))
+    cards = [(read_card(folder), folder) for folder in folders]
+    found = {card["projects"]: folder for card, folder in cards if card["kind"] == "projector"}
+    if not found or len(found) < sum(card["kind"] == "projector" for card, _ in cards):
+        raise GalsearchError(
+            f"{path}: expected the folder of a projector, or one of images and one of text in it, found "
+            f"{', '.join(card['id'] for card, _ in cards) or 'no cards'}; python -m export.aion projectors writes them"
+        )
+    return found
 
 
 def _same_space(ours: dict, theirs: dict, path: Path) -> None:
@@ -347,8 +431,19 @@ def _same_space(ours: dict, theirs: dict, path: Path) -> None:
         )
 
 
-def _models(space: dict, makers: _Makers) -> tuple[dict[str, Path], pa.Table]:
-    """Return the model folders that travel with the atlas, and the phrases embedded for readers without them."""
+def _models(space: dict, makers: _Makers, taken: Source) -> tuple[dict[str, Path], pa.Table | None]:
+    """Return the model folders that travel with the atlas, and the phrases embedded for readers without them.
+
+    With the vectors of a table these are projectors of their space, and nothing embeds phrases.
+    """
+    if isinstance(taken, VectorSource):
+        for card in map(read_card, makers.projectors.values()):
+            if not _fits(space, card):
+                raise ModelMismatchError(
+                    f"projector {card['id']} projects into {card['space']} (d={card['dim']}), the vectors lie in "
+                    f"{space['space']} (d={space['dim']}); leave it out, or export it with the --space it shares"
+                )
+        return {f"{kind}_projector": folder for kind, folder in makers.projectors.items()}, None
     folders = {kind: makers.folder(kind) for kind in ("image", "text")}
     text = makers.encoder("text")
     if not compatible(text.card, space):
@@ -368,23 +463,22 @@ def concept_phrases() -> list[str]:
 
 def _stage(staging: Staging, taken: Source, encoder: Encoder | None, progress: Progress) -> int:
     """Make the batches that are not there yet; return how many objects all batches hold."""
-    total, done, size = taken.table.num_rows, staging.done(), _batch_rows(encoder)
+    total, done = taken.table.num_rows, staging.done()
+    size = VECTOR_BATCH_ROWS if isinstance(taken, VectorSource) else BATCH_ROWS
     for number, start in enumerate(range(0, total, size)):
         rows = range(start, min(start + size, total))
         if number not in done:
-            batch, rejected = _vector_batch(taken, rows) if encoder is None else _batch(taken, rows, encoder)
+            given = isinstance(taken, VectorSource)
+            batch, rejected = _vector_batch(taken, rows, encoder) if given else _batch(taken, rows, encoder)
             staging.put(number, batch, rejected)
         progress(rows.stop, total, "measuring and embedding")
     return sum(batch.num_rows for batch in staging.batches())
 
 
-def _batch_rows(encoder: Encoder | None) -> int:
-    return VECTOR_BATCH_ROWS if encoder is None else BATCH_ROWS
-
-
-def _vector_batch(taken: VectorSource, rows: range) -> tuple[pa.Table, list[dict]]:
+def _vector_batch(taken: VectorSource, rows: range, projector: Encoder | None) -> tuple[pa.Table, list[dict]]:
     table = taken.table.slice(rows.start, len(rows))
-    return _with_vectors(table, taken.vectors[rows.start : rows.stop]), []
+    vectors = taken.vectors[rows.start : rows.stop]
+    return _with_vectors(table, vectors if projector is None else projector.encode(vectors)), []
 
 
 def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list[dict]]:
@@ -416,7 +510,7 @@ def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
 def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:
     """Add what was measured; a column of the source by the same name wins, where it has a value for ra and dec."""
     for name in (*sources.MEASURED, "radius_arcsec", "ra", "dec"):
-        values = pa.array([row.get(name) for row in measured], pa.float64())
+        values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
         if name in ("ra", "dec"):
             place = table.column_names.index(name)
             table = table.set_column(place, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))

@@ -45,14 +45,119 @@ def tied_ndcg_exp(scores: Sequence[float], relevance: Sequence[float], k: int) -
     Every object of a tie gets the mean gain of the tie (McSherry and Najork 2008, ECIR). `relevance` belongs
     to `scores` one by one and is all there is to find.
     """
-    scores, gains = np.asarray(scores, dtype=float), _gain_exp(relevance)
-    if scores.shape != gains.shape:
-        raise QueryError(f"{len(scores)} scores for {len(gains)} relevances; every object needs one of each")
-    if np.isnan(scores).any():
-        raise QueryError("a score is NaN, which has no place in a ranking; leave the object out")
-    _, tie = np.unique(-scores, return_inverse=True)
-    means = np.bincount(tie, weights=gains) / np.bincount(tie) if len(tie) else gains
-    return _ndcg(means[np.sort(tie)], gains, k)
+    return _single(Ranked(scores, relevance).ndcg_exp(k))
+
+
+def tied_ndcg_lin(scores: Sequence[float], relevance: Sequence[float], k: int) -> float | None:
+    """Return the expectation of `ndcg_lin` over the orders that equal scores allow; as `tied_ndcg_exp`."""
+    return _single(Ranked(scores, relevance).ndcg_lin(k))
+
+
+def tied_precision_at(scores: Sequence[float], relevance: Sequence[float], k: int) -> float | None:
+    """Return the expectation of `precision_at` over the orders that equal scores allow."""
+    return _single(Ranked(scores, relevance).precision(k))
+
+
+def tied_recall_at(scores: Sequence[float], relevance: Sequence[float], k: int) -> float | None:
+    """Return the expected part of all relevant objects that is in the first k ranks; at most `recall_ceiling`."""
+    return _single(Ranked(scores, relevance).recall(k))
+
+
+def recall_ceiling(relevant: int, k: int) -> float | None:
+    """Return the largest recall that k ranks can hold: min(k, relevant) / relevant; None where nothing is relevant."""
+    _check_k(k)
+    return min(k, relevant) / relevant if relevant else None
+
+
+def auroc(scores: Sequence[float], relevance: Sequence[float]) -> float | None:
+    """Return the probability that a relevant object scores above an irrelevant one, equal scores counting half.
+
+    The area under the ROC curve as the Mann-Whitney statistic (Hanley and McNeil 1982, Radiology 143, 29). None
+    where one of both kinds is missing.
+    """
+    return _single(Ranked(scores, relevance).auroc())
+
+
+class Ranked:
+    """Objects by falling score, measured for many draws of them at once, in expectation over the orders of ties.
+
+    An object of a tie takes each of the tie's ranks equally often. So what is Σ discount(rank) gain(rank) over the
+    first k ranks expects Σ over ties (mean gain of the tie) (D(last rank) - D(rank before the first)), where D(r) is
+    the sum of the first min(r, k) discounts (McSherry and Najork 2008, ECIR). Precision and recall are the same with
+    all discounts 1. `draws (b, n)` say how often each object was drawn, as in a bootstrap; copies of an object are a
+    tie. Without draws, every object is there once. Each measure is `(b,) float64`, NaN where it has no value.
+    """
+
+    def __init__(self, scores: Sequence[float], relevance: Sequence[float]) -> None:
+        found, self.relevance = np.asarray(scores, dtype=float), _gain_lin(relevance)
+        if found.shape != self.relevance.shape:
+            raise QueryError(
+                f"{len(found)} scores for {len(self.relevance)} relevances; every object needs one of each"
+            )
+        if np.isnan(found).any():
+            raise QueryError("a score is NaN, which has no place in a ranking; leave the object out")
+        self.scores, self.order = found, np.argsort(-found, kind="stable")
+        ranked = found[self.order]
+        self.starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]][: len(ranked)])
+        self._every = np.ones((1, len(found)), np.int64)
+
+    def ndcg_exp(self, k: int, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return nDCG@k with gain 2^relevance - 1 over the best order of what was drawn."""
+        return self._ndcg(np.exp2(self.relevance) - 1, k, draws)
+
+    def ndcg_lin(self, k: int, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return nDCG@k with gain equal to relevance over the best order of what was drawn."""
+        return self._ndcg(self.relevance, k, draws)
+
+    def precision(self, k: int, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return the part of the first k ranks that is relevant; ranks not filled count as misses."""
+        return self._sum((self.relevance > 0).astype(float), np.arange(_check_k(k) + 1.0), draws) / k
+
+    def recall(self, k: int, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return the part of the relevant objects drawn that is in the first k ranks."""
+        hits = self._sum((self.relevance > 0).astype(float), np.arange(_check_k(k) + 1.0), draws)
+        return _over(hits, self._drawn(draws)[:, self.relevance > 0].sum(axis=1))
+
+    def auroc(self, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return the probability that a relevant object scores above an irrelevant one, ties counting half."""
+        drawn, relevant = self._drawn(draws)[:, self.order], (self.relevance > 0)[self.order]
+        if not len(relevant):
+            return np.full(len(drawn), np.nan)
+        good = np.add.reduceat(drawn * relevant, self.starts, axis=1)
+        bad = np.add.reduceat(drawn * ~relevant, self.starts, axis=1)
+        below = bad.sum(axis=1, keepdims=True) - bad.cumsum(axis=1)
+        return _over((good * (below + bad / 2)).sum(axis=1), good.sum(axis=1) * bad.sum(axis=1))
+
+    def _drawn(self, draws: np.ndarray | None) -> np.ndarray:
+        return self._every if draws is None else draws
+
+    def _ndcg(self, gains: np.ndarray, k: int, draws: np.ndarray | None) -> np.ndarray:
+        table = np.r_[0.0, np.cumsum(_discounts(_check_k(k)))]
+        return _over(self._sum(gains, table, draws), self._ideal(gains, table, draws))
+
+    def _ideal(self, gains: np.ndarray, table: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Return the sum for the best order: one tie for each gain, highest first."""
+        levels = np.unique(gains[gains > 0])[::-1]
+        counts = [self._drawn(draws)[:, gains == level].sum(axis=1) for level in levels]
+        upto = np.cumsum([np.zeros(len(self._drawn(draws)), np.int64), *counts], axis=0)
+        return levels @ np.diff(table[np.minimum(upto, len(table) - 1)], axis=0)
+
+    def _sum(self, gains: np.ndarray, table: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Return the expected Σ discount gain; `table` holds D(0), D(1) … D(k)."""
+        drawn, k = self._drawn(draws), len(table) - 1
+        reach = len(self.starts) if len(drawn) == 1 else min(4 * k, len(self.starts))  # ties that fill k ranks
+        while len(self.starts):
+            end = self.starts[reach] if reach < len(self.starts) else len(self.order)
+            top, starts = self.order[:end], self.starts[:reach]
+            taken = drawn[:, top]
+            counts = np.add.reduceat(taken, starts, axis=1)
+            upto = counts.cumsum(axis=1)
+            if reach == len(self.starts) or upto[:, -1].min() >= k:
+                steps = np.diff(table[np.minimum(upto, k)], axis=1, prepend=0.0)
+                sums = np.add.reduceat(taken * gains[top], starts, axis=1)
+                return (steps * _over(sums, np.maximum(counts, 1))).sum(axis=1)
+            reach = min(4 * reach, len(self.starts))
+        return np.zeros(len(drawn))
 
 
 def precision_at(relevance: Sequence[float], k: int) -> float:
@@ -128,6 +233,16 @@ def _gain_lin(relevance: Sequence[float]) -> np.ndarray:
     return values
 
 
-def _check_k(k: int) -> None:
+def _over(values: np.ndarray, divisors: np.ndarray) -> np.ndarray:
+    """Return the quotients, NaN where the divisor is 0."""
+    return np.divide(values, divisors, out=np.full(np.shape(values), np.nan), where=np.asarray(divisors) > 0)
+
+
+def _single(values: np.ndarray) -> float | None:
+    return None if np.isnan(values[0]) else float(values[0])
+
+
+def _check_k(k: int) -> int:
     if k < 1:
         raise QueryError(f"k is {k}, and a ranking is judged at 1 or more; give k >= 1")
+    return k

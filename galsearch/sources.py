@@ -7,6 +7,7 @@ rejected row by row with its reason; what makes the whole input doubtful (repeat
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import exchange, images, morphology, schema
+from galsearch import exchange, images, morphology, published, schema, shapes
 from galsearch.errors import GalsearchError, SchemaError
+from galsearch.published import Publication
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".fits", ".fit", ".fits.gz", ".fits.fz")
 ID_NAMES = ("object_id", "objid", "objectid", "source_id", "targetid", "id", "name")
@@ -39,7 +41,11 @@ RESERVED = "cut"  # a parameter of the bundle's macros, which DuckDB does not le
 MISSING = -9999.0  # the marker that survey tables write for "no value"; here missing is NULL
 MATCH_PX = 4.0  # a catalog position takes the size of the detection within this many pixels
 DEFAULT_RADIUS_PX = 8.0
-MEASURED = tuple(name for name in morphology.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px"))
+FORM = (*shapes.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
+MEASURED = (
+    *(name for name in morphology.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px")),
+    *FORM,
+)
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,18 @@ def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, f
 
 @dataclass
 class MosaicSource(Source):
-    """Objects cut out of one picture, at a scale that follows their size."""
+    """Objects cut out of one picture, at a scale that follows their size; `light` is what is measured in a cutout."""
 
     rgb: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+    light: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
 
     def take(self, row: int) -> Taken:
-        """Cut out the picture of a row."""
+        """Cut out the picture of a row and measure the form of the galaxy in it."""
         known = self.table.slice(row, 1).to_pylist()[0]
         x, y, radius, ratio = (known.get(name) for name in ("x_px", "y_px", "radius_px", "axis_ratio"))
         size = min(morphology.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
-        return Taken(images.cutout(self.rgb, x, y, size), {})
+        measured = morphology.measure(images.cutout(self.light, x, y, size))
+        return Taken(images.cutout(self.rgb, x, y, size), {name: measured[name] for name in FORM})
 
 
 @dataclass
@@ -111,15 +119,26 @@ class VectorSource(Source):
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
-def open_source(source: Path | None, table: Path | None, *, vectors: str | None, id_column: str | None) -> Source:
+def open_source(
+    source: Path | None,
+    table: Path | None,
+    *,
+    vectors: str | None,
+    id_column: str | None,
+    publication: Publication | None = None,
+) -> Source:
     """Return the source that the arguments describe: a folder is cutouts, a file is a mosaic, `vectors` a column.
+
+    A `publication` says whose vectors the column has, and names it where `vectors` does not.
 
     Raises SchemaError when the input as a whole cannot be taken.
     """
     if vectors is not None:
         if table is None or source is not None:
             raise SchemaError("vectors names a column of a table: give the table, and no pictures")
-        return vector_source(table, vectors, id_column)
+        return vector_source(table, vectors, id_column, publication)
+    if publication is not None and table is not None:
+        return vector_source(table, publication.column, id_column, publication)
     rows = None if table is None else _read(table, id_column)
     inputs = {} if table is None else {str(table): digest(table)}
     if source is None:
@@ -130,8 +149,8 @@ def open_source(source: Path | None, table: Path | None, *, vectors: str | None,
     return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)
 
 
-def _read(table: Path, id_column: str | None, *, without: str | None = None) -> pa.Table:
-    """Read a table, all but the column `without`; ids and file names stay digit for digit, whatever they are called."""
+def _read(table: Path, id_column: str | None, *, without: Sequence[str] = ()) -> pa.Table:
+    """Read a table, all but the columns `without`; ids and file names stay digit for digit, whatever their names."""
     text = (*ID_NAMES, *FILE_NAMES, *([] if id_column is None else [id_column]))
     rows = normalize(exchange.read_table(table, text=text, without=without), id_column=id_column, name=str(table))
     if rows.num_rows == 0:
@@ -343,14 +362,15 @@ def _listing_digest(folder: Path, files: list[Path]) -> str:
 def mosaic_source(picture: images.Picture, rows: pa.Table | None, *, inputs: dict[str, str], name: str) -> MosaicSource:
     """Cut a mosaic at the places of a catalog (ra and dec with a WCS, or x_px and y_px), or at its own detections."""
     rgb = images.render(picture)
-    found = morphology.detect(images.red_first(picture))
-    detections = _detections_table(found, picture, name)
+    light = images.red_first(picture)
+    detections = _detections_table(morphology.detect(light), picture, name)
+    light = rgb if picture.stretched else light
     if rows is None:
-        return MosaicSource(detections, inputs, [], rgb)
+        return MosaicSource(detections, inputs, [], rgb, light)
     rows = _with_pixels(rows, picture)
     bad = _outside(rows, rgb.shape)
     rows, rejected, _ = _without(rows, bad | _off_the_sky(rows))
-    return MosaicSource(_with_sizes(rows, detections), inputs, rejected, rgb)
+    return MosaicSource(_with_sizes(rows, detections), inputs, rejected, rgb, light)
 
 
 def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
@@ -443,14 +463,24 @@ def _with_sizes(rows: pa.Table, detections: pa.Table) -> pa.Table:
 # ---- vectors
 
 
-def vector_source(table: Path, column: str, id_column: str | None) -> VectorSource:
+def vector_source(
+    table: Path, column: str, id_column: str | None, publication: Publication | None = None
+) -> VectorSource:
     """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected.
 
-    They are in memory once, also when there are more of them than a table could hold beside them.
+    They are in memory once, also when there are more of them than a table could hold beside them. Of a published table
+    its other vectors are left out, and rows without any id are called after their position.
     """
-    rows = _read(table, id_column, without=column)
+    if publication is None:
+        rows = _read(table, id_column, without=[column])
+    else:
+        names = exchange.column_names(table)
+        others = published.other_columns(names, column)
+        rows = _named(_read(table, id_column or _published_id(names), without=[column, *others]))
     _must_have_ids(rows)
     found = _matrix(exchange.column_parts(table, column), rows.num_rows, column)
+    if publication is not None:
+        published.check_length(publication, found.shape[1], column)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
     bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | _off_the_sky(rows)
@@ -458,6 +488,37 @@ def vector_source(table: Path, column: str, id_column: str | None) -> VectorSour
     vectors = found[kept] if rejected else found
     np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
     return VectorSource(rows, {str(table): digest(table)}, rejected, vectors)
+
+
+def _published_id(names: list[str]) -> str | None:
+    """Return the id column of a published table that has none of the usual names."""
+    by_name = {name.casefold(): name for name in names}
+    if any(name in by_name for name in ID_NAMES):
+        return None
+    return next((by_name[name] for name in published.IDS if name in by_name), None)
+
+
+def _named(rows: pa.Table) -> pa.Table:
+    """Return rows with ids: those without any are called after their positions, which the table must have."""
+    if "object_id" in rows.column_names:
+        return rows
+    places = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+    ids = [None if ra is None or dec is None else position_name(ra, dec) for ra, dec in places]
+    check_ids(ids, "the table has no ids, and its positions")
+    return rows.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+
+
+def position_name(ra: float, dec: float) -> str:
+    """Return the name of a position as the IAU has it, cut and not rounded, from degrees ICRS.
+
+    >>> position_name(172.47450, -0.07430)
+    'J112953.88-000427.4'
+    """
+    time = math.floor(round(ra / 15 * 360_000, 3)) % (24 * 360_000)
+    angle = math.floor(round(abs(dec) * 36_000, 3))
+    hours, degrees = f"{time // 360_000:02d}{time // 6_000 % 60:02d}", f"{angle // 36_000:02d}{angle // 600 % 60:02d}"
+    seconds, arcsec = f"{time % 6_000 / 100:05.2f}", f"{angle % 600 / 10:04.1f}"
+    return f"J{hours}{seconds}{'-' if dec < 0 else '+'}{degrees}{arcsec}"
 
 
 def _matrix(parts: Iterable[pa.Array], rows: int, name: str) -> np.ndarray:

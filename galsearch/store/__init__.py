@@ -14,6 +14,7 @@ from galsearch.store.dots import description as comparing
 from galsearch.store.facts import Store
 
 __all__ = [
+    "Rows",
     "Staging",
     "Store",
     "comparing",
@@ -21,6 +22,7 @@ __all__ = [
     "is_folder_atlas",
     "open_store",
     "open_stores",
+    "put_rows",
     "staged",
     "write_bundle",
 ]
@@ -68,6 +70,8 @@ def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
     if name in ("Staging", "is_folder_atlas", "staged"):
         from galsearch.store import staging as home
+    elif name in ("Rows", "put_rows"):
+        from galsearch.store import amend as home
     elif name == "write_bundle":
         from galsearch.store import pack as home
     elif name == "fixed_size_list":
