@@ -34,6 +34,7 @@ COLUMNS = ("u", "c")
 DEPTHS = (10, 100)  # k of the searches without a cut; those under one have the first
 ENOUGH = 0.98  # recall@10 at which an engine need not try harder
 WARM_UP = 3
+WARM_UP_SECONDS = 20.0  # a first pass reads from disk, and what it does not reach would be timed doing so
 WARM_UP_NUMBER = 10_000  # its cuts are those of queries that are never asked
 LEAST = 10  # queries of every line, however slow the engine
 FIRST_RUNS = 11
@@ -207,7 +208,7 @@ class Asking:
         run, paths = Run(), Counter()
         asked = self.known[f"queries-{kind}"]
         count = min(self.settings.queries_under_cut if cut else self.settings.queries, len(asked))
-        for query in within(count, seconds=self.settings.seconds, least=WARM_UP):
+        for query in within(count, seconds=WARM_UP_SECONDS, least=WARM_UP):
             self._ask(Run(), asked[query], k, effort, cut and condition(cut, WARM_UP_NUMBER + query, number))
         for query in within(count, seconds=self.settings.seconds, least=LEAST):
             self._ask(run, asked[query], k, effort, cut and condition(cut, query, number))
