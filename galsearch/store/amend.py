@@ -7,8 +7,7 @@ interruption changes nothing. Vectors and pictures are not touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,13 @@ import duckdb
 import pyarrow as pa
 
 from galsearch import schema
-from galsearch.errors import GalsearchError, SchemaError
-from galsearch.store.folder import FACTS, FolderStore, short
+from galsearch.errors import SchemaError
+from galsearch.store.folder import FACTS, FolderStore
 from galsearch.store.index import write_manifest, write_words
-from galsearch.store.place import DISK_ERRORS, WriterLock, remove_partial
+from galsearch.store.place import WriterLock, disk_errors, remove_partial
+from galsearch.store.sandbox import short
 
+REMEDY = "free some space, then run the same command again"
 WORDED = "captions"  # the table whose words are searched
 
 
@@ -43,7 +44,7 @@ def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
         if name not in schema.TABLES:
             raise SchemaError(f"table '{name}' is not in the schema; write one of {', '.join(schema.TABLES)}")
     facts, partial = path / FACTS, path / (FACTS + ".partial")
-    with _disk_errors(path), WriterLock(path):
+    with disk_errors(path, REMEDY), WriterLock(path):
         store = FolderStore(path)
         manifest = store.manifest
         store.close()
@@ -102,14 +103,3 @@ def _describe(connection: duckdb.DuckDBPyConnection, name: str) -> None:
         'WHERE "table" = $1 AND "column" = $2)',
         [(name, c.name, c.unit, c.ucd, c.description) for c in schema.TABLES[name]],
     )
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DISK_ERRORS as error:
-        raise GalsearchError(
-            f"{path}: could not be written ({short(error)}); free some space, then run the same command again. "
-            "Nothing that was there has changed"
-        ) from None

@@ -20,6 +20,7 @@ from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store import macros
 from galsearch.store.facts import BATCH_ROWS, Store, read_card, vectors
+from galsearch.store.sandbox import short
 from galsearch.store.vectors import MapError
 
 FACTS = "galaxies.duckdb"
@@ -169,11 +170,6 @@ def file_digest(path: Path) -> int:
         while part := file.read(1 << 20):
             digest = zlib.crc32(part, digest)
     return digest
-
-
-def short(error: BaseException) -> str:
-    """Return what an engine said, in one line of bounded length."""
-    return " ".join(str(error).split())[:160]
 
 
 def is_folder_atlas(path: Path) -> bool:

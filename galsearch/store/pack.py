@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,13 +27,14 @@ from galsearch.store.index import (
     write_runs,
     write_words,
 )
-from galsearch.store.place import DISK_ERRORS, WriterLock, remove_partial, writing
+from galsearch.store.place import WriterLock, disk_errors, remove_partial, writing
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.verify import NORM_TOLERANCE, worst_length
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
 FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
+REMEDY = "free some space or choose another folder, then run the same command again"
 OF_THE_FILE = (
     schema.LANCE_VERSIONS,
     schema.FILE_DIGESTS,
@@ -60,7 +60,7 @@ def write_bundle(
     disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
     partial = path.with_name(path.name + ".partial")
-    with _disk_errors(path), WriterLock(path):
+    with disk_errors(path, REMEDY), WriterLock(path):
         remove_partial(partial)
         connection = writing(partial)
         try:
@@ -75,18 +75,6 @@ def write_bundle(
         finally:
             connection.close()
             remove_partial(partial)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Say a disk error in words."""
-    try:
-        yield
-    except DISK_ERRORS as error:
-        raise GalsearchError(
-            f"{path}: could not be written ({' '.join(str(error).split())[:200]}); free some space or choose another "
-            "folder, then run the same command again. Nothing that was there has changed"
-        ) from None
 
 
 def _fill(

@@ -6,12 +6,14 @@ import ctypes
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from galsearch.errors import GalsearchError
-from galsearch.store.sandbox import quoted
+from galsearch.store.sandbox import quoted, short
 
 DISK_ERRORS = (  # what comes of a disk that is full, or cannot be written to
     OSError,
@@ -84,3 +86,14 @@ def exchange(one: Path, other: Path) -> bool:
     except (AttributeError, OSError):
         return False
     return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+@contextmanager
+def disk_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Say in words that the disk is full or cannot be written, and what to do."""
+    try:
+        yield
+    except DISK_ERRORS as error:
+        raise GalsearchError(
+            f"{path}: could not be written ({short(error)}); {remedy}. Nothing that was there has changed"
+        ) from None

@@ -224,6 +224,11 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:199] + "…")
 
 
+def short(error: BaseException) -> str:
+    """Return what an engine said, in one line of bounded length."""
+    return " ".join(str(error).split())[:160]
+
+
 class _Watch:
     """One thread that interrupts what runs too long: starting or waking one for each question costs more than most.
 

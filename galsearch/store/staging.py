@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -32,7 +31,6 @@ from galsearch.store.folder import (
     VERSIONS,
     FolderStore,
     is_folder_atlas,
-    short,
 )
 from galsearch.store.index import (
     STALE_SHARE,
@@ -44,13 +42,14 @@ from galsearch.store.index import (
     write_words,
 )
 from galsearch.store.pages import file_digests, write_pages
-from galsearch.store.place import DISK_ERRORS, WriterLock, exchange, remove_partial, writing
-from galsearch.store.sandbox import quoted
+from galsearch.store.place import WriterLock, disk_errors, exchange, remove_partial, writing
+from galsearch.store.sandbox import quoted, short
 from galsearch.store.settle import rolled_back, rows_of, settle
 from galsearch.store.vectors import Held
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
 _STAGED = "galsearch:"
+REMEDY = "free some space or choose another folder, then run the same command again: it goes on where it stopped"
 
 
 def staged(name: str) -> str:
@@ -71,11 +70,11 @@ class Staging:
         self.plan = plan
 
     def __enter__(self) -> Staging:
-        with _disk_errors(self.path):
+        with disk_errors(self.path, REMEDY):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.path).__enter__()
         try:
-            with _disk_errors(self.path):
+            with disk_errors(self.path, REMEDY):
                 self.folder.mkdir(exist_ok=True)
                 self._resume()
         except BaseException:
@@ -109,7 +108,7 @@ class Staging:
         kept = table.replace_schema_metadata(
             {**(table.schema.metadata or {}), b"rejected": json.dumps(rejected).encode()}
         )
-        with _disk_errors(self.path):
+        with disk_errors(self.path, REMEDY):
             with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
                 writer.write_table(kept)
             partial.replace(target)
@@ -145,7 +144,7 @@ class Staging:
         `models` maps a name to the folder that is copied in; `rejected` is what was left out before batching.
         """
         out = self.folder / "out"
-        with _disk_errors(self.path):
+        with disk_errors(self.path, REMEDY):
             shutil.rmtree(out, ignore_errors=True)
             (out / LANCE).mkdir(parents=True)
             for name, folder in models.items():
@@ -190,7 +189,7 @@ class Staging:
         store.close()
         if manifest.rows != self.plan.get("to", manifest.rows):
             raise GalsearchError(f"{self.path}: another galsearch has added to it meanwhile; run this again")
-        with _disk_errors(self.path):
+        with disk_errors(self.path, REMEDY):
             try:
                 remove_partial(partial)
                 shutil.copyfile(facts, partial)
@@ -219,7 +218,7 @@ class Staging:
 
     def settle(self, record: dict) -> None:
         """Put all rows of the atlas in the order of cells fitted to them; readers see it before or after."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path, REMEDY):
             settle(self.path, record)
         self.discard()
 
@@ -379,14 +378,3 @@ def _meaning(item: pa.Field) -> tuple[str, str, str]:
 def _rejected_table(rejected: list[dict]) -> pa.Table:
     kind = pa.schema([("object_id", pa.string()), ("file", pa.string()), ("reason", pa.string())])
     return pa.Table.from_pylist(rejected, schema=kind)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DISK_ERRORS as error:
-        raise GalsearchError(
-            f"{path}: could not be written ({short(error)}); free some space or choose another folder, then run the "
-            "same command again: it goes on where it stopped. Nothing that was there has changed"
-        ) from None
