@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,21 @@ def pytest_make_collect_report():
     report = yield  # a whole module that skips itself, by pytest.importorskip for one
     _refuse(report)
     return report
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process; return (exit code, stdout, stderr)."""
+
+    from galsearch import cli
+
+    def running(*arguments):
+        monkeypatch.setattr(sys, "argv", ["galsearch", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return running

@@ -35,22 +35,6 @@ MAIN = "from galsearch.cli import main; main()"
 HEAVY = ("astropy", "PIL", "lance", "pandas", "sep", "scipy", "torch", "streamlit", "matplotlib")
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line in this process; return (exit code, stdout, stderr)."""
-
-    def running(*arguments):
-        monkeypatch.setattr(sys, "argv", ["galsearch", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return running
-
-
 def process(*arguments, cwd=None):
     """Run the command line as the user's shell does."""
     call = [sys.executable, "-c", MAIN, *map(str, arguments)]

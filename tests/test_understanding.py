@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from tiny import random_units
 
 import galsearch
-from galsearch import cli
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.understanding import (
@@ -719,22 +718,6 @@ def test_a_list_has_no_refinements(atlas):
 
 
 # ---- the command line
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line in this process; return (exit code, stdout, stderr)."""
-
-    def running(*arguments):
-        monkeypatch.setattr(sys, "argv", ["galsearch", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return running
 
 
 def test_explain_tells_the_reading_on_stderr_and_changes_no_answer(run, tiny_path):
