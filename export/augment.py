@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from export.prepare import MODEL_PX
 
-ZOOM = (0.55, 1.4)  # 1 keeps the field of the stored cutout; below 1 the galaxy looks smaller
+ZOOM = (0.6, 1.45)  # 1 keeps the field of the stored cutout; below 1 the galaxy looks smaller
 SHIFT = 0.06  # of the frame: cutouts are centered, detections a little less so
-LOW_RESOLUTION = (10, 64)  # pixels across the frame before it is enlarged again: small, distant galaxies
+LOW_RESOLUTION = (12, 64)  # pixels across the frame before it is enlarged again: small, distant galaxies
 GROUPS = 8  # blur and resolution are drawn per group of pictures, so that each is one batched call
 
 
@@ -59,19 +59,24 @@ def color(pictures: Tensor, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     return (stretched * gain + black).clamp(0, 1), warm
 
 
-def degrade(pictures: Tensor, *, chance: float = 0.6) -> Tensor:
-    """Lose resolution and add noise, each group its own amount; a share of 1 - chance stays as it is."""
-    parts = []
+def degrade(pictures: Tensor, *, chance: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Lose resolution and add noise, each group its own amount; a share of 1 - chance stays as it is.
+
+    The second is how many pixels the frame had when it was coarsest, (n,), so that no fine structure is asked of it.
+    """
+    parts, across = [], []
     for part in pictures.chunk(GROUPS):
+        across.append(torch.full((len(part),), float(MODEL_PX)))
         if torch.rand(()) < chance:
             low, high = LOW_RESOLUTION
             size = int(torch.exp(torch.empty(()).uniform_(_log(low), _log(high))))
+            across[-1][:] = size
             part = functional.interpolate(part, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
             part = part + torch.randn_like(part) * uniform(len(part), 0, 0.05)
             part = functional.interpolate(part, size=(MODEL_PX, MODEL_PX), mode="bicubic", align_corners=False)
         parts.append(part)
     noisy = torch.cat(parts)
-    return (noisy + torch.randn_like(noisy) * uniform(len(noisy), 0, 0.03)).clamp(0, 1)
+    return (noisy + torch.randn_like(noisy) * uniform(len(noisy), 0, 0.03)).clamp(0, 1), torch.cat(across)
 
 
 def central_light(pictures: Tensor) -> Tensor:
@@ -86,4 +91,4 @@ def view(batch: Tensor, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """Make one random view of uint8 (n, s, s, 3); return (n, 3, MODEL_PX, MODEL_PX) and the change of log2(R/B)."""
     pictures = geometry(batch.permute(0, 3, 1, 2).float() / 255)
     pictures, warmer = color(pictures, strength=strength)
-    return degrade(pictures), warmer
+    return degrade(pictures)[0], warmer

@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-IMAGE_ID, TEXT_ID, VERSION = "galimage-1", "galtext-1", "1.0"
-SPACE = "galsearch-1"  # encoders with this string may be compared with each other
+IMAGE_ID, TEXT_ID, VERSION = "galimage-2", "galtext-2", "2.0"
+SPACE = "galsearch-2"  # encoders with this string may be compared with each other
 
 CREDITS = {
     "efigi": (
@@ -59,6 +59,12 @@ SELF_TEST_TEXTS = [
     "red",
     "face-on spiral galaxies with a ring and no companion",
 ]
+
+
+SYNTHETIC = (
+    "Semi-synthetic: gravitational arcs were ray-traced into early-type training galaxies of EFIGI and Galaxy Zoo 1, "
+    "and Galaxy Zoo 1 galaxies were overlaid in pairs (export/synthetic.py). What is known of lenses is mostly theirs."
+)
 
 
 def training_sets(counts: dict[str, int]) -> list[dict]:

@@ -31,7 +31,7 @@ FACETS: dict[str, Facet] = {
             "not of spiral type",
             "with no spiral pattern",
         ),
-        words=("spiral", "spirals", "spiral structure"),
+        words=("spiral", "spirals", "spiral structure", "swirling arms of stars", "whirlpool", "stars wound into arms"),
     ),
     "elliptical": Facet(
         heads=(
@@ -45,10 +45,16 @@ FACETS: dict[str, Facet] = {
             "classified as elliptical",
             "of Hubble type E",
             "that is a featureless ellipsoid",
+            "with neither disk nor arms",
+            "made of old stars, whose light fades evenly",
         ),
         not_adjectives=("non-elliptical",),
         not_phrases=("that is not elliptical", "not of elliptical type", "which is no elliptical"),
-        words=("elliptical", "ellipticals", "E galaxy", "spheroid"),
+        words=(
+            *("elliptical", "ellipticals", "E galaxy", "spheroid", "smooth blob of starlight", "egg-shaped glow"),
+            *("ball-shaped swarm of old stars", "light that fades evenly from the center", "old, dead and red"),
+            *("nothing but a smooth halo of stars", "round glow without structure"),
+        ),
     ),
     "lenticular": Facet(
         heads=(
@@ -74,10 +80,20 @@ FACETS: dict[str, Facet] = {
             "with an irregular shape",
             "without any regular structure",
             "of irregular morphology",
+            "with a ragged, chaotic outline",
+            "that has no symmetry at all",
         ),
         not_adjectives=("regular",),
         not_phrases=("that is not irregular", "not of irregular type", "with a regular shape"),
-        words=("irregular", "irregulars", "Im", "dwarf irregular"),
+        words=(
+            "irregular",
+            "irregulars",
+            "Im",
+            "dwarf irregular",
+            "Im galaxy",
+            "shapeless cloud of stars",
+            "ragged patches",
+        ),
     ),
     "disk": Facet(
         heads=(("disk galaxy", "disk galaxies"), ("disk", "disks"), ("disc galaxy", "disc galaxies")),
@@ -127,9 +143,18 @@ FACETS: dict[str, Facet] = {
     "edge_on": Facet(
         heads=(("edge-on galaxy", "edge-on galaxies"), ("edge-on disk", "edge-on disks")),
         adjectives=("edge-on", "highly inclined"),
-        phrases=("seen edge-on", "viewed from the side", "seen exactly from the side", "in edge-on orientation"),
+        phrases=(
+            "seen edge-on",
+            "viewed from the side",
+            "seen exactly from the side",
+            "in edge-on orientation",
+            "inclined by nearly 90 degrees",
+        ),
         not_phrases=("not seen edge-on", "that is not edge-on"),
-        words=("edge-on", "edge on", "seen from the side", "needle-like disk", "thin edge-on disk"),
+        words=(
+            *("edge-on", "edge on", "seen from the side", "needle-like disk", "thin edge-on disk", "spindle"),
+            *("flat sliver of stars", "a disk lying on its edge", "very flat disk"),
+        ),
     ),
     "face_on": Facet(
         heads=(("face-on galaxy", "face-on galaxies"), ("face-on disk", "face-on disks")),
@@ -157,15 +182,17 @@ FACETS: dict[str, Facet] = {
     ),
     "barred": Facet(
         heads=(("barred galaxy", "barred galaxies"),),
-        adjectives=("barred",),
+        adjectives=("barred", "barred", "SB"),
         phrases=(
             "with a bar",
             "with a central bar",
             "that has a bar",
             "hosting a stellar bar",
             "with a bar across the center",
+            "of type SB",
+            "whose arms begin at a bar",
         ),
-        not_adjectives=("unbarred", "non-barred", "bar-less"),
+        not_adjectives=("unbarred", "non-barred", "bar-less", "SA"),
         not_phrases=(
             "without a bar",
             "with no bar",
@@ -173,8 +200,10 @@ FACETS: dict[str, Facet] = {
             "lacking a bar",
             "without any central bar",
             "showing no sign of a bar",
+            "of type SA",
+            "whose arms begin at the bulge",
         ),
-        words=("bar", "barred", "stellar bar"),
+        words=("bar", "barred", "stellar bar", "central bar of stars", "elongated bar at the core"),
     ),
     "strong_bar": Facet(
         adjectives=("strongly barred",),
@@ -194,7 +223,7 @@ FACETS: dict[str, Facet] = {
         ),
         not_adjectives=("ringless",),
         not_phrases=("without a ring", "with no ring", "lacking a ring", "that has no ring", "without rings"),
-        words=("ring", "rings", "ringed"),
+        words=("ring", "rings", "ringed", "circle of stars", "ring-like structure", "annulus of stars"),
     ),
     "inner_ring": Facet(
         phrases=("with an inner ring", "that has an inner ring"),
@@ -302,10 +331,16 @@ FACETS: dict[str, Facet] = {
             "in collision with a neighbor",
             "during an interaction",
             "with tidal tails",
+            "that collides with another galaxy",
+            "distorted by an encounter",
+            "with two nuclei",
         ),
         not_adjectives=("isolated",),
         not_phrases=("that is not merging", "without any interaction", "not in a merger"),
-        words=("merger", "merging", "mergers", "interaction", "collision", "two galaxies merging", "tidal tails"),
+        words=(
+            *("merger", "merging", "mergers", "interaction", "collision", "two galaxies merging", "tidal tails"),
+            *("tidal interaction", "double nucleus", "galaxy collision", "overlapping galaxies", "major merger"),
+        ),
     ),
     "companion": Facet(
         phrases=(
@@ -332,11 +367,21 @@ FACETS: dict[str, Facet] = {
         phrases=(
             "with lensed arcs",
             "with a blue arc around it",
+            "with an arc around it",
             "acting as a gravitational lens",
             "with an Einstein ring",
+            "that bends the light of a galaxy behind it into arcs",
+            "with the stretched image of a distant galaxy beside it",
+            "with a luminous arc next to it",
+            "with arcs of a background source",
+            "that is a lens",
         ),
-        not_phrases=("that is not a gravitational lens", "without lensed arcs"),
-        words=("gravitational lens", "lensed arc", "Einstein ring", "strong lensing", "arcs around a galaxy"),
+        not_phrases=("that is not a gravitational lens", "without lensed arcs", "that lenses nothing", "without arcs"),
+        words=(
+            *("gravitational lens", "lensed arc", "Einstein ring", "strong lensing", "arcs around a galaxy", "lens"),
+            *("lens system", "luminous arc", "gravitational arcs", "multiply imaged background galaxy", "lensing"),
+            *("lens candidates", "blue arc", "distorted image of a background galaxy", "Einstein cross"),
+        ),
     ),
     "red": Facet(
         adjectives=("red", "reddish", "red-colored"),

@@ -13,6 +13,8 @@ from export.facets import FACETS, INDEX, NAMES
 Literal = tuple[str, bool]
 Statement = tuple[Literal, ...]
 HEADS = tuple(name for name in NAMES if FACETS[name].heads)
+FOCUS = ("barred", "strong_bar", "merger", "lens", "ring")  # hard to see or rare: drawn more often
+FOCUSED = 0.25  # share of the literals that are of FOCUS
 
 # Pairs that people ask for; half of the two-literal statements are drawn from these.
 COMMON: tuple[Statement, ...] = (
@@ -46,6 +48,8 @@ COMMON: tuple[Statement, ...] = (
     (("spiral", True), ("bulgeless", True)),
     (("spiral", True), ("strong_arms", True)),
     (("smooth", True), ("round", True)),
+    (("elliptical", True), ("lens", True)),
+    (("elliptical", True), ("disk", False)),
 )
 
 
@@ -63,7 +67,7 @@ def can_negate(name: str) -> bool:
 
 def draw_literal(random: np.random.Generator, *, heads_only: bool = False) -> Literal:
     """Draw a facet and whether it is wanted (one in four wants it absent, where there are words for that)."""
-    names = HEADS if heads_only else NAMES
+    names = HEADS if heads_only else FOCUS if random.random() < FOCUSED else NAMES
     name = names[int(random.integers(len(names)))]
     return name, not (can_negate(name) and random.random() < 0.25)
 

@@ -226,3 +226,20 @@ def truth_table(rows: Iterable[dict]) -> np.ndarray:
         for name, sign in truth_of(row).items():
             table[number, INDEX[name]] = sign
     return table
+
+
+GRADED = (
+    *("Bulge_to_Total", "Arm_Strength", "Arm_Curvature", "Bar_Length", "Inner_Ring", "Outer_Ring", "Pseudo_Ring"),
+    *("Perturbation", "Visible_Dust", "Flocculence", "Hot_Spots", "Inclination", "Multiplicity"),
+)
+
+
+def grades(rows: Iterable[dict]) -> np.ndarray:
+    """Return EFIGI's grades of GRADED (0 to 1) and a tenth of the T-type, (n, 14) float32, NaN where there is none."""
+    rows = list(rows)
+    table = np.full((len(rows), len(GRADED) + 1), np.nan, np.float32)
+    for number, row in enumerate(rows):
+        if row["set"] == "efigi" and row["T"] is not None:
+            found = [_number(row, name) for name in GRADED]
+            table[number] = [np.nan if value is None else value for value in (*found, float(row["T"]) / 10)]
+    return table

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import sentences, split, truth
+from export import foils, sentences, split, synthetic, truth
 from export.facets import FACETS, INDEX, NAMES
 from export.sentences import canonical, draw_statement, statement_truth, word
 from export.truth import truth_of
@@ -165,6 +165,143 @@ def test_no_object_is_on_two_sides_of_the_split():
         assert side_of.setdefault(row["key"], side) == side
     assert all(sides[first] == sides[second] for first, second in split.same_sky_pairs(rows))
     assert 0.17 < sides.count("test") / len(sides) < 0.23
+
+
+def test_only_defined_grades_are_learned_from():
+    first, other = truth.grades([efigi_row(Bar_Length="0.75", Inner_Ring="-1"), {"set": "gz1"}])
+    assert first[truth.GRADED.index("Bar_Length")] == 0.75 and first[-1] == np.float32(0.4)
+    assert np.isnan(first[truth.GRADED.index("Inner_Ring")]) and np.isnan(other).all()
+
+
+def test_phrases_to_judge_nonsense_by_are_never_trained_on_and_none_names_a_galaxy():
+    random = np.random.default_rng(4)
+    drawn = {foils.draw_foil(random) for _ in range(3000)}
+    assert not drawn & set(foils.HELD_OUT)
+    assert not any(word in text for text in drawn for word in ("galax", "spiral", "nebula", "merger"))
+
+
+def test_arcs_to_train_on_are_drawn_wider_than_those_to_judge_by():
+    from export import lenses
+
+    kept = {name: getattr(lenses, name) for name in synthetic.WIDER}
+    arcs = [synthetic.draw_wider(np.random.default_rng(seed)) for seed in range(200)]
+    assert {name: getattr(lenses, name) for name in synthetic.WIDER} == kept
+    for name, (low, high) in synthetic.WIDER.items():
+        values = [getattr(arc, name.lower()) for arc in arcs]
+        assert low <= kept[name][0] and high >= kept[name][1] and (low, high) != kept[name]
+        assert low <= min(values) and max(values) <= high
+
+
+def test_a_close_pair_shows_both_galaxies_on_the_sky_of_the_first():
+    y, x = np.mgrid[:96, :96] - 47.5
+    blob = np.exp(-np.hypot(x, y) / 4)[..., None]
+    red, blue = (np.rint(12 + 200 * blob * tint).astype(np.uint8) for tint in ([1.0, 0.3, 0.1], [0.1, 0.3, 1.0]))
+    found = synthetic.pair(red, blue, np.random.default_rng(5)).astype(int)
+    reddest, bluest = (np.array(np.unravel_index(c.argmax(), c.shape)) for c in (found[..., 0], found[..., 2]))
+    share = np.linalg.norm(reddest - bluest) / 96
+    assert synthetic.SEPARATION[0] - 0.02 < share < synthetic.SEPARATION[1] + 0.02
+    assert abs(np.median(found[:5]) - 12) <= 3
+
+
+def test_a_pair_is_made_of_lone_galaxies():
+    lone = {"set": "gz1", "gz1_class": "elliptical", "m_axis_ratio": 0.8}
+    assert synthetic.may_pair(lone)
+    assert not synthetic.may_pair(lone | {"gz1_class": "merger"})
+    assert not synthetic.may_pair(lone | {"set": "spacewarps"})
+
+
+@pytest.mark.torch
+def test_a_statement_is_asked_within_one_survey_or_where_the_rest_of_it_holds():
+    pytest.importorskip("torch")
+    from export.train_align import SURVEYS, in_context
+
+    random = np.random.default_rng(6)
+    statements = [(("barred", True),), (("spiral", True), ("barred", True))] * 50
+    facts = np.zeros((90, len(NAMES)), np.int8)
+    facts[:, INDEX["spiral"]], facts[:, INDEX["barred"]] = random.choice([-1, 0, 1], (2, 90))
+    sets = np.array(SURVEYS)[np.arange(90) % 3]
+    full = np.stack([statement_truth(facts, statement) for statement in statements], axis=1)
+    asked = in_context(full, facts, sets, statements, random)
+    changed = asked != full
+    assert (asked[changed] == 0).all() and 20 < changed.any(axis=0).sum() < 80
+    for column in np.flatnonzero(changed.any(axis=0)):
+        left = asked[:, column] != 0
+        if len(statements[column]) == 1:
+            assert len(set(sets[left])) == 1
+        else:
+            parts = facts[left][:, [INDEX["spiral"], INDEX["barred"]]]
+            assert (parts == 1).any(axis=1).all()
+
+
+@pytest.mark.torch
+def test_a_narrowed_tower_computes_the_same_where_what_it_lost_did_nothing():
+    torch = pytest.importorskip("torch")
+    from export.models import INNER, ImageTower, narrowed
+
+    torch.manual_seed(0)
+    wide = ImageTower(inner=1.0).eval()
+    for block in wide.stages[1:]:
+        with torch.no_grad():
+            lost = torch.randperm(block.second.in_channels)[: round(block.second.in_channels * (1 - INNER))]
+            block.second.weight[:, lost] = 0
+    pictures = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(narrowed(wide).eval()(pictures), wide(pictures), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.torch
+def test_the_null_direction_is_far_from_every_picture():
+    torch = pytest.importorskip("torch")
+    from export.train_text import null_direction
+
+    pictures = torch.nn.functional.normalize(torch.randn(400, 16, generator=torch.manual_seed(1)) + 1.5, dim=1)
+    null = null_direction(pictures)
+    assert float(null.norm()) == pytest.approx(1, abs=1e-5)
+    assert float((pictures @ null).max()) < -0.1
+    assert float((pictures @ null).max()) <= float(
+        (pictures @ -pictures.mean(dim=0) / pictures.mean(dim=0).norm()).max()
+    )
+
+
+@pytest.mark.torch
+def test_near_identical_captions_are_no_negatives():
+    torch = pytest.importorskip("torch")
+    from export.ablations import infonce
+
+    unit = torch.eye(3)
+    captions = unit[[0, 0, 2]]
+    same = captions @ captions.T > 0.9
+    masked = infonce(unit[[0, 0, 2]], captions, same, torch.tensor(20.0))
+    assert float(masked) < 1e-6
+    assert float(infonce(unit[[0, 0, 2]], captions, same & False, torch.tensor(20.0))) > 0.4
+
+
+@pytest.mark.torch
+def test_rankings_are_judged_as_counting_pairs_does():
+    pytest.importorskip("torch")
+    from export.ablations import ranked
+
+    random = np.random.default_rng(7)
+    scores, relevant = random.permutation(40).astype(float), random.random(40) < 0.3
+    precision, area = ranked(scores, relevant)
+    others = scores[~relevant]
+    assert area == pytest.approx(np.mean([(scores[place] > others).mean() for place in np.flatnonzero(relevant)]))
+    ranks = [(scores >= scores[place]).sum() for place in np.flatnonzero(relevant)]
+    hits = [(scores[relevant] >= scores[place]).sum() for place in np.flatnonzero(relevant)]
+    assert precision == pytest.approx(np.mean(np.array(hits) / np.array(ranks)))
+
+
+@pytest.mark.torch
+def test_a_section_of_a_document_is_replaced_and_the_rest_kept(tmp_path):
+    pytest.importorskip("torch")
+    from export.ablations import put_section
+
+    path = tmp_path / "doc.md"
+    path.write_text("# title\n\ntext\n")
+    for text in ("first", "second"):
+        put_section(text, path)
+    assert path.read_text().count("second") == 1 and "first" not in path.read_text()
+    assert path.read_text().startswith("# title\n\ntext\n")
 
 
 def shipped_folders() -> list[Path]:
