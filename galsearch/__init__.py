@@ -45,6 +45,9 @@ _HOMES = {
     "caption": "captions",
     "caption_prompt": "captions.vlm",
     "estimate_captions": "captions.vlm",
+    "Judge": "rerank.judge",
+    "Reranked": "rerank",
+    "rerank_prompt": "rerank.judge",
     "Report": "ingest",
     "add": "ingest",
     "build": "ingest",
@@ -54,6 +57,7 @@ _HOMES = {
     "format_table": "exchange",
     "write_table": "exchange",
     "parse_position": "sky",
+    "write_space": "space",
 }
 
 __all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__

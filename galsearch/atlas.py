@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
+import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from galsearch import exchange, images, schema
+from galsearch import citing, exchange, images, schema
 from galsearch.asking import Answer, answer
 from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
@@ -24,10 +26,13 @@ from galsearch.store.verify import verify
 if TYPE_CHECKING:
     from astropy.table import Table
 
+    from galsearch.rerank import Reranked
+    from galsearch.rerank.observe import Observer
     from galsearch.understanding import Refinement, Understanding
 
 CACHED_TEXTS = 256
 PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
+BUNDLE, BIBTEX = ".duckdb", ".bib"
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
 _CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
@@ -79,11 +84,13 @@ class Hits(Sequence):
 
     `plan` says how it was found, `query` what was asked. `ids` are the object_ids, `scores` the cosines,
     `(n,) float32` (None when only listed). `table` has object_id, score and all columns, with units; on a large
-    atlas it is read when first asked for, so ask before the atlas is closed.
+    atlas it is read when first asked for, so ask before the atlas is closed. `reranked` says what `rerank` did; None
+    for the order of a search.
     """
 
-    def __init__(self, atlas: Atlas, query: Query, found: Answer) -> None:
+    def __init__(self, atlas: Atlas, query: Query, found: Answer, *, reranked: Reranked | None = None) -> None:
         self.query = query
+        self.reranked = reranked
         self.plan = found.plan
         self.scores = found.scores
         self.ids: list[str] = atlas._store.ids(found.rows)
@@ -97,7 +104,7 @@ class Hits(Sequence):
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            return Hits(self._atlas, self.query, self._found[index])
+            return Hits(self._atlas, self.query, self._found[index], reranked=self.reranked)
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
         return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
@@ -130,8 +137,11 @@ class Hits(Sequence):
 
         The line was measured when the atlas was written: for an example, the score that the nearest other object has
         for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
-        None where there is no line: sums of terms, arrays, and atlases written before there were lines.
+        None where there is no line: sums of terms, arrays, and atlases written before there were lines; nor has the
+        order of `rerank` one.
         """
+        if "score_before" in self._found.parts:
+            return None
         line = self._atlas._store.line(schema.IMAGE, self._found.asked)
         return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
 
@@ -148,6 +158,49 @@ class Hits(Sequence):
 
         return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n)
 
+    def rerank(
+        self,
+        by: str = "local",
+        *,
+        n: int = 200,
+        positives: Sequence[str | Path | Galaxy | np.ndarray] = (),
+        negatives: Sequence[str | Path | Galaxy | np.ndarray] = (),
+        progress: Callable[[int, int, str], None] | None = None,
+        **asking: Any,
+    ) -> Hits:
+        """Return as many hits as these, in a better order of the first `n`, or in this one where none is better.
+
+        "local" looks at the pictures again, whole and in parts, and at what was measured of what the words ask for,
+        with weights that were chosen beforehand on validation objects. `positives` and `negatives`, two or more of
+        each, are examples of what is wanted and what is not: object_ids, galaxies, paths of pictures or embeddings. A
+        probe learns from them, and the new order must put more pairs of them right than the old one, or the old one
+        stays. "vlm" has a vision model answer from 1 to 10 how well each picture fits; `asking` is then that of
+        `galsearch.Judge`, and needs `model`. Only "vlm" sends anything anywhere.
+
+        `reranked` of the result says what was done and how much each part counts; the parts are columns and add up to
+        `score`, in standard deviations of ordinary objects. Raises QueryError for rows that are only listed and for an
+        atlas without pictures, GalsearchError for a model that cannot be asked, RemoteError when it stops answering.
+        """
+        from galsearch.rerank import rerank
+
+        atlas = self._atlas
+        marks = [tuple(_example(one) for one in some) for some in (positives, negatives)]
+        wider = answer(atlas._store, replace(self.query, k=max(n, len(self), 1)), atlas._embed_term)
+        options = {"by": by, "k": len(self), "marks": marks, "progress": progress, **asking}
+        found, done = rerank(atlas._store, atlas._observer, self.query, wider, **options)
+        return Hits(atlas, self.query, found, reranked=done)
+
+    def estimate_rerank(self, *, n: int = 200, **asking: Any) -> pa.Table:
+        """Return what `rerank("vlm", ...)` would cost at most, before anything is sent: a row a model, cheapest first.
+
+        The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is not known. `asking` is
+        that of `galsearch.Judge`; without `model`, all models whose price is known. Tokens are estimates, within a
+        factor of two; fewer answers are needed where the order of these hits is settled earlier.
+        """
+        from galsearch.rerank import estimate
+
+        return estimate(self.query, hits=max(n, len(self)), **asking)
+
     def _similarity(self) -> np.ndarray:
         return self._found.parts.get("score_vector", self.scores)
 
@@ -160,9 +213,61 @@ class Hits(Sequence):
         return exchange.to_astropy(self.table, meta=self._meta())
 
     def save(self, path: str | Path) -> Path:
-        """Write the rows in the format of the suffix: .csv .ecsv .fits .vot .parquet .json .reg; return the path."""
-        exchange.write_table(self.table, Path(path), meta=self._meta())
+        """Write the rows in the format of the suffix; return the path.
+
+        Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, and
+        .duckdb a bundle (see `bundle`). Raises SchemaError for another suffix, GalsearchError where it cannot be
+        written; then a file that was there stays as it was.
+        """
+        path = Path(path)
+        if path.suffix.lower() == BUNDLE:
+            return self.bundle(path)
+        if path.suffix.lower() == BIBTEX:
+            exchange.write_text(self.bibtex(), path)
+        else:
+            exchange.write_table(self.table, path, meta=self._meta())
+        return path
+
+    def to_bytes(self, suffix: str) -> bytes:
+        """Return what `save` would write to a file of that suffix, such as ".vot"."""
+        if suffix.lower() not in (BUNDLE, BIBTEX):
+            return exchange.table_bytes(self.table, suffix, meta=self._meta())
+        with tempfile.TemporaryDirectory(prefix="galsearch-") as folder:
+            return self.save(Path(folder) / f"hits{suffix.lower()}").read_bytes()
+
+    def bundle(self, path: str | Path, *, title: str | None = None, models: bool = True) -> Path:
+        """Write these galaxies as an atlas of their own, one file that opens and searches like any bundle.
+
+        It has their rows, vectors, pictures, captions and labels, the phrases, the models (unless not `models`) and
+        the sources, and says in its provenance which search they come from. Raises QueryError when there are no hits
+        or several atlases are open as one, GalsearchError when `path` cannot be written or is no bundle.
+        """
+        from galsearch.store.subset import write_subset
+
+        asked = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
+        title = title or f"{self._atlas.manifest.title}: {self.query.formula() or 'a list'}"
+        record = schema.provenance("select", parameters=asked)
+        write_subset(self._atlas._store, self._found.rows, Path(path), title=title, record=record, with_models=models)
         return Path(path)
+
+    def send(self, to: str = "all") -> list[str]:
+        """Send the rows to TOPCAT, Aladin or other programs of this desktop by SAMP; return who has loaded them.
+
+        `to` is a part of a program's name, or "all". Raises RemoteError when no SAMP hub runs, no such program takes
+        tables, or one of them could not load it.
+        """
+        from galsearch.remote.samp import send_votable
+
+        name = f"galsearch: {self.query.formula() or 'list'}"
+        return send_votable(self.to_bytes(".vot"), name=name, software=schema.software(), to=to)
+
+    def bibtex(self) -> str:
+        """Return the BibTeX entries to cite: of the atlas's sources, and of galsearch."""
+        return self._atlas.bibtex()
+
+    def acknowledgements(self) -> str:
+        """Return what the sources, and the models that were asked, want to be said of them in a paper."""
+        return self._atlas.acknowledgements()
 
     def format(self, kind: str) -> str:
         """Return the rows as text: "json", "csv" or "votable"."""
@@ -183,6 +288,9 @@ class Hits(Sequence):
             "query": self.query.to_json(),
             "atlas": manifest.title,
             "software": schema.software(),
+            "matches": self.plan.matches,
+            # a ranking ends where it was asked to; a list that ends before its end is cut short
+            "status": "OVERFLOW" if self.scores is None and self.plan.matches > len(self) else "OK",
             "sources": manifest.sources,
         }
 
@@ -239,6 +347,14 @@ class Atlas:
     def models(self) -> dict[str, dict]:
         """Return the cards of the models that travel with the atlas, by kind."""
         return {name: self._store.model(name)[0] for name in self._store.models()}
+
+    def bibtex(self) -> str:
+        """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
+        return citing.bibtex(self.manifest.sources)
+
+    def acknowledgements(self) -> str:
+        """Return what the sources of the atlas, and the models that travel with it, want to be said of them."""
+        return citing.acknowledgements(self.manifest.sources, self.models().values())
 
     # ---- asking
 
@@ -447,6 +563,12 @@ class Atlas:
             self._encoders[kind] = self._load_encoder(kind)
         return self._encoders[kind]
 
+    @functools.cached_property
+    def _observer(self) -> Observer:
+        from galsearch.rerank.observe import Observer
+
+        return Observer(self._store, lambda: self._encoder("image"))
+
     def _load_encoder(self, kind: str) -> Encoder:
         """Return the atlas's own encoder, or the shipped one where the atlas has none and the model is the same."""
         space = self._store.manifest.embeddings.get(schema.IMAGE)
@@ -511,6 +633,11 @@ def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
         "an embedding (array of one dimension) or a Query"
     )
+
+
+def _example(what: str | Path | Galaxy | np.ndarray) -> Term:
+    """Return the term of a marked example; a str is an object_id."""
+    return Term("object", what) if isinstance(what, str) else term(what)
 
 
 def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:

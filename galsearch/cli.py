@@ -75,6 +75,14 @@ SHOWN_COLUMNS = (
     "color_gr",
     "color_br",
 )
+PUBLIC_APP = (  # Streamlit's options for a server that anyone may reach
+    "--server.headless", "true",
+    "--server.fileWatcherType", "none",
+    "--server.maxUploadSize", "20",
+    "--server.enableXsrfProtection", "false",  # a Space is shown in a frame, where uploads lose its cookie; no login
+    "--client.showErrorDetails", "none",
+)  # fmt: skip
+SPACE_BYTES = 1_000_000_000  # of a repository of a Space on the Hub
 SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
 
 AtlasPath = Annotated[
@@ -106,6 +114,39 @@ Projector = Annotated[
 ]
 Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders, instead of those that ship.")]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
+
+Words = Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")]
+Like = Annotated[list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")]
+Image = Annotated[list[Path] | None, typer.Option("--image", help="Like this picture; may be repeated.")]
+Plus = Annotated[list[str] | None, typer.Option("--plus", help="And like these words, TEXT or WEIGHT:TEXT.")]
+Minus = Annotated[list[str] | None, typer.Option("--minus", help="Unlike these words, TEXT or WEIGHT:TEXT.")]
+Where = Annotated[str | None, typer.Option("--where", help='SQL condition, such as "z < 0.1 AND mag_r < 17".')]
+Near = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--near", help="Center of a cone, ICRS, degrees or sexagesimal.", metavar="RA DEC"),
+]
+RadiusArcsec = Annotated[float | None, typer.Option("--radius-arcsec", help="Radius of the cone.")]
+HowMany = Annotated[int, typer.Option("-k", help="How many to return.")]
+Closest = Annotated[
+    bool, typer.Option("--closest", help="Like the closest of several examples or words, not like their mean.")
+]
+Distinct = Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="Let the words match names and captions too.")]
+Recall = Annotated[
+    float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say how the words were read and the answer was found, on stderr.")
+]
+Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of the pictures found.")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint, such as http://localhost:11434/v1.")
+]
+KeyEnv = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the key.")]
+PriceIn = Annotated[float | None, typer.Option("--price-in", help="US dollars per million tokens sent.")]
+PriceOut = Annotated[float | None, typer.Option("--price-out", help="US dollars per million tokens received.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", help="Questions under way at a time.")]
 
 
 @app.callback()
@@ -246,10 +287,13 @@ def bundle(
     compact: Annotated[
         bool, typer.Option("--compact", help="Store the vectors as 8-bit codes: a quarter of their size.")
     ] = False,
+    layout: Annotated[
+        str | None, typer.Option("--map", help="Lay the vectors out in a plane: pca, or umap (galsearch[umap]).")
+    ] = None,
 ):
     """Write an atlas as one file, which any DuckDB can read and search."""
     with _progress() as progress:
-        galsearch.bundle(path, out, models=not no_models, compact=compact, progress=progress)
+        galsearch.bundle(path, out, models=not no_models, compact=compact, map=layout, progress=progress)
     _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: {_command()} search {out} "spiral galaxy"')
 
 
@@ -278,67 +322,49 @@ def info(path: AtlasPath, output_format: Format = "table"):
 @app.command()
 def search(
     path: AtlasPath,
-    words: Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")] = None,
-    like: Annotated[
-        list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")
-    ] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="Like this picture; may be repeated.")] = None,
-    plus: Annotated[list[str] | None, typer.Option("--plus", help="And like these words, TEXT or WEIGHT:TEXT.")] = None,
-    minus: Annotated[list[str] | None, typer.Option("--minus", help="Unlike these words, TEXT or WEIGHT:TEXT.")] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help='SQL condition, such as "z < 0.1 AND mag_r < 17".')
-    ] = None,
-    near: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--near", help="Center of a cone, ICRS, degrees or sexagesimal.", metavar="RA DEC"),
-    ] = None,
-    radius_arcsec: Annotated[float | None, typer.Option("--radius-arcsec", help="Radius of the cone.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many to return.")] = 12,
-    closest: Annotated[
-        bool, typer.Option("--closest", help="Like the closest of several examples or words, not like their mean.")
-    ] = False,
-    distinct: Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")] = False,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Let the words match names and captions too.")] = False,
-    recall: Annotated[
-        float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
-    ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors, not the likeliest cells only.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say how the words were read and the answer was found, on stderr.")
-    ] = False,
+    words: Words = None,
+    like: Like = None,
+    image: Image = None,
+    plus: Plus = None,
+    minus: Minus = None,
+    where: Where = None,
+    near: Near = None,
+    radius_arcsec: RadiusArcsec = None,
+    k: HowMany = 12,
+    closest: Closest = False,
+    distinct: Distinct = False,
+    hybrid: Hybrid = False,
+    recall: Recall = None,
+    exact: Exact = False,
+    explain: Explain = False,
     output_format: Format = "table",
     output: Output = None,
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of the pictures found.")] = None,
+    sheet: Sheet = None,
+    send_to: Annotated[
+        str | None,
+        typer.Option("--send-to", help="Also send to this running program by SAMP: topcat, aladin, … or all."),
+    ] = None,
     device: Device = "auto",
 ):
     """Search in words, by example, by SQL and by position, all at once."""
     _check_format(output_format)
-    terms = _terms(words, like or [], image or [], plus or [], minus or [])
-    center = galsearch.parse_position(" ".join(near)) if near else None
     query = galsearch.Query(
-        terms,
-        where=where,
-        near=center,
-        radius_arcsec=radius_arcsec,
-        k=k,
-        exact=exact,
-        recall=recall,
+        _terms(words, like or [], image or [], plus or [], minus or []),
+        near=galsearch.parse_position(" ".join(near)) if near else None,
         combine="max" if closest else "mean",
-        distinct=distinct,
         hybrid="sum" if hybrid else None,
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
+        **{"exact": exact, "recall": recall, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
         hits = atlas.search(query)
         if explain:
-            _tell(
-                f"{query.formula() or 'list'}\n{hits.plan}"
-                + (f"\nencoder on {hits.plan.provider}" if hits.plan.provider else "")
-            )
-            if words:
-                _tell(f"read as\n{atlas.understand(words)}")
+            _tell_plan(atlas, hits, words)
             _tell_refinements(hits)
         if sheet:
             _tell(f"wrote {hits.contact_sheet(sheet)}")
+        if send_to:
+            _tell(f"sent to {', '.join(hits.send(send_to))}")
         if output:
             _tell(f"wrote {hits.save(output)} ({len(hits)} rows)")
         elif output_format == "table":
@@ -349,6 +375,100 @@ def search(
             _tell(_doubt(hits))
     if not len(hits):
         _tell("nothing passes the cuts; loosen --where or the cone")
+
+
+@app.command()
+def rerank(
+    path: Annotated[Path | None, typer.Argument(help="An atlas: name.atlas or name.duckdb.", metavar="ATLAS")] = None,
+    words: Words = None,
+    by: Annotated[str, typer.Option("--by", help="local: nothing is sent; vlm: ask a vision model.")] = "local",
+    n: Annotated[int, typer.Option("-n", help="How many hits to look at again.")] = 200,
+    positive: Annotated[
+        list[str] | None,
+        typer.Option("--positive", help="Object, or file of a picture, that is what you want; two or more."),
+    ] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option("--negative", help="Object, or file of a picture, that is not; two or more.")
+    ] = None,
+    like: Like = None,
+    image: Image = None,
+    plus: Plus = None,
+    minus: Minus = None,
+    where: Where = None,
+    near: Near = None,
+    radius_arcsec: RadiusArcsec = None,
+    k: HowMany = 12,
+    closest: Closest = False,
+    distinct: Distinct = False,
+    hybrid: Hybrid = False,
+    recall: Recall = None,
+    exact: Exact = False,
+    explain: Explain = False,
+    model: Annotated[str | None, typer.Option("--model", help="Vision model to ask.")] = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    question: Annotated[
+        str | None, typer.Option("--question", help="What to ask the model for; the words, unless said.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Answers about one picture, at most.")] = 3,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="US dollars on this question and model before it stops.")
+    ] = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    concurrency: Concurrency = 8,
+    answers: Annotated[
+        Path | None, typer.Option("--answers", help="Folder for the model's answers; beside the atlas, unless said.")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option("--prompt", help="Text file to ask with, instead of ours.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print what models would cost; send nothing.")] = False,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what models are asked, and stop.")] = False,
+    output_format: Format = "table",
+    output: Output = None,
+    sheet: Sheet = None,
+    device: Device = "auto",
+):
+    """Search, look at the best hits again, and put them in a better order; or say that there is none."""
+    _check_format(output_format)
+    if show_prompt:
+        print(galsearch.rerank_prompt(prompt))
+        return
+    if path is None:
+        raise typer.BadParameter("name the atlas to search", param_hint="ATLAS")
+    query = galsearch.Query(
+        _terms(words, like or [], image or [], plus or [], minus or []),
+        near=galsearch.parse_position(" ".join(near)) if near else None,
+        combine="max" if closest else "mean",
+        hybrid="sum" if hybrid else None,
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
+        **{"exact": exact, "recall": recall, "distinct": distinct},
+    )
+    asking: dict = {}
+    if by == "vlm" or estimate:
+        asking = {"model": model, "base_url": base_url, "key_env": key_env, "samples": samples, "max_cost": max_cost}
+        asking |= {"price_in": price_in, "price_out": price_out, "concurrency": concurrency}
+        asking |= {"question": question, "answers": answers, "prompt": prompt}
+    with galsearch.open(path, device=device) as atlas, _progress() as progress:
+        hits = atlas.search(query)
+        if estimate:
+            _print_rows(hits.estimate_rerank(n=n, **asking), output_format)
+            _tell("an estimate, within a factor of two, of all answers; fewer are asked for. Nothing was sent")
+            return
+        marks = {"positives": _examples(positive), "negatives": _examples(negative)}
+        found = hits.rerank(by, n=n, progress=progress, **marks, **asking)
+        if explain:
+            _tell_plan(atlas, hits, words)
+        _tell(str(found.reranked))
+        if sheet:
+            _tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
+        if output:
+            _tell(f"wrote {found.save(output)} ({len(found)} rows)")
+        elif output_format == "table":
+            _print_table(found.table, columns=_reranked_columns(found.table))
+        else:
+            print(found.format(output_format).rstrip("\n"))
+        if hits.convincing == 0 and len(hits):
+            _tell(_doubt(hits))
 
 
 @app.command()
@@ -443,12 +563,8 @@ def write_captions(
     model: Annotated[
         str | None, typer.Option("--model", help="Vision model to ask; for a table, who wrote it.")
     ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint, such as http://localhost:11434/v1.")
-    ] = None,
-    key_env: Annotated[
-        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
     prompt: Annotated[Path | None, typer.Option("--prompt", help="Text file to ask with, instead of ours.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the pictures to send, instead of thumbnails.")
@@ -456,11 +572,9 @@ def write_captions(
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", help="US dollars on this model and prompt before it stops.")
     ] = None,
-    price_in: Annotated[float | None, typer.Option("--price-in", help="US dollars per million tokens sent.")] = None,
-    price_out: Annotated[
-        float | None, typer.Option("--price-out", help="US dollars per million tokens received.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", help="Questions under way at a time.")] = 8,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    concurrency: Concurrency = 8,
     batch: Annotated[
         str, typer.Option("--batch", help="Batch API, within a day for half the price: auto, on or off.")
     ] = "auto",
@@ -558,7 +672,8 @@ def sql(
     with galsearch.open(path, device=device) as atlas:
         table = atlas.sql(statement)
         if output:
-            galsearch.write_table(table, output)
+            meta = {"query": statement, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
+            galsearch.write_table(table, output, meta=meta)
             _tell(f"wrote {output} ({table.num_rows} rows)")
         else:
             _print_rows(table, output_format)
@@ -624,8 +739,46 @@ def check(path: AtlasPath, device: Device = "auto"):
         raise typer.Exit(1)
 
 
+@app.command()
+def cite(
+    path: AtlasPath,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="As BibTeX entries instead of sentences.")] = False,
+):
+    """Print what to cite and to acknowledge for the data, the models and the program."""
+    with galsearch.open(path) as atlas:
+        print((atlas.bibtex() if bibtex else atlas.acknowledgements()).rstrip("\n"))
+
+
+@app.command()
+def space(
+    path: AtlasPath,
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold anything yet.", metavar="OUT")],
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Fetch the bundle from this data set (USER/NAME) when the Space starts."),
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="What to call the Space; the atlas's title.")] = None,
+):
+    """Write a folder that is a Hugging Face Docker Space with the app on an atlas. Nothing is sent anywhere."""
+    with _progress() as progress:
+        galsearch.write_space(path, out, dataset=dataset, title=title, progress=progress)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    _tell(f"wrote {out} ({size / 1e6:.1f} MB); look into its README.md, then:")
+    if dataset:
+        _tell(f"  hf upload {dataset} {path} --repo-type dataset")
+    elif size > SPACE_BYTES:
+        _tell(f"a Space holds {SPACE_BYTES / 1e9:.0f} GB at most: put the bundle into a data set, and use --dataset")
+    _tell(f"  hf upload USER/NAME {out} . --repo-type space")
+
+
 @app.command("app")
-def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = 8501):
+def open_app(
+    path: AtlasPath,
+    port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = 8501,
+    public: Annotated[
+        bool, typer.Option("--public", help="For strangers: on every network address, read-only, with limits.")
+    ] = False,
+):
     """Open an atlas in the Streamlit app, in the browser of this machine."""
     import subprocess
     from importlib.util import find_spec
@@ -639,8 +792,13 @@ def open_app(path: AtlasPath, port: Annotated[int, typer.Option("--port", help="
     script = next((item for item in scripts if item.is_file()), None)
     if script is None:
         raise galsearch.GalsearchError(f"the app is not installed in {scripts[1].parent}; reinstall galsearch")
-    own = ("--server.address", "localhost", "--server.port", str(port))  # not for the rest of the network
+    # by itself not for the rest of the network, and never a word to Streamlit's makers
+    own = ["--server.address", "0.0.0.0" if public else "localhost", "--server.port", str(port)]
+    own += ["--browser.gatherUsageStats", "false", *(PUBLIC_APP if public else ())]
     command = [sys.executable, "-m", "streamlit", "run", str(script), *own, "--", str(path)]
+    if public:
+        os.environ["GALSEARCH_PUBLIC"] = "1"  # which the app asks for
+        os.execv(command[0], command)  # what stops this process stops the server
     raise SystemExit(subprocess.call(command))
 
 
@@ -683,6 +841,11 @@ def _terms(words: str | None, like: list[str], image: list[Path], plus: list[str
     return tuple(terms)
 
 
+def _examples(marked: list[str] | None) -> list[str | Path]:
+    """Return marked examples: paths where there is such a file, else ids."""
+    return [Path(one) if Path(one).is_file() else one for one in marked or []]
+
+
 def _weighted(text: str) -> tuple[float, str]:
     """Split `0.5:bar` into a weight and words; words without a number weigh 1."""
     number, colon, rest = text.partition(":")
@@ -703,6 +866,13 @@ def _print_rows(table: pa.Table, output_format: str) -> None:
         _print_table(table, columns=table.column_names)
     else:
         print(galsearch.format_table(table, output_format).rstrip("\n"))
+
+
+def _reranked_columns(table: pa.Table) -> list[str]:
+    """Return what to show of re-ranked hits: the parts of their scores, the ranks before, and what else fits."""
+    first = ["object_id", "score", "rank_before", *(name for name in table.column_names if name.startswith("score_"))]
+    beside = [name for name in (*SHOWN_COLUMNS[2:], "judged", "explanation") if name in table.column_names]
+    return [name for name in [*first, *beside] if name in table.column_names and table[name].null_count < len(table)]
 
 
 def _matched_columns(table: pa.Table) -> list[str]:
@@ -743,6 +913,14 @@ def _cell(value: object) -> str:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _tell_plan(atlas: galsearch.Atlas, hits: galsearch.Hits, words: str | None) -> None:
+    """Say how a question was read and answered."""
+    provider = f"\nencoder on {hits.plan.provider}" if hits.plan.provider else ""
+    _tell(f"{hits.query.formula() or 'list'}\n{hits.plan}{provider}")
+    if words:
+        _tell(f"read as\n{atlas.understand(words)}")
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:

@@ -367,24 +367,32 @@ def _spelled(text: str, notation: str) -> str:
 
 
 def write_table(table: pa.Table, path: str | Path, *, meta: dict | None = None) -> int:
-    """Write `table` to a .csv .ecsv .fits .vot .xml .parquet .json or .reg file; return the rows written.
+    """Write `table` to a .csv .ecsv .fits .vot .xml .parquet .json .reg or .ajs file; return the rows written.
 
     `meta` says where the rows come from: `title`, `query`, `atlas`, `software`, and `sources`, a list of
-    {title, license, acknowledgement, bibtex}; it goes into every format but CSV, which has no place for it
-    (see `credits`). Units and UCDs go where the format has them. Binary columns go to Parquet only. Lists of
-    no fixed length and structs are JSON text outside Parquet and JSON. A .reg file holds a circle a row with
-    `ra` and `dec`, so it may have fewer rows.
+    {title, license, acknowledgement, bibtex}; it goes into every format but CSV, which has no place for it.
+    `status` is "OK", or "OVERFLOW" where there are more rows than these; VOTable says it in QUERY_STATUS. Units
+    and UCDs go where the format has them. Binary columns go to Parquet only. Lists of no fixed length, arrays of
+    more than one dimension and structs are JSON text outside Parquet and JSON. A .reg (DS9) or .ajs (Aladin)
+    file holds a circle for each row with `ra` and `dec`, so it may have fewer rows.
 
     The file appears whole or not at all. Raises SchemaError for another suffix, GalsearchError where it
     cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in _WRITERS:
-        raise SchemaError(
-            f"{path}: cannot write a table to {path.suffix or 'no suffix'}; known are {' '.join(_WRITERS)}"
-        )
-    _replace(path, _WRITERS[path.suffix.lower()](table, meta or {}))
-    return len(_circles(table)) if path.suffix.lower() == ".reg" else table.num_rows
+    try:
+        content = table_bytes(table, path.suffix, meta=meta)
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from None
+    _replace(path, content)
+    return len(_positions(table)) if path.suffix.lower() in _REGIONS else table.num_rows
+
+
+def table_bytes(table: pa.Table, suffix: str, *, meta: dict | None = None) -> bytes:
+    """Return what `write_table` would write to a file of that suffix; SchemaError for one that is not known."""
+    if suffix.lower() not in _WRITERS:
+        raise SchemaError(f"cannot write a table to {suffix or 'no suffix'}; known are {' '.join(_WRITERS)}")
+    return _WRITERS[suffix.lower()](table, meta or {})
 
 
 def format_table(table: pa.Table, fmt: str, *, meta: dict | None = None) -> str:
@@ -395,14 +403,9 @@ def format_table(table: pa.Table, fmt: str, *, meta: dict | None = None) -> str:
     return formats[fmt](table, meta or {}).decode()
 
 
-def credits(meta: dict) -> str:
-    """Return what to cite for the sources in `meta`: a title, license, acknowledgement and BibTeX entry each."""
-    parts = []
-    for source in meta.get("sources") or []:
-        head = source.get("title") or "unnamed source"
-        head += f" ({source['license']})" if source.get("license") else ""
-        parts.append("\n".join(filter(None, [head, source.get("acknowledgement"), source.get("bibtex")])))
-    return "\n\n".join(parts)
+def write_text(text: str, path: Path) -> None:
+    """Write text as UTF-8; the file appears whole or not at all. Raises GalsearchError where it cannot be written."""
+    _replace(path, text.encode())
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -423,7 +426,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _provenance(meta: dict) -> Iterator[tuple[str, str]]:
     """Yield (name, text) pairs; a source gives one pair for each thing it says of itself."""
     for key, value in meta.items():
-        if key != "sources" and value is not None:
+        if key not in ("sources", "status") and value is not None:
             yield key, value if isinstance(value, str) else json.dumps(_json_cell(value), ensure_ascii=False)
     for source in meta.get("sources") or []:
         for key, value in source.items():
@@ -587,11 +590,17 @@ def _shortest(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parquet(table: pa.Table, meta: dict) -> bytes:
-    """Write Parquet whose metadata holds a VOTable header (VOParquet) and `galsearch`, the meta as JSON."""
+    """Write Parquet whose metadata holds a VOTable header (VOParquet 1.0) and `galsearch`, the meta as JSON.
+
+    For astropy the length of the longest text of each column stands there too: it cannot read a null otherwise.
+    """
     from pyarrow import parquet
 
     keys = {b"IVOA.VOTable-Parquet.version": b"1.0", VOPARQUET_KEY: _votable_header(_exportable(table, _plain), meta)}
     keys[b"galsearch"] = json.dumps(_json_cell(meta), ensure_ascii=False).encode()
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_string(values.type):
+            keys[f"table::len::{name}".encode()] = str(_longest(values)).encode()
     buffer = io.BytesIO()
     parquet.write_table(table.replace_schema_metadata(keys), buffer, compression="zstd")
     return buffer.getvalue()
@@ -603,25 +612,102 @@ _VO_TYPES = {
 }  # fmt: skip
 
 
+def _votable(table: pa.Table, meta: dict) -> bytes:
+    """Write VOTable 1.4 with TABLEDATA; a null is an empty TD, as the standard has it since 1.3, in a vector NaN.
+
+    Not by astropy, which loads slowly, and whose infinities ("+InF") other readers take for nothing.
+    """
+    plain = _exportable(table, lambda values: _without_null_vectors(_plain(values)))
+    cells = [_td(values) for values in plain.columns]
+    rows = "".join(f"<TR>{''.join(row)}</TR>\n" for row in zip(*cells, strict=True))
+    head, tail = _votable_header(plain, meta).decode().split("</TABLE>")  # which text cannot hold: its "<" is escaped
+    return _xml(f"{head}<DATA><TABLEDATA>\n{rows}</TABLEDATA></DATA></TABLE>{tail}")
+
+
+def _td(values: pa.ChunkedArray) -> list[str]:
+    """Return the cells of a column as TD elements."""
+    if pa.types.is_fixed_size_list(values.type):
+        size = values.type.list_size
+        whole = values.fill_null(pa.scalar([math.nan] * size, values.type)) if values.null_count else values
+        rows = pa.FixedSizeListArray.from_arrays(_vo_numbers(pc.list_flatten(whole)).combine_chunks(), size)
+        texts = pc.binary_join(rows.cast(pa.list_(pa.string())), " ")
+    elif pa.types.is_string(values.type):
+        texts = values
+        for sign, name in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}.items():
+            texts = pc.replace_substring(texts, sign, name)
+    else:
+        texts = _vo_numbers(values)
+    return pc.binary_join_element_wise("<TD>", texts.fill_null(""), "</TD>", "").to_pylist()
+
+
+def _vo_numbers(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers as text, the shortest that is the same number; what is not finite as VOTable spells it."""
+    texts = values.cast(pa.string())
+    if not pa.types.is_floating(values.type):
+        return texts
+    for number, name in {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.items():
+        texts = pc.if_else(pc.equal(texts, number), name, texts)
+    return texts
+
+
 def _votable_header(plain: pa.Table, meta: dict) -> bytes:
-    """Return a VOTable without data; not by astropy, which writing Parquet shall not load."""
+    """Return a VOTable without data."""
     root = ElementTree.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
     resource = ElementTree.SubElement(root, "RESOURCE", type="results")
     sky = ("ra", "dec") if {"ra", "dec"} <= set(plain.column_names) else ()
-    for name, text in [("QUERY_STATUS", "OK"), *_provenance(meta)]:
+    for name, text in [("QUERY_STATUS", meta.get("status", "OK")), *_provenance(meta)]:
         ElementTree.SubElement(resource, "INFO", name=name, value=text)
     if sky:
         ElementTree.SubElement(resource, "COOSYS", ID="icrs", system="ICRS")
     columns = ElementTree.SubElement(resource, "TABLE", name="galaxies", nrows=str(plain.num_rows))
     for field in plain.schema:
         said, words = facts_of(field), facts_of(field)["description"]
-        size = "*" if pa.types.is_string(field.type) else str(getattr(field.type, "list_size", ""))
-        said |= {"name": field.name, "datatype": _VO_TYPES[getattr(field.type, "value_type", field.type)]}
-        said |= {"arraysize": size, "ref": "icrs" if field.name in sky else "", "description": ""}
+        said |= {"name": field.name, **_vo_type(plain[field.name])}
+        said |= {"ref": "icrs" if field.name in sky else "", "description": ""}
         node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in said.items() if fact})
         if words:
             ElementTree.SubElement(node, "DESCRIPTION").text = words
-    return _xml(ElementTree.tostring(root, "unicode"))
+    return _xml("<?xml version='1.0' encoding='UTF-8'?>\n" + _serialized(root))
+
+
+def _serialized(root: ElementTree.Element) -> str:
+    """Return the document as text, with a line for each element that has a name."""
+    text = ElementTree.tostring(root, "unicode", short_empty_elements=False)
+    return re.sub(r"<(?=RESOURCE|INFO|COOSYS|TABLE|FIELD)", "\n<", text) + "\n"
+
+
+def _vo_type(values: pa.ChunkedArray) -> dict[str, str]:
+    """Return `datatype` and `arraysize` of a column; text is `char` where ASCII is all that it has.
+
+    The arraysize of text is that of the longest, and not just "*", which keeps astropy from reading VOParquet.
+    """
+    kind = values.type
+    if pa.types.is_string(kind):
+        ascii_only = pc.all(pc.string_is_ascii(values)).as_py() is not False
+        return {"datatype": "char" if ascii_only else "unicodeChar", "arraysize": f"{_longest(values)}*"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"datatype": _VO_TYPES[kind.value_type], "arraysize": str(kind.list_size)}
+    return {"datatype": _VO_TYPES[kind]}
+
+
+def _longest(values: pa.ChunkedArray) -> int:
+    """Return the characters of the longest text; at least 1."""
+    return max(1, pc.max(pc.utf8_length(values)).as_py() or 0)
+
+
+def _without_null_vectors(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return vectors of integers of which some are missing as floats, where NaN can say so.
+
+    FITS and VOTable have a number that stands for null, but readers apply it to single integers only. Vectors with
+    an integer that a float cannot hold become JSON text.
+    """
+    kind = values.type
+    if not (pa.types.is_fixed_size_list(kind) and pa.types.is_integer(kind.value_type) and values.null_count):
+        return values
+    try:
+        return values.cast(pa.list_(pa.float64(), kind.list_size))
+    except pa.ArrowInvalid:
+        return _as_text(values)
 
 
 def _xml(document: str) -> bytes:
@@ -635,43 +721,15 @@ def _ecsv(table: pa.Table, meta: dict) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _votable(table: pa.Table, meta: dict) -> bytes:
-    """Write VOTable 1.4 with TABLEDATA; a null of any type is an empty TD, as the standard has it since 1.3."""
-    from astropy.io.votable import tree
-
-    data = to_astropy(table)
-    sky = ("ra", "dec") if {"ra", "dec"} <= set(data.colnames) else ()
-    document, resource, buffer = tree.VOTableFile(version="1.4"), tree.Resource(type="results"), io.BytesIO()
-    document.resources.append(resource)
-    resource.coordinate_systems.extend([tree.CooSys(ID="icrs", system="ICRS")] if sky else [])
-    with _quiet():
-        for name, text in [("QUERY_STATUS", "OK"), *_provenance(meta)]:
-            resource.infos.append(tree.Info(name=name, value=text.replace("\n", "\v")))
-        resource.tables.append(tree.TableElement.from_table(document, data))
-        resource.tables[0].name = "galaxies"
-        for field in resource.tables[0].fields:
-            field.ref = "icrs" if field.name in sky else None
-            field.datatype = "boolean" if field.datatype == "bit" else field.datatype  # a bit has no null
-            if field.datatype == "unicodeChar":
-                ascii_only = all(map(str.isascii, np.asarray(data[field.name])))
-                field.datatype, field.arraysize = "char" if ascii_only else "unicodeChar", "*"
-        for element in [*resource.infos, *resource.tables, *resource.tables[0].fields]:
-            element.ID = None  # astropy makes it from the name, so that two may have the same
-        # astropy 8.0.2 writes a row's text in C, one byte beyond its buffer, which can crash the process later
-        document.to_xml(buffer, _debug_python_based_parser=True)
-    # astropy writes line breaks in attributes as they are, where a reader takes them for spaces, and "\r" for "\n"
-    return _xml(buffer.getvalue().decode().replace("\v", "&#10;").replace("\r", "&#13;"))
-
-
 def _fits(table: pa.Table, meta: dict) -> bytes:
     """Write one binary table: null integers by TNULL, null floats NaN, null logicals a zero byte, null text empty.
 
     Text is UTF-8. TUCDn and TCOMMn hold UCD and description as STIL writes them; the provenance is in COMMENT
-    cards.
+    cards. In vectors a null is NaN.
     """
     from astropy.io import fits
 
-    table = _exportable(table)
+    table = _exportable(table, _without_null_vectors)
     names = [_ascii(name) or f"col{number}" for number, name in enumerate(table.column_names, start=1)]
     data = to_astropy(pa.table(table.columns, names=names))  # no units: astropy drops those FITS has not
     filled = data.filled()  # with the fill values of `to_astropy`
@@ -700,29 +758,59 @@ def _ascii(text: str) -> str:
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
-def _region(table: pa.Table, meta: dict) -> bytes:
-    circles = _circles(table)
-    left_out = table.num_rows - len(circles)
-    notes = [f"# {line}" for line in _provenance_lines(meta)]
-    notes += [f"# {left_out} of {table.num_rows} rows have no position and are left out"] if left_out else []
-    return "\n".join(["# Region file format: DS9 version 4.1", *notes, "icrs", *circles, ""]).encode()
+def _ds9(table: pa.Table, meta: dict) -> bytes:
+    """Write a DS9 region file, which Aladin reads too, but without the labels."""
+    head = ["# Region file format: DS9 version 4.1", *_region_notes(table, meta), "icrs"]
+    return "\n".join([*head, *(_circle(**row) for row in _positions(table)), ""]).encode()
 
 
-def _circles(table: pa.Table) -> list[str]:
+def _circle(ra: float, dec: float, radius_arcsec: float, label: str) -> str:
+    text = re.sub(r"[{}\s]+", " ", label)
+    return f'circle({ra!r},{dec!r},{radius_arcsec:.6g}")' + (f" # text={{{text}}}" if text else "")
+
+
+def _aladin(table: pa.Table, meta: dict) -> bytes:
+    """Write a script for Aladin Desktop: a drawing of its own, with a circle and a label for each position."""
+    title = _script_text(str(meta.get("title") or "galaxies"))
+    head = [*_region_notes(table, meta), "setconf frame=ICRS", "draw mode(RADEC)", f'draw newtool("{title}")']
+    lines = [line for row in _positions(table) for line in _drawn(**row)]
+    return "\n".join([*head, *lines, ""]).encode()
+
+
+def _drawn(ra: float, dec: float, radius_arcsec: float, label: str) -> Iterator[str]:
+    yield f"draw circle({ra!r},{dec!r},{radius_arcsec:.6g}arcsec)"
+    if text := _script_text(label):
+        yield f'draw string({ra!r},{dec!r},"{text}")'
+
+
+def _script_text(text: str) -> str:
+    """Return text without what would end it, or its command, in an Aladin script."""
+    return re.sub(r"[\s\"'`;\\]+", " ", text).strip()
+
+
+def _region_notes(table: pa.Table, meta: dict) -> list[str]:
+    """Return the provenance as comments, and how many rows cannot be drawn."""
+    left_out = table.num_rows - len(_positions(table))
+    lost = [f"# {left_out} of {table.num_rows} rows have no position and are left out"] if left_out else []
+    return [*(f"# {line}" for line in _provenance_lines(meta)), *lost]
+
+
+def _positions(table: pa.Table) -> list[dict]:
+    """Return ra, dec, radius_arcsec and label of the rows that have a position."""
     if not {"ra", "dec"} <= set(table.column_names):
         return []
     table = table.select([name for name in ("ra", "dec", "radius_arcsec", "object_id") if name in table.column_names])
     placed = pc.and_(pc.is_finite(table["ra"]), pc.is_finite(table["dec"]))  # a row where this is null is left out
-    return [_circle(**row) for row in table.filter(placed).to_pylist()]
+    return [_position(**row) for row in table.filter(placed).to_pylist()]
 
 
-def _circle(ra: float, dec: float, radius_arcsec: float | None = None, object_id: str | None = None) -> str:
+def _position(ra: float, dec: float, radius_arcsec: float | None = None, object_id: str | None = None) -> dict:
     size = radius_arcsec if 0 < (radius_arcsec or 0) < math.inf else REGION_RADIUS_ARCSEC
-    text = re.sub(r"[{}\s]+", " ", str(object_id)) if object_id is not None else ""
-    return f'circle({ra!r},{dec!r},{size:.6g}")' + (f" # text={{{text}}}" if text else "")
+    return {"ra": ra, "dec": dec, "radius_arcsec": size, "label": "" if object_id is None else str(object_id)}
 
 
+_REGIONS = {".reg": _ds9, ".ajs": _aladin}
 _WRITERS = {
-    ".csv": _csv, ".ecsv": _ecsv, ".fits": _fits, ".vot": _votable, ".xml": _votable, ".parquet": _parquet,
-    ".json": _json, ".reg": _region,
+    ".csv": _csv, ".ecsv": _ecsv, ".fits": _fits, ".fit": _fits, ".vot": _votable, ".votable": _votable,
+    ".xml": _votable, ".parquet": _parquet, ".pq": _parquet, ".json": _json, **_REGIONS,
 }  # fmt: skip

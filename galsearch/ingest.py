@@ -218,6 +218,7 @@ def bundle(
     *,
     models: bool = True,
     compact: bool = False,
+    map: str | None = None,
     storage_version: str = "v1.2.0",
     progress: Progress = _silent,
 ) -> Path:
@@ -225,7 +226,9 @@ def bundle(
 
     `models=False` leaves the encoders out: the file is smaller, and asked in words only where the same model is
     installed. `compact` stores the vectors as 8-bit codes, a quarter of the size, which find 98 of 100 of the same
-    objects or more; a bundle of a compact bundle is compact too. Raises GalsearchError when `out` is there and not a
+    objects or more; a bundle of a compact bundle is compact too. `map` is how the vectors are laid out in a plane
+    (table `map_image`): "pca", or "umap", which needs the package umap-learn and minutes; unless said, as the atlas has
+    it. Raises GalsearchError when `out` is there and not a
     bundle, or cannot be written; then nothing changes.
     """
     path, out = Path(path), Path(out)
@@ -237,8 +240,8 @@ def bundle(
         if not out.parent.is_dir():
             raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
         options = {"compact": compact, "storage_version": storage_version, "seed": 0}
-        record = schema.provenance("bundle", parameters={"from": str(path), "models": models, **options})
-        write_bundle(store, out, record=record, with_models=models, progress=progress, **options)
+        record = schema.provenance("bundle", parameters={"from": str(path), "models": models, "map": map, **options})
+        write_bundle(store, out, record=record, with_models=models, plane=map, progress=progress, **options)
     finally:
         store.close()
     return out

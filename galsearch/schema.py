@@ -30,6 +30,7 @@ MAP_TABLE = "vector_map"
 MAP_STATE = "map_state"  # bundle manifest only: the count of changes of the file that the map is for
 CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent where they are stored as floats
 RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
+PLANE = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
 
 
@@ -251,6 +252,15 @@ HITS = _columns(
     ("score", "FLOAT", "", "stat.value", "Similarity and matching words together, more is better"),
     ("score_vector", "FLOAT", "", "stat.value", "Cosine similarity to the query, where words count too"),
     ("score_words", "FLOAT", "", "stat.value", "BM25 of the words of the query in names and captions; NULL for none"),
+    ("score_before", "FLOAT", "", "stat.value", "Score of the search, in deviations of ordinary objects above them"),
+    ("score_crops", "FLOAT", "", "stat.value", "What looking at parts of the picture adds to it when re-ranked"),
+    ("score_measured", "FLOAT", "", "stat.value", "What the measures that the words ask for add to it"),
+    ("score_probe", "FLOAT", "", "stat.value", "What a probe of marked examples adds to it"),
+    ("score_judge", "FLOAT", "", "stat.value", "What the answers of a vision model add to it; NULL for none"),
+    ("judged", "FLOAT", "", "stat.mean", "Mean answer of a vision model, 1 to 10; NULL for none"),
+    ("answers", "BIGINT", "", "meta.number", "Answers of a vision model that the mean is taken over"),
+    ("explanation", "VARCHAR", "", "meta.note", "What the model said with the answer nearest to the mean"),
+    ("rank_before", "BIGINT", "", "meta.number", "Rank in the order of the search, from 1"),
     ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),
 )
 
@@ -300,6 +310,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "line_{name}": (
         Column("asked", "VARCHAR", "", "meta.code", "like or words, as in recall_{name}"),
         Column("score", "DOUBLE", "", "stat.value", "Score that the best answer reaches for 19 of 20 such queries"),
+    ),
+    "map_{name}": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column("x", "FLOAT", "", "pos.cartesian.x", "Across: along the first principal component, unless it is UMAP"),
+        Column("y", "FLOAT", "", "pos.cartesian.y", "Up: along the second one"),
     ),
     "word_postings": (
         Column("term", "VARCHAR", "", "meta.id", "Word of a name or caption, as terms_of() gives it"),

@@ -1,5 +1,6 @@
 """Tables through files and back, each file also read by something other than what wrote it."""
 
+import csv
 import datetime
 import doctest
 import gzip
@@ -7,7 +8,9 @@ import io
 import json
 import math
 import re
+import shutil
 import struct
+import subprocess
 import sys
 from xml.etree import ElementTree
 
@@ -24,7 +27,7 @@ from hypothesis import strategies as st
 
 from galsearch import exchange
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.exchange import credits, describe, facts_of, format_table, read_table, to_astropy, write_table
+from galsearch.exchange import describe, facts_of, format_table, read_table, to_astropy, write_table
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
 TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
@@ -286,7 +289,138 @@ def test_regions_leave_out_and_count_rows_without_a_position(tmp_path):
 
 def test_region_labels_cannot_break_out_of_their_braces():
     table = pa.table({"object_id": ["a}b\ncircle(0,0,1)"], "ra": [1.0], "dec": [2.0]})
-    assert exchange._circles(table) == ['circle(1.0,2.0,5") # text={a b circle(0,0,1)}']
+    assert exchange._ds9(table, {}).decode().splitlines()[2:] == ['circle(1.0,2.0,5") # text={a b circle(0,0,1)}']
+
+
+def test_a_script_for_aladin_draws_a_circle_and_a_label_for_each_position(tmp_path):
+    table = sample().append_column("radius_arcsec", pa.array([2.5, 1.0, None]))
+    assert write_table(table, tmp_path / "a.ajs", meta={"title": 'Rings; "all"'}) == 2
+    lines = (tmp_path / "a.ajs").read_text().splitlines()
+    assert lines[lines.index("setconf frame=ICRS") :] == [
+        "setconf frame=ICRS",
+        "draw mode(RADEC)",
+        'draw newtool("Rings all")',
+        "draw circle(10.125,-1.5,2.5arcsec)",
+        'draw string(10.125,-1.5,"000123")',
+        "draw circle(359.9,90.0,5arcsec)",
+        'draw string(359.9,90.0,"NGC 1 <&>")',
+    ]
+
+
+@pytest.mark.parametrize("bad", ['a");rm -all', "a`b", "a\\", "a\nrm -all"])
+def test_labels_cannot_end_an_aladin_command(bad):
+    table = pa.table({"object_id": [bad], "ra": [1.0], "dec": [2.0]})
+    last = exchange.table_bytes(table, ".ajs").decode().splitlines()[-1]
+    assert re.fullmatch(r'draw string\(1\.0,2\.0,"[^"`;\\]+"\)', last)
+
+
+def test_the_regions_package_reads_the_circles(tmp_path):
+    regions = pytest.importorskip("regions", reason="the regions package is not installed")
+    write_table(sample(), tmp_path / "a.reg", meta=META)
+    first, second = regions.Regions.read(tmp_path / "a.reg", format="ds9")
+    assert (first.center.ra.deg, first.center.dec.deg, first.radius.to_value("arcsec")) == (10.125, -1.5, 5)
+    assert (first.center.frame.name, second.meta["text"]) == ("icrs", "NGC 1 <&>")
+
+
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+def test_astropy_reads_parquet_with_the_metadata_of_votable(tmp_path):
+    written = sample().drop_columns(["is_star"])  # its reader cannot take a missing boolean
+    write_table(written, tmp_path / "a.parquet", meta=META)
+    table = Table.read(tmp_path / "a.parquet", format="parquet.votable")
+    assert table.colnames == written.column_names
+    assert (table["ra"].unit, table["ra"].info.meta["ucd"]) == (units.deg, "pos.eq.ra;meta.main")
+    assert table["count"].description == "Rows, & more"
+    assert list(table["object_id"]) == sample()["object_id"].to_pylist()
+    assert (table["ra"][0], np.isnan(table["ra"][1]), table["note"][2]) == (10.125, True, "Müller ★ </TD>")
+
+
+def test_infinities_and_long_numbers_are_spelled_as_votable_has_them():
+    table = pa.table(
+        {"x": [math.inf, -math.inf, 0.1, 1e300], "v": pa.array([[math.inf, 1.5]] * 4, pa.list_(pa.float32(), 2))}
+    )
+    cells = [node.text for node in ElementTree.fromstring(format_table(table, "votable")).iterfind(".//v:TD", NS)]
+    assert cells[:4] == ["+Inf", "+Inf 1.5", "-Inf", "+Inf 1.5"]
+    assert [float(cell) for cell in cells[4::2]] == [0.1, 1e300]
+
+
+@pytest.mark.parametrize("suffix", [".vot", ".fits"])
+def test_vectors_of_integers_with_a_missing_one_are_floats_and_too_long_ones_text(tmp_path, suffix):
+    kind = pa.list_(pa.int64(), 2)
+    table = pa.table({"pair": pa.array([[1, 2], None], kind), "long": pa.array([[2**62 + 1, 0], None], kind)})
+    write_table(table, tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}")
+    assert found["pair"].to_pylist() == [[1.0, 2.0], None]
+    assert found["long"].to_pylist() == [f"[{2**62 + 1}, 0]", None]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot"])
+def test_arrays_of_two_dimensions_are_json_text(tmp_path, suffix):
+    kind = pa.list_(pa.list_(pa.float64(), 2), 2)
+    table = pa.table({"object_id": ["a", "b"], "matrix": pa.array([[[1, 2], [3, 4]], None], kind)})
+    write_table(table, tmp_path / f"a{suffix}")
+    assert read_table(tmp_path / f"a{suffix}")["matrix"].to_pylist() == ["[[1.0, 2.0], [3.0, 4.0]]", None]
+
+
+# --- STILTS, which is what TOPCAT reads with --------------------------------------------------------------------
+
+
+def stilts(*arguments: object) -> str:
+    """Run a command of STILTS; return what it says."""
+    if shutil.which("stilts") is None:
+        pytest.skip("stilts is not installed (Debian: apt install stilts)")
+    call = ["stilts", "-J-Dfile.encoding=UTF-8", *map(str, arguments)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def with_vectors() -> pa.Table:
+    floats = pa.array([[0.5, math.inf], None, [3, 4]], pa.list_(pa.float32(), 2))
+    integers = pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2))
+    return sample().append_column("v", floats).append_column("pair", integers)
+
+
+@pytest.mark.slow
+def test_stilts_finds_nothing_wrong_with_a_votable(tmp_path, with_vectors):
+    write_table(with_vectors, tmp_path / "a.vot", meta=META)
+    assert stilts("votlint", tmp_path / "a.vot") == ""
+    (tmp_path / "bad.vot").write_text((tmp_path / "a.vot").read_text().replace(">10.125<", ">ten<"))
+    assert "ERROR" in stilts("votlint", tmp_path / "bad.vot")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".vot", ".fits", ".csv"])
+def test_stilts_reads_the_values_and_the_nulls(tmp_path, with_vectors, suffix):
+    write_table(with_vectors, tmp_path / f"a{suffix}", meta=META)
+    form = {".vot": "votable", ".fits": "fits", ".csv": "csv"}[suffix]
+    rows = list(csv.DictReader(io.StringIO(stilts("tpipe", f"in={tmp_path}/a{suffix}", f"ifmt={form}", "ofmt=csv"))))
+    assert [row["object_id"] for row in rows] == sample()["object_id"].to_pylist()
+    assert [row["count"] for row in rows] == ["1237648720693755918", "", "-5"]
+    assert [row["flux"] for row in rows] == ["0.1", "", "Infinity"]
+    assert [row["small"] for row in rows] == ["0", "", "255"]
+    assert [row["is_star"] for row in rows] == ["true", "", "false"]
+    assert [row["ra"] for row in rows] == ["10.125", "", "359.9"]
+    assert rows[0]["note"] == "a, \"b\"\n'c'"
+    if suffix != ".fits":  # whose text is ASCII by the standard: what is not is read by astropy alone
+        text = rows[2]["note"] if suffix == ".vot" else rows[2]["note"].encode("latin-1").decode()  # so it reads CSV
+        assert text == "Müller ★ </TD>"
+    if suffix != ".csv":
+        assert [row["v"] for row in rows] == ["(0.5, Infinity)", "(NaN, NaN)", "(3.0, 4.0)"]
+        assert [row["pair"] for row in rows] == ["(1.0, 2.0)", "(NaN, NaN)", "(3.0, 4.0)"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".vot", ".fits"])
+def test_stilts_reads_units_ucds_and_descriptions(tmp_path, suffix):
+    write_table(sample(), tmp_path / f"a{suffix}", meta=META)
+    told = stilts("tpipe", f"in={tmp_path}/a{suffix}", "cmd=meta name class units ucd description", "ofmt=csv")
+    found = {row["Name"]: row for row in csv.DictReader(io.StringIO(told))}
+    assert (found["ra"]["Units"], found["ra"]["UCD"]) == ("deg", "pos.eq.ra;meta.main")
+    assert found["count"]["Description"] == "Rows, & more"
+    assert (found["is_star"]["Class"], found["count"]["Class"]) == ("Boolean", "Long")
+    written = {".vot": "erg.s**-1.cm**-2", ".fits": "erg s-1 cm-2"}  # a VOUnit, and what FITS makes of it
+    assert found["flux"]["Units"] == written[suffix]
 
 
 def test_to_astropy_masks_nulls_and_keeps_units():
@@ -314,11 +448,6 @@ def test_dates_lists_and_large_numbers_become_what_each_format_can_hold(tmp_path
             suffix
         )
         assert set(second.values()) == {None}
-
-
-def test_credits_name_every_source():
-    assert credits(META) == "XDF (CC0)\nThanks to Müller\n@misc{xdf,\n year={2013}}"
-    assert credits({}) == ""
 
 
 @pytest.mark.parametrize(
@@ -511,19 +640,41 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
 
 
+@pytest.mark.parametrize("suffix", exchange._WRITERS)
+def test_where_the_system_refuses_to_write_more_the_old_file_stays(tmp_path, suffix):
+    """A limit on the size of files is refused by the same call that a full disk refuses."""
+    resource = pytest.importorskip("resource", reason="this system limits no files")
+    path, limits = tmp_path / f"a{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_table(sample(), path)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(GalsearchError, match=re.escape(f"{path}: cannot be written (File too large)")):
+            write_table(sample(), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused_and_stays(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(GalsearchError, match=re.escape(f"{tmp_path}/a.csv: cannot be written (Is a directory)")):
+        write_table(sample(), tmp_path / "a.csv")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(GalsearchError, match=re.escape(f"{tmp_path}/no/a.csv: cannot be written")):
         write_table(sample(), tmp_path / "no" / "a.csv")
 
 
 def test_plain_formats_load_no_astropy(tmp_path):
-    import subprocess
-
     code = (
         "import sys, pyarrow as pa; from galsearch.exchange import describe, read_table, write_table;"
         "ra = describe(pa.field('ra', pa.float64()), unit='deg', ucd='pos.eq.ra', description='Right ascension');"
         "t = pa.table([[1.5, None], ['a', None]], schema=pa.schema([ra, ('id', pa.string())]));"
-        f"paths = [r'{tmp_path}/a.' + suffix for suffix in ('csv', 'parquet', 'json', 'reg')];"
+        f"paths = [r'{tmp_path}/a.' + suffix for suffix in ('csv', 'parquet', 'json', 'reg', 'ajs', 'vot')];"
         "[write_table(t, path, meta={'title': 'Rings'}) for path in paths]; [read_table(path) for path in paths[:2]];"
         "print({'astropy', 'duckdb'} & set(sys.modules))"
     )

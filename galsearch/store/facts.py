@@ -38,6 +38,7 @@ ENGINE_TABLES = (
     "codes_",
     "recall_",
     "line_",
+    "map_",
 )  # per embedding, made anew by whoever writes
 OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
 

@@ -28,6 +28,7 @@ from galsearch.store.index import (
     write_words,
 )
 from galsearch.store.place import WriterLock, disk_errors, remove_partial, writing
+from galsearch.store.plane import PCA, check_method, put_map, write_map
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.verify import NORM_TOLERANCE, worst_length
@@ -51,14 +52,17 @@ def write_bundle(
     with_models: bool = True,
     compact: bool = False,
     storage_version: str = STORAGE_VERSION,
+    plane: str | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> None:
     """Write the atlas `store` as one file at `path`; what was there before is replaced only when all went well.
 
-    `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors. Raises GalsearchError when the
-    disk is full or the folder not writable, or when the vectors cannot be stored so.
+    `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors; `plane` says how the map of
+    the vectors is made (None: the one of `store` where it has every vector, else by "pca"). Raises GalsearchError when
+    the disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
+    check_method(plane or PCA)
     partial = path.with_name(path.name + ".partial")
     with disk_errors(path, REMEDY), WriterLock(path):
         remove_partial(partial)
@@ -66,8 +70,8 @@ def write_bundle(
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
-            options = {"with_models": with_models, "compact": compact, "seed": seed, "progress": progress}
-            _fill(connection, store, partial, record, **options)
+            options = {"with_models": with_models, "compact": compact, "plane": plane, "seed": seed}
+            _fill(connection, store, partial, record, **options, progress=progress)
             connection.execute("CHECKPOINT bundle")
             connection.close()
             BundleStore(partial).close()  # what cannot be opened again is not given the name
@@ -78,7 +82,7 @@ def write_bundle(
 
 
 def _fill(
-    connection, store: Store, partial: Path, record: dict, *, with_models: bool, compact: bool, seed: int, progress
+    connection, store: Store, partial: Path, record: dict, *, with_models: bool, compact: bool, plane, seed, progress
 ) -> None:
     started = time.perf_counter()
     spaces = _described(store, compact=compact)
@@ -91,6 +95,8 @@ def _fill(
     progress(len(spaces), total, "writing facts")
     _write_facts(connection, store, first)
     write_words(connection)
+    for name in spaces:
+        spaces[name] = {**spaces[name], schema.PLANE: _write_plane(connection, store, name, plane, seed)}
     progress(len(spaces) + 1, total, "writing pictures")
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
@@ -237,6 +243,18 @@ def _write_facts(connection, store: Store, order: np.ndarray | None) -> None:
             rest = np.setdiff1d(np.arange(table.num_rows), order)
             table = table.take(pa.array(np.concatenate([order, rest])))
         create_table(connection, name, table)
+
+
+def _write_plane(connection, store: Store, name: str, method: str | None, seed: int) -> dict:
+    """Write the map of the vectors, as `store` has it or anew; return what the manifest says of it."""
+    space, table = store.manifest.embeddings[name], f"map_{name}"
+    if method is None and schema.PLANE in space and table in store.tables:
+        there = store.sandbox.arrow(f"SELECT object_id, x, y FROM {table}")
+        if there.num_rows == space["rows"]:  # else some were added since it was made
+            put_map(connection, name, there)
+            return space[schema.PLANE]
+    ids = store.id_column(store.object_rows(name, np.arange(space["rows"])))
+    return write_map(connection, name, store.vectors(name), ids, method=method or PCA, seed=seed)
 
 
 def _aligned(connection, name: str, space: dict) -> bool:

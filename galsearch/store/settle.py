@@ -29,6 +29,7 @@ from galsearch.store.index import (
 )
 from galsearch.store.pages import file_digests, write_pages
 from galsearch.store.place import remove_partial, writing
+from galsearch.store.plane import write_map
 from galsearch.store.sandbox import quoted
 from galsearch.store.vectors import Reordered
 from galsearch.store.wording import POSTINGS
@@ -80,6 +81,7 @@ def _clean(folder: Path, names: Iterable[str], age: timedelta) -> None:
 
 def _fill(connection, store: FolderStore, folder: Path, record: dict | None, seed: int) -> None:
     versions, first = dict(store.manifest.extra[VERSIONS]), np.arange(store.manifest.rows)
+    settled: dict[str, tuple[Reordered, pa.Array]] = {}
     for name, space in store.manifest.embeddings.items():
         index = Index.of(store.vectors(name), None, seed=seed)
         rows = store.object_rows(name, np.arange(len(index.cell)))
@@ -90,9 +92,14 @@ def _fill(connection, store: FolderStore, folder: Path, record: dict | None, see
         write_cells(connection, name, index)
         write_pages(connection, folder, name, versions[name], space["dim"])
         words = phrases(store.sandbox.cursor(), space["dim"])
-        write_curves(connection, name, index, Reordered(store.vectors(name), order), words, seed=seed)
+        placed = Reordered(store.vectors(name), order)
+        write_curves(connection, name, index, placed, words, seed=seed)
+        settled[name] = placed, store.id_column(rows[order])
     _copy_facts(connection, store, first)
-    spaces = {name: {**space, **rows_of(connection, name)} for name, space in store.manifest.embeddings.items()}
+    spaces = {
+        name: {**space, **rows_of(connection, name), schema.PLANE: write_map(connection, name, *settled[name])}
+        for name, space in store.manifest.embeddings.items()
+    }
     files = file_digests(folder, versions, store.manifest.extra.get(FILES, {}))
     extra = {**store.manifest.extra, VERSIONS: versions, FILES: files}
     write_manifest(connection, store.manifest, record, embeddings=spaces, extra=extra)

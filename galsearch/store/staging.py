@@ -43,6 +43,7 @@ from galsearch.store.index import (
 )
 from galsearch.store.pages import file_digests, write_pages
 from galsearch.store.place import WriterLock, disk_errors, exchange, remove_partial, writing
+from galsearch.store.plane import write_map
 from galsearch.store.sandbox import quoted, short
 from galsearch.store.settle import rolled_back, rows_of, settle
 from galsearch.store.vectors import Held
@@ -239,6 +240,7 @@ class Staging:
                 every = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name]).to_table()
                 held = Held(as_array(every["embedding"]))
                 write_line(connection, name, held, phrases(connection, space["dim"]), seed=0)
+                spaces[name][schema.PLANE] = write_map(connection, name, held, every["object_id"])
         write_words(connection)
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
         files = file_digests(out, versions, manifest.extra.get(FILES, {}))

@@ -35,6 +35,8 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
             yield _cells(store, name)
         if store.manifest.embeddings[name].get(ROW_ALIGNED):
             yield _aligned(store, name)
+        if f"map_{name}" in store.tables:
+            yield _plane(store, name)
         if all(finding.ok for finding in findings):  # the sample is drawn by row number
             yield _recall(store, name, seed)
 
@@ -118,6 +120,19 @@ def _aligned(store: Store, name: str) -> Finding:
     )[0][0]
     message = f"{differing} vectors are not those of the rows of galaxies at their place, the manifest says all are"
     return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
+
+
+def _plane(store: Store, name: str) -> Finding:
+    """Look at the map of the vectors: one finite place for each object on it, and how many are not on it yet."""
+    placed, ids, wrong = store.sandbox.rows(
+        "SELECT count(*), count(DISTINCT object_id), count(*) FILTER (NOT coalesce(isfinite(x) AND isfinite(y), false) "
+        f"OR object_id NOT IN (SELECT object_id FROM ({store.holders(name)}))) FROM map_{name}"
+    )[0]
+    late = store.manifest.embeddings[name]["rows"] - placed
+    good = f"{placed} vectors have their place in the plane"
+    good += f", {late} that were added since have none until `galsearch optimize` or `bundle`" if late else ""
+    bad = f"{wrong + placed - ids} places are not numbers, are of no vector or are there twice"
+    return Finding.of(f"{name} plane", good, bad, _REBUILD, ok=not wrong and placed == ids and late >= 0)
 
 
 def _recall(store: Store, name: str, seed: int) -> Finding:

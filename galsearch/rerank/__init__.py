@@ -1,0 +1,50 @@
+"""Puts the best hits of a search into a better order, or says that it cannot.
+
+What one vector of a whole frame does not say is looked at again: parts of the picture (`views`), what was measured and
+is asked for (`attributes`, `arcs`), examples that somebody marked (`probe`); `local` puts these together. Or a vision
+model is asked (`judge`). What they say is added to the score of the search, everything in standard deviations of
+ordinary objects of the atlas. How much each may say was settled beforehand on validation objects (`validated`); marks
+are held against that, and where they, or the validation, find the new order no better, the old one stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from galsearch.asking import Answer
+from galsearch.errors import QueryError
+from galsearch.query import Query, Term
+from galsearch.rerank.judge import Judge, by_model, estimate
+from galsearch.rerank.local import by_sight
+from galsearch.rerank.observe import Observer
+from galsearch.rerank.order import Marks, Pool, Reranked
+from galsearch.store import Store
+
+WAYS = ("local", "vlm")
+
+
+def rerank(
+    store: Store,
+    observer: Observer,
+    query: Query,
+    found: Answer,
+    *,
+    by: str,
+    k: int,
+    marks: tuple[tuple[Term, ...], tuple[Term, ...]],
+    progress: Callable[[int, int, str], None] | None = None,
+    **asking: Any,
+) -> tuple[Answer, Reranked]:
+    """Return the first k of an answer in a better order, and what was done; as `Hits.rerank` says."""
+    if by not in WAYS:
+        raise QueryError(f"by is {by!r}, which is no way to re-rank; use one of {', '.join(WAYS)}")
+    pool, marked = Pool.of(store, query, found), Marks(*marks)
+    if by == "local":
+        if asking:
+            raise QueryError(f"{next(iter(asking))} is an option of 'vlm', not of 'local'; leave it out")
+        return by_sight(pool, observer, query, marked, k=k)
+    return by_model(pool, query, marked, Judge.of(asking), k=k, progress=progress)
+
+
+__all__ = ["Judge", "Reranked", "estimate", "rerank"]

@@ -1,0 +1,380 @@
+"""A vision model as a judge: which hits are worth asking about, what an answer is, and when the order is settled.
+
+A picture is asked about up to `samples` times, each time with another seed, and answers from 1 to 10 are averaged. Hits
+are asked about in the order of the search, and only as long as one more could still come among the first k if it were
+given a 10; then those are asked about again whose place among the first k is not settled yet. An answer that is no
+number from 1 to 10, a refusal and a failure are no scores: a hit without any keeps its place. Every answer is kept in a
+journal beside the atlas, so that the same question is never paid twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import images
+from galsearch.asking import Answer
+from galsearch.captions.vlm import ANSWERS, png
+from galsearch.errors import GalsearchError, QueryError, SchemaError
+from galsearch.query import Query
+from galsearch.remote import (
+    FAILED,
+    MALFORMED,
+    OK,
+    REFUSED,
+    Endpoint,
+    Journal,
+    Reply,
+    Request,
+    Service,
+    ask_all,
+    known_models,
+    ledger_line,
+    price_of,
+    tokens_of,
+)
+from galsearch.rerank.order import Marks, Pool, Reranked
+
+JUDGED, JUDGE_PART = "judged", "score_judge"
+PROMPT, PLACE = "rerank-1.md", "{question}"
+FIELDS: dict[str, Any] = {"explanation": str, "score": int}
+LOWEST, HIGHEST = 1, 10
+MIDDLE = (LOWEST + HIGHEST) / 2
+POINT = 0.5  # standard deviations of the search's score that a point of the judge's counts as much as; by intent, not
+# measured: no vision model was at hand
+LEAST_SPREAD = 0.5  # of answers about one picture, in points
+SURE = 2.0  # standard errors between two means, from which on their order is taken to be settled
+PANEL_PX = 256
+SCHEMA_CHARACTERS, ANSWER_TOKENS = 250, 90
+
+
+@dataclass(frozen=True)
+class Judge(Service):
+    """A vision model and how it is asked which hits fit.
+
+    The options of a `galsearch.VLM` that say where it is and what it costs: `model`, `base_url`, `key_env`,
+    `concurrency`, `timeout_seconds`, `retries`, `max_tokens`, `price_in`, `price_out`. `samples` is how often a picture
+    is asked about at most, `max_cost` stops before more US dollars are spent on this question and model. `question` is
+    what to ask for, the words of the search unless said; `prompt` a text file to use instead of ours, with {question}
+    in it. `answers` is the folder of the answers, beside the atlas unless said. Only prompt and pictures are sent.
+    """
+
+    samples: int = 3
+    max_cost: float | None = None
+    question: str | None = None
+    prompt: str | Path | None = None
+    answers: str | Path | None = None
+
+    @classmethod
+    def of(cls, asking: Mapping[str, Any]) -> Judge:
+        """Return the judge with these options; GalsearchError for one that there is not."""
+        known = [item.name for item in fields(cls)]
+        unknown = sorted(set(asking) - set(known))
+        if unknown:
+            raise GalsearchError(f"{unknown[0]!r} is no option of 'vlm'; there are {', '.join(known)}")
+        if not asking.get("model"):
+            raise GalsearchError("a vision model needs to be named: give model=…, or --model")
+        judge = cls(**asking)
+        if not isinstance(judge.samples, int) or judge.samples < 1:
+            raise GalsearchError(f"samples is {judge.samples!r}, expected a whole number from 1")
+        return judge
+
+    def service(self) -> Service:
+        """Return the part that the endpoint needs."""
+        return Service(**{item.name: getattr(self, item.name) for item in fields(Service)})
+
+    def asked(self, query: Query) -> str:
+        """Return the question in words: that which was given, or the words of the search."""
+        parts = [term.value for term in query.terms if term.kind == "text" and term.weight > 0]
+        unlike = [f"not {term.value}" for term in query.terms if term.kind == "text" and term.weight < 0]
+        said = self.question or "; ".join([*parts, *unlike])
+        if not (parts or self.question):
+            raise QueryError("the search has no words to ask a model about; give question=…, or --question")
+        return " ".join(said.split())
+
+    def prompted(self, query: Query) -> str:
+        """Return the whole prompt."""
+        return rerank_prompt(self.prompt).replace(PLACE, self.asked(query))
+
+
+def rerank_prompt(path: str | Path | None = None) -> str:
+    """Return the prompt that vision models are asked with: ours, or that of a file, which must hold {question}."""
+    if path is None:
+        return resources.files("galsearch.prompts").joinpath(PROMPT).read_text()
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); a prompt is a text file") from None
+    if PLACE not in text:
+        raise SchemaError(f"{path}: the prompt has no {PLACE} where the words of the search go; put it in")
+    return text
+
+
+def estimate(query: Query, *, hits: int, **asking: Any) -> pa.Table:
+    """Return what `Hits.estimate_rerank` says."""
+    rows = []
+    for model in [asking["model"]] if asking.get("model") else known_models():
+        judge = Judge.of({**asking, "model": model})
+        price = price_of(model, price_in=judge.price_in, price_out=judge.price_out)
+        answers = hits * judge.samples
+        tokens_in = round(answers * (tokens_of(judge.prompted(query), price) + SCHEMA_CHARACTERS / 4))
+        tokens_out = answers * (ANSWER_TOKENS + (price.thinking_tokens if price else 0))
+        usd = price.cost(tokens_in, tokens_out) if price else None
+        rows.append({"model": model, "answers": answers, "tokens_in": tokens_in, "tokens_out": tokens_out, "usd": usd})
+    rows.sort(key=lambda each: (each["usd"] is None, each["usd"], each["model"]))
+    kinds = {"model": pa.string(), "answers": pa.int64(), "tokens_in": pa.int64(), "tokens_out": pa.int64()}
+    return pa.Table.from_pylist(rows, schema=pa.schema([*kinds.items(), ("usd", pa.float64())]))
+
+
+# ---- what is asked
+
+
+def panels(rgb: np.ndarray) -> bytes:
+    """Return a PNG of a picture `(h, w, 3) uint8` beside its middle half, both PANEL_PX wide."""
+    whole = images.square(rgb)
+    quarter = len(whole) // 4
+    middle = whole[quarter : len(whole) - quarter, quarter : len(whole) - quarter]
+    return png(np.concatenate(list(images.model_input([whole, middle], PANEL_PX)), axis=1))
+
+
+def _key(object_id: str, sample: int) -> str:
+    return f"{sample}:{object_id}"
+
+
+class Board:
+    """Who was asked about how often, what was answered, and who is to be asked about next.
+
+    `base (n,)` are the scores of the search, falling; `askable (n,) bool` says who has a picture. All places are those
+    of the search. `means (n,)` are NaN without an answer.
+    """
+
+    def __init__(self, base: np.ndarray, askable: np.ndarray, *, k: int, samples: int) -> None:
+        self._base, self._askable, self._k, self._samples = base, askable, k, samples
+        self.tries = np.zeros(len(base), int)
+        self.answers: list[list[int]] = [[] for _ in range(len(base))]
+
+    @property
+    def means(self) -> np.ndarray:
+        """The mean answers, `(n,) float64`, NaN without any."""
+        return np.array([np.mean(found) if found else np.nan for found in self.answers])
+
+    @property
+    def final(self) -> np.ndarray:
+        """The scores with what the answers add, NaN without any."""
+        return self._base + worth(self.means)
+
+    def put(self, place: int, answer: int | None) -> None:
+        """Note an answer, or that there was none."""
+        self.tries[place] += 1
+        if answer is not None:
+            self.answers[place].append(answer)
+
+    def next(self, count: int) -> list[int]:
+        """Return up to `count` places to ask about now; none where the first k are settled."""
+        return self._newcomers()[:count] or self._unsettled()[:count]
+
+    def _newcomers(self) -> list[int]:
+        """Return the places that nobody was asked about and that a 10 would bring among the first k."""
+        fresh = np.flatnonzero((self.tries == 0) & self._askable)
+        final = np.sort(self.final[np.isfinite(self.final)])[::-1]
+        if len(final) < self._k:
+            return fresh.tolist()
+        return fresh[self._base[fresh] + worth(HIGHEST) >= final[self._k - 1]].tolist()
+
+    def _unsettled(self) -> list[int]:
+        """Return the places to ask about again: of two neighbors among the first k, or around it, that may change
+        places, those with tries left."""
+        final, margin = self.final, self._margins()
+        order = np.flatnonzero(np.isfinite(final))
+        order = order[np.argsort(-final[order], kind="stable")]
+        top, rest = order[: self._k], order[self._k :]
+        rivals = [*pairwise(top), *((top[-1], other) for other in rest)] if len(top) else []
+        open_places = {
+            int(place)
+            for pair in rivals
+            if final[pair[0]] - final[pair[1]] < margin[pair[0]] + margin[pair[1]]
+            for place in pair
+            if self.tries[place] < self._samples
+        }
+        return sorted(open_places, key=lambda place: (self.tries[place], place))
+
+    def _margins(self) -> np.ndarray:
+        """Return how far each final score may still move, `(n,)`: nothing where all tries are used up."""
+        spreads = [np.var(found, ddof=1) for found in self.answers if len(found) > 1]
+        spread = max(LEAST_SPREAD, float(np.sqrt(np.mean(spreads))) if spreads else LEAST_SPREAD)
+        counts = np.maximum([len(found) for found in self.answers], 1)
+        return np.where(self.tries < self._samples, SURE * POINT * spread / np.sqrt(counts), 0.0)
+
+
+def worth(answer: np.ndarray | float) -> np.ndarray | float:
+    """Return what an answer adds to a score, in standard deviations of ordinary objects."""
+    return POINT * (answer - MIDDLE)
+
+
+# ---- asking
+
+
+def by_model(
+    pool: Pool,
+    query: Query,
+    marks: Marks,
+    judge: Judge,
+    *,
+    k: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Answer, Reranked]:
+    """Return the first k hits in the order that a vision model's answers and the search give together."""
+    started, store, prompt = time.perf_counter(), pool.store, judge.prompted(query)
+    ids = store.ids(pool.found.rows)
+    pictures = store.thumbnails(ids)
+    if not pictures:
+        raise QueryError(f"{store.path} has no pictures to show to a model; build it from pictures")
+    askable = np.array([name in pictures for name in ids]) & np.isfinite(pool.base)
+    board = Board(pool.base, askable, k=k, samples=judge.samples)
+    endpoint = Endpoint(judge.service(), FIELDS).open()
+    try:
+        with Journal(_journal(store.path, judge, prompt)) as journal:
+            job = _Job(board, ids, pictures, prompt, judge, endpoint, journal)
+            stopped = job.ask(progress)
+            said = job.said(stopped)
+    finally:
+        endpoint.close()
+    return _ordered(pool, board, said, marks, k=k, seconds=time.perf_counter() - started)
+
+
+def _journal(path: Path, judge: Judge, prompt: str) -> Path:
+    asked = hashlib.sha256("\0".join([judge.model, judge.base_url or "", prompt]).encode()).hexdigest()
+    folder = Path(judge.answers) if judge.answers else path.with_name(path.name + ANSWERS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GalsearchError(
+            f"{folder}: cannot be made ({error.strerror}), and answers are paid for; give a folder with answers=…, or "
+            "--answers"
+        ) from None
+    return folder / f"rerank-{asked[:16]}.jsonl"
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the model said: explanations by place, sentences for the report, and the ledger."""
+
+    explanations: list[str | None]
+    sentences: list[str]
+    cost: dict[str, Any]
+
+
+@dataclass
+class _Job:
+    """Everything that asking needs."""
+
+    board: Board
+    ids: list[str]
+    pictures: Mapping[str, bytes]
+    prompt: str
+    judge: Judge
+    endpoint: Endpoint
+    journal: Journal
+
+    def ask(self, progress: Callable[[int, int, str], None] | None) -> str | None:
+        """Ask until the first k are settled; return why it stopped before, None where it did not."""
+        while places := self.board.next(self.judge.concurrency):
+            keys = {_key(self.ids[place], int(self.board.tries[place])): place for place in places}
+            limit = {"max_cost": self.judge.max_cost, "batch": "off"}  # what is asked next depends on the answers
+            outcome = ask_all(self.endpoint, list(keys), self._request, self.journal, **limit)
+            for key, place in keys.items():
+                if key in self.journal.replies:
+                    self.board.put(place, _number(self.journal.replies[key]))
+                elif key in outcome.failures:
+                    self.board.put(place, None)
+            if progress is not None:
+                progress(int(self.board.tries.sum()), self._most, "asking")
+            if outcome.stopped is not None:
+                return outcome.stopped
+        return None
+
+    @property
+    def _most(self) -> int:
+        return len(self.ids) * self.judge.samples
+
+    def _request(self, key: str) -> Request:
+        sample, _, name = key.partition(":")
+        return Request(key, self.prompt, panels(images.decode_thumbnail(self.pictures[name])), seed=int(sample))
+
+    def said(self, stopped: str | None) -> _Said:
+        """Return what there is to say of the answers."""
+        replies = [
+            [self.journal.replies.get(_key(name, sample)) for sample in range(int(tries))]
+            for name, tries in zip(self.ids, self.board.tries, strict=True)
+        ]
+        explanations = [_nearest(found, mean) for found, mean in zip(replies, self.board.means, strict=True)]
+        asked, used = int((self.board.tries > 0).sum()), int(self.board.tries.sum())
+        first = f"{self.judge.model} at {self.endpoint.host}: asked {used} times about {asked} of {len(self.ids)} hits"
+        settled = f"; no more answers could change the first hits, at most it would have been {self._most}"
+        sentences = [first + ("" if stopped else settled), *_odd(replies), *([stopped] if stopped else [])]
+        ledger = ledger_line(self.journal)
+        dollars = ledger["cost_usd"]
+        known = "not known, this model's price is not" if dollars is None else f"{dollars:.4f} US dollars"
+        sentences += [
+            f"a point counts {POINT:g} standard deviations of the search's score; no validation has settled that, so "
+            "mark a few examples to have the order judged",
+            f"cost of this question so far: {known}; answers are kept in {self.journal.path}",
+        ]
+        return _Said(explanations, sentences, ledger)
+
+
+def _odd(replies: list[list[Reply | None]]) -> list[str]:
+    """Return a sentence on the replies that are no scores; none where there are no such replies."""
+    every = [reply for found in replies for reply in found]
+    counts = {name: sum(reply is not None and reply.status == name for reply in every) for name in (REFUSED, MALFORMED)}
+    counts["out of range"] = sum(reply is not None and reply.status == OK and _number(reply) is None for reply in every)
+    counts[FAILED] = sum(reply is None for reply in every)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return [f"no scores: {told}; a hit without any score keeps its place"] if told else []
+
+
+def _number(reply: Reply) -> int | None:
+    """Return the answer from 1 to 10 of a reply, None where it is no such answer."""
+    score = reply.values["score"] if reply.status == OK and reply.values else None
+    return score if score is not None and LOWEST <= score <= HIGHEST else None
+
+
+def _nearest(replies: list[Reply | None], mean: float) -> str | None:
+    """Return the explanation with the answer that is nearest to the mean, of equally near ones the first."""
+    scored = [(abs(_number(reply) - mean), reply) for reply in replies if reply and _number(reply) is not None]
+    return min(scored, key=lambda pair: pair[0])[1].values["explanation"] if scored else None
+
+
+def _ordered(pool: Pool, board: Board, said: _Said, marks: Marks, *, k: int, seconds: float) -> tuple[Answer, Reranked]:
+    """Return the first k by what answers and search say together; in the old order where marks find it no worse."""
+    means = board.means
+    known = np.isfinite(means)
+    before = marks.right(pool, pool.base)
+    after = marks.right(pool, np.where(known, board.final, pool.base))
+    kept, sentences = not known.any(), list(said.sentences)
+    if kept:
+        sentences.append("no hit has a score, so the order is that of the search")
+    elif before is not None and after is not None:
+        kept = after <= before
+        end = "so the order is that of the search" if kept else "so the new order is taken"
+        sentences.append(f"pairs of marks in the right order: {before:.0%} before, {after:.0%} after, {end}")
+    weights = {"a point of the model": POINT}
+    report = Reranked("vlm", kept, len(pool.base), weights, before, after, tuple(sentences), said.cost, seconds)
+    if kept:
+        return pool.found[:k], report
+    told = {
+        JUDGE_PART: worth(means),
+        JUDGED: means,
+        "answers": np.array([len(found) for found in board.answers]),
+        "explanation": np.array(said.explanations, dtype=object),
+    }
+    return pool.ordered(board.final, told, k), report
