@@ -34,14 +34,20 @@ def plan(hits: galsearch.Hits) -> str:
     if how.path == "list":
         return f"listed by object_id from {how.matches:,} that pass"
     cells = f" in {how.cells_probed:,} of {how.cells:,} cells" if how.path == "ivf" else ""
-    where = (how.provider or "").removesuffix("ExecutionProvider")
     parts = [
         f"{how.rows_scanned:,} of {how.matches:,} vectors compared{cells}",
         "exact" if how.exact else "approximate",
-        f"{sum(how.milliseconds.values()):.0f} ms",
-        *([f"encoder on {where}"] if where else []),
     ]
     return " · ".join(parts)
+
+
+def stages(hits: galsearch.Hits, *, pictures_ms: float | None = None) -> str:
+    """Return how long each stage of the answer took, and what encoded the question."""
+    how = hits.plan
+    times = dict(how.milliseconds) | ({} if pictures_ms is None else {"pictures": pictures_ms})
+    where = (how.provider or "").removesuffix("ExecutionProvider")
+    said = [f"{name} {value:.1f} ms" for name, value in times.items()]
+    return " · ".join([*said, *([f"encoder on {where}"] if where and hits.query.terms else [])])
 
 
 def as_python(query: galsearch.Query, path: Path) -> str:
@@ -51,7 +57,8 @@ def as_python(query: galsearch.Query, path: Path) -> str:
         text = query.to_json()
         return "\n".join([*lines, f"query = galsearch.Query.from_json({text!r})", "hits = atlas.search(query)", ""])
     options = _options(query)
-    single = query.terms[0] if len(query.terms) == 1 and query.terms[0].weight == 1 else None
+    plain = len(query.terms) == 1 and query.terms[0].weight == 1 and query.combine == "mean"
+    single = query.terms[0] if plain else None
     if single or not query.terms:
         what = "" if single is None else _python_value(single)
         asked = ", ".join([what, *options] if what else options)
@@ -69,6 +76,13 @@ def _options(query: galsearch.Query) -> list[str]:
     options = [f"where={query.where!r}"] if query.where else []
     if query.near is not None:
         options.append(f"near={query.near}, radius_arcsec={query.radius_arcsec:g}")
+    if query.distinct and query.terms:
+        options.append("distinct=True")
+    options += [
+        f"{name}={value!r}" for name in ("hybrid", "recall", "probes") if (value := getattr(query, name)) is not None
+    ]
+    if query.combine != "mean":
+        options.append(f"combine={query.combine!r}")
     return [*options, f"k={query.k}", *(["exact=True"] if query.exact else [])]
 
 
@@ -83,6 +97,9 @@ def as_shell(query: galsearch.Query, path: Path) -> str:
         parts += ["--where", query.where]
     if query.near is not None:
         parts += ["--near", *map(str, query.near), "--radius-arcsec", f"{query.radius_arcsec:g}"]
+    parts += ["--closest"] if query.combine == "max" else []
+    parts += ["--distinct"] if query.distinct and query.terms else []
+    parts += ["--hybrid"] if query.hybrid else []
     return shlex.join([*parts, "-k", str(query.k), *(["--exact"] if query.exact else [])]) + "\n"
 
 
@@ -101,15 +118,18 @@ def as_sql(query: galsearch.Query, atlas: galsearch.Atlas) -> str:
     if not query.terms:
         where = f"WHERE {cut}\n" if cut else ""
         return f"SELECT * FROM galaxies\n{where}ORDER BY object_id LIMIT {query.k}\n"
+    if query.combine == "max":
+        return "-- SQL has no 'closest of several'; use Python, or one statement for each of them.\n"
     arguments = f"k := {query.k}" + (f", cut := {cut}" if cut else "")
+    note = "-- SQL does not collapse duplicates.\n" if query.distinct else ""
     return (
-        f"SELECT * FROM nearest({_vector(query, atlas)}, {arguments})\n"
+        f"{note}SELECT * FROM nearest({_vector(query, atlas)}, {arguments})\n"
         "JOIN galaxies USING (object_id)\nORDER BY score DESC, object_id\n"
     )
 
 
 def _cut(query: galsearch.Query) -> str:
-    parts = [f"({query.where})"] if query.where else []
+    parts = [f"({query.where}\n)" if "--" in query.where else f"({query.where})"] if query.where else []
     if query.near is not None:
         ra, dec = query.near
         parts.append(f"separation_arcsec(ra, dec, {ra!r}, {dec!r}) <= {query.radius_arcsec:g}")

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from PIL import Image
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import galsearch
 
 pytest.importorskip("streamlit", reason="the app needs streamlit")
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parent.parent / "streamlit_app"
@@ -24,6 +26,8 @@ SLOW_MACHINE = 30  # seconds that one run may take
 def start(monkeypatch, tiny_bundle):
     """Start the app on an atlas, at a URL; the tiny bundle unless told otherwise."""
     monkeypatch.syspath_prepend(str(APP))
+    for cache in (st.cache_resource, st.cache_data):
+        cache.clear()
 
     def run(path: Path | None = tiny_bundle, **url: str) -> AppTest:
         monkeypatch.setattr(sys, "argv", ["app.py", *([str(path)] if path else [])])
@@ -41,9 +45,20 @@ def tiny_atlas(tiny_bundle):
         yield opened
 
 
-def ids(app: AppTest) -> list[str]:
+def asked(app: AppTest) -> galsearch.Query:
     assert not app.exception
-    return app.session_state["answered"][1].ids
+    return app.session_state["state"].query
+
+
+def ids(app: AppTest) -> list[str]:
+    """Return what the app's answer holds."""
+    assert not app.exception
+    return app.session_state["state"].hits().ids
+
+
+def found(atlas, what=None, **options) -> list[str]:
+    """Return what the library finds when asked as the app asks."""
+    return atlas.search(what, k=24, distinct=True, **options).ids
 
 
 def text_of(elements) -> str:
@@ -60,16 +75,16 @@ def test_the_first_page_lists_galaxies(start):
 def test_words_find_what_the_library_finds(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value("red edge-on galaxy").run()
-    assert ids(app) == tiny_atlas.search("red edge-on galaxy", k=24).ids
+    assert ids(app) == found(tiny_atlas, "red edge-on galaxy")
     app.text_input(key="words").set_value("").run()
     assert ids(app) == tiny_atlas.search(k=24).ids
 
 
 def test_an_example_fills_the_box_and_searches(start, tiny_atlas):
     app = start()
-    app.pills[0].select("ring galaxy").run()
+    app.pills(key="example").select("ring galaxy").run()
     assert app.text_input(key="words").value == "ring galaxy"
-    assert ids(app) == tiny_atlas.search("ring galaxy", k=24).ids
+    assert ids(app) == found(tiny_atlas, "ring galaxy")
 
 
 def test_minus_words_and_their_weight(start, tiny_atlas):
@@ -81,17 +96,17 @@ def test_minus_words_and_their_weight(start, tiny_atlas):
     assert weight.value == -0.5
     weight.set_value(-2.0).run()
     terms = (galsearch.Term("text", "red galaxy"), galsearch.Term("text", "edge", -2.0))
-    assert ids(app) == tiny_atlas.search(galsearch.Query(terms, k=24)).ids
+    assert ids(app) == tiny_atlas.search(galsearch.Query(terms, k=24, distinct=True)).ids
     assert "red galaxy − 2 × edge" in text_of(app.markdown)
     next(box for box in app.number_input if box.label == "edge").set_value(0.0).run()
-    assert ids(app) == tiny_atlas.search("red galaxy", k=24).ids
+    assert ids(app) == found(tiny_atlas, "red galaxy")
 
 
 def test_an_id_among_the_terms_is_an_object(start):
     app = start()
     app.text_input(key="extra").set_value(tiny.object_id(5))
     app.button(key="plus").click().run()
-    assert app.session_state["asked"].terms == (galsearch.Term("object", tiny.object_id(5)),)
+    assert asked(app).terms == (galsearch.Term("object", tiny.object_id(5)),)
     assert tiny.object_id(5) not in ids(app)
 
 
@@ -122,7 +137,7 @@ def test_a_bad_cut_is_explained_and_changes_nothing(start, where):
     assert len(app.error) == 1
     assert app.text_input(key="where").value == where
     assert ids(app) == before
-    assert app.session_state["asked"].where is None
+    assert asked(app).where is None
 
 
 def test_an_empty_answer_says_why_and_offers_the_way_out(start):
@@ -158,11 +173,12 @@ def test_a_link_restores_everything(start):
     app.text_input(key="where").set_value("mag_r < 20").run()
     app.number_input(key="k").set_value(100).run()
     app.button(key="next_page").click().run()
+    assert app.session_state["state"].page == 1
     again = start(**app.query_params)
     assert ids(again) == ids(app)
     assert again.text_input(key="words").value == "blue ring"
     assert again.text_input(key="where").value == "mag_r < 20"
-    assert again.session_state["page"] == 1
+    assert again.session_state["state"].page == 1
 
 
 def test_a_link_to_another_atlas_is_announced(start):
@@ -179,7 +195,7 @@ def test_a_broken_link_is_announced_and_lists(start, query):
 def test_a_link_cannot_make_the_server_read_a_file(start):
     app = start(query=galsearch.Query((galsearch.Term("image", "/etc/hostname"),)).to_json())
     assert "picture file" in text_of(app.warning)
-    assert app.session_state["asked"].terms == ()
+    assert asked(app).terms == ()
 
 
 def test_an_object_shows_all_its_columns_with_units(start):
@@ -188,7 +204,7 @@ def test_an_object_shows_all_its_columns_with_units(start):
     for part in ("mass", "solMass", "Stellar mass", tiny.object_id(3)):
         assert part in facts
     app.button(key="close").click().run()
-    assert app.session_state["selected"] is None
+    assert app.session_state["state"].selected is None
 
 
 def test_an_unknown_object_in_the_link_is_an_error_in_words(start):
@@ -200,11 +216,11 @@ def test_an_unknown_object_in_the_link_is_an_error_in_words(start):
 def test_more_like_this_and_minus_this(start, tiny_atlas):
     app = start(object=tiny.object_id(1))
     app.button(key="like").click().run()
-    assert ids(app) == tiny_atlas.search(tiny_atlas[tiny.object_id(1)], k=24).ids
-    app.session_state["selected"] = tiny.object_id(2)
+    assert ids(app) == found(tiny_atlas, tiny_atlas[tiny.object_id(1)])
+    app.session_state["state"].selected = tiny.object_id(2)
     app.run()
     app.button(key="Minus this").click().run()
-    assert [term.weight for term in app.session_state["asked"].terms] == [1.0, -0.5]
+    assert [term.weight for term in asked(app).terms] == [1.0, -0.5]
 
 
 def test_an_uploaded_picture_becomes_a_vector(start, tiny_atlas, tmp_path):
@@ -213,7 +229,7 @@ def test_an_uploaded_picture_becomes_a_vector(start, tiny_atlas, tmp_path):
     (tmp_path / "a.png").write_bytes(file.getvalue())
     app = start()
     app.file_uploader(key="upload").set_value(("a.png", file.getvalue(), "image/png")).run()
-    assert ids(app)[:4] == tiny_atlas.search(tmp_path / "a.png", k=24).ids[:4]
+    assert ids(app)[:4] == found(tiny_atlas, tmp_path / "a.png")[:4]
     assert ids(start(**app.query_params)) == ids(app)
 
 
@@ -234,7 +250,8 @@ def test_a_page_holds_sixty(start):
 def test_the_table_shows_units(start):
     app = start(view="Table")
     assert not app.exception
-    assert "object_id" in app.dataframe[-1].value.columns
+    shown = [list(element.value.columns) for element in app.dataframe]
+    assert any({"object_id", "mass", "(picture)"} <= set(names) for names in shown)
 
 
 def test_without_an_atlas_it_says_how_to_start(start):
@@ -254,20 +271,44 @@ def test_the_atlas_may_stand_in_the_environment(start, monkeypatch, tiny_bundle)
 
 
 @pytest.fixture
-def sql_page(monkeypatch, tiny_atlas):
-    """The SQL page alone: a test can only switch between pages that are scripts."""
+def page(monkeypatch, tiny_bundle, tmp_path):
+    """Draw one page alone, on a copy of the tiny bundle: a test can only switch between pages that are scripts."""
     monkeypatch.syspath_prepend(str(APP))
+    copy = tmp_path / "alone" / "tiny.duckdb"
+    copy.parent.mkdir()
+    copy.write_bytes(tiny_bundle.read_bytes())
+    atlas = galsearch.open(copy)
 
-    def script(atlas):
-        from views import sql
+    def script(atlas, name, selected):
+        from importlib import import_module
 
-        sql.show(atlas)
+        import streamlit as st
+        from state import of_session
 
-    return AppTest.from_function(script, kwargs={"atlas": tiny_atlas}, default_timeout=SLOW_MACHINE).run()
+        state = of_session(atlas)
+        if "chosen_once" not in st.session_state:
+            st.session_state.chosen_once = True
+            state.selected = selected
+        import_module(f"views.{name}").show(state)
+
+    def draw(name: str, *, selected: str | None = None) -> AppTest:
+        arguments = {"atlas": atlas, "name": name, "selected": selected}
+        return AppTest.from_function(script, kwargs=arguments, default_timeout=SLOW_MACHINE).run()
+
+    yield draw
+    atlas.close()
+
+
+@pytest.fixture
+def sql_page(page):
+    """The SQL page."""
+    return page("sql")
 
 
 def test_every_page_is_offered(start):
-    assert [link.proto.label for link in start().get("page_link")] == ["Search", "SQL"]
+    offered = [link.proto.label for link in start().get("page_link")]
+    assert offered[:2] == ["Search", "Object"]
+    assert {"SQL", "Collections"} <= set(offered)
 
 
 def test_the_sql_page_answers_with_pictures(sql_page):
@@ -292,10 +333,42 @@ def test_sql_with_a_column_twice_or_no_rows_is_shown(sql_page):
     assert "no row answers" in text_of(sql_page.info)
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_every_example_statement_runs(sql_page, place):
     sql_page.pills(key="sql_example").set_value(sql_page.pills(key="sql_example").options[place]).run()
     assert not sql_page.exception and not sql_page.error
+
+
+def test_a_statement_that_gives_too_many_rows_is_cut_off_and_says_so(sql_page, monkeypatch):
+    import limits
+
+    monkeypatch.setattr(limits, "SQL_ROWS", 100)
+    sql_page.text_area(key="sql").set_value("SELECT object_id FROM galaxies;").run()
+    assert "more than 100 rows" in text_of(sql_page.warning)
+    assert "100 rows" in text_of(sql_page.caption)
+
+
+def test_what_leaves_the_brackets_of_the_row_limit_is_refused(sql_page):
+    sql_page.text_area(key="sql").set_value("SELECT 1) UNION ALL SELECT z FROM (FROM galaxies").run()
+    assert not sql_page.exception
+    assert len(sql_page.error) == 1
+
+
+def test_the_tables_and_their_columns_are_listed(sql_page):
+    options = sql_page.selectbox(key="sql_table").options
+    assert options[0] == "galaxies (300 rows)"
+    listed = sql_page.dataframe[0].value
+    assert dict(zip(listed["column"], listed["unit"], strict=True))["mass"] == "solMass"
+
+
+@pytest.mark.parametrize("form", ["Points", "Histogram", "Bars"])
+def test_every_quick_plot_draws(sql_page, form):
+    sql_page.text_area(key="sql").set_value("SELECT z, mag_r, survey FROM galaxies").run()
+    sql_page.selectbox(key="plot_form").set_value(form).run()
+    assert not sql_page.exception
+    drawn = json.loads(sql_page.get("vega_lite_chart")[0].proto.spec)
+    mark = drawn["mark"]
+    assert (mark["type"] if isinstance(mark, dict) else mark) == ("circle" if form == "Points" else "bar")
 
 
 QUERIES = {
@@ -344,3 +417,450 @@ def test_the_sql_to_copy_finds_the_same(phrasing, tiny_atlas, query):
 
 def test_what_cannot_be_a_command_says_so(phrasing, tiny_bundle):
     assert phrasing.as_shell(QUERIES["vector"], tiny_bundle).startswith("#")
+
+
+# ---- cuts beside the answer
+
+
+@pytest.fixture
+def cuts(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import cuts
+
+    return cuts
+
+
+@pytest.mark.parametrize(
+    ("where", "parts"),
+    [
+        (None, []),
+        ("  ", []),
+        ("z < 0.1", ["z < 0.1"]),
+        ("z < 0.1 AND mag_r > 3", ["z < 0.1", "mag_r > 3"]),
+        ("z BETWEEN 1 AND 2 and x=1", ["z BETWEEN 1 AND 2", "x=1"]),
+        ("(a OR b) AND c", ["(a OR b)", "c"]),
+        ("a OR b AND c", ["a OR b AND c"]),
+        ("survey = ' AND ' AND z < 1", ["survey = ' AND '", "z < 1"]),
+        ("CASE WHEN a AND b THEN c END AND d", ["CASE WHEN a AND b THEN c END", "d"]),
+        ("a -- AND b", ["a -- AND b"]),
+    ],
+)
+def test_a_condition_is_split_only_where_and_joins_it(cuts, where, parts):
+    assert cuts.clauses(where) == parts
+
+
+@pytest.mark.parametrize("where", [None, "survey = 'north'", "z < 0.1 OR mag_r < 15", "mag_r < 16 -- bright"])
+@pytest.mark.parametrize(("low", "high"), [(0.05, 0.15), (0.05, None), (None, 0.15)])
+def test_a_slider_keeps_what_it_says_and_what_was_typed(cuts, tiny_atlas, where, low, high):
+    made = cuts.with_range(where, "z", low, high)
+    table = tiny_atlas.sql(f"SELECT z FROM galaxies WHERE {where or 'true'}\n")
+    kept = [z for z in table["z"].to_pylist() if z is not None and (low or 0) <= z <= (high or 9)]
+    assert tiny_atlas.count(made) == len(kept)
+    assert cuts.range_of(made, "z") == (low, high)
+    moved = cuts.with_range(made, "z", None, None)
+    assert tiny_atlas.count(moved) == tiny_atlas.count(where)
+
+
+@pytest.mark.parametrize("values", [["north"], ["d'Or", "south"], []])
+def test_choices_keep_their_values_whatever_their_signs(cuts, tiny_atlas, values):
+    made = cuts.with_values("z < 0.15", "survey", values)
+    surveys = tiny_atlas.sql("SELECT survey FROM galaxies WHERE z < 0.15")["survey"].to_pylist()
+    assert tiny_atlas.count(made) == sum(not values or one in values for one in surveys)
+    assert cuts.values_of(made, "survey") == values
+
+
+def test_truths_are_written_plainly(cuts):
+    assert cuts.with_values(None, "is_star", [False]) == "NOT is_star"
+    assert cuts.values_of("NOT is_star", "is_star") == [False]
+    assert cuts.with_values("NOT is_star", "is_star", [True, False]) is None
+    assert cuts.with_range(None, "Mag R", 1, None) == '"Mag R" >= 1'
+
+
+def test_a_slider_cuts_and_the_box_shows_it(start, tiny_atlas):
+    app = start()
+    slider = app.slider(key="range_mag_r")
+    slider.set_range(15.0, slider.value[1]).run()
+    assert asked(app).where == app.text_input(key="where").value
+    low = float(asked(app).where.split(">=")[1])
+    assert abs(low - 15) < 0.1
+    assert ids(app) == found(tiny_atlas, where=f"mag_r >= {low}")
+
+
+def test_a_typed_cut_moves_the_slider(start):
+    app = start()
+    app.text_input(key="where").set_value("mag_r < 16").run()
+    assert app.slider(key="range_mag_r").value[1] == 16
+
+
+def test_choices_count_what_is_left_under_the_other_cuts(start, tiny_atlas):
+    app = start()
+    app.text_input(key="where").set_value("z < 0.1").run()
+    app.pills(key="choice_survey").select("north").run()
+    assert asked(app).where == "z < 0.1 AND survey IN ('north')"
+    options = app.pills(key="choice_survey").options
+    for survey in ("north", "south"):
+        many = tiny_atlas.count(f"z < 0.1 AND survey = '{survey}'")
+        assert f"{survey} · {many}" in options
+    app.pills(key="choice_survey").unselect("north").run()
+    assert asked(app).where == "z < 0.1"
+
+
+def test_a_column_that_is_not_shown_can_be_added_and_stays_in_the_link(start):
+    app = start()
+    more = app.selectbox(key="more_columns").options[0]
+    app.selectbox(key="more_columns").set_value(more).run()
+    assert app.slider(key=f"range_{more}")
+    assert start(**app.query_params).slider(key=f"range_{more}")
+
+
+def test_histograms_count_every_row_in_its_span(start, tiny_atlas, monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import columns
+    from state import State
+
+    state = State(tiny_atlas)
+    z = next(one for one in columns.numbers(state.hash, state) if one.name == "z")
+    drawn = columns.histogram(state.hash, "z", z.low, z.high, "mag_r < 17", state)
+    assert sum(drawn) == tiny_atlas.count(f"mag_r < 17 AND z BETWEEN {z.low!r} AND {z.high!r}")
+
+
+# ---- understanding, refining
+
+
+def test_words_that_mean_a_cut_offer_it_and_taking_it_moves_them_into_the_box(start, tiny_atlas):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy with z < 0.1 without a ring").run()
+    reading = tiny_atlas.understand("red galaxy with z < 0.1 without a ring")
+    assert ids(app) == found(tiny_atlas, "red galaxy with z < 0.1 without a ring")  # nothing is applied by itself
+    app.pills(key="meaning").select("o0").run()
+    assert asked(app).where == app.text_input(key="where").value == reading.offers[0].sql
+    assert asked(app).terms == reading.query(reading.offers[0]).terms
+    app.pills(key="meaning").select("away").run()
+    assert asked(app).terms[-1] == galsearch.Term("text", "ring", -0.5)
+    assert asked(app).where == reading.offers[0].sql
+
+
+def test_a_refinement_is_added_with_its_weight(start):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy").run()
+    chip = app.session_state["state"].hits().refinements()[0]
+    app.pills(key="refine").select(0).run()
+    assert asked(app).terms[-1] == chip.term()
+
+
+# ---- the answer
+
+
+def test_show_more_fills_the_page_and_goes_on_to_the_next(start):
+    app = start()
+    app.button(key="load_more").click().run()
+    assert (len(ids(app)), app.session_state["state"].page) == (60, 0)
+    app.button(key="load_more").click().run()
+    assert (len(ids(app)), app.session_state["state"].page) == (120, 1)
+    assert "page 2 of 2" in text_of(app.caption)
+
+
+def tiles(app: AppTest, place: int = 0) -> dict:
+    return json.loads(app.get("bidi_component")[place].proto.json)
+
+
+def test_copies_are_collapsed_and_counted(start):
+    app = start()
+    app.text_input(key="words").set_value("green face").run()
+    assert any(tile.get("copies") == "2 copies" for tile in tiles(app)["tiles"])
+    app.toggle(key="distinct").set_value(False).run()
+    assert not any("copies" in tile for tile in tiles(app)["tiles"])
+
+
+def test_tiles_say_how_unusual_a_score_is(start, tiny_atlas):
+    app = start()
+    app.text_input(key="words").set_value("red edge-on galaxy").run()
+    hits = tiny_atlas.search("red edge-on galaxy", k=24, distinct=True)
+    top = 100 - float(hits.percentiles[0])
+    assert tiles(app)["tiles"][0]["rank"] == f"top {max(top, 0.1):.2g} %"
+    assert tiles(app)["tiles"][0]["score"] == f"{hits[0].score:.3f}"
+
+
+def test_the_line_stands_where_the_library_says(start, tiny_atlas):
+    example = tiny_atlas[tiny.object_id(1)]
+    convincing = tiny_atlas.search(example, k=100, distinct=True).convincing
+    app = start()
+    app.session_state["state"].change(terms=(galsearch.Term("object", tiny.object_id(1)),), k=100)
+    app.run()
+    expected = convincing if convincing is not None and convincing < 60 else None
+    assert tiles(app)["line"] == expected
+
+
+def test_chosen_objects_become_a_question_or_a_cut(start):
+    app = start()
+    state = app.session_state["state"]
+    for row in (3, 5):
+        state.choose(tiny.object_id(row))
+    app.run()
+    assert "2 chosen" in text_of(app.markdown)
+    app.button(key="only_chosen").click().run()
+    assert ids(app) == [tiny.object_id(3), tiny.object_id(5)]
+    state.choose(tiny.object_id(3))
+    app.run()
+    app.button(key="like_chosen").click().run()
+    assert asked(app).terms == (galsearch.Term("object", tiny.object_id(3)),)
+
+
+def test_the_stages_of_an_answer_are_timed(start):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy").run()
+    said = text_of(app.caption)
+    assert all(f"{stage} " in said for stage in ("embed", "search", "pictures"))
+
+
+# ---- an object's page
+
+
+def test_the_object_page_shows_neighbors_columns_and_reasons(page, tiny_atlas):
+    app = page("object", selected=tiny.object_id(7))
+    assert not app.exception
+    facts = " ".join(element.proto.body for element in app.get("html"))
+    assert "solMass" in facts and tiny.object_id(7) in facts
+    near = tiny_atlas.search(tiny_atlas[tiny.object_id(7)], k=12).ids
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == near
+    assert "legacysurvey.org" in text_of(app.markdown) and "simbad" in text_of(app.markdown)
+
+
+def test_why_an_object_matched_adds_up_to_its_score(page, tiny_atlas, monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    from state import State
+    from views import object as view
+
+    state = State(tiny_atlas)
+    state.query = galsearch.Query((galsearch.Term("text", "red"), galsearch.Term("text", "ring", -0.5)), k=5)
+    hit = state.hits()[0]
+    total = sum(part for _, part in view.contributions(state, hit))
+    length = float(np.linalg.norm(tiny_atlas.embed("red") - 0.5 * tiny_atlas.embed("ring")))
+    assert total / length == pytest.approx(hit.score, abs=1e-5)
+
+
+def test_an_object_says_which_others_are_the_same(page, tiny_atlas, monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    app = page("object", selected=tiny.object_id(0))
+    copies = [row for row in range(1, tiny.ROWS) if tiny.is_copy(row) and tiny.cluster_of(row) == 0]
+    assert all(tiny.object_id(row) in text_of(app.markdown) for row in copies)
+
+
+def test_an_unknown_object_on_its_page_is_an_error_in_words(page):
+    app = page("object")
+    app.text_input(key="object_id").set_value("nobody").run()
+    assert [str(one.value) for one in app.exception] == [] or "nobody" in str(app.exception[0].value)
+
+
+@pytest.fixture
+def rendering(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import rendering
+
+    return rendering
+
+
+@pytest.mark.parametrize("stretch", ["linear", "square root", "asinh", "logarithm"])
+def test_every_stretch_goes_from_black_to_white_in_order(rendering, stretch):
+    ramp = np.arange(100.0).reshape(10, 10)
+    ramp[3, 3] = np.nan
+    shown = rendering.stretched(ramp, stretch=stretch, low=0, high=100)
+    assert (shown[0, 0], shown[9, 9], shown[3, 3]) == (0, 255, 0)
+    kept = np.delete(shown.ravel(), 33)
+    assert (np.diff(kept.astype(int)) >= 0).all()
+
+
+def test_bands_of_a_fits_file_come_by_their_names_north_up(rendering, tmp_path, monkeypatch):
+    from astropy.io import fits
+
+    cube = np.zeros((3, 4, 5))
+    cube[1, 0, 2] = 7.0  # the bottom row of a FITS picture is its first
+    fits.PrimaryHDU(cube, fits.Header({"BANDS": "grz"})).writeto(tmp_path / "a.fits")
+    monkeypatch.setenv("GALSEARCH_PICTURES", str(tmp_path))
+    bands = rendering.fits_bands(rendering.fits_file("a.fits"))
+    assert list(bands) == ["g", "r", "z"]
+    assert bands["r"][3, 2] == 7.0
+
+
+@pytest.mark.parametrize("name", ["../secret.fits", "/etc/passwd", "missing.fits", None, "a.txt"])
+def test_a_name_in_a_bundle_reads_nothing_outside_the_folder(rendering, tmp_path, monkeypatch, name):
+    (tmp_path / "secret.fits").write_bytes(b"")
+    (tmp_path / "in").mkdir()
+    monkeypatch.setenv("GALSEARCH_PICTURES", str(tmp_path / "in"))
+    assert rendering.fits_file(name) is None
+
+
+# ---- collections
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import sets
+
+    return sets
+
+
+def test_marks_and_notes_lie_beside_the_atlas_and_come_back(page, tiny_atlas):
+    app = page("object", selected=tiny.object_id(2))
+    app.pills(key=f"mark_{tiny.object_id(2)}").select("uncertain").run()
+    app.text_input(key=f"note_{tiny.object_id(2)}").set_value("a bar? <b>maybe</b>").run()
+    assert not app.exception and not app.error
+    state = app.session_state["state"]
+    file = state.atlas.path.with_name("tiny.collections.json")
+    member = json.loads(file.read_text())["sets"]["Marked"]["members"][tiny.object_id(2)]
+    assert (member["mark"], member["note"]) == ("uncertain", "a bar? <b>maybe</b>")
+    again = page("collections")
+    assert [tile["mark"] for tile in tiles(again)["tiles"]] == ["uncertain"]
+
+
+def test_a_set_is_made_renamed_filtered_and_deleted(page):
+    app = page("collections")
+    assert "is empty" in text_of(app.info)
+    app.text_input(key="new_name").set_value("Rings")
+    app.button(key="make").click().run()
+    state = app.session_state["state"]
+    state.sets.mark("Rings", [tiny.object_id(1)], "true")
+    state.sets.mark("Rings", [tiny.object_id(2), "gone-1"], "false")
+    app.text_input(key="rename_to").set_value("Real rings").run()
+    assert list(state.sets.all()) == ["Real rings"]
+    assert "gone-1" in text_of(app.warning).replace("\\", "")
+    app.button_group(key="mark_filter").set_value("true").run()
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == [tiny.object_id(1)]
+    app.button(key="search_like").click().run()
+    terms = {term.value: term.weight for term in state.query.terms}
+    assert terms == {tiny.object_id(1): 1.0, tiny.object_id(2): -0.5}
+    app.checkbox(key="sure").check().run()
+    app.button(key="delete").click().run()
+    assert list(state.sets.all()) == []
+
+
+def test_a_collection_goes_out_as_csv_with_its_columns(page, tiny_atlas, monkeypatch):
+    import csv
+
+    from views import collections as view
+
+    app = page("collections")
+    state = app.session_state["state"]
+    state.sets.note("Marked", tiny.object_id(4), 'with "quotes", and a comma')
+    rows = list(csv.DictReader(io.StringIO(view.as_csv(state, state.sets.members("Marked")))))
+    assert rows[0]["note"] == 'with "quotes", and a comma'
+    assert float(rows[0]["mass"]) == tiny_atlas[tiny.object_id(4)].mass
+
+
+def test_two_apps_lose_nothing_of_each_other(sets, tmp_path):
+    file = tmp_path / "x.collections.json"
+    one, two = sets.Sets(file, "a"), sets.Sets(file, "a")
+    one.mark("Marked", ["g1"], "true")
+    two.mark("Marked", ["g2"], "false")
+    one.note("Marked", "g2", "seen by one")
+    assert {name: member["mark"] for name, member in two.members("Marked").items()} == {"g1": "true", "g2": "false"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.collections.json"]
+
+
+def test_many_threads_marking_at_once_lose_nothing(sets, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    file = tmp_path / "x.collections.json"
+
+    def mark(number: int) -> None:
+        sets.Sets(file, "a").mark("Marked", [f"g{number}"], "true")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(mark, range(40)))
+    assert len(sets.Sets(file, "a").members("Marked")) == 40
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other", "version": 1, "sets": {}}', '{"format": 3}'])
+def test_a_file_that_holds_no_collections_is_refused_and_kept(sets, tmp_path, text):
+    file = tmp_path / "x.collections.json"
+    file.write_text(text)
+    with pytest.raises(galsearch.FormatError, match="collections"):
+        sets.Sets(file, "a").mark("Marked", ["g"], "true")
+    assert file.read_text() == text
+
+
+def test_collections_of_a_session_travel_as_a_file(sets):
+    mine, other = sets.Sets(None, "a"), sets.Sets(None, "a")
+    mine.mark("Rings", ["g1"], "true")
+    mine.create("Rings", "those with a hole")
+    assert other.merge(mine.to_json()) == 1
+    assert other.all()["Rings"]["note"] == "those with a hole"
+    assert other.members("Rings")["g1"]["mark"] == "true"
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61])
+def test_a_set_needs_a_name_that_can_be_read(sets, name):
+    with pytest.raises(galsearch.QueryError, match="1 to 60"):
+        sets.Sets(None, "a").create(name)
+
+
+# ---- a public place
+
+
+@pytest.fixture
+def public(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import limits
+
+    monkeypatch.setattr(limits, "PUBLIC", True)
+    return limits
+
+
+def test_a_public_place_writes_nothing(public, page):
+    app = page("object", selected=tiny.object_id(2))
+    app.pills(key=f"mark_{tiny.object_id(2)}").select("true").run()
+    state = app.session_state["state"]
+    assert not state.sets.kept
+    assert state.sets.members("Marked")[tiny.object_id(2)]["mark"] == "true"
+    assert [path.name for path in state.atlas.path.parent.iterdir()] == ["tiny.duckdb"]
+    assert "read-only" in text_of(page("collections").info)
+
+
+def test_a_public_place_shows_no_path_of_the_server(public, start, tiny_bundle):
+    app = start()
+    assert str(tiny_bundle.parent) not in text_of(app.code)
+    assert tiny_bundle.name in text_of(app.code)
+
+
+def test_a_session_that_asks_too_much_waits(public, start, monkeypatch):
+    monkeypatch.setattr(public, "PER_MINUTE", 20)
+    app = start()
+    for number in range(30):
+        app.text_input(key="words").set_value(f"red galaxy {number}").run()
+    assert not app.exception
+    assert "within a minute" in text_of(app.error)
+
+
+def test_a_full_line_says_so(public, start, monkeypatch):
+    monkeypatch.setattr(public, "WAIT_SECONDS", 0.05)
+    app = start()
+    line = public._line()
+    taken = [line.acquire(timeout=1) for _ in range(public.AT_ONCE)]
+    app.text_input(key="words").set_value("red galaxy").run()
+    for _ in taken:
+        line.release()
+    assert not app.exception
+    assert "in line behind other visitors" in text_of(app.error)
+
+
+def test_a_link_cannot_ask_for_more_rows_than_are_allowed(start, monkeypatch):
+    import limits
+
+    monkeypatch.setattr(limits, "MOST_K", 40)
+    assert asked(start(query='{"terms":[],"k":90000}')).k == 40
+
+
+# ---- an atlas without words
+
+
+def test_an_atlas_without_its_text_model_says_so_and_still_lists(start, bundle_path):
+    import duckdb
+
+    with duckdb.connect(str(bundle_path)) as connection:
+        connection.execute("DELETE FROM models WHERE name = 'text'")
+    app = start(bundle_path)
+    assert len(ids(app)) == 24
+    app.text_input(key="words").set_value("red galaxy").run()
+    assert not app.exception
+    assert "model" in text_of(app.error)

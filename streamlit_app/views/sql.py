@@ -1,62 +1,174 @@
-"""SQL: one SELECT over the atlas, with its macros explained and its tables listed."""
+"""SQL: one SELECT over the atlas, with its macros explained, its tables listed, and the rows drawn."""
 
 from __future__ import annotations
 
+import hashlib
+
+import limits
+import phrasing
 import pyarrow as pa
+import saving
 import streamlit as st
 import widgets
+from drawing import quickplot
+from state import PAGE_ROWS, State, current
 
 import galsearch
 
-TITLE, ICON, ORDER = "SQL", ":material/database:", 2
-ROWS = 60
+TITLE, ICON, ORDER = "SQL", ":material/database:", 4
 MACROS = {
-    "embed('any words')": "the vector of words; also `concept('phrase')` for the phrases in `FROM concepts`",
+    "embed('any words')": "the vector of words; needs the text model of the atlas",
+    "concept('phrase')": "the vector of one of the phrases in `FROM concepts`; needs no model",
     "like_object('id')": "the vector of an object",
     "nearest(vector, k := 10, cut := true)": "table of `object_id, score`; `cut` is any condition on `galaxies`",
     "nearest_exact(vector, k := 10, cut := true)": "the same, comparing every vector",
     "cone(ra, dec, radius_arcsec)": "table of `object_id, separation_arcsec`, nearest first",
-    "separation_arcsec(ra1, dec1, ra2, dec2)": "angle between two positions in degrees",
+    "separation_arcsec(ra1, dec1, ra2, dec2)": "the angle between two positions in degrees",
 }
+LIKE_FIRST = "Like the first object"
+IN_WORDS = "Words and a join"
 EXAMPLES = {
-    "Words and a join": "SELECT *\nFROM nearest(embed('edge-on galaxy'), k := 20)\n"
-    "JOIN galaxies USING (object_id)\nORDER BY score DESC",
-    "Like the first object": "FROM nearest(like_object((SELECT min(object_id) FROM galaxies)), k := 20)\n"
+    IN_WORDS: "SELECT *\nFROM nearest(embed('edge-on galaxy'), k := 20)\nJOIN galaxies USING (object_id)\n"
     "ORDER BY score DESC",
+    LIKE_FIRST: "FROM nearest(like_object((SELECT min(object_id) FROM galaxies)), k := 20)\nORDER BY score DESC",
+    "Summary of every column": "SUMMARIZE galaxies",
     "Columns": "FROM galsearch_columns",
     "Tables": "SELECT table_name, estimated_size, column_count FROM duckdb_tables() WHERE NOT internal",
 }
+ALONE = ("SUMMARIZE", "DESCRIBE", "EXPLAIN", "SHOW")  # statements that do not go into brackets, and give few rows
 
 
-def show(atlas: galsearch.Atlas) -> None:
+def needs(atlas: galsearch.Atlas) -> bool:
+    """Every atlas takes SQL."""
+    return True
+
+
+def show(state: State) -> None:
     """Draw the page."""
-    if "sql" not in st.session_state:
-        st.session_state.sql = st.query_params.get("sql", EXAMPLES["Words and a join"])
+    if "sql" not in st.session_state or st.session_state.get("sql_param") != state.param("sql"):
+        st.session_state.sql = state.param("sql") or start(state)
+        st.session_state.sql_param = state.param("sql")
     st.pills("Examples", EXAMPLES, key="sql_example", label_visibility="collapsed", on_change=take_example, wrap=False)
-    st.text_area("Statement", key="sql", height=150, label_visibility="collapsed")
-    with st.container(horizontal=True, gap="xsmall"):
-        st.button("Run", type="primary", key="run", icon=":material/play_arrow:")
-        explain_macros()
-        with st.popover("Columns of galaxies", key="sql_columns"):
-            widgets.column_list(atlas.columns())
-    st.query_params.from_dict({"sql": st.session_state.sql})
-    try:
-        table = distinct(atlas.sql(st.session_state.sql))
-    except galsearch.GalsearchError as error:
-        widgets.failure(error)
-        return
-    show_table(table, atlas)
+    editor, about = st.columns([7, 5], gap="medium")
+    with editor:
+        st.text_area("One SELECT, FROM, WITH or SUMMARIZE", key="sql", height=210, on_change=take_sql)
+        with st.container(horizontal=True, gap="xsmall"):
+            st.button("Run", type="primary", key="run", icon=":material/play_arrow:", on_click=take_sql)
+            if state.query.terms or state.query.where or state.query.near:
+                st.button("Take the current search", key="take_search", on_click=take_search)
+    with about, st.container(key="about"):
+        explain(state)
+    with st.container(key="answer"):
+        try:
+            show_answer(state)
+        except galsearch.GalsearchError as error:
+            widgets.failure(error)
+    with st.expander("The current search as Python, command or SQL", icon=":material/code:", key="sql_copies"):
+        saving.copies(state, state.query)
+
+
+def start(state: State) -> str:
+    """Return what stands in the box at first: a search by words where the atlas has words."""
+    return EXAMPLES[IN_WORDS if "text" in state.atlas.models() else LIKE_FIRST]
 
 
 def take_example() -> None:
     if st.session_state.sql_example:
         st.session_state.sql, st.session_state.sql_example = EXAMPLES[st.session_state.sql_example], None
+        take_sql()
 
 
-def explain_macros() -> None:
-    """List what the atlas adds to SQL."""
-    with st.popover("Macros", key="macros"):
-        st.markdown("\n".join(f"- `{macro}`: {meaning}" for macro, meaning in MACROS.items()))
+def take_search() -> None:
+    state = current()
+    st.session_state.sql = phrasing.as_sql(state.query, state.atlas)
+    take_sql()
+
+
+def take_sql() -> None:
+    current().set_param("sql", st.session_state.sql)
+    st.session_state.sql_param = st.session_state.sql
+
+
+# ---- what there is
+
+
+def explain(state: State) -> None:
+    """Draw the macros and, table by table, the columns."""
+    macros, tables = st.tabs(["Macros", "Tables"], key="sql_about")
+    macros.markdown("\n".join(f"- `{macro}`: {meaning}" for macro, meaning in MACROS.items()))
+    with tables:
+        known = schema(state.hash, state)
+        name = st.selectbox(
+            "Table", list(known), key="sql_table", format_func=lambda one: f"{one} ({known[one]:,} rows)"
+        )
+        st.dataframe(columns(state.hash, name, state), hide_index=True, height=200, alt=f"Columns of {name}")
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def schema(hash: str, _state: State) -> dict[str, int]:
+    """Return the tables of the atlas with their rows, `galaxies` first."""
+    found = _state.sql(
+        "SELECT table_name AS name, estimated_size AS rows FROM duckdb_tables() WHERE NOT internal "
+        "ORDER BY table_name <> 'galaxies', table_name"
+    )
+    return dict(zip(found["name"].to_pylist(), found["rows"].to_pylist(), strict=True))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def columns(hash: str, table: str, _state: State) -> pa.Table:
+    """Return the columns of one table: name, type, unit, meaning."""
+    said = "'" + table.replace("'", "''") + "'"
+    return _state.sql(
+        f"""SELECT c.column_name AS "column", c.data_type AS type, coalesce(g.unit, '') AS unit,
+                   coalesce(g.description, '') AS description
+        FROM duckdb_columns() c
+        LEFT JOIN galsearch_columns g ON g."table" = c.table_name AND g."column" = c.column_name
+        WHERE c.table_name = {said} AND NOT c.internal ORDER BY c.column_index"""
+    )
+
+
+# ---- the answer
+
+
+def show_answer(state: State) -> None:
+    """Draw the rows of the statement, and the ways to look at them."""
+    table = answered(state, st.session_state.sql)
+    over = len(table) > limits.SQL_ROWS
+    table = table.slice(0, limits.SQL_ROWS)
+    if over:
+        st.warning(
+            f"The answer is cut off: it has more than {limits.SQL_ROWS:,} rows, and the first {limits.SQL_ROWS:,} are "
+            "here. Add a condition, or aggregate; `galsearch sql` gives all of them.",
+            icon=":material/content_cut:",
+        )
+    st.caption(f"{len(table):,} rows" + (f", the first {PAGE_ROWS} shown" if len(table) > PAGE_ROWS else ""))
+    if not len(table):
+        st.info("The statement is right, and no row answers it. Loosen its conditions.")
+        return
+    rows, plot = st.tabs(["Rows", "Plot"], key="sql_view")
+    with rows:
+        shown = table.slice(0, PAGE_ROWS)
+        widgets.table(shown, pictures(shown, state))
+        download(table)
+    with plot:
+        quickplot.show(table)
+
+
+def answered(state: State, text: str) -> pa.Table:
+    """Return the rows of a statement, asked again only when it changes."""
+    key = (state.hash, hashlib.sha256(text.encode()).hexdigest())
+    kept = st.session_state.get("sql_answer")
+    if kept is None or kept[0] != key:
+        st.session_state.sql_answer = kept = (key, distinct(run(state, text)))
+    return kept[1]
+
+
+def run(state: State, text: str) -> pa.Table:
+    """Return the rows of a statement, at most one more than are allowed."""
+    most = limits.SQL_ROWS + 1
+    if text.lstrip().upper().startswith(ALONE):
+        return state.sql(text).slice(0, most)
+    return state.sql(text.rstrip().rstrip(";"), most_rows=most)
 
 
 def distinct(table: pa.Table) -> pa.Table:
@@ -67,15 +179,8 @@ def distinct(table: pa.Table) -> pa.Table:
     )
 
 
-def show_table(table: pa.Table, atlas: galsearch.Atlas) -> None:
-    """Draw the first rows, with pictures where there are ids, and offer all of them."""
-    shown = table.slice(0, ROWS)
-    more = f", the first {ROWS} shown" if len(table) > ROWS else ""
-    st.caption(f"{len(table):,} rows{more}")
-    if not len(table):
-        st.info("The statement is right, and no row answers it. Loosen its conditions.")
-        return
-    widgets.table(shown, pictures(shown, atlas))
+def download(table: pa.Table) -> None:
+    """Draw the file of all rows."""
     st.download_button(
         f"CSV, {len(table):,} rows",
         data=lambda: galsearch.format_table(table, "csv"),
@@ -86,10 +191,10 @@ def show_table(table: pa.Table, atlas: galsearch.Atlas) -> None:
     )
 
 
-def pictures(table: pa.Table, atlas: galsearch.Atlas) -> list[bytes | None] | None:
+def pictures(table: pa.Table, state: State) -> list[bytes | None] | None:
     """Return the picture of each row, or None where the rows name no objects."""
     if "object_id" not in table.column_names or not pa.types.is_string(table["object_id"].type):
         return None
     ids = table["object_id"].to_pylist()
-    found = atlas.thumbnails([name for name in ids if name is not None])
+    found = state.atlas.thumbnails([name for name in ids if name is not None])
     return [found.get(name) for name in ids] if found else None

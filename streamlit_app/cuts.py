@@ -1,0 +1,163 @@
+"""A SQL condition as conditions on single columns joined by AND, so that sliders and choices can read and change it.
+
+The text is the truth. What is not recognized is left exactly as it was typed.
+"""
+
+from __future__ import annotations
+
+import re
+
+PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+RESERVED = {
+    "all",
+    "and",
+    "as",
+    "asc",
+    "case",
+    "desc",
+    "from",
+    "group",
+    "in",
+    "limit",
+    "not",
+    "null",
+    "on",
+    "or",
+    "order",
+}
+RESERVED |= {"select", "table", "then", "to", "true", "false", "union", "user", "using", "when", "where", "with", "end"}
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\w+|\s+|.""", re.DOTALL)
+_NAME = r"""(?:"((?:[^"]|"")+)"|([A-Za-z_]\w*))"""
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+_BETWEEN = re.compile(rf"{_NAME}\s+BETWEEN\s+{_NUMBER}\s+AND\s+{_NUMBER}", re.IGNORECASE)
+_BOUND = re.compile(rf"{_NAME}\s*(<=|>=|<|>)\s*{_NUMBER}")
+_STRING = r"'(?:[^']|'')*'"
+_IN = re.compile(rf"{_NAME}\s+IN\s*\(\s*({_STRING}(?:\s*,\s*{_STRING})*)\s*\)", re.IGNORECASE)
+_IS = re.compile(rf"(NOT\s+)?{_NAME}", re.IGNORECASE)
+
+
+def clauses(where: str | None) -> list[str]:
+    """Return the parts of a condition that are joined by AND; one part where OR stands in the way."""
+    if not where or not where.strip():
+        return []
+    parts, part, depth, between = [], "", 0, 0
+    for token in _TOKEN.findall(where):
+        word = token.upper()
+        if depth == 0 and word == "OR":
+            return [where.strip()]
+        depth += (token in "([" or word == "CASE") - (token in ")]" or word == "END")
+        between += depth == 0 and word == "BETWEEN"
+        if depth == 0 and word == "AND" and not between:
+            parts.append(part.strip())
+            part = ""
+            continue
+        between -= depth == 0 and word == "AND"
+        part += token
+    return [*parts, part.strip()]
+
+
+def joined(parts: list[str]) -> str | None:
+    """Return parts joined by AND, None for none; a part that AND would tear apart gets brackets."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return " AND ".join(part if len(clauses(part)) == 1 and not _torn(part) else f"({part}\n)" for part in parts)
+
+
+def _torn(part: str) -> bool:
+    depth, words = 0, []
+    for token in _TOKEN.findall(part):
+        depth += (token == "(") - (token == ")")
+        words += [token.upper()] if depth == 0 else []
+    return "OR" in words or any(word.startswith("--") for word in words)
+
+
+def added(where: str | None, sql: str) -> str | None:
+    """Return the condition with one more; one that is there already is not added twice."""
+    parts = clauses(where)
+    return joined(parts) if sql in parts else joined([*parts, sql])
+
+
+def name(column: str) -> str:
+    """Return a column's name as SQL takes it."""
+    plain = PLAIN_NAME.fullmatch(column) and column not in RESERVED
+    return column if plain else '"' + column.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """Return a text as SQL takes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+# ---- ranges
+
+
+def range_of(where: str | None, column: str) -> tuple[float | None, float | None]:
+    """Return the bounds (lowest, highest) that the condition sets on a column, None for no bound."""
+    low = high = None
+    for part in clauses(where):
+        found = _bounds(part)
+        if found and found[0] == column:
+            low = found[1] if found[1] is not None else low
+            high = found[2] if found[2] is not None else high
+    return low, high
+
+
+def with_range(where: str | None, column: str, low: float | None, high: float | None) -> str | None:
+    """Return the condition with these bounds on a column in place of its own."""
+    kept = [part for part in clauses(where) if (_bounds(part) or ("",))[0] != column]
+    if low is not None and high is not None:
+        kept.append(f"{name(column)} BETWEEN {low:.6g} AND {high:.6g}")
+    elif low is not None or high is not None:
+        kept.append(f"{name(column)} {'>=' if high is None else '<='} {low if high is None else high:.6g}")
+    return joined(kept)
+
+
+def _bounds(part: str) -> tuple[str, float | None, float | None] | None:
+    found = _BETWEEN.fullmatch(part)
+    if found:
+        return _named(found, 1), float(found[3]), float(found[4])
+    found = _BOUND.fullmatch(part)
+    if not found:
+        return None
+    value = float(found[4])
+    return (_named(found, 1), value, None) if found[3].startswith(">") else (_named(found, 1), None, value)
+
+
+def _named(found: re.Match, group: int) -> str:
+    return found[group + 1] if found[group] is None else found[group].replace('""', '"')
+
+
+# ---- values
+
+
+def values_of(where: str | None, column: str) -> list[str | bool]:
+    """Return which values of a column the condition keeps; [] for all."""
+    for part in clauses(where):
+        found = _values(part)
+        if found and found[0] == column:
+            return found[1]
+    return []
+
+
+def with_values(where: str | None, column: str, values: list[str | bool]) -> str | None:
+    """Return the condition with these values of a column kept in place of its own; none, or both truths, keeps all."""
+    kept = [part for part in clauses(where) if (_values(part) or ("",))[0] != column]
+    truths = [value for value in values if isinstance(value, bool)]
+    if len(truths) == 1:
+        kept.append(name(column) if truths[0] else f"NOT {name(column)}")
+    elif values and not truths:
+        kept.append(f"{name(column)} IN ({', '.join(text(value) for value in values)})")
+    return joined(kept)
+
+
+def _values(part: str) -> tuple[str, list[str | bool]] | None:
+    found = _IN.fullmatch(part)
+    if found:
+        return _named(found, 1), [one[1:-1].replace("''", "'") for one in re.findall(_STRING, found[3])]
+    found = _IS.fullmatch(part)
+    return (_named(found, 2), [not found[1]]) if found else None
+
+
+def without(where: str | None, column: str) -> str | None:
+    """Return the condition without what it recognizably says of one column."""
+    return with_range(with_values(where, column, []), column, None, None)

@@ -1,0 +1,25 @@
+"""What an atlas has inside beside `galaxies`, and what tells one state of it from another."""
+
+from __future__ import annotations
+
+import streamlit as st
+from state import fingerprint
+
+import galsearch
+
+
+def tables(atlas: galsearch.Atlas) -> set[str]:
+    """Return the names of the atlas's tables; looked up again when something was written into it."""
+    return _tables(written(atlas), atlas)
+
+
+def written(atlas: galsearch.Atlas) -> str:
+    """Return what changes with every write to the atlas: the key under which anything found in it is remembered."""
+    steps = atlas.manifest.provenance
+    return f"{fingerprint(atlas)} {len(steps)} {steps[-1].get('time') if steps else ''}"
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _tables(written: str, _atlas: galsearch.Atlas) -> set[str]:
+    found = _atlas.sql("SELECT table_name FROM duckdb_tables() WHERE NOT internal")
+    return set(found["table_name"].to_pylist())

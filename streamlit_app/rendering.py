@@ -1,0 +1,92 @@
+"""How a picture is shown: which bands, between which levels, stretched and enlarged how. Pixels in, pixels out."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+STRETCHES = ("linear", "square root", "asinh", "logarithm")
+SCALES = (2, 4, 8, 12, 16)
+MOST_PIXELS = 1024  # of a side, once enlarged
+FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
+MOST_BANDS = 8
+
+
+def stretched(pixels: np.ndarray, *, stretch: str, low: float, high: float, invert: bool = False) -> np.ndarray:
+    """Return `pixels`, `(h, w[, 3])` of any numbers, as `uint8` of the same shape.
+
+    `low` and `high` are percentiles of all finite pixels, which become black and white, the same for all bands so
+    that colors stay; missing pixels are black.
+    """
+    finite = pixels[np.isfinite(pixels)]
+    black, white = np.percentile(finite, [low, high]) if len(finite) else (0.0, 1.0)
+    scaled = np.clip((pixels.astype(np.float64) - black) / max(white - black, 1e-12), 0, 1)
+    level = np.where(np.isfinite(pixels), scaled, 0.0)
+    bent = {
+        "linear": level,
+        "square root": np.sqrt(level),
+        "asinh": np.arcsinh(10 * level) / np.arcsinh(10),
+        "logarithm": np.log1p(1000 * level) / np.log1p(1000),
+    }[stretch]
+    return np.rint(255 * (1 - bent if invert else bent)).astype(np.uint8)
+
+
+def enlarged(pixels: np.ndarray, scale: int, *, smooth: bool) -> bytes:
+    """Return a `uint8` picture as PNG, each pixel `scale` wide, or as wide as MOST_PIXELS allow."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    times = max(1, min(scale, MOST_PIXELS // max(image.size)))
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    file = io.BytesIO()
+    image.resize((image.width * times, image.height * times), how).save(file, format="PNG")
+    return file.getvalue()
+
+
+def thumbnail_bands(picture: bytes) -> dict[str, np.ndarray]:
+    """Return the bands of a small picture by name, `(h, w) uint8` each."""
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    return dict(zip(("red", "green", "blue"), np.moveaxis(pixels, 2, 0), strict=True))
+
+
+def fits_file(name: str | None) -> Path | None:
+    """Return the FITS file that an object came from, None where it is not at hand.
+
+    It is looked for in the folder of the environment variable GALSEARCH_PICTURES and nowhere else: a name in a bundle
+    that somebody sent must not make us read other files.
+    """
+    folder = os.environ.get("GALSEARCH_PICTURES")
+    if not folder or not name or not str(name).lower().endswith(FITS_SUFFIXES):
+        return None
+    path = (Path(folder) / str(name)).resolve()
+    return path if path.is_relative_to(Path(folder).resolve()) and path.is_file() else None
+
+
+def fits_bands(path: Path) -> dict[str, np.ndarray]:
+    """Return the bands of a FITS file by name, `(h, w) float64` each, north up; {} where it holds no picture."""
+    from astropy.io import fits
+
+    bands: dict[str, np.ndarray] = {}
+    with fits.open(path, memmap=False) as file:
+        for place, part in enumerate(file):
+            if part.is_image and part.data is not None and part.data.ndim in (2, 3):
+                planes = part.data[None] if part.data.ndim == 2 else part.data[:MOST_BANDS]
+                for label, values in zip(_labels(part, place, len(planes)), planes, strict=True):
+                    unused = label if label not in bands else f"{label} ({place})"
+                    bands[unused] = np.asarray(values[::-1], np.float64)
+    return bands
+
+
+def _labels(part: object, place: int, planes: int) -> list[str]:
+    """Return a name for each plane of a part: its letter where the header has one for each, else a number."""
+    header = part.header
+    said = str(header.get("BANDS") or header.get("FILTER") or header.get("BAND") or part.name or f"extension {place}")
+    letters = said.replace(",", "").replace(" ", "")
+    if len(letters) == planes > 1:
+        return list(letters)
+    return [said] if planes == 1 else [f"{said} {plane + 1}" for plane in range(planes)]

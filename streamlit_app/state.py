@@ -1,0 +1,326 @@
+"""What one visitor asks and looks at, and how all of it stands in the URL.
+
+One `State` lives in each session. It is the truth: pages read it and change it, in callbacks; widgets are filled from
+it; the URL is written from it and read when it differs, so that links, reloads and the back button restore everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import cuts
+import limits
+import pyarrow as pa
+import streamlit as st
+from sets import FIRST_NAME, Sets, beside
+
+import galsearch
+
+FIRST_K = 24
+PAGE_ROWS = 60
+NOTHING = galsearch.Query(k=FIRST_K, distinct=True)
+VIEWS = ("Gallery", "Table")
+SHARED = ("query", "object", "view", "page", "atlas")  # what a URL says on every page
+STALE_SECONDS = 1.0  # for so long a browser may still send the URL from before the last change
+
+
+class State:
+    """The question of this session, its answer, and what is looked at; every page gets it.
+
+    Read anything at any time. Change it with the methods below, in a widget's callback: Streamlit refuses to change a
+    widget that is drawn, and the URL is written before the page is.
+    """
+
+    def __init__(self, atlas: galsearch.Atlas) -> None:
+        self.atlas = atlas
+        self.query = NOTHING
+        self.selected: str | None = None  # the object that is looked at
+        self.chosen: tuple[str, ...] = ()  # objects picked for an action, in the order of picking
+        self.view = VIEWS[0]
+        self.page = 0  # of the answer, in pages of PAGE_ROWS
+        self.problem: str | None = None  # why the last change was not made
+        self.link_problem: str | None = None  # what is wrong with the URL that was opened
+        self.collection = FIRST_NAME  # the set that marks go into
+        self.pages: dict[str, Any] = {}  # name -> st.Page, of those that are offered
+        self.revision = 0  # grows with every change of the question, so that widgets know to fill themselves anew
+        self._own_sets = Sets(None, fingerprint(atlas))
+        self._params: dict[str, dict[str, str]] = {}  # page -> what only that page says in its URL
+        self._at = ""  # name of the page
+        self._acted = False
+        self._written: tuple[str, dict[str, str]] | None = None
+        self._before: tuple[str, dict[str, str]] | None = None
+        self._changed = 0.0
+        self._answer: tuple[Any, galsearch.Hits] | None = None
+
+    @property
+    def hash(self) -> str:
+        """Eight hex digits that tell this atlas from another."""
+        return fingerprint(self.atlas)
+
+    # ---- the question
+
+    def ask(self, query: galsearch.Query) -> None:
+        """Make `query` the current one, from its first row on."""
+        self.acted()
+        self.query = replace(query, k=min(query.k, limits.MOST_K))
+        self.page, self.problem, self.chosen = 0, None, ()
+        self.revision += 1
+
+    def change(self, **parts: Any) -> None:
+        """Ask the same with some parts replaced (of galsearch.Query); what cannot be asked changes nothing."""
+        self.acted()
+        try:
+            self.ask(replace(self.query, **parts))
+        except galsearch.GalsearchError as error:
+            self.problem = str(error)
+
+    def add_term(self, term: galsearch.Term) -> None:
+        """Ask for more of something, or less where its weight is negative."""
+        self.change(terms=(*self.query.terms, term))
+
+    def add_cut(self, sql: str) -> None:
+        """Keep only what passes one more condition, such as "ra BETWEEN 10 AND 20"."""
+        self.change(where=cuts.added(self.query.where, sql))
+
+    def like(self, object_id: str) -> None:
+        """Ask for more like one object, under the same cuts."""
+        self.change(terms=(galsearch.Term("object", object_id),), k=FIRST_K)
+
+    # ---- the answer
+
+    def hits(self) -> galsearch.Hits:
+        """Return the answer to the question; asked again only when the question or the atlas changes.
+
+        Raises GalsearchError; show it with `widgets.failure`.
+        """
+        key = (self.hash, self.query)
+        if self._answer is None or self._answer[0] != key:
+            self._answer = (key, self.search(self.query))
+        return self._answer[1]
+
+    def search(self, query: galsearch.Query) -> galsearch.Hits:
+        """Answer another question in its turn among all visitors."""
+        with limits.turn():
+            return self.atlas.search(query)
+
+    def sql(self, text: str, *, most_rows: int | None = None) -> pa.Table:
+        """Run one SELECT in its turn among all visitors; with `most_rows`, no more than so many come back."""
+        with limits.turn():
+            if most_rows is None:
+                return self.atlas.sql(text)
+            self.atlas.sql(f"EXPLAIN {text}")  # so that what goes into the brackets is one statement
+            return self.atlas.sql(f"SELECT * FROM (\n{text}\n) LIMIT {most_rows}")
+
+    def passing(self) -> int:
+        """Return how many objects pass the cut, without the cone; 0 when it is not valid."""
+        try:
+            with limits.turn():
+                return self.atlas.count(self.query.where)
+        except galsearch.GalsearchError:
+            return 0
+
+    def condition(self) -> str:
+        """Return the cut and the cone as one SQL condition on `galaxies`, "true" without either.
+
+        It is safe to put into a statement of one's own: a cut that is not one condition raises QueryError here.
+        """
+        parts = []
+        if self.query.where:
+            self.atlas.count(self.query.where)
+            parts.append(f"({self.query.where}\n)")
+        if self.query.near:
+            ra, dec = self.query.near
+            parts.append(f"separation_arcsec(ra, dec, {ra!r}, {dec!r}) <= {self.query.radius_arcsec!r}")
+        return " AND ".join(parts) or "true"
+
+    # ---- what is looked at
+
+    def select(self, object_id: str | None) -> None:
+        """Look at an object, or at none."""
+        self.acted()
+        self.selected = object_id
+
+    def choose(self, object_id: str) -> None:
+        """Pick an object for an action, or drop it when it is picked already."""
+        self.acted()
+        kept = tuple(one for one in self.chosen if one != object_id)
+        self.chosen = kept if len(kept) < len(self.chosen) else (*kept, object_id)
+
+    def show_as(self, view: str) -> None:
+        """Show the answer as one of VIEWS."""
+        self.acted()
+        self.view = view
+
+    def turn_to(self, page: int) -> None:
+        """Show another page of the answer."""
+        self.acted()
+        self.page = page
+
+    # ---- what only one page says in its URL
+
+    def param(self, name: str, default: str = "") -> str:
+        """Return what this page's URL says under `name`."""
+        return self._params.get(self._at, {}).get(name, default)
+
+    def set_param(self, name: str, value: str | None) -> None:
+        """Let this page's URL say `value` under `name`; None or "" takes it out."""
+        self.acted()
+        own = self._params.setdefault(self._at, {})
+        own.pop(name, None)
+        if value:
+            own[name] = value
+
+    # ---- collections
+
+    @property
+    def sets(self) -> Sets:
+        """The named sets of this atlas: beside it where that may be written, else of this session."""
+        if limits.PUBLIC or not os.access(self.atlas.path.parent, os.W_OK):
+            return self._own_sets
+        return _kept_sets(str(beside(self.atlas.path)), self.hash)
+
+    def mark(self, object_ids: list[str], mark: str | None) -> None:
+        """Mark objects in the collection that is current, or take their mark away."""
+        self.attempt(self.sets.mark, self.collection, object_ids, mark)
+
+    def attempt(self, act: Callable[..., Any], *args: Any) -> bool:
+        """Change the collections; what cannot be done is said on the page. Return whether it was done."""
+        self.acted()
+        self.problem = None
+        try:
+            act(*args)
+        except (galsearch.GalsearchError, OSError) as error:
+            self.problem = str(error)
+        return self.problem is None
+
+    def goto(self, page: str) -> None:
+        """Go to another page with all that is asked; in a run, not in a callback."""
+        if page in self.pages:
+            st.switch_page(self.pages[page], query_params=self.link(page))
+
+    def acted(self) -> None:
+        """Note that a widget caused this run: its URL may be that of a moment ago, and is not to be read."""
+        self._acted = True
+        self._changed = time.monotonic()
+
+    # ---- the URL
+
+    def link(self, page: str | None = None) -> dict[str, str]:
+        """Return what the URL of a page (this one unless named) says; nothing for the state at the start."""
+        page = self._at if page is None else page
+        said = {"query": to_text(self.query)} if self.query != NOTHING else {}
+        if self.selected:
+            said["object"] = self.selected
+        if self.view != VIEWS[0]:
+            said["view"] = self.view
+        if self.page:
+            said["page"] = str(self.page + 1)
+        said |= self._params.get(page, {})
+        return said | {"atlas": self.hash} if said else {}
+
+    def permalink(self, page: str | None = None) -> str:
+        """Return the part of the URL from the question mark on."""
+        said = self.link(page)
+        return f"?{urlencode(said)}" if said else ""
+
+    def restore(self, url: Any, page: str) -> None:
+        """Take everything from the URL of `page` where it is not the one that this session wrote."""
+        came = (page, dict(url))
+        moved = page != self._at
+        self._at = page
+        acted, self._acted = self._acted, False
+        if came == self._written or (acted and not moved):
+            return
+        if not came[1] and moved and self._written:  # a plain link to the page
+            return
+        if came == self._before and time.monotonic() - self._changed < STALE_SECONDS:
+            return
+        self._take(came[1])
+        self._acted = False
+
+    def publish(self, url: Any) -> None:
+        """Write the URL of this page."""
+        said = self.link()
+        if said != dict(url):
+            url.from_dict(said)
+        if (self._at, said) != self._written:
+            self._before, self._written = self._written, (self._at, said)
+
+    def _take(self, url: dict[str, str]) -> None:
+        self.link_problem = self._take_query(url.get("query"))
+        self.selected = url.get("object")
+        self.view = url["view"] if url.get("view") in VIEWS else VIEWS[0]
+        self.page = max(int(url["page"]) - 1, 0) if url.get("page", "").isdecimal() else 0
+        self._params[self._at] = {name: value for name, value in url.items() if name not in SHARED}
+        if url.get("atlas", self.hash) != self.hash:
+            self.link_problem = (
+                f"This link was made with another atlas ({url['atlas'][:40]}; this one is {self.hash}, "
+                f"{self.atlas.manifest.title}), so the answer may differ."
+            )
+
+    def _take_query(self, text: str | None) -> str | None:
+        """Ask what the URL says; return what is wrong with it, or None."""
+        if text is None:
+            self.ask(NOTHING)
+            return None
+        try:
+            query = from_text(text)
+        except galsearch.GalsearchError as error:
+            self.ask(NOTHING)
+            return f"The link could not be read: {error}"
+        kept = tuple(term for term in query.terms if term.kind != "image")  # a URL must not make us read our own files
+        self.ask(replace(query, terms=kept))
+        return None if kept == query.terms else "The link names a picture file; upload the picture here instead."
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept_sets(path: str, atlas: str) -> Sets:
+    return Sets(Path(path), atlas)
+
+
+def to_text(query: galsearch.Query) -> str:
+    """Return a query as JSON without what is as at the start; `from_text` reads it."""
+    whole, plain = json.loads(query.to_json()), json.loads(NOTHING.to_json())
+    said = {name: value for name, value in whole.items() if name == "terms" or value != plain[name]}
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_text(text: str) -> galsearch.Query:
+    """Return the query that a URL says; QueryError when it says none."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise galsearch.QueryError(f"{text!r:.80} is not a question in JSON; make the link anew")
+    plain = json.loads(NOTHING.to_json())
+    return galsearch.Query.from_json(json.dumps(plain | said))
+
+
+def fingerprint(atlas: galsearch.Atlas) -> str:
+    """Return eight hex digits of the SHA-256 of what the atlas says of itself: title, rows, date, models."""
+    manifest = atlas.manifest
+    models = {name: about.get("sha256") for name, about in sorted(manifest.embeddings.items())}
+    known = json.dumps([manifest.title, manifest.rows, manifest.created, models])
+    return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+def of_session(atlas: galsearch.Atlas) -> State:
+    """Return the one State of this session, on `atlas` as it is open now."""
+    if "state" not in st.session_state:
+        st.session_state.state = State(atlas)
+    st.session_state.state.atlas = atlas
+    return st.session_state.state
+
+
+def current() -> State:
+    """Return the State of this session, in a callback."""
+    return st.session_state.state

@@ -1,0 +1,293 @@
+"""Collections: named sets of objects with notes and marks, reviewed with the keyboard."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import streamlit as st
+import widgets
+from panel import literal
+from sets import FIRST_NAME, MARKS, MOST_BYTES
+from state import FIRST_K, PAGE_ROWS, State, current
+
+import galsearch
+
+TITLE, ICON, ORDER = "Collections", ":material/bookmarks:", 5
+ALL, UNMARKED = "all", "not marked"
+UNLIKE = -0.5  # weight of the false ones together, where the true ones have 1
+MOST_EXAMPLES = 50
+
+
+def needs(atlas: galsearch.Atlas) -> bool:
+    """Objects of every atlas can be collected."""
+    return True
+
+
+def show(state: State) -> None:
+    """Draw the page."""
+    sets = state.sets.all()
+    where_kept(state)
+    names = list(dict.fromkeys([*sets, state.collection]))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="which"):
+        st.session_state.collection = state.collection
+        st.selectbox("Collection", names, key="collection", on_change=take_collection, width=320)
+        with st.popover("New", icon=":material/add:", key="new_menu"):
+            st.text_input("Name", key="new_name", max_chars=60)
+            st.button("Make it", key="make", on_click=take_new)
+        with st.popover("Change", icon=":material/edit:", key="change_menu"):
+            change_menu(state)
+        with st.popover("Files", icon=":material/folder:", key="files_menu"):
+            files_menu(state)
+    if state.problem:
+        widgets.failure(state.problem)
+    members = sets.get(state.collection, {}).get("members", {})
+    if members:
+        show_members(state, members)
+    else:
+        show_nothing(state)
+
+
+def where_kept(state: State) -> None:
+    """Say where collections are kept."""
+    if state.sets.kept:
+        name = widgets.code(state.sets.path.name)
+        st.caption(f"Kept in {name} beside the atlas; the atlas itself is never changed.")
+    else:
+        st.info(
+            "This place is read-only: collections live in this session and are gone with it. Download them under "
+            "Files, and load them there again.",
+            icon=":material/lock:",
+        )
+
+
+def change_menu(state: State) -> None:
+    """Draw how to rename, describe and delete the collection."""
+    about = state.sets.all().get(state.collection, {})
+    st.session_state.rename_to = state.collection
+    st.session_state.set_note = about.get("note", "")
+    st.text_input("Rename to", key="rename_to", max_chars=60, on_change=take_rename)
+    st.text_area("Note on the collection", key="set_note", max_chars=2000, on_change=take_set_note)
+    many = len(about.get("members", {}))
+    sure = st.checkbox(f"Yes, delete this collection of {many}", key="sure")
+    st.button("Delete", key="delete", disabled=not sure, on_click=take_delete)
+
+
+def files_menu(state: State) -> None:
+    """Draw the file to take collections along in, and to bring them."""
+    st.download_button(
+        "All collections (JSON)",
+        data=state.sets.to_json,
+        file_name="galsearch.collections.json",
+        mime="application/json",
+        icon=":material/download:",
+        key="save_sets",
+        on_click="ignore",
+    )
+    upload = st.file_uploader("Add those of a file", type=["json"], key="sets_upload", on_change=state.acted)
+    if upload and st.session_state.get("sets_taken") != upload.file_id:
+        st.session_state.sets_taken = upload.file_id
+        take_file(state, upload.getvalue())
+
+
+def take_file(state: State, content: bytes) -> None:
+    """Add the collections of a file; what cannot be read is said."""
+    try:
+        if len(content) > MOST_BYTES:
+            raise galsearch.FormatError(f"the file has {len(content):,} bytes, at most {MOST_BYTES:,} are taken")
+        many = state.sets.merge(content.decode("utf-8", errors="replace"))
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        return
+    st.toast(f"{many} collections were added", icon=":material/check:")
+    st.rerun()
+
+
+# ---- changes
+
+
+def take_collection() -> None:
+    state = current()
+    state.acted()
+    state.collection = st.session_state.collection
+
+
+def take_new() -> None:
+    state, name = current(), " ".join(st.session_state.new_name.split())
+    if state.attempt(state.sets.create, name):
+        state.collection, st.session_state.new_name = name, ""
+
+
+def take_rename() -> None:
+    state, new = current(), " ".join(st.session_state.rename_to.split())
+    if new != state.collection and state.attempt(state.sets.rename, state.collection, new):
+        state.collection = new
+
+
+def take_set_note() -> None:
+    state = current()
+    state.attempt(state.sets.create, state.collection, st.session_state.set_note)
+
+
+def take_delete() -> None:
+    state = current()
+    if state.attempt(state.sets.delete, state.collection):
+        state.collection, st.session_state.sure = next(iter(state.sets.all()), FIRST_NAME), False
+
+
+# ---- the members
+
+
+def show_members(state: State, members: dict[str, dict]) -> None:
+    """Draw the members page by page, with their marks and notes."""
+    note = state.sets.all()[state.collection]["note"]
+    if note:
+        st.markdown(widgets.plain(note))
+    shown = filtered(members)
+    start = page_of(len(shown))
+    here = shown[start : start + PAGE_ROWS]
+    there = present(state, here)
+    st.caption(
+        "Focus a picture (Tab, arrows) and press t for true, f for false, u for uncertain; again to take it back."
+    )
+    gone = [name for name in here if name not in there]
+    if gone:
+        st.warning(f"Not in this atlas: {widgets.plain(', '.join(gone[:20]))}", icon=":material/help:")
+    pictures = state.atlas.thumbnails(list(there))
+    tiles = [
+        widgets.tile(there[name], pictures.get(name), mark=members[name]["mark"], note=members[name]["note"] or None)
+        for name in here
+        if name in there
+    ]
+    on = {"picked": take_picked, "marked": take_marked, "alike": take_alike}
+    widgets.gallery(tiles, on, key="members", label=f"{len(tiles)} objects", selected=state.selected)
+    if state.selected in members:
+        show_member(state, members)
+    actions(state, members)
+
+
+def filtered(members: dict[str, dict]) -> list[str]:
+    """Draw the choice of a mark, with counts; return the members that have it."""
+    marks = [one["mark"] for one in members.values()]
+    counts = {ALL: len(marks), **{mark: marks.count(mark) for mark in MARKS}, UNMARKED: marks.count(None)}
+    wanted = st.segmented_control(
+        "Show",
+        list(counts),
+        default=ALL,
+        required=True,
+        key="mark_filter",
+        format_func=lambda name: f"{name} {counts[name]:,}",
+    )
+    mark = None if wanted == UNMARKED else wanted
+    return [name for name, one in members.items() if wanted == ALL or one["mark"] == mark]
+
+
+def page_of(many: int) -> int:
+    """Draw the choice of a page where there are several; return its first row."""
+    if many <= PAGE_ROWS:
+        return 0
+    return PAGE_ROWS * (int(st.number_input("Page", 1, -(-many // PAGE_ROWS), key="members_page", width=160)) - 1)
+
+
+def present(state: State, ids: list[str]) -> dict[str, galsearch.Galaxy]:
+    """Return those of the objects that this atlas has."""
+    known = [name for name in ids if name in state.atlas]
+    return {row["object_id"]: galsearch.Galaxy(row) for row in state.atlas.rows(known).to_pylist()} if known else {}
+
+
+def take_picked() -> None:
+    state, picked = current(), widgets.sent("picked", key="members")
+    state.select(None if picked == state.selected else picked)
+
+
+def take_alike() -> None:
+    current().like(widgets.sent("alike", key="members"))
+    st.session_state.go_to_search = True
+
+
+def take_marked() -> None:
+    state, said = current(), widgets.sent("marked", key="members")
+    held = state.sets.members(state.collection).get(said["id"], {}).get("mark")
+    state.mark([said["id"]], None if held == said["mark"] else said["mark"])
+
+
+def show_member(state: State, members: dict[str, dict]) -> None:
+    """Draw the note of the member that is looked at."""
+    name = state.selected
+    key = f"member_note_{name}"
+    st.session_state[key] = members[name]["note"]
+    with st.container(horizontal=True, vertical_alignment="bottom", key="member"):
+        label = f"Note on {widgets.plain(name)}"
+        st.text_input(label, key=key, max_chars=2000, width=480, on_change=take_member_note, args=(name, key))
+        if st.button("Open its page", key="open_member"):
+            state.goto("object")
+        st.button("Take out", key="drop", on_click=take_drop, args=(name,))
+
+
+def take_member_note(name: str, key: str) -> None:
+    state = current()
+    state.attempt(state.sets.note, state.collection, name, st.session_state[key])
+
+
+def take_drop(name: str) -> None:
+    state = current()
+    if state.attempt(state.sets.drop, state.collection, name):
+        state.selected = None
+
+
+def actions(state: State, members: dict[str, dict]) -> None:
+    """Draw what may be done with the whole collection."""
+    if st.session_state.pop("go_to_search", False):
+        state.goto("search")
+    with st.container(horizontal=True, gap="xsmall", key="set_actions"):
+        for label, key, query in searches(state, members):
+            if st.button(label, key=key, icon=":material/search:"):
+                state.ask(query)
+                state.goto("search")
+        st.download_button(
+            "CSV with marks and notes",
+            data=lambda: as_csv(state, members),
+            file_name="galsearch-collection.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key="save_set",
+            on_click="ignore",
+        )
+
+
+def searches(state: State, members: dict[str, dict]) -> list[tuple[str, str, galsearch.Query]]:
+    """Return the searches that a collection offers: only its objects; more like the true ones, less like the false."""
+    there = [name for name in list(members)[:1000] if name in state.atlas]
+    if not there:
+        return []
+    only = galsearch.Query(where=f"object_id IN ({', '.join(map(literal, there))})", k=PAGE_ROWS, distinct=True)
+    found = [("Search in these", "search_in", only)]
+    true, false = ([one for one in there if members[one]["mark"] == mark][:MOST_EXAMPLES] for mark in ("true", "false"))
+    if true:
+        terms = [galsearch.Term("object", name, round(1 / len(true), 4)) for name in true]
+        terms += [galsearch.Term("object", name, round(UNLIKE / len(false), 4)) for name in false]
+        label = "More like the true, unlike the false" if false else "More like the true ones"
+        found.append((label, "search_like", galsearch.Query(tuple(terms), k=FIRST_K, distinct=True)))
+    return found
+
+
+def as_csv(state: State, members: dict[str, dict]) -> str:
+    """Return the members with mark, note and time, and all columns of those that this atlas has."""
+    there = present(state, list(members))
+    columns = [name for name in state.atlas.columns()["column"].to_pylist() if name != "object_id"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["object_id", "mark", "note", "marked_at", *columns])
+    for name, one in members.items():
+        values = there[name].columns if name in there else {}
+        writer.writerow([name, one["mark"], one["note"], one["time"], *(values.get(column) for column in columns)])
+    return file.getvalue()
+
+
+def show_nothing(state: State) -> None:
+    """Say how objects come in here."""
+    st.info(
+        f"“{widgets.plain(state.collection)}” is empty. On the page Search, focus a galaxy and press t, f or u, choose "
+        "several and add them, or mark one in its panel. Or load a file of collections under Files.",
+        icon=":material/bookmark_add:",
+    )

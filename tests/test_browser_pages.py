@@ -1,0 +1,213 @@
+"""The pages Map, Evaluate, Captions, Build and About in a real browser: what a person drags, picks, uploads, opens."""
+
+import importlib.util
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+from PIL import Image
+
+import galsearch
+
+pytest.importorskip("streamlit", reason="the app needs streamlit")
+pytest.importorskip("playwright", reason="browser tests need playwright")
+_spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parent.parent / "docs" / "screenshot.py")
+screenshot = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(screenshot)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(screenshot.chromium() is None, reason="browser tests need chromium"),
+]
+WIDTHS = {"phone": 400, "laptop": 1280, "wall": 2000}
+PAGES = {"Map": ".plot", "Evaluate": "h3, canvas", "Captions": "h3", "Build": "h3", "About": "h3"}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder, tmp_path_factory):
+    """A folder with captions and a kept evaluation, so that every page has something to show."""
+    home = tmp_path_factory.mktemp("full")
+    path = Path(shutil.copytree(tiny_folder, home / "tiny.atlas"))
+    galsearch.caption(path)
+    targets = home / "targets.toml"
+    targets.write_text(
+        'version = "1"\n[[target]]\nname = "near"\nqueries = ["red edge", "green face"]\n'
+        'candidates = "z IS NOT NULL"\nrelevant = "z < 0.05"\nprevalences = [0.1]\n'
+    )
+    galsearch.evaluate(path, targets=targets, store=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    """The app, running on that folder."""
+    with screenshot.running_app(folder) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all tests of this file."""
+    with screenshot.browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser, address):
+    """A fresh page with the first answer drawn; afterwards, nothing may have gone wrong in the console."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(90_000)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else wrong.append(r.url))
+    page.goto(address)
+    page.locator(".tile img").first.wait_for()
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def go(page, name: str) -> None:
+    page.get_by_role("link", name=name, exact=True).click()
+    page.locator(PAGES[name]).first.wait_for()
+
+
+def area(page, label: str):
+    return page.get_by_role("group", name=label)
+
+
+def drag(page, label: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag over parts (0 to 1, y from above) of a plot."""
+    plot = area(page, label)
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=4)
+    page.mouse.up()
+
+
+def test_a_drag_over_the_map_selects_and_becomes_the_cut_of_the_search(page, folder):
+    go(page, "Map")
+    drag(page, "Map of the vectors", (0.02, 0.02), (0.5, 0.98))
+    summary = page.get_by_text("galaxies in the selection")
+    summary.wait_for()
+    count = int(summary.inner_text().split()[0])
+    page.locator(".tile img").first.wait_for()
+    page.get_by_role("button", name="See them all").click()
+    page.get_by_label("Describe a galaxy").wait_for()
+    page.get_by_text(f"of {count}").first.wait_for()
+    assert 0 < count < 300
+
+
+def test_the_keyboard_selects_too(page):
+    go(page, "Map")
+    area(page, "Map of the vectors").focus()
+    for key in ("ArrowRight", "ArrowLeft", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("in the selection", exact=False).first.wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("drag over a plot").wait_for()
+
+
+def test_a_point_of_a_hit_opens_the_object(page, folder):
+    page.get_by_label("Describe a galaxy").fill("red edge")
+    page.keyboard.press("Enter")
+    page.get_by_text("red edge").first.wait_for()
+    page.wait_for_timeout(1000)
+    go(page, "Map")
+    with galsearch.open(folder) as atlas:
+        best = atlas.search("red edge", k=24, distinct=True).ids[0]
+    point = area(page, "Map of the vectors").get_by_role("button", name=best)
+    point.wait_for()
+    point.focus()
+    page.locator(".tip img").first.wait_for()
+    page.keyboard.press("Enter")
+    point.dispatch_event("click")
+    page.locator(".st-key-map_object").wait_for()
+    assert best in page.locator(".st-key-map_object").inner_text()
+
+
+def test_a_drag_on_the_whole_sky_zooms_the_sky(page):
+    go(page, "Map")
+    drag(page, "Density of the objects on the sky", (0.3, 0.3), (0.6, 0.6))
+    page.get_by_role("button", name="Zoom out").wait_for()
+    page.get_by_role("button", name="Zoom out").click()
+    page.get_by_role("button", name="Zoom out").wait_for(state="detached")
+
+
+def test_the_selection_is_in_the_link(page, browser, address):
+    go(page, "Map")
+    drag(page, "Map of the vectors", (0.1, 0.1), (0.6, 0.9))
+    summary = page.get_by_text("galaxies in the selection")
+    summary.wait_for()
+    page.wait_for_function("location.search.includes('brush')")
+    other = browser.new_page()
+    other.set_default_timeout(90_000)
+    other.goto(page.url)
+    other.get_by_text("galaxies in the selection").wait_for()
+    assert other.get_by_text("galaxies in the selection").inner_text() == summary.inner_text()
+    other.close()
+
+
+def test_figures_are_drawn_with_words_for_those_who_do_not_see_them(page):
+    go(page, "Evaluate")
+    page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
+    assert page.get_by_text("Lines are bootstrap").count() == 1
+    page.get_by_text("AUROC", exact=True).click()
+    page.wait_for_function("location.search.includes('measure=AUROC')")
+
+
+def test_captions_stand_beside_their_pictures(page):
+    go(page, "Captions")
+    page.get_by_role("img", name="Picture of").first.wait_for()
+    page.get_by_text("By a vision model").click()
+    key = page.get_by_label("Key", exact=True)
+    key.wait_for()
+    assert key.get_attribute("type") == "password"
+    assert page.get_by_role("button", name="Start", exact=True).is_disabled()
+
+
+def test_dropped_pictures_become_an_atlas_that_is_downloaded_and_opened(page, tmp_path):
+    go(page, "Build")
+    files = []
+    for row in range(6):
+        content = io.BytesIO()
+        Image.fromarray(tiny.draw(row)).save(content, format="PNG")
+        files.append({"name": f"g{row}.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.get_by_text("6 pictures").wait_for()
+    page.get_by_label("Title").fill("Six")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Build", exact=True).click()
+    page.get_by_text("6 galaxies, in").wait_for(timeout=120_000)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Bundle").click()
+    download.value.save_as(tmp_path / "got.duckdb")
+    with galsearch.open(tmp_path / "got.duckdb") as atlas:
+        assert len(atlas) == 6 and atlas.manifest.title == "Six"
+    page.get_by_role("button", name="Open it here").click()
+    page.get_by_text("Six · 6 galaxies").wait_for()
+
+
+def test_bibtex_and_acknowledgements_are_offered(page, tmp_path):
+    go(page, "About")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Acknowledgements").click()
+    download.value.save_as(tmp_path / "a.txt")
+    assert "drawn by tests/tiny.py" in (tmp_path / "a.txt").read_text()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_every_page_fits_every_width(page, name, width):
+    go(page, name)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0
+    assert page.locator("h1").count() == 1
