@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ from galsearch.store import macros
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
 SEARCH = ("search.json", "python -m benchmarks.search --rows 1000000 --dim 256")  # and what writes it
+WIDE = ("search_1024.json", "python -m benchmarks.search --rows 200000 --dim 1024 --out docs/search_1024.json")
+RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
@@ -59,8 +62,11 @@ def documents() -> Iterable[tuple[Path, str]]:
         "builds": builds,
         "recall": equal_recall,
         "cuts": cuts,
+        "recall_1024": lambda: f"{_measured_on(_measured(*WIDE))}\n\n{equal_recall(WIDE)}",
+        "cuts_1024": lambda: cuts(WIDE),
         "growth": growth,
         "extrapolation": extrapolation,
+        "reranking": reranking,
         "morphology": morphology_truth,
         "morphology_speed": morphology_speed,
         "morphology_columns": morphology_columns,
@@ -329,16 +335,21 @@ def builds() -> str:
     """Return what it took each engine to build its index."""
     stages = _measured(*SEARCH)["stages"]
     rows = (
-        (name.partition(":")[2], f"{s['seconds']:.1f}", f"{s['peak_mib']:.0f}", f"{s['bytes'] / 1e6:.0f}")
+        (name.partition(":")[2], *(_known(value) for value in (s["seconds"], s["peak_mib"], s["bytes"] / 1e6)))
         for name, s in stages.items()
         if name.startswith("build:")
     )
     return table(("engine", "seconds", "peak memory, MiB", "on disk, MB"), rows)
 
 
-def equal_recall() -> str:
+def _known(value: float) -> str:
+    """Return a number for a table; a build that was there from before has no seconds and no peak."""
+    return "–" if math.isnan(value) else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def equal_recall(source: tuple[str, str] = SEARCH) -> str:
     """Return the times of every engine at equal recall, each with its ratio to IVF_FLAT of faiss."""
-    found = _measured(*SEARCH)["summary"]["equal_recall"]
+    found = _measured(*source)["summary"]["equal_recall"]
     heads = list(dict.fromkeys((row["kind"], row["recall"]) for row in found))
     by_engine: dict[str, dict] = {}
     for row in found:
@@ -353,9 +364,9 @@ def _time_and_ratio(row: dict | None) -> str:
     return f"{row['ms']:.2f} ms" + (f" ({row['ratio']:.2f})" if row["ratio"] is not None else "")
 
 
-def cuts() -> str:
+def cuts(source: tuple[str, str] = SEARCH) -> str:
     """Return the bundle and the folder under every cut, beside the better of numpy and faiss, and LanceDB."""
-    found = _measured(*SEARCH)["summary"]["cuts"]
+    found = _measured(*source)["summary"]["cuts"]
     by_cut: dict[tuple, dict] = {}
     for row in found:
         by_cut.setdefault((row["kind"], row["column"], row["share"]), {})[row["engine"]] = row
@@ -397,6 +408,45 @@ def morphology_columns() -> str:
     names = (*shapes.COLUMNS, "morphology_flag")
     found = [schema.GALAXIES[name] for name in names]
     return table(("column", "unit", "meaning"), ((f"`{c.name}`", c.unit, c.description) for c in found))
+
+
+def reranking() -> str:
+    """Return what a new order was worth for every target, without marks and with them."""
+    found = _measured(*RERANKING)
+    rows = (
+        (
+            r["target"],
+            "as it is" if r["prevalence"] is None else f"{r['prevalence']:.1%}",
+            f"{r['n']:,} ({r['relevant']})",
+            r["looked_at"],
+            f"{r['before']:.3f} [{r['before_low']:.3f}, {r['before_high']:.3f}]",
+            f"{r['local']:.3f} [{r['local_low']:.3f}, {r['local_high']:.3f}]",
+            f"[{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]",
+            *(_taught(r["marks"].get(count)) for count in ("5", "20")),
+        )
+        for r in found["rows"]
+    )
+    head = (
+        "target",
+        "prevalence",
+        "n (relevant)",
+        "looked at",
+        "before",
+        "after",
+        "gain",
+        "5+5 marks",
+        "20+20",
+        "most",
+    )
+    models = " and ".join(f"`{model['id']}`" for model in found["models"].values())
+    return f"With {models}.\n\n{table(head, rows)}"
+
+
+def _taught(figures: dict | None) -> str:
+    if figures is None:
+        return "–"
+    gained = f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]"
+    return f"{figures['before']:.3f} → {figures['after']:.3f} {gained}"
 
 
 def morphology_truth() -> str:

@@ -1,6 +1,7 @@
-"""Make the picture of the app in the README: start it on an atlas, search, take the picture.
+"""Make the pictures of the app: start it on an atlas, go to a page, take the picture.
 
-    python docs/screenshot.py demo/xdf.duckdb --words "edge-on galaxy"
+    python docs/screenshot.py demo/xdf.duckdb --words "edge-on galaxy"      # docs/images/search.png
+    python docs/screenshot.py demo/xdf.duckdb --every /tmp/pages            # every page, three widths, light and dark
 
 Needs Chromium (Debian: `apt-get install chromium`) and the packages streamlit and playwright. Nothing outside this
 machine is reached.
@@ -10,18 +11,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "images" / "search.png"
+WIDTHS = {"phone": (400, 860), "laptop": (1280, 860), "wall": (2000, 1200)}
+THEMES = ("light", "dark")
 SIZE = {"width": 1280, "height": 860}
 START_SECONDS, WAIT_MS = 60, 30_000
 MOST_BYTES = 400_000  # the picture is committed: git keeps every version
@@ -38,9 +46,10 @@ BROWSER_ARGUMENTS = (
 
 
 @contextlib.contextmanager
-def running_app(atlas: Path) -> Iterator[str]:
-    """Run the app on a free port of this machine; yield its address."""
+def running_app(atlas: Path, *, variables: dict[str, str] | None = None, log: IO[bytes] | None = None) -> Iterator[str]:
+    """Run the app on a free port of this machine; yield its address. `variables` are added to the environment."""
     port = free_port()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
     options = {
         "server.port": port,
         "server.address": "127.0.0.1",
@@ -58,7 +67,7 @@ def running_app(atlas: Path) -> Iterator[str]:
         "--",
         str(atlas),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log or subprocess.DEVNULL, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until_up(address, process)
@@ -120,6 +129,60 @@ def take(address: str, words: str, out: Path, *, pick: int, theme: str) -> None:
         page.screenshot(path=out)
 
 
+def open_page(page: object, address: str, name: str = "", **said: str) -> None:
+    """Go to a page of the app, and wait until it is drawn."""
+    page.goto(f"{address}/{name}?{urlencode(said)}" if said else f"{address}/{name}")
+    page.locator(".galsearch-title").wait_for()
+    settle(page)
+
+
+def settle(page: object) -> None:
+    """Return when the app has drawn all of its answer."""
+    for _ in range(2):  # it also says so before it begins
+        page.wait_for_timeout(500)
+        page.locator('[data-test-script-state="notRunning"]').wait_for()
+
+
+def views(words: str, object_id: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return what is worth a picture: name -> (page, what its URL says)."""
+    asked = {"query": json.dumps({"terms": [{"kind": "text", "value": words, "weight": 1.0}]})}
+    long = {"kind": "text", "value": f"nearby {words} without a bar", "weight": 1.0}
+    cut = {"query": json.dumps({"terms": [long], "where": "axis_ratio < 0.5"})}
+    return {
+        "start": ("", {}),
+        "search": ("", asked),
+        "understood": ("", cut),
+        "beside": ("", asked | {"object": object_id}),
+        "table": ("", asked | {"view": "Table"}),
+        "empty": ("", {"query": json.dumps({"terms": [], "where": "axis_ratio > 9"})}),
+        "object": ("object", asked | {"object": object_id}),
+        "sql": ("sql", asked),
+        "sql-error": ("sql", {"sql": "SELECT nope FROM galaxies"}),
+        "map": ("map", asked),
+        "evaluate": ("evaluate", {}),
+        "captions": ("captions", {}),
+        "rerank": ("rerank", asked),
+        "build": ("build", {}),
+        "collections": ("collections", {}),
+        "about": ("about", {}),
+    }
+
+
+def take_every(address: str, folder: Path, *, words: str, object_id: str, names: list[str]) -> None:
+    """Write each page at three widths, light and dark, as PNG; `names` chooses some, pages without a view by name."""
+    known = views(words, object_id)
+    known |= {name: (name, {}) for name in names if name not in known}
+    with browser() as opened:
+        for theme, (width, (across, down)) in product(THEMES, WIDTHS.items()):
+            page = opened.new_page(viewport={"width": across, "height": down}, color_scheme=theme)
+            page.set_default_timeout(WAIT_MS)
+            for name in names or known:
+                open_page(page, address, known[name][0], **known[name][1])
+                page.wait_for_timeout(800)
+                page.screenshot(path=folder / f"{name}-{width}-{theme}.png")
+            page.close()
+
+
 def shrink(path: Path) -> None:
     """Store the picture with a palette of 256 colors, dithered so that no steps show in the galaxies."""
     from PIL import Image
@@ -136,9 +199,19 @@ def main() -> None:
     parser.add_argument("atlas", type=Path)
     parser.add_argument("--words", default="edge-on galaxy")
     parser.add_argument("--pick", type=int, default=1, help="hit to open beside the gallery, from 1; 0 for none")
-    parser.add_argument("--theme", choices=("light", "dark"), default="light")
+    parser.add_argument("--theme", choices=THEMES, default="light")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--every", type=Path, help="write every page at three widths in both themes into this folder")
+    parser.add_argument("--only", nargs="*", default=[], help="of --every: names of views or pages")
+    parser.add_argument("--object", default="xdf-0015", help="of --every: the object that is looked at")
     asked = parser.parse_args()
+    if asked.every:
+        asked.every.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:  # marks are written beside the atlas
+            copy = shutil.copy(asked.atlas, folder)
+            with running_app(Path(copy)) as address:
+                take_every(address, asked.every, words=asked.words, object_id=asked.object, names=asked.only)
+        return
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with running_app(asked.atlas) as address:
         take(address, asked.words, asked.out, pick=asked.pick, theme=asked.theme)
