@@ -413,6 +413,14 @@ def morphology_columns() -> str:
 def reranking() -> str:
     """Return what a new order was worth for every target, without marks and with them."""
     found = _measured(*RERANKING)
+    fewest = min(r["looked_at"] for r in found["rows"])
+    seen: dict[tuple, str] = {}
+    different = []  # rows that say something else than the one with fewer hits looked at
+    for r in found["rows"]:
+        said = f"{r['local']:.3f}"
+        if r["looked_at"] == fewest or seen[r["target"], r["prevalence"]] != said:
+            different.append(r)
+        seen[r["target"], r["prevalence"]] = said
     rows = (
         (
             r["target"],
@@ -424,7 +432,7 @@ def reranking() -> str:
             f"[{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]",
             *(_taught(r["marks"].get(count)) for count in ("5", "20")),
         )
-        for r in found["rows"]
+        for r in different
     )
     head = (
         "target",

@@ -1,6 +1,6 @@
 """Make the pictures of the app: start it on an atlas, go to a page, take the picture.
 
-    python docs/screenshot.py demo/xdf.duckdb --words "edge-on galaxy"      # docs/images/search.png
+    python docs/screenshot.py demo/xdf.duckdb                               # docs/images/: those of the README
     python docs/screenshot.py demo/xdf.duckdb --every /tmp/pages            # every page, three widths, light and dark
 
 Needs Chromium (Debian: `apt-get install chromium`) and the packages streamlit and playwright. Nothing outside this
@@ -27,7 +27,8 @@ from typing import IO
 from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "images" / "search.png"
+OUT = ROOT / "docs" / "images"
+BESIDE = ("map", "object")  # pages with a picture in the README, after the search
 WIDTHS = {"phone": (400, 860), "laptop": (1280, 860), "wall": (2000, 1200)}
 THEMES = ("light", "dark")
 SIZE = {"width": 1280, "height": 860}
@@ -77,6 +78,13 @@ def running_app(atlas: Path, *, variables: dict[str, str] | None = None, log: IO
         process.wait(timeout=30)
 
 
+@contextlib.contextmanager
+def private_app(atlas: Path) -> Iterator[str]:
+    """Run the app on a copy of a bundle, since marks are written beside it; yield its address."""
+    with tempfile.TemporaryDirectory() as folder, running_app(Path(shutil.copy(atlas, folder))) as address:
+        yield address
+
+
 def free_port() -> int:
     """Return a port that nothing listens on now."""
     with socket.socket() as probe:
@@ -112,21 +120,33 @@ def browser() -> Iterator:
         opened.close()
 
 
-def take(address: str, words: str, out: Path, *, pick: int, theme: str) -> None:
-    """Search, open the hit number `pick` (0: none), and write what is seen as PNG."""
+def take_search(page: object, address: str, words: str, *, pick: int) -> None:
+    """Search, and open the hit number `pick` (0: none)."""
+    page.goto(address)
+    page.get_by_label("Describe a galaxy").fill(words)
+    page.keyboard.press("Enter")
+    page.locator(".score").first.wait_for()
+    if pick:
+        page.locator(".tile").nth(pick - 1).click()
+        page.locator(".st-key-panel table").wait_for()
+    page.mouse.move(0, 0)
+
+
+def take(address: str, out: Path, *, words: str, pick: int, object_id: str, theme: str) -> list[Path]:
+    """Write the pictures of the README as PNG; return them."""
+    known, paths = views(words, object_id), []
     with browser() as opened:
         page = opened.new_page(viewport=SIZE, color_scheme=theme)
         page.set_default_timeout(WAIT_MS)
-        page.goto(address)
-        page.get_by_label("Describe a galaxy").fill(words)
-        page.keyboard.press("Enter")
-        page.locator(".score").first.wait_for()
-        if pick:
-            page.locator(".tile").nth(pick - 1).click()
-            page.locator(".st-key-panel table").wait_for()
-        page.mouse.move(0, 0)
-        page.wait_for_timeout(1500)
-        page.screenshot(path=out)
+        for name in ("search", *BESIDE):
+            if name == "search":
+                take_search(page, address, words, pick=pick)
+            else:
+                open_page(page, address, known[name][0], **known[name][1])
+            page.wait_for_timeout(1500)
+            paths.append(out / f"{name}.png")
+            page.screenshot(path=paths[-1])
+    return paths
 
 
 def open_page(page: object, address: str, name: str = "", **said: str) -> None:
@@ -200,28 +220,25 @@ def main() -> None:
     parser.add_argument("--words", default="edge-on galaxy")
     parser.add_argument("--pick", type=int, default=1, help="hit to open beside the gallery, from 1; 0 for none")
     parser.add_argument("--theme", choices=THEMES, default="light")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the pictures of the README")
+    parser.add_argument("--object", default="xdf-0015", help="the object whose page is shown")
     parser.add_argument("--every", type=Path, help="write every page at three widths in both themes into this folder")
     parser.add_argument("--only", nargs="*", default=[], help="of --every: names of views or pages")
-    parser.add_argument("--object", default="xdf-0015", help="of --every: the object that is looked at")
     asked = parser.parse_args()
-    if asked.every:
-        asked.every.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:  # marks are written beside the atlas
-            copy = shutil.copy(asked.atlas, folder)
-            with running_app(Path(copy)) as address:
-                take_every(address, asked.every, words=asked.words, object_id=asked.object, names=asked.only)
-        return
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    with running_app(asked.atlas) as address:
-        take(address, asked.words, asked.out, pick=asked.pick, theme=asked.theme)
-    shrink(asked.out)
-    size = asked.out.stat().st_size
-    print(f"{asked.out}: {size / 1000:.0f} kB")
-    if size > MOST_BYTES:
-        raise SystemExit(
-            f"{asked.out} has {size} bytes, at most {MOST_BYTES} may be committed; make the window smaller"
-        )
+    folder = asked.every or asked.out
+    folder.mkdir(parents=True, exist_ok=True)
+    with private_app(asked.atlas) as address:
+        if asked.every:
+            take_every(address, folder, words=asked.words, object_id=asked.object, names=asked.only)
+            return
+        chosen = {"words": asked.words, "pick": asked.pick, "object_id": asked.object, "theme": asked.theme}
+        paths = take(address, folder, **chosen)
+    for path in paths:
+        shrink(path)
+        size = path.stat().st_size
+        print(f"{path}: {size / 1000:.0f} kB")
+        if size > MOST_BYTES:
+            raise SystemExit(f"{path} has {size} bytes, at most {MOST_BYTES} may be committed; make the window smaller")
 
 
 if __name__ == "__main__":

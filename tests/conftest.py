@@ -27,7 +27,8 @@ settings.load_profile("galsearch")
 FORMS = ("folder", "bundle")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
 MUST_BE_THERE = re.compile(
-    r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|GALSEARCH_DATA|training data",
+    r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|"
+    r"GALSEARCH_DATA|training data",
     re.IGNORECASE,
 )
 

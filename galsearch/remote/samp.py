@@ -1,7 +1,8 @@
 """SAMP: hand a table to TOPCAT, Aladin or another program of the same desktop; the standard profile of SAMP 1.3.
 
 A hub, which TOPCAT and Aladin bring along, tells in a file of the user where it listens; everything else are calls of
-XML-RPC. The table is a file of the user for as long as it takes the others to read it.
+XML-RPC. The table is a file of the user for as long as it takes the others to read it. Not by pyvo.samp, which would
+wait without end for a hub that does not answer.
 """
 
 from __future__ import annotations
