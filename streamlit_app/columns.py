@@ -41,8 +41,11 @@ class Number:
 
     @property
     def step(self) -> float:
-        """The step of a slider: a two-hundredth of the span, or 1 for whole numbers."""
-        return 1.0 if self.whole else (self.high - self.low) / 200
+        """The step of a slider: a two-hundredth of the span, or 1 for whole numbers.
+
+        A little less than that, so that rounding does not leave the last step out.
+        """
+        return 1.0 if self.whole else (self.high - self.low) / 200 * (1 - 1e-9)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
   root.replaceChildren(...items);
   root.setAttribute("aria-label", data.label);
   root.classList.toggle("choosing", data.chosen.length > 0);
+  root.waiting = stillWaiting(root.waiting, data.tiles);
   root.onkeydown = (event) => key(root, data, event, setTriggerValue);
   if (held?.id) [...root.querySelectorAll(`.${held.kind}`)].find((one) => one.dataset.id === held.id)?.focus();
+}
+
+// Marks that were given with keys and are not drawn yet. All of them are sent each time, since of two that come quickly
+// the app may see the last one only.
+function stillWaiting(waiting, tiles) {
+  const drawn = new Map(tiles.map((tile) => [tile.id, tile.mark ?? null]));
+  return new Map([...(waiting ?? [])].filter(([id, mark]) => drawn.has(id) && drawn.get(id) !== mark));
 }
 
 function item(tile, data, send) {
@@ -95,7 +103,10 @@ function key(root, data, event, send) {
   const id = tiles[here].dataset.id;
   const letter = event.key.toLowerCase();
   if (letter in MARKS && data.offers.includes("marked")) {
-    send("marked", { id, mark: MARKS[letter] });
+    const drawn = data.tiles.find((tile) => tile.id === id).mark ?? null;
+    const held = root.waiting.has(id) ? root.waiting.get(id) : drawn;
+    root.waiting.set(id, held === MARKS[letter] ? null : MARKS[letter]);
+    send("marked", [...root.waiting].map(([id, mark]) => ({ id, mark })));
     if (tiles[here + 1]) tiles[here + 1].focus();
   } else if (letter === "x" && data.offers.includes("chosen")) send("chosen", id);
   else if (letter === "m" && data.offers.includes("alike")) send("alike", id);

@@ -191,6 +191,14 @@ class State:
         """Mark objects in the collection that is current, or take their mark away."""
         self.attempt(self.sets.mark, self.collection, object_ids, mark)
 
+    def mark_all(self, marks: list[dict[str, str | None]]) -> None:
+        """Give objects the marks that a gallery sent: {id, mark} each."""
+        by_mark: dict[str | None, list[str]] = {}
+        for one in marks:
+            by_mark.setdefault(one["mark"], []).append(one["id"])
+        for mark, object_ids in by_mark.items():
+            self.mark(object_ids, mark)
+
     def attempt(self, act: Callable[..., Any], *args: Any) -> bool:
         """Change the collections; what cannot be done is said on the page. Return whether it was done."""
         self.acted()

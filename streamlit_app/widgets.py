@@ -64,7 +64,8 @@ def gallery(
 ) -> None:
     """Draw tiles as `tile` makes them; `on` names callbacks for "picked", "alike", "chosen" and "marked".
 
-    A callback finds what was sent with `sent`: an id, or {id, mark} for "marked", which the keys t, f and u send.
+    A callback finds what was sent with `sent`: an id, or for "marked" a list of {id, mark}, which the keys t, f and u
+    send, with None where a mark is taken away.
     `line` is the place of the first tile that is not convincing. What has no callback is not offered.
     """
     _gallery(

@@ -206,9 +206,7 @@ def take_alike() -> None:
 
 
 def take_marked() -> None:
-    state, said = current(), widgets.sent("marked", key="members")
-    held = state.sets.members(state.collection).get(said["id"], {}).get("mark")
-    state.mark([said["id"]], None if held == said["mark"] else said["mark"])
+    current().mark_all(widgets.sent("marked", key="members"))
 
 
 def show_member(state: State, members: dict[str, dict]) -> None:

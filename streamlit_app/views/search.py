@@ -336,9 +336,7 @@ def take_chosen() -> None:
 
 
 def take_marked() -> None:
-    state, said = current(), widgets.sent("marked")
-    held = state.sets.members(state.collection).get(said["id"], {}).get("mark")
-    state.mark([said["id"]], None if held == said["mark"] else said["mark"])
+    current().mark_all(widgets.sent("marked"))
 
 
 def selection_bar(state: State) -> None:
