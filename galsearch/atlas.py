@@ -346,6 +346,10 @@ class Atlas:
 
     def models(self) -> dict[str, dict]:
         """Return the cards of the models that travel with the atlas, by kind."""
+        return dict(self._cards)
+
+    @functools.cached_property
+    def _cards(self) -> dict[str, dict]:  # kept, since reading a card reads the whole model, to check it
         return {name: self._store.model(name)[0] for name in self._store.models()}
 
     def bibtex(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cuts
+import pyarrow as pa
 import streamlit as st
 from state import State
 
@@ -58,9 +59,15 @@ class Choice:
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
+def every(hash: str, _state: State) -> pa.Table:
+    """Return what `Atlas.columns` says."""
+    return _state.atlas.columns()
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
 def numbers(hash: str, _state: State) -> list[Number]:
     """Return the columns of numbers that differ between rows, those that people cut on first."""
-    about = [row for row in _state.atlas.columns().to_pylist() if row["type"].split("(")[0] in NUMBERS]
+    about = [row for row in every(hash, _state).to_pylist() if row["type"].split("(")[0] in NUMBERS]
     about.sort(key=lambda row: (row["column"] in LAST, (*FIRST, row["column"]).index(row["column"])))
     if not about:
         return []
@@ -81,7 +88,7 @@ def _number(row: dict, low: float, high: float) -> Number:
 @st.cache_data(max_entries=8, show_spinner=False)
 def choices(hash: str, _state: State) -> list[Choice]:
     """Return the columns of truths and of texts with 2 to MOST_VALUES values."""
-    about = [row for row in _state.atlas.columns().to_pylist() if row["type"] in ("BOOLEAN", "VARCHAR")]
+    about = [row for row in every(hash, _state).to_pylist() if row["type"] in ("BOOLEAN", "VARCHAR")]
     about = [row for row in about if row["column"] not in ("object_id", "file", "caption")]
     if not about:
         return []

@@ -55,7 +55,7 @@ def show(state: State) -> None:
 
 def cut_box(state: State) -> None:
     """Draw the SQL condition, how many objects pass it, and the columns it may use."""
-    about = state.atlas.columns()
+    about = columns.every(state.hash, state)
     there = set(about["column"].to_pylist())
     examples = [cut for cut, needed in EXAMPLES.items() if there.issuperset(needed)]
     st.text_input(

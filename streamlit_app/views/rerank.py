@@ -10,7 +10,7 @@ import limits
 import streamlit as st
 import vision
 import widgets
-from state import State, current
+from state import State, current, fingerprint
 
 import galsearch
 
@@ -29,7 +29,13 @@ ABOUT = {
 
 def needs(atlas: galsearch.Atlas) -> bool:
     """Pictures are what is looked at again."""
-    return bool(atlas.thumbnails(atlas.search(k=1).ids))
+    return has_pictures(fingerprint(atlas), atlas)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def has_pictures(hash: str, _atlas: galsearch.Atlas) -> bool:
+    """Say whether the first object has one."""
+    return bool(_atlas.thumbnails(_atlas.search(k=1).ids))
 
 
 def show(state: State) -> None:
