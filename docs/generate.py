@@ -24,6 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
 SEARCH = ("search.json", "python -m benchmarks.search --rows 1000000 --dim 256")  # and what writes it
 WIDE = ("search_1024.json", "python -m benchmarks.search --rows 200000 --dim 1024 --out docs/search_1024.json")
+APPS = tuple(
+    (name, f"python -m benchmarks.app {atlas} > docs/{name}")
+    for name, atlas in {"app.json": "demo/xdf.duckdb", "app_1m.json": "MILLION.duckdb --seconds 0"}.items()
+)
 RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
@@ -66,6 +70,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "cuts_1024": lambda: cuts(WIDE),
         "growth": growth,
         "extrapolation": extrapolation,
+        "app": app,
         "reranking": reranking,
         "morphology": morphology_truth,
         "morphology_speed": morphology_speed,
@@ -408,6 +413,24 @@ def morphology_columns() -> str:
     names = (*shapes.COLUMNS, "morphology_flag")
     found = [schema.GALAXIES[name] for name in names]
     return table(("column", "unit", "meaning"), ((f"`{c.name}`", c.unit, c.description) for c in found))
+
+
+def app() -> str:
+    """Return how long the app takes, for one person and for many."""
+    rows, machines = [], []
+    for source in APPS:
+        found = _measured(*source)
+        machines.append(found["machine"])
+        crowd = found.get("crowd")
+        many = (
+            f"{crowd['answer_s']['median']} s ({crowd['answer_s']['p95']} s), {crowd['errors']} errors"
+            if crowd
+            else "–"
+        )
+        one = (f"{found[name]['median']} s ({found[name]['max']} s)" for name in ("first_page_s", "question_s"))
+        rows.append((f"{found['rows']:,}", *one, many, f"{found['server_mib']['most']:,} MiB"))
+    head = ("objects", "first page: median (longest)", "question", "of 20 visitors: median (95 %)", "memory, most")
+    return f"{table(head, rows)}\n\n{machines[0]}."
 
 
 def reranking() -> str:
