@@ -107,6 +107,40 @@ def folder_path(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny.atlas"))
 
 
+# ---- a real browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all tests of a file."""
+    from browsing import screenshot
+
+    with screenshot.browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def new_page(browser):
+    """Make fresh pages; afterwards nothing may have gone wrong in the console, and no other place was asked."""
+    from browsing import WAIT_MS, watch
+
+    contexts, wrong = [], []
+
+    def make(address: str, **options):
+        options.setdefault("viewport", {"width": 1280, "height": 860})
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        watch(page, address, wrong)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
 # ---- no network
 
 

@@ -1,6 +1,5 @@
 """The app in a real browser: what a person sees, types, clicks, uploads, downloads, marks and links to."""
 
-import importlib.util
 import io
 import json
 import shutil
@@ -8,28 +7,18 @@ from pathlib import Path
 
 import pytest
 import tiny
+from browsing import MARKS, WAIT_MS, WIDTHS, screenshot
 from PIL import Image
 
 import galsearch
 
-pytest.importorskip("streamlit", reason="the app needs streamlit")
-pytest.importorskip("playwright", reason="browser tests need playwright")
-_spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parent.parent / "docs" / "screenshot.py")
-screenshot = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(screenshot)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(screenshot.chromium() is None, reason="browser tests need chromium"),
-]
-WIDTHS = {"phone": 400, "laptop": 1280, "wall": 2000}
+pytestmark = MARKS
 PAGES = sorted(path.stem for path in (Path(__file__).parent.parent / "streamlit_app" / "views").glob("[!_]*.py"))
 SERIOUS = ("serious", "critical")
 NOT_OURS = {  # what Streamlit draws itself, and no page can change
     "nested-interactive",  # its file uploader is a button within a section that is one
     "scrollable-region-focusable",  # its tables are canvases that take the keyboard by themselves
 }
-WAIT_MS = 60_000  # another process may have the machine
 
 
 @pytest.fixture(scope="module")
@@ -43,40 +32,6 @@ def address(bundle):
     """The app, running on the tiny bundle."""
     with screenshot.running_app(bundle) as where:
         yield where
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all tests of this file."""
-    with screenshot.browser() as opened:
-        yield opened
-
-
-def is_ours(message) -> bool:
-    """Say whether a line of the console is an error, and not Streamlit looking for its server below a page's URL."""
-    return message.type == "error" and "/_stcore/" not in message.location.get("url", "")
-
-
-@pytest.fixture
-def new_page(browser):
-    """Make fresh pages; afterwards nothing may have gone wrong in the console, and no other place was asked."""
-    contexts, wrong = [], []
-
-    def make(address: str, **options):
-        options.setdefault("viewport", {"width": 1280, "height": 860})
-        context = browser.new_context(accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: wrong.append(message.text) if is_ours(message) else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else wrong.append(r.url))
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert wrong == []
 
 
 @pytest.fixture

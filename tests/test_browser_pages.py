@@ -1,27 +1,17 @@
 """The pages Map, Evaluate, Captions, Build and About in a real browser: what a person drags, picks, uploads, opens."""
 
-import importlib.util
 import io
 import shutil
 from pathlib import Path
 
 import pytest
 import tiny
+from browsing import MARKS, WIDTHS, screenshot
 from PIL import Image
 
 import galsearch
 
-pytest.importorskip("streamlit", reason="the app needs streamlit")
-pytest.importorskip("playwright", reason="browser tests need playwright")
-_spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parent.parent / "docs" / "screenshot.py")
-screenshot = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(screenshot)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(screenshot.chromium() is None, reason="browser tests need chromium"),
-]
-WIDTHS = {"phone": 400, "laptop": 1280, "wall": 2000}
+pytestmark = MARKS
 PAGES = {"Map": ".plot", "Evaluate": "h3, canvas", "Captions": "h3", "Build": "h3", "About": "h3"}
 
 
@@ -47,28 +37,14 @@ def address(folder):
         yield where
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all tests of this file."""
-    with screenshot.browser() as opened:
-        yield opened
-
-
 @pytest.fixture
-def page(browser, address):
-    """A fresh page with the first answer drawn; afterwards, nothing may have gone wrong in the console."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
-    page = context.new_page()
+def page(new_page, address):
+    """A fresh page with the first answer drawn."""
+    page = new_page(address, viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(90_000)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else wrong.append(r.url))
     page.goto(address)
     page.locator(".tile img").first.wait_for()
-    yield page
-    context.close()
-    assert wrong == []
+    return page
 
 
 def go(page, name: str) -> None:
