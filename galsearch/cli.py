@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -975,15 +978,36 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _kept_interrupts() as interrupted, Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[int, int] = {}
 
         def report(done: int, total: int, what: str) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
             if total not in tasks:  # steps of one job have one total, whatever they are called
                 tasks[total] = bar.add_task(what, total=total)
             bar.update(tasks[total], completed=done, description=what)
 
         yield report
+
+
+@contextmanager
+def _kept_interrupts() -> Iterator[list[int]]:
+    """Note every Ctrl-C in a list: Python drops what is raised while an object is being deleted, Ctrl-C too."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -576,3 +577,18 @@ def test_crossmatch_needs_a_radius(run, tiny_path, positions):
     code, out, error = run("crossmatch", tiny_path, positions)
     assert (code, out) == (2, "")
     assert "--radius-arcsec" in error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_drops_is_not_lost():
+    class Falls:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+            assert True  # the signal is seen here at the latest, and what is raised here goes nowhere
+
+    with cli._progress() as report:
+        report(0, 2, "working")
+        Falls()
+        with pytest.raises(KeyboardInterrupt):
+            report(1, 2, "working")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
