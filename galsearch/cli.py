@@ -995,7 +995,8 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
 def _kept_interrupts() -> Iterator[list[int]]:
     """Note every Ctrl-C in a list: Python drops what is raised while an object is being deleted, Ctrl-C too."""
     came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody wants it otherwise, as nohup
+    if not ours or threading.current_thread() is not threading.main_thread():
         yield came
         return
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -31,6 +32,11 @@ MUST_BE_THERE = re.compile(
     r"GALSEARCH_DATA|training data",
     re.IGNORECASE,
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work in here and in what tests start; behind nohup or `&` in a script it would be ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
