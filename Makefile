@@ -42,7 +42,7 @@ app: $(VENV)/.has-app  ## open the app on the demo atlas
 
 bench: $(VENV)/.has-bench  ## measure latency and recall, a small version (docs/scale.md has the large ones)
 	@$(PY) -m benchmarks.latency
-	@$(PY) -m benchmarks.search --rows 20000 --dim 64 --queries 50 --queries-under-cut 25 --seconds 0.3 \
+	@$(PY) -m benchmarks.search --rows 20000 --dim 64 --queries 30 --queries-under-cut 15 --seconds 0.2 \
 	  --shares 0.5 0.01 0.001 --out demo/bench/search.json --again
 
 # ---- the environment

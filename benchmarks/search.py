@@ -34,6 +34,7 @@ EQUAL_RECALLS = (0.976, 0.98, 0.99)
 MEASURE = "faiss-ivf-flat"  # against which equal recall is compared
 SLOW_MS = 20.0  # from here on LanceDB called directly counts as slow
 STEADY = 1.25  # paces that differ by more are reported
+BARS_FROM_ROWS = 100_000  # a smaller run is no measure of the bars
 PACKAGES = ("galsearch", "numpy", "duckdb", "pylance", "lancedb", "faiss-cpu", "usearch", "sqlite-vec")
 
 
@@ -332,7 +333,7 @@ def report(found: dict) -> Iterator[str]:
             yield f"  {row['engine']:22} {row['kind']:6} at {row['recall']:g}: {row['ms']:.2f} ms, {row['ratio']:.2f}"
     yield "under cuts, as the planner chooses"
     yield from map(_cut_line, found["summary"]["cuts"])
-    yield from _bar_lines(found["summary"])
+    yield from _bar_lines(found["summary"], spec["rows"])
 
 
 def _builds(results: dict[str, dict]) -> Iterator[str]:
@@ -353,7 +354,10 @@ def _cut_line(row: dict) -> str:
     return f"  {cut}  {ours}  {peers} x{_number(row['lancedb_ratio'])}  {row.get('paths', '')}"
 
 
-def _bar_lines(derived: dict) -> Iterator[str]:
+def _bar_lines(derived: dict, rows: int) -> Iterator[str]:
+    if rows < BARS_FROM_ROWS:
+        yield f"the bars are for {BARS_FROM_ROWS:,} rows and more: with fewer, a fixed cost is most of each question"
+        return
     yield "bars"
     for bar in derived["bars"]:
         met = {True: "met", False: "MISSED", None: "not measured"}[bar["met"]]

@@ -168,7 +168,7 @@ def test_a_whole_run_finds_everything_that_there_is(small_run):
     assert all(line["recall"] == 1 for line in small_run["stages"]["filtered:numpy"]["lines"])
 
 
-def test_a_whole_run_is_compared_bar_by_bar_and_kept(small_run):
+def test_a_whole_run_is_compared_bar_by_bar_and_kept(small_run, monkeypatch):
     bars = {bar["bar"]: bar for bar in small_run["summary"]["bars"]}
     assert bars["answers of fewer than min(k, matches) rows"]["met"]
     assert bars["cold open and first answer, bundle, ms"]["met"] is None  # not among the stages of this run
@@ -176,6 +176,8 @@ def test_a_whole_run_is_compared_bar_by_bar_and_kept(small_run):
     assert all(row["ratio"] > 0 for row in small_run["summary"]["cuts"])
     kept = {name: small_run[name] for name in ("spec", "settings", "machine", "stages", "summary")}
     assert json.loads(search.as_json(kept)) == json.loads(json.dumps(kept))
+    assert not any("MISSED" in line or "met" in line for line in search.report(small_run))  # too small for the bars
+    monkeypatch.setattr(search, "BARS_FROM_ROWS", 1_000)
     assert any("MISSED" in line or "met" in line for line in search.report(small_run))
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.errors import GalsearchError, QueryError
-from galsearch.store import cells, macros, sandbox, search, verify
+from galsearch.store import cells, facts, macros, sandbox, search, verify
 
 ROWS, DIM, GROUPS = 6_000, 32, 40
 TWINS = 60  # rows with one and the same vector
@@ -150,6 +150,29 @@ def test_a_search_with_an_index_never_returns_too_little(large, large_rows, shar
 def test_probes_with_a_cut_that_nothing_passes_give_nothing(large):
     hits = large.search(queries(1, seed=0)[0], where="number < 0", probes=3)
     assert (len(hits), hits.plan.matches) == (0, 0)
+
+
+def test_rows_are_found_by_id_whether_remembered_held_or_read(large_paths, form, large_rows, monkeypatch):
+    monkeypatch.setattr(facts, "KNOWN_ROWS", 8)
+    ids, vectors, _ = large_rows
+    asked = [ids[70], "nobody", ids[3], ids[70], *ids[200:210], ids[3]]
+    with galsearch.open(large_paths[form]) as atlas:
+        store = atlas._store
+        for held in (False, True, True):
+            if held:
+                store.ids(np.arange(3))  # from now on ids are in memory
+            for some in (asked, asked[:3], ["nobody"], []):
+                there = [name for name in some if name != "nobody"]
+                assert store.ids(store.rows_of(some)) == there
+        assert len(store._known_rows) <= 8
+        assert "nobody" not in atlas
+        assert np.allclose(atlas.embed(atlas[ids[70]]), vectors[70])
+
+
+def test_an_object_just_shown_is_found_again_without_reading_the_file(large, monkeypatch):
+    shown = large.search(queries(1, seed=4)[0], k=5)
+    monkeypatch.setattr(sandbox.Sandbox, "rows", None)
+    assert [len(large._store.rows_of([name])) for name in shown.ids] == [1] * 5
 
 
 @pytest.mark.parametrize("options", [{}, {"exact": True}, {"where": "number >= 0"}, {"where": "number < 2000"}])

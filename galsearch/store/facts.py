@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
@@ -29,6 +30,8 @@ BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
 HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
 FEW_IDS = 50  # up to so many are quicker taken one by one
+FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
+KNOWN_ROWS = 100_000  # so many ids are remembered with their rows, about 15 MB
 BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
 RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
 ENGINE_TABLES = (
@@ -55,6 +58,7 @@ class Store:
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
         self._sample: dict[str, np.ndarray] = {}
+        self._known_rows: dict[str, int] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         try:
             self.manifest = self._read_manifest()
@@ -98,19 +102,41 @@ class Store:
         return {name for name in self.tables - OWN_TABLES if not name.startswith(ENGINE_TABLES)}
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
-        """Return the row numbers of `ids` that there are, in that order."""
-        found = self.sandbox.arrow(
-            "SELECT w.place, galaxies.rowid AS row FROM galaxies JOIN (SELECT unnest($1::VARCHAR[]) AS object_id, "
-            "generate_subscripts($1::VARCHAR[], 1)::BIGINT AS place) w USING (object_id) ORDER BY w.place",
-            [list(ids)],
-        )
-        return numbers(found, "row")
+        """Return the row numbers of `ids` that there are, in that order.
+
+        Rows once found are remembered, as are those of answers: what a user asks about next was mostly just shown.
+        """
+        known = {name: row for name in ids if (row := self._known_rows.get(name)) is not None}
+        unknown = [name for name in dict.fromkeys(ids) if name not in known]
+        if unknown:
+            found = self._look_up(unknown)
+            self._remember(found)
+            known |= found
+        return np.array([known[name] for name in ids if name in known], np.int64)
+
+    def _look_up(self, ids: list[str]) -> dict[str, int]:
+        """Return the row numbers of those of `ids` that there are: the file has no index of them, so all are read."""
+        if "_held_ids" in self.__dict__ and len(ids) <= FEW_LOOKED_UP:
+            rows = ((name, pc.index(self._held_ids, name).as_py()) for name in ids)
+            return {name: row for name, row in rows if row >= 0}
+        wanted = "SELECT object_id, rowid FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[]))"
+        return dict(self.sandbox.rows(wanted, [ids]))
+
+    def _remember(self, rows: dict[str, int]) -> None:
+        if len(self._known_rows) + len(rows) > KNOWN_ROWS:
+            self._known_rows = {}
+        self._known_rows.update(rows)
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the object_ids of row numbers, in that order."""
-        if self.manifest.rows <= HELD_IDS and len(rows) <= FEW_IDS:
-            return [self._held_ids[row].as_py() for row in rows.tolist()]
-        return self.id_column(rows).to_pylist()
+        places = rows.tolist()
+        if self.manifest.rows <= HELD_IDS and len(places) <= FEW_IDS:
+            found = [self._held_ids[row].as_py() for row in places]
+        else:
+            found = self.id_column(rows).to_pylist()
+        if len(places) <= KNOWN_ROWS // 10:  # not what a whole atlas is walked through by
+            self._remember(dict(zip(found, places, strict=True)))
+        return found
 
     def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
         """Return the object_ids of row numbers, in that order, as Arrow text."""
@@ -175,7 +201,7 @@ class Store:
 
     def has(self, object_id: str) -> bool:
         """Say whether there is such an object."""
-        return bool(self.sandbox.rows("SELECT 1 FROM galaxies WHERE object_id = $1", [object_id]))
+        return len(self.rows_of([object_id])) > 0
 
     def _with_units(self, table: pa.Table) -> pa.Table:
         """Give the columns that are known by name and type their unit, UCD and description."""
