@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("streamlit", reason="the app needs streamlit")
-pytest.importorskip("playwright", reason="browser tests need playwright")
+_playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
 
 _spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parent.parent / "docs" / "screenshot.py")
 screenshot = importlib.util.module_from_spec(_spec)
@@ -18,6 +18,8 @@ MARKS = [
 ]
 WIDTHS = {"phone": 400, "laptop": 1280, "wall": 2000}
 WAIT_MS = 60_000  # another process may have the machine
+expect = _playwright.expect  # waits until it holds: a page is drawn in parts
+expect.set_options(timeout=WAIT_MS)
 
 
 def is_ours(message) -> bool:

@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import tiny
-from browsing import MARKS, WAIT_MS, WIDTHS, screenshot
+from browsing import MARKS, WAIT_MS, WIDTHS, expect, screenshot
 from PIL import Image
 
 import galsearch
@@ -83,7 +84,7 @@ def test_words_show_pictures_with_a_description(page, tiny_atlas):
     search(page, "red edge-on galaxy")
     expect_ids(page, found(tiny_atlas, "red edge-on galaxy"))
     first = page.locator(".tile img").first
-    assert first.get_attribute("alt").startswith("Picture of ")
+    expect(first).to_have_attribute("alt", re.compile("^Picture of "))
     assert first.evaluate("image => image.naturalWidth") > 0
 
 
@@ -93,7 +94,7 @@ def test_a_click_opens_the_object_and_more_like_it(page, tiny_atlas):
     expect_ids(page, ids)
     page.locator(".tile").nth(1).click()
     page.locator(".st-key-panel table").wait_for()
-    assert "solMass" in page.locator(".st-key-panel").inner_text()
+    expect(page.locator(".st-key-panel")).to_contain_text("solMass")
     page.get_by_role("button", name="More like this", exact=True).click()
     expect_ids(page, found(tiny_atlas, tiny_atlas[ids[1]]))
 
@@ -109,7 +110,7 @@ def test_arrow_keys_and_enter_reach_an_object(page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.locator(".st-key-panel table").wait_for()
-    assert tiny.object_id(1) in page.locator(".st-key-panel").inner_text()
+    expect(page.locator(".st-key-panel")).to_contain_text(tiny.object_id(1))
 
 
 def test_a_cut_is_checked_while_it_is_typed(page, tiny_atlas):
@@ -178,7 +179,7 @@ def test_reload_and_back_restore_the_search(page, tiny_atlas):
     page.wait_for_url("**query=*blue*")
     page.reload()
     expect_ids(page, found(tiny_atlas, "blue ring galaxy"))
-    assert page.get_by_label("Describe a galaxy").input_value() == "blue ring galaxy"
+    expect(page.get_by_label("Describe a galaxy")).to_have_value("blue ring galaxy")
     page.go_back()
     expect_ids(page, found(tiny_atlas, "red galaxy"))
 
@@ -192,7 +193,7 @@ def test_a_link_opened_elsewhere_shows_the_same(page, new_page, address, tiny_at
     other = new_page(address)
     other.goto(page.url)
     expect_ids(other, ids)
-    assert other.get_by_label("Cut, in SQL").input_value() == "mag_r < 18"
+    expect(other.get_by_label("Cut, in SQL")).to_have_value("mag_r < 18")
     other.goto(page.url.replace("atlas=", "atlas=0"))
     other.get_by_text("made with another atlas").wait_for()
 
@@ -203,7 +204,7 @@ def test_the_table_view_survives_a_quick_click(page, tiny_atlas):
     page.get_by_role("radio", name="Table").click()
     page.locator(".st-key-results [data-testid=stDataFrame]").first.wait_for()
     page.get_by_text("24 of 300").wait_for()
-    assert page.get_by_label("Describe a galaxy").input_value() == "red galaxy"
+    expect(page.get_by_label("Describe a galaxy")).to_have_value("red galaxy")
 
 
 def test_show_more_adds_pictures(page):
@@ -264,7 +265,7 @@ def test_the_search_is_still_there_after_a_look_at_the_sql_page(page, tiny_atlas
     page.get_by_text("20 rows", exact=True).wait_for()
     go(page, "Search")
     expect_ids(page, found(tiny_atlas, "red galaxy"))
-    assert page.get_by_label("Describe a galaxy").input_value() == "red galaxy"
+    expect(page.get_by_label("Describe a galaxy")).to_have_value("red galaxy")
 
 
 def test_wrong_sql_is_told_and_right_sql_answers(page):
@@ -306,7 +307,7 @@ def test_the_object_page_answers_to_its_controls(page):
     page.wait_for_function(
         "(src) => document.querySelector('.st-key-picture img').getAttribute('src') !== src", arg=before
     )
-    assert page.get_by_label("object_id", exact=True).input_value() == tiny.object_id(2)
+    expect(page.get_by_label("object_id", exact=True)).to_have_value(tiny.object_id(2))
     page.get_by_role("button", name="Next", exact=True).click()
     page.wait_for_url(f"**object={tiny.object_id(3)}*")
 
@@ -362,9 +363,7 @@ def test_a_damaged_atlas_is_told_in_the_browser(browser, bundle_path):
         page = browser.new_page()
         page.set_default_timeout(WAIT_MS)
         page.goto(address)
-        alert = page.get_by_role("alert").first
-        alert.wait_for()
-        assert bundle_path.name in alert.inner_text()
+        expect(page.get_by_role("alert").first).to_contain_text(bundle_path.name)
         assert "Traceback" not in page.content()
         page.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from browsing import MARKS, WIDTHS, screenshot
+from browsing import MARKS, WIDTHS, expect, screenshot
 from PIL import Image
 
 import galsearch
@@ -105,8 +105,7 @@ def test_a_point_of_a_hit_opens_the_object(page, folder):
     page.locator(".tip img").first.wait_for()
     page.keyboard.press("Enter")
     point.dispatch_event("click")
-    page.locator(".st-key-map_object").wait_for()
-    assert best in page.locator(".st-key-map_object").inner_text()
+    expect(page.locator(".st-key-map_object")).to_contain_text(best)
 
 
 def test_a_drag_on_the_whole_sky_zooms_the_sky(page):
@@ -126,15 +125,14 @@ def test_the_selection_is_in_the_link(page, browser, address):
     other = browser.new_page()
     other.set_default_timeout(90_000)
     other.goto(page.url)
-    other.get_by_text("galaxies in the selection").wait_for()
-    assert other.get_by_text("galaxies in the selection").inner_text() == summary.inner_text()
+    expect(other.get_by_text("galaxies in the selection")).to_have_text(summary.inner_text())
     other.close()
 
 
 def test_figures_are_drawn_with_words_for_those_who_do_not_see_them(page):
     go(page, "Evaluate")
     page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
-    assert page.get_by_text("Lines are bootstrap").count() == 1
+    expect(page.get_by_text("Lines are bootstrap")).to_have_count(1)
     page.get_by_text("AUROC", exact=True).click()
     page.wait_for_function("location.search.includes('measure=AUROC')")
 
@@ -143,10 +141,8 @@ def test_captions_stand_beside_their_pictures(page):
     go(page, "Captions")
     page.get_by_role("img", name="Picture of").first.wait_for()
     page.get_by_text("By a vision model").click()
-    key = page.get_by_label("Key", exact=True)
-    key.wait_for()
-    assert key.get_attribute("type") == "password"
-    assert page.get_by_role("button", name="Start", exact=True).is_disabled()
+    expect(page.get_by_label("Key", exact=True)).to_have_attribute("type", "password")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
 
 def test_dropped_pictures_become_an_atlas_that_is_downloaded_and_opened(page, tmp_path):
@@ -186,4 +182,4 @@ def test_every_page_fits_every_width(page, name, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(500)
     assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0
-    assert page.locator("h1").count() == 1
+    expect(page.locator("h1")).to_have_count(1)

@@ -72,11 +72,14 @@ class UnionStore:
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """Return the row numbers of `ids` that there are, each in the first atlas that has it."""
-        found = []
-        for name in ids:
-            there = [store.rows_of([name]) + first for store, first in zip(self.stores, self._first, strict=False)]
-            found.append(next((rows for rows in there if len(rows)), np.empty(0, np.int64))[:1])
-        return np.concatenate([np.empty(0, np.int64), *found])
+        return np.array([row for row in map(self._row_of, ids) if row is not None], np.int64)
+
+    def _row_of(self, object_id: str) -> int | None:
+        for store, first in zip(self.stores, self._first, strict=False):  # _first ends with the number of all rows
+            rows = store.rows_of([object_id])
+            if len(rows):
+                return first + rows[0]
+        return None
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
