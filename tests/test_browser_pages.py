@@ -176,10 +176,10 @@ def test_bibtex_and_acknowledgements_are_offered(page, tmp_path):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_every_page_fits_every_width(page, name, width):
+def test_a_page_with_something_to_show_fits_every_width(page, name):
     go(page, name)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0
-    expect(page.locator("h1")).to_have_count(1)
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0, width
+        expect(page.locator("h1")).to_have_count(1)

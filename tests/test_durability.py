@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -287,42 +286,6 @@ def test_a_second_process_that_writes_is_refused(cutouts, tmp_path, tiny_models)
         done = run("build", path, "--images", cutouts, "--models", tiny_models)
     assert done.returncode == 1
     assert "another galsearch is writing" in one_line(done.stderr)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["build", "add", "bundle"])
-def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, tiny_models, verb):
-    """The moments are drawn from the time that the whole command takes; each kill meets what the last one left."""
-    start = galsearch.build(tmp_path / "start.atlas", source=draw(tmp_path / "some", 4), models=tiny_models).path
-    more = draw(tmp_path / "more", 40, first=100)
-    target = tmp_path / ("x.duckdb" if verb == "bundle" else "x.atlas")
-    arguments = {
-        "build": ("build", target, "--images", more, "--models", tiny_models, "--overwrite"),
-        "add": ("add", target, "--images", more, "--models", tiny_models),
-        "bundle": ("bundle", start, target),
-    }[verb]
-    shutil.copytree(start, target) if verb != "bundle" else galsearch.bundle(start, target)
-    before = seen(target)
-    began = time.monotonic()
-    subprocess.run(command("info", start), capture_output=True, env=ENVIRONMENT, check=True)
-    idle = time.monotonic() - began
-    rng = random.Random(5)
-    for _ in range(5):
-        with subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
-            time.sleep(rng.uniform(0.3 * idle, 2.5 * idle))
-            process.kill()
-        if verb == "build" and not target.exists():  # between the two renames: the next writer puts it back
-            with Staging(target, {"any": "plan"}):
-                pass
-        now = seen(target)
-        assert now == before or (verb, len(now[0])) in {("build", 40), ("add", 44), ("bundle", 4)}
-    done = run(*arguments)
-    assert done.returncode == 0 or (verb == "add" and "already" in done.stderr)
-    assert len(seen(target)[0]) == {"build": 40, "add": 44, "bundle": 4}[verb]
-    assert not list(tmp_path.glob("*.duckdb.partial*"))
-
-
-# ---- the disk is full
 
 
 def test_a_disk_that_fills_while_bundling_leaves_the_bundle_that_was_there(cutouts, tmp_path, tiny_models):
