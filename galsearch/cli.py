@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -86,6 +87,7 @@ PUBLIC_APP = (  # Streamlit's options for a server that anyone may reach
     "--client.showErrorDetails", "none",
 )  # fmt: skip
 SPACE_BYTES = 1_000_000_000  # of a repository of a Space on the Hub
+TOLD_REJECTIONS = 10  # of a build or an addition
 SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
 
 AtlasPath = Annotated[
@@ -967,8 +969,15 @@ def _tell_report(report: galsearch.Report) -> None:
     _tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s{on}")
     if report.rejected:
         _tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
-    for item in report.rejected[:10]:
+    for item in _rarest_first(report.rejected)[:TOLD_REJECTIONS]:
         _tell(f"  {item['file'] or item['object_id']}: {item['reason']}")
+
+
+def _rarest_first(rejected: list[dict]) -> list[dict]:
+    """Sort so that thousands of one reason do not hide the few of another; reasons differ by more than a name."""
+    kinds = [re.sub(r"'.*?'|[\d.]+", "", item["reason"]) for item in rejected]
+    count = Counter(kinds)
+    return [item for _, item in sorted(zip(kinds, rejected, strict=True), key=lambda pair: count[pair[0]])]
 
 
 @contextmanager

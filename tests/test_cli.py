@@ -348,6 +348,18 @@ def test_build_bundle_add_search_is_the_whole_way(run, cutouts, tmp_path, tiny_m
     assert run("build", path, *options, "--overwrite")[0] == 0
 
 
+def test_one_broken_picture_is_told_before_many_rows_without_one(run, cutouts, tmp_path, tiny_models):
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["tile,z", "red,0.1", *(f"absent{n},{n}" for n in range(30)), "broken,0.4"]))
+    options = ("--images", cutouts, "--table", table, "--id-column", "tile", "--models", tiny_models)
+    code, _, error = run("build", tmp_path / "x.atlas", *options)
+    told = error.partition("left out")[2].splitlines()
+    assert code == 0
+    assert "33 left out" in error
+    assert [line.split(":")[0].strip() for line in told[1:4]] == ["broken.jpg", "blue.png", "green.png"]
+    assert sum("no picture named" in line for line in told) == 7
+
+
 def test_credits_of_the_data_travel_with_the_atlas(run, cutouts, tmp_path, tiny_models):
     known = [{"title": "A survey", "license": "CC BY 4.0", "acknowledgement": "Thanks to A", "bibtex": "@article{a}"}]
     credits = tmp_path / "credits.json"
