@@ -174,8 +174,9 @@ class Cuts:
         self.row_of = row_numbers(ids.tolist())
 
     def evaluate(self, where: str) -> np.ndarray:
-        """Return the row numbers of the bundle that pass."""
-        return self.connection.execute(f"SELECT rowid FROM galaxies WHERE {where}").fetchnumpy()["rowid"]
+        """Return the row numbers of the bundle that pass, got as galsearch gets them: execute() with fetchnumpy() takes
+        a tenth less time where few pass and twice the time where most do."""
+        return self.connection.sql(f"SELECT rowid FROM galaxies WHERE {where}").to_arrow_table()["rowid"].to_numpy()
 
     def rows(self, passing: np.ndarray) -> np.ndarray:
         """Return the same rows as the table numbers them, sorted."""

@@ -49,7 +49,7 @@
 #define CHUNK 16384      /* numbers that a thread takes at a time */
 #define AHEAD 4096        /* bytes that are fetched before they are needed, also across the end of a page */
 #define BLOCK 256         /* codes that are made numbers at a time */
-#define PATIENCE 1000000  /* nanoseconds that a thread waits for more to do before it sleeps again */
+#define PATIENCE 5000000  /* nanoseconds that a thread waits for what comes next of a question, before it sleeps */
 #define GAP (64 * 1024)  /* bytes between two rows that are still asked for in one go */
 
 enum { FINE = -1, OUTSIDE = -2 };

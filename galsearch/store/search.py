@@ -159,7 +159,7 @@ def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
     """Return the `count` of `cells` with the largest scores, the largest first."""
     if count < len(cells):
         cells = cells[np.argpartition(-scores[cells], count)[:count]]
-    return cells[np.argsort(-scores[cells], kind="stable")]
+    return cells[np.argsort(-scores[cells])]
 
 
 def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:

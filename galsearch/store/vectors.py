@@ -231,14 +231,16 @@ class Mapped:
         self._look(rows, run)
         inside = start + self.dim <= self._first[run] + self._values[run]
         at = np.where(inside, self._at[run] + start - self._first[run], 0)
-        item = self._numbers.itemsize
-        windows = np.lib.stride_tricks.as_strided(  # row i is what begins at number i
-            self._numbers, (len(self._numbers) - self.dim + 1, self.dim), (item, item), writeable=False
-        )
-        found = windows[at]
+        found = self._windows[at]
         for place in np.flatnonzero(~inside):
             found[place] = self._across(int(start[place]), int(run[place]))
         return found
+
+    @functools.cached_property
+    def _windows(self) -> np.ndarray:
+        """Row i is what begins at number i of the file."""
+        shape, item = (len(self._numbers) - self.dim + 1, self.dim), self._numbers.itemsize
+        return np.lib.stride_tricks.as_strided(self._numbers, shape, (item, item), writeable=False)
 
     def _across(self, start: int, run: int) -> np.ndarray:
         """Return the vector that begins at value `start` in `run` and goes on in those after it."""
