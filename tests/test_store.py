@@ -169,6 +169,12 @@ def test_rows_are_found_by_id_whether_remembered_held_or_read(large_paths, form,
         assert np.allclose(atlas.embed(atlas[ids[70]]), vectors[70])
 
 
+def test_an_id_given_as_a_number_is_the_text_of_it(atlas):
+    name = atlas.search(k=1).ids[0]
+    assert atlas[int(name)].object_id == name
+    assert atlas.search(atlas[int(name)], k=1).ids != [name]
+
+
 def test_an_object_just_shown_is_found_again_without_reading_the_file(large, monkeypatch):
     shown = large.search(queries(1, seed=4)[0], k=5)
     monkeypatch.setattr(sandbox.Sandbox, "rows", None)

@@ -106,6 +106,7 @@ class Store:
 
         Rows once found are remembered, as are those of answers: what a user asks about next was mostly just shown.
         """
+        ids = [str(name) for name in ids]  # survey ids are numbers to some
         known = {name: row for name in ids if (row := self._known_rows.get(name)) is not None}
         unknown = [name for name in dict.fromkeys(ids) if name not in known]
         if unknown:
