@@ -41,7 +41,6 @@ def address(folder):
 def page(new_page, address):
     """A fresh page with the first answer drawn."""
     page = new_page(address, viewport={"width": 1280, "height": 1000})
-    page.set_default_timeout(90_000)
     page.goto(address)
     page.locator(".tile img").first.wait_for()
     return page
@@ -116,17 +115,15 @@ def test_a_drag_on_the_whole_sky_zooms_the_sky(page):
     page.get_by_role("button", name="Zoom out").wait_for(state="detached")
 
 
-def test_the_selection_is_in_the_link(page, browser, address):
+def test_the_selection_is_in_the_link(page, new_page, address):
     go(page, "Map")
     drag(page, "Map of the vectors", (0.1, 0.1), (0.6, 0.9))
     summary = page.get_by_text("galaxies in the selection")
     summary.wait_for()
     page.wait_for_function("location.search.includes('brush')")
-    other = browser.new_page()
-    other.set_default_timeout(90_000)
+    other = new_page(address)
     other.goto(page.url)
     expect(other.get_by_text("galaxies in the selection")).to_have_text(summary.inner_text())
-    other.close()
 
 
 def test_figures_are_drawn_with_words_for_those_who_do_not_see_them(page):

@@ -288,6 +288,9 @@ def test_a_second_process_that_writes_is_refused(cutouts, tmp_path, tiny_models)
     assert "another galsearch is writing" in one_line(done.stderr)
 
 
+# ---- the disk is full
+
+
 def test_a_disk_that_fills_while_bundling_leaves_the_bundle_that_was_there(cutouts, tmp_path, tiny_models):
     path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
     bundle = galsearch.bundle(path, tmp_path / "x.duckdb")

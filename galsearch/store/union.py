@@ -88,7 +88,7 @@ class UnionStore:
 
     def has(self, object_id: str) -> bool:
         """Say whether there is such an object."""
-        return any(store.has(object_id) for store in self.stores)
+        return self._row_of(object_id) is not None
 
     def list(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass, by object_id, and how many pass in all."""
