@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "remote": WORDS | {"remote"},
     "published": {"errors"},
     "citing": WORDS,
-    "sources": BELOW_WHOLE | {"published"},
+    "sources": BELOW_WHOLE | {"published", "sources"},
     "asking": BELOW_WHOLE,
     "crossmatch": BELOW_WHOLE,
     "understanding": BELOW_WHOLE | {"understanding"},

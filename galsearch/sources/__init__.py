@@ -1,0 +1,64 @@
+"""Where galaxies come from: cutouts in a folder, a mosaic with a catalog, or a table that already holds vectors.
+
+Each source is a table of columns, one row an object, and a way to get the picture of a row. What cannot be taken is
+rejected row by row with its reason; what makes the whole input doubtful (repeated ids) is refused at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galsearch import images
+from galsearch.errors import SchemaError
+from galsearch.published import Publication
+from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
+from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
+from galsearch.sources.tables import MEASURED, Source, Taken, digest, normalize, read_rows
+from galsearch.sources.vectors import VectorSource, position_name, vector_source
+
+__all__ = [
+    "MEASURED",
+    "CutoutSource",
+    "MosaicSource",
+    "Source",
+    "Taken",
+    "VectorSource",
+    "cutout_source",
+    "demo_source",
+    "mosaic_source",
+    "normalize",
+    "open_source",
+    "position_name",
+    "stem",
+    "vector_source",
+]
+
+
+def open_source(
+    source: Path | None,
+    table: Path | None,
+    *,
+    vectors: str | None,
+    id_column: str | None,
+    publication: Publication | None = None,
+) -> Source:
+    """Return the source that the arguments describe: a folder is cutouts, a file is a mosaic, `vectors` a column.
+
+    A `publication` says whose vectors the column has, and names it where `vectors` does not.
+
+    Raises SchemaError when the input as a whole cannot be taken.
+    """
+    if vectors is not None:
+        if table is None or source is not None:
+            raise SchemaError("vectors names a column of a table: give the table, and no pictures")
+        return vector_source(table, vectors, id_column, publication)
+    if publication is not None and table is not None:
+        return vector_source(table, publication.column, id_column, publication)
+    rows = None if table is None else read_rows(table, id_column)
+    inputs = {} if table is None else {str(table): digest(table)}
+    if source is None:
+        raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")
+    if source.is_dir():
+        return cutout_source(source, rows, inputs)
+    picture = images.read_picture(source)
+    return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)

@@ -1,0 +1,124 @@
+"""A table that already holds the vectors of its objects; there are no pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galsearch import exchange, published, schema
+from galsearch.errors import SchemaError
+from galsearch.published import Publication
+from galsearch.sources.tables import (
+    ID_NAMES,
+    Source,
+    check_ids,
+    digest,
+    must_have_ids,
+    off_the_sky,
+    read_rows,
+    without,
+)
+
+
+@dataclass
+class VectorSource(Source):
+    """A table that already holds the vectors, `(n, d) float32` of unit length; there are no pictures."""
+
+    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def vector_source(
+    table: Path, column: str, id_column: str | None, publication: Publication | None = None
+) -> VectorSource:
+    """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected.
+
+    They are in memory once, also when there are more of them than a table could hold beside them. Of a published table
+    its other vectors are left out, and rows without any id are called after their position.
+    """
+    if publication is None:
+        rows = read_rows(table, id_column, without=[column])
+    else:
+        names = exchange.column_names(table)
+        others = published.other_columns(names, column)
+        rows = _named(read_rows(table, id_column or _published_id(names), without=[column, *others]))
+    must_have_ids(rows)
+    found = _matrix(exchange.column_parts(table, column), rows.num_rows, column)
+    if publication is not None:
+        published.check_length(publication, found.shape[1], column)
+    lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
+    useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
+    bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | off_the_sky(rows)
+    rows, rejected, kept = without(rows, bad)
+    vectors = found[kept] if rejected else found
+    np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
+    return VectorSource(rows, {str(table): digest(table)}, rejected, vectors)
+
+
+def _published_id(names: list[str]) -> str | None:
+    """Return the id column of a published table that has none of the usual names."""
+    by_name = {name.casefold(): name for name in names}
+    if any(name in by_name for name in ID_NAMES):
+        return None
+    return next((by_name[name] for name in published.IDS if name in by_name), None)
+
+
+def _named(rows: pa.Table) -> pa.Table:
+    """Return rows with ids: those without any are called after their positions, which the table must have."""
+    if "object_id" in rows.column_names:
+        return rows
+    places = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+    ids = [None if ra is None or dec is None else position_name(ra, dec) for ra, dec in places]
+    check_ids(ids, "the table has no ids, and its positions")
+    return rows.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+
+
+def position_name(ra: float, dec: float) -> str:
+    """Return the name of a position as the IAU has it, cut and not rounded, from degrees ICRS.
+
+    >>> position_name(172.47450, -0.07430)
+    'J112953.88-000427.4'
+    """
+    time = math.floor(round(ra / 15 * 360_000, 3)) % (24 * 360_000)
+    angle = math.floor(round(abs(dec) * 36_000, 3))
+    hours, degrees = f"{time // 360_000:02d}{time // 6_000 % 60:02d}", f"{angle // 36_000:02d}{angle // 600 % 60:02d}"
+    seconds, arcsec = f"{time % 6_000 / 100:05.2f}", f"{angle % 600 / 10:04.1f}"
+    return f"J{hours}{seconds}{'-' if dec < 0 else '+'}{degrees}{arcsec}"
+
+
+def _matrix(parts: Iterable[pa.Array], rows: int, name: str) -> np.ndarray:
+    """Return a list column as `(rows, d) float32`; a row without a list is all NaN."""
+    found, start = None, 0
+    for part in parts:
+        numbers = _numbers(part, name)
+        if numbers is not None:
+            found = np.full((rows, numbers.shape[1]), np.nan, np.float32) if found is None else found
+            if numbers.shape[1] != found.shape[1]:
+                lengths = sorted({numbers.shape[1], found.shape[1]})
+                raise SchemaError(f"column '{name}' has vectors of lengths {lengths}, expected one length")
+            found[start : start + len(part)][pc.is_valid(part).to_numpy(zero_copy_only=False)] = numbers
+        start += len(part)
+    if found is None:
+        raise SchemaError(f"column '{name}' has no vectors: every row is empty; name the column that holds them")
+    return found
+
+
+def _numbers(part: pa.Array, name: str) -> np.ndarray | None:
+    """Return the lists of one part that are not NULL as `(n, d) float32`; None when all are."""
+    kind = part.type
+    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)):
+        raise SchemaError(f"column '{name}' is {kind}, expected a list of numbers in each row")
+    there = pc.drop_null(part)
+    lengths = pc.unique(pc.list_value_length(there)).to_pylist()
+    if len(lengths) > 1:
+        raise SchemaError(f"column '{name}' has vectors of lengths {sorted(lengths)[:5]}, expected one length")
+    try:
+        values = pc.cast(pc.list_flatten(there), pa.float32())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise SchemaError(f"column '{name}' is {kind}, expected a list of numbers in each row") from None
+    return values.to_numpy(zero_copy_only=False).reshape(-1, lengths[0]) if lengths else None
