@@ -15,6 +15,7 @@ Parquet, an empty string are null, since CSV, ECSV, FITS and VOTable cannot tell
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from astropy.units import UnitBase
 
 FIELD_KEYS = ("unit", "ucd", "description")
+NOTES_KEY = b"galsearch.notes"
 VOPARQUET_KEY = b"IVOA.VOTable-Parquet.content"
 PART_ROWS = 65_536  # of a column that is read a part at a time
 _PARQUET = (".parquet", ".pq")
@@ -59,17 +61,30 @@ _CSV_NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--",
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_table(path: str | Path, *, text: Iterable[str] = (), without: Collection[str] = ()) -> pa.Table:
+def read_table(
+    path: str | Path,
+    *,
+    text: Iterable[str] = (),
+    without: Collection[str] = (),
+    table_name: str | int | None = None,
+    missing: Iterable[float] = (),
+) -> pa.Table:
     """Read a .csv .tsv .ecsv .parquet .fits or .vot file, by its suffix; all but Parquet also with .gz.
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
     are strings, digit for digit: leading zeros and 19-digit numbers survive. A vector column is a
-    `fixed_size_list`. Of a file with several tables the first is read. The columns `without` are left out.
+    `fixed_size_list`. The columns `without` are left out. `table_name` says which table of a file with several:
+    in FITS the EXTNAME or the number of the HDU (0 is the primary one), in VOTable the name, ID or number (from 1)
+    of the TABLE. `missing` are numbers that stand for no value, such as 99 and -99: they become null.
 
-    Raises SchemaError, naming the file, for another suffix or a file that cannot be read as its suffix says.
+    What a reader should know and is no error is in `notes_of(table)`, one sentence each: that a service cut its
+    answer short, which of several tables was read, which columns were left out or renamed, what a cell was read as.
+
+    Raises SchemaError, naming the file, for another suffix or a file that cannot be read as its suffix says, and
+    with what the service said where a VOTable holds an error in place of an answer.
     """
-    path, text = Path(path), frozenset(text)
+    path, asked = Path(path), _Asked(frozenset(text), table_name, tuple(missing))
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in _READERS or name.endswith((".parquet.gz", ".pq.gz")):
@@ -82,11 +97,56 @@ def read_table(path: str | Path, *, text: Iterable[str] = (), without: Collectio
             table = _read_parquet(path, without)
         else:
             content = path.read_bytes()
-            table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, text)
+            table = _READERS[suffix](gzip.decompress(content) if name.endswith(".gz") else content, asked)
             table = table.drop_columns([column for column in table.column_names if column in without])
         if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
             raise SchemaError(f"column {', '.join(twice)} occurs twice; names must be unique, rename one")
-        return _tidy(table, text)
+        return with_notes(_tidy(table, asked), asked.notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a caller of `read_table` asked for, and what the reader notes on the way."""
+
+    text: frozenset[str] = frozenset()
+    table_name: str | int | None = None
+    missing: tuple[float, ...] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One table of a file that may hold several: its number as the format counts, its names, its columns and rows."""
+
+    number: int
+    names: tuple[str, ...]
+    columns: list[str]
+    rows: int
+    content: object
+
+    def __str__(self) -> str:
+        return f"{self.number}{''.join(f' {name}' for name in self.names[:1])} ({self.rows} rows)"
+
+
+def _chosen(parts: list[_Part], asked: _Asked) -> object:
+    """Return the content of the part that was asked for by name or number, else of the one that looks like a catalog.
+
+    That is LDAC_OBJECTS (SExtractor), else the first with rows and a column of ids, else the one with the most rows.
+    """
+    if asked.table_name is not None:
+        wanted = str(asked.table_name).strip()
+        named = [part for part in parts if wanted.casefold() in {name.casefold() for name in part.names}]
+        found = named or [part for part in parts if wanted == str(part.number)]
+        if not found:
+            raise SchemaError(f"no table '{wanted}'; there are: {', '.join(map(str, parts))}")
+        return found[0].content
+    ldac = [part for part in parts if "LDAC_OBJECTS" in part.names]
+    with_ids = [part for part in parts if part.rows and any(map(_ID_NAME.fullmatch, part.columns))]
+    best = (ldac or with_ids or [max(parts, key=lambda part: part.rows)])[0]
+    if len(parts) > 1:
+        others = ", ".join(str(part) for part in parts if part is not best)
+        asked.notes.append(f"table {best} was read and not {others}; choose with table_name (--table-name)")
+    return best.content
 
 
 @contextmanager
@@ -105,17 +165,26 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _tidy(table: pa.Table, text: frozenset[str]) -> pa.Table:
+def _tidy(table: pa.Table, asked: _Asked) -> pa.Table:
     """Apply the rules of every format: identifiers are text, missing is null, and no unusual arrow types."""
-    ids = [name for name in table.column_names if name in text or _ID_NAME.fullmatch(name)]
+    ids = [name for name in table.column_names if name in asked.text or _ID_NAME.fullmatch(name)]
     for index, field in enumerate(table.schema):
         values = _common(table.column(index))
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+        values = _without(values, asked.missing)
         if field.name in ids and pa.types.is_integer(values.type):
             values = values.cast(pa.string())
         table = table.set_column(index, field.with_type(values.type), values)
     return table.replace_schema_metadata(None)
+
+
+def _without(values: pa.ChunkedArray, missing: tuple[float, ...]) -> pa.ChunkedArray:
+    """Return a column of numbers in which the numbers `missing` are null."""
+    if not missing or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        return values
+    standing_for_none = pc.is_in(values.cast(pa.float64(), safe=False), value_set=pa.array(missing, pa.float64()))
+    return pc.if_else(standing_for_none, pa.scalar(None, values.type), values)
 
 
 def _empty_as_null(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -123,13 +192,13 @@ def _empty_as_null(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedA
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values) if is_text else values
 
 
-def _read_csv(content: bytes, text: frozenset[str], *, delimiter: str = ",") -> pa.Table:
+def _read_csv(content: bytes, asked: _Asked, *, delimiter: str = ",") -> pa.Table:
     from pyarrow import csv as arrow_csv
 
     if content.lstrip(b"\xef\xbb\xbf").startswith(b"# %ECSV"):
-        return _read_ecsv(content, text)
+        return _read_ecsv(content, asked)
     names, skipped = _csv_header(content, delimiter)
-    kept = {name: pa.string() for name in names if name in text or _ID_NAME.fullmatch(name)}
+    kept = {name: pa.string() for name in names if name in asked.text or _ID_NAME.fullmatch(name)}
     table = arrow_csv.read_csv(
         io.BytesIO(content),
         read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=skipped),
@@ -160,23 +229,23 @@ def _csv_header(content: bytes, delimiter: str) -> tuple[list[str], int]:
     return [name.strip() for name in names], len(lines)
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(path: Path, *, table_name: str | int | None = None) -> list[str]:
     """Return the names of a table's columns; of Parquet without reading more than its footer."""
     if path.suffix.lower() not in _PARQUET:
-        return read_table(path).column_names
+        return read_table(path, table_name=table_name).column_names
     from pyarrow import parquet
 
     with _reading(path):
         return parquet.read_schema(path, memory_map=True).names
 
 
-def column_parts(path: Path, column: str) -> Iterator[pa.Array]:
+def column_parts(path: Path, column: str, *, table_name: str | int | None = None) -> Iterator[pa.Array]:
     """Yield one column of a table a part at a time; of Parquet without ever having all of it in memory.
 
     Raises SchemaError when there is no such column, or when the file cannot be read.
     """
     if path.suffix.lower() not in _PARQUET:
-        table = read_table(path)
+        table = read_table(path, table_name=table_name)
         _must_have(column, table.column_names)
         yield from table[column].chunks
         return
@@ -212,31 +281,68 @@ def _read_parquet(path: Path, without: Collection[str]) -> pa.Table:
     return pa.table(table.columns, schema=pa.schema(fields))
 
 
-def _read_ecsv(content: bytes, text: frozenset[str]) -> pa.Table:
+def _read_ecsv(content: bytes, asked: _Asked) -> pa.Table:
     from astropy.table import Table
 
     with _quiet():
         return _from_astropy(Table.read(content.decode("utf-8-sig"), format="ascii.ecsv"))
 
 
-def _read_votable(content: bytes, text: frozenset[str]) -> pa.Table:
+def _read_votable(content: bytes, asked: _Asked) -> pa.Table:
     from astropy.io import votable
 
     with _quiet(votable.exceptions.VOWarning):
-        table = next(votable.parse(io.BytesIO(content), verify="ignore").iter_tables(), None)
-        if table is None:
+        document = votable.parse(io.BytesIO(content), verify="ignore")
+        _heed_status(content, asked)
+        found = [table for table in document.iter_tables() if len(table.fields)]
+        if not found:
             raise ValueError("it has no TABLE")
-        return _from_astropy(table.to_table(use_names_over_ids=True))
+        parts = [
+            _Part(number, (*filter(None, (one.name, one.ID)),), [f.name for f in one.fields], len(one.array), one)
+            for number, one in enumerate(found, start=1)
+        ]
+        return _from_astropy(_chosen(parts, asked).to_table(use_names_over_ids=True))
 
 
-def _read_fits(content: bytes, text: frozenset[str]) -> pa.Table:
+def _heed_status(content: bytes, asked: _Asked) -> None:
+    """Note that a service cut its answer short; raise SchemaError with its words where it answered with an error.
+
+    QUERY_STATUS is of DALI (TAP, SCS 1.1), an INFO or PARAM named "Error" of the older SCS and SIA.
+    """
+    for _, node in ElementTree.iterparse(io.BytesIO(content), events=("end",)):
+        kind, name, value = node.tag.rpartition("}")[2], node.get("name"), node.get("value", "").strip()
+        said = " ".join((node.text or node.findtext("{*}DESCRIPTION") or "").split())
+        if kind == "TR":
+            node.clear()
+        elif kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "OVERFLOW"):
+            why = f": {said[:200]}" if said else ""
+            asked.notes.append(
+                f"the service cut its answer short (QUERY_STATUS OVERFLOW{why}), rows are missing; "
+                "ask it again with a higher MAXREC, or for smaller parts"
+            )
+        elif kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "ERROR"):
+            raise _refused_by_service(said)
+        elif name == "Error" and (kind == "INFO" or (kind == "PARAM" and "char" in node.get("datatype", "").lower())):
+            raise _refused_by_service(value or said)
+
+
+def _refused_by_service(said: str) -> SchemaError:
+    return SchemaError(f"the service answered with an error: {said[:500] or 'it gives no reason'}; ask it again")
+
+
+def _read_fits(content: bytes, asked: _Asked) -> pa.Table:
     from astropy.io import fits
     from astropy.table import MaskedColumn, Table
 
     with _quiet(fits.VerifyError), fits.open(io.BytesIO(content)) as hdus:
-        hdu = next((hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))), None)
-        if hdu is None or isinstance(hdu, fits.CompImageHDU):
+        parts = [
+            _Part(number, (hdu.name,) if hdu.name else (), hdu.columns.names, hdu.header["NAXIS2"], hdu)
+            for number, hdu in enumerate(hdus)
+            if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(hdu, fits.CompImageHDU)
+        ]
+        if not parts:
             raise ValueError("it holds no table, perhaps a picture")
+        hdu = _chosen(parts, asked)
         if hdu.fileinfo()["datLoc"] + hdu.header["NAXIS1"] * hdu.header["NAXIS2"] > len(content):
             raise ValueError("it is cut short")
         raw = np.asarray(hdu.data).view(np.ndarray)
@@ -325,6 +431,26 @@ def _plain_cell(cell):
 
 
 # --- units and field metadata -------------------------------------------------------------------------------
+
+
+def notes_of(table: pa.Table) -> list[str]:
+    """Return what `read_table` noted of a table, one sentence each; [] for any other table.
+
+    They are metadata of the schema: `select`, `take`, `slice`, `set_column` and `append_column` keep them,
+    `pa.table(columns)` does not.
+
+        >>> notes_of(with_notes(pa.table({"z": [0.1]}), ["the second of 2 tables was read"]))
+        ['the second of 2 tables was read']
+    """
+    return json.loads((table.schema.metadata or {}).get(NOTES_KEY, b"[]"))
+
+
+def with_notes(table: pa.Table, notes: Iterable[str]) -> pa.Table:
+    """Return the table with more notes after those it has."""
+    metadata = dict(table.schema.metadata or {})
+    if found := [*notes_of(table), *notes]:
+        metadata[NOTES_KEY] = json.dumps(found).encode()
+    return table.replace_schema_metadata(metadata or None)
 
 
 def describe(

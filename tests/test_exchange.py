@@ -27,7 +27,15 @@ from hypothesis import strategies as st
 
 from galsearch import exchange
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.exchange import describe, facts_of, format_table, read_table, to_astropy, write_table
+from galsearch.exchange import (
+    describe,
+    facts_of,
+    format_table,
+    notes_of,
+    read_table,
+    to_astropy,
+    write_table,
+)
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
 TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
@@ -680,3 +688,81 @@ def test_plain_formats_load_no_astropy(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+# --- what is told of a reading ----------------------------------------------------------------------------------
+
+
+def votable_text(before: str = "", after: str = "", *, rows: int = 1) -> str:
+    """Return a VOTable with INFOs before and after its table, of no rows where there is none."""
+    cells = "".join(f"<TR><TD>g{number}</TD><TD>{number}</TD></TR>" for number in range(1, rows + 1))
+    fields = '<FIELD name="object_id" datatype="char" arraysize="*"/><FIELD name="ra" datatype="double" unit="deg"/>'
+    found = f"<TABLE>{fields}<DATA><TABLEDATA>{cells}</TABLEDATA></DATA></TABLE>" if rows else ""
+    space = "xmlns='http://www.ivoa.net/xml/VOTable/v1.3'"
+    return f"<VOTABLE version='1.4' {space}><RESOURCE type='results'>{before}{found}{after}</RESOURCE></VOTABLE>"
+
+
+@pytest.mark.parametrize("place", ["before", "after"])  # TAP says it after the rows
+def test_an_answer_that_was_cut_short_is_read_and_noted(tmp_path, place):
+    info = "<INFO name='QUERY_STATUS' value='OVERFLOW'>the limit is 1 row</INFO>"
+    found = read_text(tmp_path, votable_text(**{place: info}), "a.vot")
+    assert found.to_pydict() == {"object_id": ["g1"], "ra": [1.0]}
+    assert [note.partition(",")[0] for note in notes_of(found)] == [
+        "the service cut its answer short (QUERY_STATUS OVERFLOW: the limit is 1 row)"
+    ]
+    assert notes_of(read_text(tmp_path, votable_text("<INFO name='QUERY_STATUS' value='OK'/>"), "b.vot")) == []
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize(
+    "info",
+    [
+        "<INFO name='QUERY_STATUS' value='ERROR'>Query exceeded the time limit</INFO>",
+        "<INFO name='Error' value='Query exceeded the time limit'/>",
+        "<PARAM name='Error' datatype='char' arraysize='*' value='Query exceeded the time limit'/>",
+    ],
+)
+def test_the_error_of_a_service_is_told_in_its_words(tmp_path, info, rows):
+    with pytest.raises(SchemaError, match=r"a\.vot: the service answered with an error: Query exceeded the time limit"):
+        read_text(tmp_path, votable_text(info, rows=rows), "a.vot")
+
+
+def several(tmp_path):
+    """Write a FITS file and a VOTable with a table of one cell and then one of two galaxies; return the paths."""
+    head = fits.BinTableHDU.from_columns([fits.Column("Field Header Card", "80A", array=["SIMPLE = T"])], name="HEAD")
+    columns = [fits.Column("NUMBER", "J", array=[1, 2]), fits.Column("ALPHA_J2000", "D", array=[1.0, 2.0])]
+    fits.HDUList([fits.PrimaryHDU(), head, fits.BinTableHDU.from_columns(columns, name="LDAC_OBJECTS")]).writeto(
+        tmp_path / "a.fits"
+    )
+    one, two = (Table({name: values}) for name, values in {"card": [b"SIMPLE"], "NUMBER": [1, 2]}.items())
+    document = votable.from_table(one)
+    document.get_first_table().name = "HEAD"
+    second = votable.from_table(two).resources[0]
+    second.tables[0].name = "LDAC_OBJECTS"
+    document.resources.append(second)
+    document.to_xml(str(tmp_path / "a.vot"))
+    return tmp_path / "a.fits", tmp_path / "a.vot"
+
+
+def test_of_several_tables_the_catalog_is_read_and_the_others_are_noted(tmp_path):
+    for path in several(tmp_path):
+        found = read_table(path)
+        assert found["NUMBER"].to_pylist() == [1, 2], path
+        assert notes_of(found) == [
+            "table 2 LDAC_OBJECTS (2 rows) was read and not 1 HEAD (1 rows); choose with table_name (--table-name)"
+        ]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "head", 1, "1"])
+def test_a_table_is_chosen_by_name_or_number(tmp_path, name):
+    for path in several(tmp_path):
+        found = read_table(path, table_name=name)
+        assert (found.num_rows, notes_of(found)) == (1, [])
+        assert exchange.column_names(path, table_name=name) == found.column_names
+        with pytest.raises(SchemaError, match=r"no table '7'; there are: 1 HEAD \(1 rows\), 2 LDAC_OBJECTS \(2 rows\)"):
+            read_table(path, table_name=7)
+
+
+def test_numbers_that_stand_for_no_value_become_null(tmp_path):
+    found = read_text(tmp_path, "id,g,n\n1,99,-99\n2,-99.0,3\n3,15.5,99\n99,1,1\n", missing=(99, -99))
+    assert found.to_pydict() == {"id": ["1", "2", "3", "99"], "g": [None, None, 15.5, 1], "n": [None, 3, None, 1]}
