@@ -264,6 +264,29 @@ HITS = _columns(
     ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),
 )
 
+# Names that DuckDB, our macros, statements or results give a meaning to, and what it is. No column of a user's table has
+# one of them in an atlas, in upper or lower case: intake stores `rowid` as `rowid_in_table` (`sources.tables`).
+ENGINE_NAMES = {
+    "rowid": "the engine's number of a row",
+    "row": "the number of a row in our statements",
+    "place": "the number of a vector in our statements",
+    "cut": "a parameter of the macros",
+    "is_refused": "a column inside the macros",
+    "cell": "a column of the tables of vectors",
+    "embedding": "a column of the tables of vectors",
+    "separation_arcsec": "a column of cones and matches",
+    **dict.fromkeys(HITS, "a column of results"),
+}
+IN_TABLE = "_in_table"  # put after the name of a user's column that it cannot keep
+MEASURED = "_measured"  # put after the name of a measure of ours where the user's table has a column of that name
+MAX_NAME = 100  # characters of a column's name; longer ones are cut at intake
+
+
+def is_engine_name(name: str) -> bool:
+    """Say whether a user's column may not be called so in an atlas, in upper or lower case."""
+    return name.casefold() in ENGINE_NAMES
+
+
 _ARROW = {
     "FLOAT": pa.float32(),
     "BIGINT": pa.int64(),
