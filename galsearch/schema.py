@@ -264,8 +264,8 @@ HITS = _columns(
     ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),
 )
 
-# Names that DuckDB, our macros, statements or results give a meaning to, and what it is. No column of a user's table has
-# one of them in an atlas, in upper or lower case: intake stores `rowid` as `rowid_in_table` (`sources.tables`).
+# Names that DuckDB, our macros, statements or results give a meaning to, and what it is. No column of a user's table
+# has one of them in an atlas, in upper or lower case: intake stores `rowid` as `rowid_in_table` (`columns`).
 ENGINE_NAMES = {
     "rowid": "the engine's number of a row",
     "row": "the number of a row in our statements",
@@ -275,6 +275,7 @@ ENGINE_NAMES = {
     "cell": "a column of the tables of vectors",
     "embedding": "a column of the tables of vectors",
     "separation_arcsec": "a column of cones and matches",
+    "atlas": "a column of results of several atlases",
     **dict.fromkeys(HITS, "a column of results"),
 }
 IN_TABLE = "_in_table"  # put after the name of a user's column that it cannot keep
