@@ -38,6 +38,7 @@ _HOMES = {
     "Refinement": "understanding",
     "Rewording": "understanding",
     "Understanding": "understanding",
+    "Unread": "understanding",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "Captioned": "captions",

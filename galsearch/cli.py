@@ -366,6 +366,8 @@ def search(
         if explain:
             _tell_plan(atlas, hits, words)
             _tell_refinements(hits)
+        else:
+            _tell_unread(atlas, words)
         if sheet:
             _tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
@@ -463,6 +465,8 @@ def rerank(
         found = hits.rerank(by, n=n, progress=progress, **marks, **asking)
         if explain:
             _tell_plan(atlas, hits, words)
+        else:
+            _tell_unread(atlas, words)
         _tell(str(found.reranked))
         if sheet:
             _tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
@@ -926,6 +930,13 @@ def _tell_plan(atlas: galsearch.Atlas, hits: galsearch.Hits, words: str | None) 
     _tell(f"{hits.query.formula() or 'list'}\n{hits.plan}{provider}")
     if words:
         _tell(f"read as\n{atlas.understand(words)}")
+
+
+def _tell_unread(atlas: galsearch.Atlas, words: str | None) -> None:
+    """Say which numbers of the words the search cannot heed."""
+    if words and any(map(str.isdigit, words)):
+        for one in atlas.understand(words).unread:
+            _tell(str(one))
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:

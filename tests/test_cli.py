@@ -134,6 +134,14 @@ def test_explain_tells_the_plan_on_stderr(run, tiny_path):
     assert "matches" not in out
 
 
+def test_a_number_without_a_column_is_told_with_and_without_explain(run, tiny_path):
+    for more in ((), ("--explain",)):
+        code, out, error = run("search", tiny_path, "red edge, inclination > 70 deg", *more, "--format", "json")
+        assert code == 0
+        assert len(ids(out)) == 12
+        assert "'inclination > 70 deg' is not understood here: this atlas has no numeric column 'inclination'" in error
+
+
 def test_printed_formats_are_read_by_others(run, tiny_path):
     formats = {
         name: run("search", tiny_path, "red", "-k", "4", "--format", name)[1] for name in ("json", "csv", "votable")

@@ -183,6 +183,26 @@ def test_spans_name_the_words_in_the_text_as_typed(text):
         ("rings below z=0.01", "z < 0.01", "rings"),
         ("rings out to redshift 2", "z <= 2", "rings"),
         ("cz below 3,000 km/s", "z < 0.01001", ""),
+        # one-sided or two-sided, as said
+        ("nearer than z = 0.02", "z < 0.02", ""),
+        ("closer than redshift 0.02", "z < 0.02", ""),
+        ("not nearer than z = 0.02", "z >= 0.02", ""),
+        ("further than z = 1", "z > 1", ""),
+        ("fainter than 17", "mag_r > 17", ""),
+        ("fainter than magnitude 17", "mag_r > 17", ""),
+        ("redshift > 0.02 and < 0.03", "z > 0.02 AND z < 0.03", ""),
+        ("spirals, z above 0.02 but below 0.03", "z > 0.02 AND z < 0.03", "spirals"),
+        ("redshift > 0.02, < 0.03 rings", "z > 0.02 AND z < 0.03", "rings"),
+        ("redshift of at least 0.02 and no more than 0.03", "z >= 0.02 AND z <= 0.03", ""),
+        ("redshift greater than or equal to 0.02", "z >= 0.02", ""),
+        ("z less than 0.1 or greater than 0.5", "(z < 0.1 OR z > 0.5)", ""),
+        ("not z < 0.1 or > 0.5", "NOT ((z < 0.1 OR z > 0.5))", ""),
+        ("ellipticity > 0.3 and < 0.6", "axis_ratio < 0.7 AND axis_ratio > 0.4", ""),
+        ("between z=0.1 and z=0.2", "z BETWEEN 0.1 AND 0.2", ""),
+        ("less than 0.03 redshift", "z < 0.03", ""),
+        ("greater than 0.02 in redshift", "z > 0.02", ""),
+        ("z of about 0.05", "z BETWEEN 0.045 AND 0.055", ""),
+        ("mag_r > 14 and < 17 and bars", "mag_r > 14 AND mag_r < 17", "bars"),
         # what a picture shows too stays in the text
         ("face-on spiral", "axis_ratio > 0.8", "face-on spiral"),
         ("faint blue galaxy", "mag_r > 19.5", "faint blue galaxy"),
@@ -233,6 +253,102 @@ def test_nothing_is_offered_where_words_say_something_else_or_no_column_fits(tex
 @pytest.mark.parametrize("text", ["nearby", "z < 0.1", "brighter than 17", "face-on", "closer than 10 Mpc", "large"])
 def test_nothing_is_offered_for_columns_that_are_not_there(text):
     assert read(text, {}).offers == read(text, {"other": "m"}).offers == ()
+
+
+def test_two_bounds_of_two_comparatives_are_two_offers_in_one_unit():
+    offers = read("larger than 10 and smaller than 20 arcsec").offers
+    assert [one.sql for one in offers] == ["radius_arcsec > 10", "radius_arcsec < 20"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("z > 0.1 and less than 3 arms", ["z > 0.1"]),  # the arms are not those of the redshift
+        ("z > 0.1 and < 17 mag", ["z > 0.1", "mag_r < 17"]),
+        ("z < 0.1 spirals", ["z < 0.1"]),
+    ],
+)
+def test_another_number_is_no_bound_of_the_quantity_before_it(text, sql):
+    assert [one.sql for one in read(text, {**COLUMNS, "spirals": ""}).offers] == sql
+
+
+SDSS = dict.fromkeys("ugriz", "") | {"redshift": ""}
+
+
+@pytest.mark.parametrize(
+    ("columns", "ucds", "text", "sql"),
+    [
+        (SDSS, None, "redshift below 0.1", ['"redshift" < 0.1']),
+        (SDSS, None, "z < 0.1", ['"redshift" < 0.1']),
+        (SDSS, None, "nearby spiral", ['"redshift" < 0.05']),
+        (SDSS, None, "closer than 100 Mpc", ['"redshift" < 0.02335']),
+        (SDSS, None, "z < 18.5", ["z < 18.5"]),  # no redshift is so high: the band
+        (SDSS, None, "brighter than 17 in r", ['"r" < 17']),
+        (dict.fromkeys("ugriz", ""), None, "nearby", []),
+        (dict.fromkeys("ugriz", ""), {"z": "src.redshift"}, "nearby", []),  # as galsearch 42af129 took it
+        ({"z": "mag"}, {"z": "phot.mag;em.opt.I"}, "redshift below 0.1", []),
+        (
+            {"z": "", "zbest": ""},
+            {"z": "phot.mag", "zbest": "src.redshift;pos.heliocentric"},
+            "z < 0.1",
+            ['"zbest" < 0.1'],
+        ),
+        ({"z": "", "z_spec": ""}, {"z": "", "z_spec": "src.redshift"}, "redshift < 0.1", ['"z_spec" < 0.1']),
+    ],
+)
+def test_the_redshift_is_the_column_that_is_one_and_never_the_z_band(columns, ucds, text, sql):
+    assert [one.sql for one in understand(text, columns, ucds=ucds).offers] == sql
+
+
+# ---- numbers that no column answers
+
+FIELD = {"ra": "deg", "dec": "deg", "radius_px": "pixel", "axis_ratio": "", "mag_i": "mag"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "reason"),
+    [
+        ("z ~ 0.3 starburst", "z ~ 0.3", "this atlas has no column of redshifts"),
+        ("starburst with M_r < -21", "M_r < -21", "this atlas has no numeric column 'M_r'"),
+        ("r < 20", "r < 20", "no column of magnitudes in r"),
+        ("brighter than 17 in g", "brighter than 17 in g", "no column of magnitudes in g"),
+        ("half-light radius > 0.5 arcsec", "half-light radius > 0.5 arcsec", "column radius_px is in pixel"),
+        ("radius 3-5 arcsec", "radius 3-5 arcsec", "column radius_px is in pixel"),
+        ("disk with inclination > 70 deg", "inclination > 70 deg", "no numeric column 'inclination'"),
+        ("nearer than z = 0.02", "nearer than z = 0.02", "no column of redshifts"),
+        ("closer than 50 Mpc", "closer than 50 Mpc", "no column of redshifts, which distances"),
+        ("redshift > 0.02 and < 0.03", "redshift > 0.02 and < 0.03", "no column of redshifts"),
+        ("redshift in [0.1, 0.2]", "redshift in [0.1, 0.2]", "no column of redshifts"),
+        ("0.1 < z < 0.2 ring", "0.1 < z < 0.2", "no column of redshifts"),
+        ("ring at redshift 2", "redshift 2", "no column of redshifts"),
+        ("larger than 10 kpc", "larger than 10 kpc", "no column of sizes in kpc"),
+        ("larger than 10", "larger than 10", "a size needs its unit"),
+        ("more massive than 10^11 solar masses", "more massive than 10^11 solar masses", "no column of masses"),
+        ("star formation rate above 5", "star formation rate above 5", "no numeric column 'star formation rate'"),
+        ("companions brighter than 17", "brighter than 17", "said of a part or a neighbor"),
+        ("axis ratio 0,5", None, ""),
+        ("axis ratio < 0,5", "axis ratio < 0,5", "decimal comma is not read; write 0.5"),
+        ("axis ratio < 1e999", "axis ratio < 1e999", "'1e999' is no number"),
+        ("absolute magnitude < -21", "absolute magnitude < -21", "no numeric column 'absolute magnitude'"),
+        ("i brighter than -21", "brighter than -21", "below 0 is an absolute magnitude"),
+        *((text, None, "") for text in ("NGC 1300", "like M 87", "Arp 220", "2 bars and 3 arms", "more than 3 arms")),
+        *((text, None, "") for text in ("2MASX J13295269+4711429", "T-type 5", "top 10 spirals", "13:29:52 +47:11:43")),
+        *((text, None, "") for text in ("axis ratio < 0.5", "brighter than 17", "spiral", "SB(r)b", "M51-like")),
+    ],
+)
+def test_a_number_without_a_column_is_named_with_the_reason(text, words, reason):
+    found = read(text, FIELD).unread
+    assert [one.words for one in found] == ([words] if words else [])
+    for one in found:
+        assert text[slice(*one.span)] == one.words
+        assert reason in one.reason
+
+
+def test_several_numbers_are_each_offered_or_named():
+    reading = read("z~0.3 starburst with M_r < -21 and axis ratio > 0.5", FIELD)
+    assert [one.sql for one in reading.offers] == ["axis_ratio > 0.5"]
+    assert [one.words for one in reading.unread] == ["z~0.3", "M_r < -21"]
+    assert "'M_r < -21' is not understood here: this atlas has no numeric column 'M_r'" in str(reading)
 
 
 def test_units_of_the_column_decide():
@@ -300,6 +416,9 @@ def test_whatever_is_typed_the_sql_offered_runs_and_names_only_columns_that_are_
         assert offer.column in columns
         assert executes(offer.sql, [offer.column]), offer.sql  # no other name can be in it
         assert text[slice(*offer.span)] == offer.words
+    for one in reading.unread:
+        assert text[slice(*one.span)] == one.words
+        assert not any(one.span[0] < offer.span[1] and offer.span[0] < one.span[1] for offer in reading.offers)
     str(reading)
 
 
@@ -458,6 +577,7 @@ def test_anything_typed_is_read(text):
     reading = read(text)
     assert reading.text == text
     assert len(reading.offers) <= 20
+    assert len(reading.unread) <= 10
     for offer in reading.offers:
         assert re.fullmatch(r"[\w\".]+ (?:[<>]=?|BETWEEN) [-\d.e+]+(?: AND [\w\" <>=.+-]+)?", offer.sql)
     str(reading)

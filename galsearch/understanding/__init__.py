@@ -14,6 +14,7 @@ from galsearch.understanding.attributes import (
 )
 from galsearch.understanding.cuts import VAGUE, Offer
 from galsearch.understanding.reading import Phrase, Understanding, understand
+from galsearch.understanding.unread import Unread
 from galsearch.understanding.words import Rewording, type_in_words
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Refinement",
     "Rewording",
     "Understanding",
+    "Unread",
     "contrast",
     "label_vectors",
     "read_labels",

@@ -49,8 +49,9 @@ CONTRAST = (
 def read(store: Store, words: str) -> Understanding:
     """Return the reading of words for an atlas."""
     rows = store.describe().to_pylist()
-    columns = {row["column"]: row["unit"] for row in rows if _NUMERIC.fullmatch(row["type"])}
-    return understand(words, columns, phrases(store)[0])
+    numeric = [row for row in rows if _NUMERIC.fullmatch(row["type"])]
+    columns, ucds = ({row["column"]: row[what] for row in numeric} for what in ("unit", "ucd"))
+    return understand(words, columns, phrases(store)[0], ucds=ucds)
 
 
 def phrases(store: Store) -> tuple[list[str], np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
@@ -46,17 +46,30 @@ def _value(name: str) -> str:
 OPERATORS = {
     "<": "below|under|less than|lower than|smaller than|fewer than|beneath|<",
     "<=": "up to|out to|at most|no more than|not more than|no higher than|no larger than|no greater than|not exceeding|"
-    "not above|not over|not greater than|<=|=<|≤|⩽",
+    "not above|not over|not greater than|less than or equal to|smaller than or equal to|lower than or equal to|"
+    "<=|=<|≤|⩽",
     ">": "above|over|greater than|more than|higher than|larger than|beyond|past|exceeding|>",
-    ">=": "at least|no less than|not less than|no lower than|no smaller than|not below|not under|>=|=>|≥|⩾",
+    ">=": "at least|no less than|not less than|no lower than|no smaller than|not below|not under|"
+    "greater than or equal to|larger than or equal to|higher than or equal to|>=|=>|≥|⩾",
     "=": "==|=|equal to|equals|of",
     "~": "of about|of around|of roughly|~|≈|≃|about|around|roughly|approximately|close to|near|circa",
 }
 _SIGN = {word: sign for sign, words in OPERATORS.items() for word in words.split("|")}
-_OPERATOR = "|".join(
-    re.escape(word) + (r"\b" if word[-1].isalpha() else "") for word in sorted(_SIGN, key=len, reverse=True)
-)
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """Return the pattern of one of the operators, the longest first; "of" may lead to one of several words."""
+    each = sorted(words, key=len, reverse=True)
+    return "(?:of\\s)?(?:" + "|".join(re.escape(one) + (r"\b" if one[-1].isalpha() else "") for one in each) + ")"
+
+
+_OPERATOR = _any_of(_SIGN)
+_BOUND = _any_of(word for word, sign in _SIGN.items() if sign not in "=~")
+ALL_OPERATORS, ANY_UNIT = _OPERATOR, _UNIT
 _SYMBOL = "<=|>=|=<|=>|≤|≥|⩽|⩾|<|>"
+_ALSO = (  # the other bound of the same quantity
+    rf"(?:\s{{0,3}}(?P<joint>,\s?(?:and|but|or)|and|but|or|,|&)\s{{0,3}}(?P<also>{_BOUND})\s{{0,3}}{_value('two')})?"
+)
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _IS = r"(?:\s+(?:is|are|be|being|value|values|range|in the range|in|lies|lying|ranging))*"
@@ -93,12 +106,15 @@ class Quantity:
     units: tuple[str, ...] = ("",)
 
 
+REDSHIFT_UCD = "src.redshift"
+REDSHIFT_NAMES = (
+    *("z", "redshift", "z_spec", "zspec", "specz", "spec_z", "z_phot", "zphot", "photo_z", "photoz", "z_best"),
+)
+BAND_NEIGHBORS = {"g", "r", "i"}  # columns beside which "z" is the band
+BRIGHTEST = 0.0  # apparent magnitude of a galaxy; a smaller number is an absolute one
+FARTHEST = 15.0  # redshift; a larger number is that of a magnitude
 QUANTITIES = (
-    Quantity(
-        "redshift",
-        r"(?:photometric\s|spectroscopic\s)?redshifts?|z",
-        ("z", "redshift", "z_spec", "zspec", "specz", "spec_z", "z_phot", "zphot", "photo_z", "photoz", "z_best"),
-    ),
+    Quantity("redshift", r"(?:photometric\s|spectroscopic\s)?redshifts?|z", REDSHIFT_NAMES),
     Quantity("axis ratio", r"axis[\s_-]ratios?|b/a", ("axis_ratio", "b_a", "ba", "axisratio")),
     Quantity("ellipticity", r"ellipticit(?:y|ies)", ("ellipticity", "ell")),
     Quantity("concentration", r"concentrations?(?:\sindex)?", ("concentration",)),
@@ -124,8 +140,8 @@ QUANTITIES = (
         ("log_mass", "logmass", "log_stellar_mass", "lgm_tot_p50", "mass", "stellar_mass", "mstar"),
         ("", "dex", "dex(solMass)", "solMass", "Msun", "M_sun"),
     ),
-    Quantity("distance", r"distances?", ("z", "redshift", "z_spec", "zspec"), ("",)),
-    Quantity("velocity", r"(?:recession(?:al)?\s)?velocit(?:y|ies)|cz", ("z", "redshift", "z_spec", "zspec"), ("",)),
+    Quantity("distance", r"distances?", REDSHIFT_NAMES, ("",)),
+    Quantity("velocity", r"(?:recession(?:al)?\s)?velocit(?:y|ies)|cz", REDSHIFT_NAMES, ("",)),
     Quantity("T-type", r"t[\s-]types?|hubble stages?", ("t_type", "ttype", "t", "hubble_stage")),
 )
 BANDS = "ugrizyjhkbv"
@@ -256,13 +272,13 @@ MOST_FOUND, MOST_OFFERS = 200, 20  # more is no question that a person asks
 _VAGUE = re.compile("|".join(rf"(?P<v{n}>(?<![\w-])(?:{v.words})(?![\w-]))" for n, v in enumerate(VAGUE)))
 
 
-def offers(text: str, columns: Mapping[str, str]) -> tuple[Offer, ...]:
+def offers(text: str, columns: Mapping[str, str] | Columns) -> tuple[Offer, ...]:
     """Return the conditions that a text may mean, in order of its words; columns are numeric, name -> unit.
 
     Where readings overlap the longest is kept; of many the first MOST_OFFERS. `negated` is not decided here: it takes
     the whole sentence.
     """
-    low, known = plain(text), Columns(columns)
+    low, known = plain(text), columns if isinstance(columns, Columns) else Columns(columns)
     found = [*_numeric(low, known), *_vague(low, known)]
     kept: list[Offer] = []
     for one in sorted(found[:MOST_FOUND], key=lambda one: (-(one.span[1] - one.span[0]), one.span)):
@@ -293,16 +309,29 @@ def _lead(text: str, offer: Offer) -> int:
 
 
 class Columns:
-    """The columns that there are, by the quantities that they hold."""
+    """The columns that there are, by the quantities that they hold; `ucds` says of some what they are (name -> UCD)."""
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
+    def __init__(self, columns: Mapping[str, str], ucds: Mapping[str, str] | None = None) -> None:
         self.units = {name: unit or "" for name, unit in columns.items()}
+        self._ucds = {name: ucd or "" for name, ucd in (ucds or {}).items()}
         self._by_name = {name.casefold(): name for name in reversed(list(columns))}
 
     def of(self, quantity: Quantity) -> str | None:
         """Return the column that holds a quantity, in a unit that is understood; None when there is none."""
-        tried = (self._by_name.get(name) for name in quantity.columns)
-        return next((name for name in tried if name is not None and self._fits(name, quantity)), None)
+        return next((name for name in self.named(quantity) if self._fits(name, quantity)), None)
+
+    def named(self, quantity: Quantity) -> list[str]:
+        """Return the columns that hold a quantity in any unit: those that it is usually called, the best first."""
+        found = [self._by_name[name] for name in quantity.columns if name in self._by_name]
+        return self._redshifts(found) if quantity.columns[0] == REDSHIFT_NAMES[0] else found
+
+    def _redshifts(self, named: list[str]) -> list[str]:
+        """Return the columns of redshift: those said to be one, then by name; the z band of "u, g, r, i, z" is none."""
+        said = [name for name, ucd in self._ucds.items() if ucd.startswith(REDSHIFT_UCD) and name in self.units]
+        usual = [name for name in named if not self._ucds.get(name) or name in said]
+        if self._by_name.keys() >= BAND_NEIGHBORS:
+            said, usual = ([name for name in some if name.casefold() != "z"] for some in (said, usual))
+        return list(dict.fromkeys([*(name for name in usual if name in said), *said, *usual]))
 
     def _fits(self, name: str, quantity: Quantity) -> bool:
         return self.units[name] in quantity.units or (quantity.units == ("",) and self.units[name] in ("", "1"))
@@ -311,9 +340,15 @@ class Columns:
         """Return the magnitude column of a band; without one that of r, or the only one that there is."""
         names = (f"mag_{band}", f"{band}mag", f"{band}_mag", f"mag{band}", f"petromag_{band}", f"modelmag_{band}")
         if band is not None:
-            return next((self._by_name[name] for name in names if name in self._by_name), None)
+            usual = (self._by_name[name] for name in names if name in self._by_name)
+            return next((name for name in (*usual, self._by_name.get(band)) if name and self._is_band(name)), None)
         every = [name for name in self.units if re.fullmatch(rf"mag_?[{BANDS}]|[{BANDS}]_?mag", name.casefold())]
         return self.magnitude("r") or (every[0] if len(every) == 1 else None)
+
+    def _is_band(self, name: str) -> bool:
+        """Say whether a column is a magnitude: by its name; where that is one letter, by its UCD or its neighbors."""
+        said = self._ucds.get(name, "")
+        return len(name) > 1 or said.startswith("phot.mag") or (not said and self._by_name.keys() >= BAND_NEIGHBORS)
 
     def color(self, name: str) -> str | None:
         """Return the column of a color such as "g-r"."""
@@ -396,19 +431,23 @@ def _magnitude_words(band: str | None) -> str:
 
 @functools.lru_cache(512)
 def _patterns(words: str) -> tuple[re.Pattern, ...]:
-    """Return the patterns of a quantity between two numbers, compared with one, and after one."""
+    """Return the patterns of a quantity compared with a number, after one, and between two."""
     named, to = rf"(?<![\w/-])(?:{words})(?![\w])", r"\s?(?:-|to|\.\.+)\s?"
     between = rf"{named}{_IS}\s{{1,3}}(?:between|from)\s{_value('low')}\s?(?:and|to|-)\s?{_value('high')}"
     spread = rf"{named}{_IS}\s{{0,3}}(?:=|~|of)?\s{{0,3}}{_value('low')}{to}{_value('high')}"
     bracket = rf"{named}{_IS}\s{{0,3}}=?\s?[\[(]\s?{_value('low')}\s?(?:,|-|to|\.\.+)\s?{_value('high')}\s?[\])]"
-    led = rf"(?<![\w-])(?P<operator>{_OPERATOR})\s{{1,3}}(?:an?\s|the\s)?{named}\s{{0,3}}(?:=|of)?"
-    led += rf"\s{{0,3}}{_value('one')}"
-    compared = rf"{named}{_IS}\s{{0,3}}(?P<operator>{_OPERATOR})?\s{{0,3}}{_value('one')}"
+    equals = r"\s{0,3}(?:=|of)?\s{0,3}"
+    led = rf"(?<![\w-])(?P<operator>{_OPERATOR})\s{{1,3}}(?:an?\s|the\s)?{named}{equals}{_value('one')}{_ALSO}"
+    compared = rf"{named}{_IS}\s{{0,3}}(?P<operator>{_OPERATOR})?\s{{0,3}}{_value('one')}{_ALSO}"
+    after = rf"(?<![\w<>=-])(?P<operator>{_BOUND})\s{{0,3}}{_value('one')}\s(?:in\s(?:the\s)?)?{named}"
+    after += rf"(?!\s{{0,3}}(?:{_OPERATOR}|[0-9]))"
     before = (
         rf"(?<![\w.]){_value('low')}\s?(?P<first>{_SYMBOL})\s?{named}(?:\s?(?P<second>{_SYMBOL})\s?{_value('high')})?"
     )
     range_of = rf"between\s{_value('low')}\s(?:and|to)\s{_value('high')}\s(?:in\s(?:the\s)?)?{named}"
-    return tuple(re.compile(pattern) for pattern in (compared, led, before, between, spread, bracket, range_of))
+    repeated = rf"between\s{named}{equals}{_value('low')}\s(?:and|to)\s(?:{named}{equals})?{_value('high')}"
+    every = (compared, led, after, before, between, spread, bracket, range_of, repeated)
+    return tuple(re.compile(pattern) for pattern in every)
 
 
 def _numeric(text: str, columns: Columns) -> Iterator[Offer]:
@@ -417,15 +456,23 @@ def _numeric(text: str, columns: Columns) -> Iterator[Offer]:
     for measure in _measures(columns):
         if not re.search(measure.words, text):  # a pattern takes milliseconds to compile
             continue
-        compared, led, before, *between = _patterns(measure.words)
+        compared, led, after, before, *between = _patterns(measure.words)
         for pattern in between:
             for found in pattern.finditer(text):
                 yield from _offer_between(found, measure)
         for found in (*compared.finditer(text), *led.finditer(text)):
             yield from _offer_compared(found, measure)
+        for found in after.finditer(text):
+            if _begins_a_clause(text, found.start()):  # in "M_r < -21 spirals" the number is not that of spirals
+                yield from _offer_compared(found, measure)
         for found in before.finditer(text):
             yield from _offer_before(found, measure)
     yield from _comparatives(text, columns)
+
+
+def _begins_a_clause(text: str, start: int) -> bool:
+    before = tokens(text[max(0, start - 40) : start])[-1:]
+    return not before or before[0].text in _STOPS or before[0].text in OBJECTS
 
 
 def _offer_between(found: re.Match, measure: _Measure) -> Iterator[Offer]:
@@ -438,10 +485,32 @@ def _offer_between(found: re.Match, measure: _Measure) -> Iterator[Offer]:
 
 
 def _offer_compared(found: re.Match, measure: _Measure) -> Iterator[Offer]:
-    sign = _SIGN[found["operator"]] if found["operator"] else "="
+    sign = _sign(found["operator"]) if found["operator"] else "="
     if sign == "=" and not found["operator"] and measure.quantity not in ("redshift", "magnitude", "T-type"):
         return
-    yield from _one(found.span(), measure, sign, found["one"], found["one_unit"])
+    said = found.groupdict()
+    whole = found.span()
+    alone = whole[0], found.start("joint") if said.get("joint") else whole[1]
+    text = found.string
+    first = list(_one((whole[0], len(text[: alone[1]].rstrip())), measure, sign, said["one"], said["one_unit"]))
+    second: list[Offer] = []
+    counts = said.get("two") and said["two"].isdigit() and _is_of_a_part(text, found)  # "and less than 3 arms"
+    if said.get("also") and sign not in "=~" and not counts:
+        second = list(_one(whole, measure, _sign(said["also"]), said["two"], said["two_unit"] or said["one_unit"]))
+        if first and not said["one_unit"]:  # "larger than 10 and below 20 arcmin": the unit is that of both
+            first = list(_one(first[0].span, measure, sign, said["one"], said["two_unit"])) or first
+    yield from [_joined(first[0], second[0], said["joint"])] if first and second else first
+
+
+def _joined(first: Offer, second: Offer, joint: str) -> Offer:
+    """Return two bounds of one quantity as one offer: "redshift > 0.02 and < 0.03"."""
+    if joint.endswith("or"):
+        return replace(second, sql=f"({first.sql} OR {second.sql})")
+    return replace(second, sql=f"{first.sql} AND {second.sql}")
+
+
+def _sign(operator: str) -> str:
+    return _SIGN.get(operator) or _SIGN[operator[2:].strip()]  # "of at least"
 
 
 def _one(span: tuple[int, int], measure: _Measure, sign: str, said: str, unit: str | None) -> Iterator[Offer]:
@@ -459,7 +528,7 @@ def _one(span: tuple[int, int], measure: _Measure, sign: str, said: str, unit: s
 
 
 def _offer_before(found: re.Match, measure: _Measure) -> Iterator[Offer]:
-    signs = [FLIPPED[_SIGN[found["first"]]], *([_SIGN[found["second"]]] if found["second"] else [])]
+    signs = [FLIPPED[_sign(found["first"])], *([_sign(found["second"])] if found["second"] else [])]
     said = [(found["low"], found["low_unit"]), (found["high"], found["high_unit"])][: len(signs)]
     parts = [list(_one(found.span(), measure, sign, *one)) for sign, one in zip(signs, said, strict=True)]
     if all(parts):
@@ -502,6 +571,8 @@ def _converted(said: str, unit: str | None, measure: _Measure) -> float | None:
         return convert(value, given, measure)
     if measure.quantity == "ellipticity from axis ratio":
         return 1 - value if given is None else None
+    if (measure.quantity == "redshift" and value > FARTHEST) or (measure.quantity == "magnitude" and value < BRIGHTEST):
+        return None
     if given in ANGLES and measure.unit in ANGLES:
         value *= ANGLES[given] / ANGLES[measure.unit]
     elif given is not None and given != measure.unit:
@@ -542,7 +613,8 @@ def _comparative() -> re.Pattern:
     word = rf"(?P<no>(?:no|not)\s+)?(?:(?P<word>{words})\s+than|(?P<limit>{'|'.join(LIMITS)}))\s+(?:about\s+)?"
     name = rf"redshift|z|magnitude|mag|(?:mag[\s_])?[{BANDS}](?:[\s-]band)?(?:\smag(?:nitude)?)?"
     band = rf"\s+in\s+(?:the\s+)?(?P<band>[{BANDS}])(?:[\s-]band)?(?![\w-])"
-    return re.compile(rf"(?<![\w-]){word}(?:(?P<name>{name})\s?=?\s?)?{_value('one')}(?:{band})?{_ACROSS}?")
+    later = rf"(?=\s+(?:and|but|or)\s+(?:{words})\s+than\s+{_NUMBER}\s{{0,2}}(?P<later_unit>{_UNIT})(?![\w/]))?"
+    return re.compile(rf"(?<![\w-]){word}(?:(?P<name>{name})\s?=?\s?)?{_value('one')}(?:{band})?{_ACROSS}?{later}")
 
 
 def _comparatives(text: str, columns: Columns) -> Iterator[Offer]:
@@ -554,12 +626,12 @@ def _comparatives(text: str, columns: Columns) -> Iterator[Offer]:
         sign = DENIED[sign] if found["no"] else sign
         measure = _compared_with(found, quantity, columns)
         if measure is not None and not _after_a_part(text, found.start()):
-            yield from _one(found.span(), measure, sign, found["one"], found["one_unit"])
+            yield from _one(found.span(), measure, sign, found["one"], found["one_unit"] or found["later_unit"])
 
 
 def _compared_with(found: re.Match, quantity: str, columns: Columns) -> _Measure | None:
     """Return the column that a comparative means; None where the words around it mean another, or none is there."""
-    unit, name = found["one_unit"], found["name"]
+    unit, name = found["one_unit"] or found["later_unit"], found["name"]
     if quantity == "magnitude":
         in_name = re.search(rf"(?:^|[\s_])([{BANDS}])(?:[\s-]|$)", name or "")
         column = columns.magnitude(found["band"] or (in_name[1] if in_name else None))

@@ -12,9 +12,10 @@ from typing import Any
 
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
-from galsearch.understanding.cuts import DENIED, Offer, edits_of, offers
+from galsearch.understanding.cuts import DENIED, Columns, Offer, edits_of, offers
 from galsearch.understanding.negation import ADVERBS, ARTICLES, OBJECTS, Negation, negations
 from galsearch.understanding.text import Edit, edited, plain
+from galsearch.understanding.unread import Unread, unread
 from galsearch.understanding.words import Rewording, expansions, slips
 
 
@@ -37,6 +38,8 @@ class Understanding:
     others, or take the sentence whole. `offers` are conditions in SQL that the words may mean, each with the `sql`, the
     `words` it came from, its `reason` and the `rest` of the text; `expansions` are abbreviations and types with their
     meaning; `spelling` are likely slips with what was meant. None of them is applied until `query` is given it.
+    `unread` are numbers that no column of the atlas can answer, each with its `words` and `reason`: a search by the
+    sentence does not heed them.
     """
 
     text: str
@@ -46,6 +49,7 @@ class Understanding:
     expansions: tuple[Rewording, ...]
     spelling: tuple[Rewording, ...]
     negations: tuple[Negation, ...] = field(repr=False, default=())
+    unread: tuple[Unread, ...] = ()
 
     def query(
         self, *accepted: Offer | Rewording, unlike: float | None = None, where: str | None = None, **options: Any
@@ -92,11 +96,16 @@ class Understanding:
         lines += [f"offered cut: {one.sql}   ({one.words!r}: {one.reason})" for one in self.offers]
         lines += [f"{one.words} stands for: {one.meaning}" for one in self.expansions]
         lines += [f"did you mean {one.meaning!r} by {one.words!r}?" for one in self.spelling]
+        lines += map(str, self.unread)
         return "\n".join(lines)
 
 
-def understand(text: str, columns: Mapping[str, str], vocabulary: Iterable[str] = ()) -> Understanding:
+def understand(
+    text: str, columns: Mapping[str, str], vocabulary: Iterable[str] = (), *, ucds: Mapping[str, str] | None = None
+) -> Understanding:
     """Read a sentence, for an atlas with these numeric columns (name -> unit, "" for none) and phrases.
+
+    `ucds` (name -> UCD, "" where there is none) say which columns are redshifts; without them it is their names.
 
     Reading never fails on what is in the sentence: what is not understood stays words. Raises QueryError when there is
     none.
@@ -107,7 +116,8 @@ def understand(text: str, columns: Mapping[str, str], vocabulary: Iterable[str] 
     """
     if not isinstance(text, str) or not text.strip():
         raise QueryError(f"the text is {text!r:.40}, expected words; say what to look for")
-    offered = offers(text, columns)
+    known = Columns(columns, ucds)
+    offered = read = offers(text, known)
     found = negations(plain(text), tuple(one.span for one in offered if not one.seen))
     offered = tuple(one for offer in offered if (one := _under(text, offer, found)) is not None)
     cuts = {one.span for one in offered if not one.seen}
@@ -124,6 +134,7 @@ def understand(text: str, columns: Mapping[str, str], vocabulary: Iterable[str] 
         meant,
         slips(text, vocabulary, taken),
         tuple(found),
+        unread(text, known, [one.span for one in (*read, *meant) if any(map(str.isdigit, one.words))]),
     )
 
 
@@ -152,7 +163,7 @@ def _under(text: str, offer: Offer, found: Iterable[Negation]) -> Offer | None:
 def _denied(sql: str) -> str:
     """Return the condition that is true where `sql` is false; both are NULL where the column is."""
     single = re.fullmatch(r"(.+) (<|<=|>|>=) (\S+)", sql)
-    if single is None or " AND " in sql:
+    if single is None or " AND " in sql or " OR " in sql:
         return f"NOT ({sql})"
     return f"{single[1]} {DENIED[single[2]]} {single[3]}"
 
