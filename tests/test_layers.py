@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
+    "images": WORDS | {"images"},
     "morphology": WORDS | {"shapes"},
     "query": WORDS | {"sky"},
     "encode": WORDS | {"images", "spectra"},
