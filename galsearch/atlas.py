@@ -149,14 +149,15 @@ class Hits(Sequence):
         """Return ways to refine the question: up to `n` phrases to have more of, then up to `n` to have less of.
 
         "more" divide these hits most, "less" are what they have most beyond ordinary galaxies of the atlas; both are
-        phrases that the atlas knows, strongest first, and `refinement.term()` is what to add to the query. None where
+        phrases that the atlas knows, strongest first, and `refinement.term()` is what to add to the query. What would
+        take back words of the query is left out: less of what it asks for, more of what it does not want. None where
         the hits are fewer than two or only listed, or the atlas knows no phrases.
         """
         if self._found.scorer is None:
             return []
         from galsearch.understanding.asked import refine
 
-        return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n)
+        return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n, terms=self.query.terms)
 
     def rerank(
         self,

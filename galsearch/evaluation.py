@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,7 @@ def evaluate(
     sheet: str | Path | None = None,
     store: bool = False,
     device: str = "auto",
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Evaluation:
     """Judge how well an atlas finds the targets of a TOML file in words, beside baselines on the same candidates.
 
@@ -172,6 +174,8 @@ def evaluate(
     `where` is one more SQL condition on the candidates, such as a held-out part. `folds` are by a digest of the
     object_id and the seed; the centroid and the linear probe score only objects of folds that they were not made from.
     `sheet` is a folder for a PNG per target, `store=True` appends the table to the atlas folder as `evaluations`.
+    `progress(done, total, what)` is called before each target and each step of it; what it raises ends the evaluation,
+    and nothing is stored.
 
     Raises SchemaError for a targets file that is not one, QueryError for a bad cut, naming the target.
     """
@@ -184,10 +188,11 @@ def evaluate(
             raise GalsearchError(
                 f"{there.path} is a {there.kind}, and only a folder is written to: evaluate the folder, then bundle it"
             )
-        found = _evaluate(there, read, lenient=targets is None, where=where, folds=folds, seed=seed)
+        found = _evaluate(there, read, lenient=targets is None, where=where, folds=folds, seed=seed, progress=progress)
         if sheet is not None:
             write_sheets(there, found, Path(sheet))
         if store:
+            progress(len(read.targets), len(read.targets), "storing the figures")
             rows = Rows(found.table, ("run", "target", "system", "asked_prevalence"))
             put_rows(there.path, {TABLE: rows}, schema.provenance("evaluate", parameters=found.config))
         return found
@@ -217,10 +222,21 @@ def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed:
     }
 
 
-def _evaluate(atlas: Atlas, read: Targets, *, lenient: bool, where: str | None, folds: int, seed: int) -> Evaluation:
+def _evaluate(
+    atlas: Atlas,
+    read: Targets,
+    *,
+    lenient: bool,
+    where: str | None,
+    folds: int,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+) -> Evaluation:
     config = _config(atlas, read, where=where, folds=folds, seed=seed)
     rows, queries, best, left_out = [], [], {}, {}
-    for target in read.targets:
+    for place, target in enumerate(read.targets):
+        tell = partial(progress, place, len(read.targets))
+        tell(f"{target.name}: candidates")
         try:
             judged = judge(atlas._store, target, where)
         except UnfitTargetError as reason:
@@ -229,7 +245,11 @@ def _evaluate(atlas: Atlas, read: Targets, *, lenient: bool, where: str | None, 
             left_out[target.name] = str(reason)
             continue
         fold = fold_of(judged.ids, folds, seed)
-        systems = [*_text_systems(atlas, judged), *_baselines(atlas._store, judged, fold, seed)]
+        tell(f"{target.name}: queries in words")
+        systems = [*_text_systems(atlas, judged)]
+        tell(f"{target.name}: baselines")
+        systems += _baselines(atlas._store, judged, fold, seed)
+        tell(f"{target.name}: intervals")
         rows += [{"target": target.name, **row} for row in _measured(judged, systems, fold, seed)]
         queries += _query_rows(judged, systems[0])
         best[target.name] = _best(judged, systems[0])

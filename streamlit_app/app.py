@@ -21,14 +21,20 @@ their pictures, and keeps nothing large: caches hold handles and small tables.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
+import limits
+import phrasing
 import streamlit as st
 import widgets
 from state import State, of_session
@@ -37,6 +43,8 @@ import galsearch
 
 HERE = Path(__file__).parent
 VIEWS, ICON = HERE / "views", HERE / "icon.svg"
+PAGE_NAME = re.compile(r"[\w.-]{1,80}")
+MOST_TITLE = 60  # characters of a query in the title of a browser's tab
 HOW_TO_START = """
 No atlas was given. Make one and open it:
 
@@ -52,6 +60,8 @@ The path may also stand in the environment variable `GALSEARCH_ATLAS`.
 def main() -> None:
     """Show the page of the URL, or say clearly why there is nothing to show."""
     st.set_page_config(page_title="galsearch", page_icon=str(ICON), layout="wide")
+    if limits.PUBLIC:
+        st.set_option("client.showErrorDetails", "none")  # of what fails before or after a page is drawn
     widgets.style()
     path = atlas_path()
     if path is None:
@@ -69,21 +79,24 @@ def main() -> None:
 
 def run(state: State) -> None:
     """Offer the pages and draw the one of the URL."""
-    found = {name: page for name, page in find_pages() if page.needs(state.atlas)}
-    pages = {
+    every = dict(find_pages())
+    offered = {name for name, page in every.items() if page.needs(state.atlas)}
+    shows = {name: page.show if name in offered else partial(not_offered, page.TITLE) for name, page in every.items()}
+    first = next(name for name in every if name in offered)
+    known = {
         name: st.Page(
-            partial(draw, page, state),
-            title=page.TITLE,
-            icon=page.ICON,
-            url_path=name,
-            default=name == next(iter(found)),
+            partial(draw, shows[name], state), title=page.TITLE, icon=page.ICON, url_path=name, default=name == first
         )
-        for name, page in found.items()
+        for name, page in every.items()
     }
-    chosen = st.navigation(list(pages.values()), position="hidden")
-    state.restore(st.query_params, next(name for name, page in pages.items() if page == chosen))
+    stray = stray_page(state, shows, first)
+    chosen = st.navigation([*known.values(), *([] if stray is None else [stray])], position="hidden")
+    name = next((name for name, page in known.items() if page == chosen), first)
+    state.restore(st.query_params, name)
     state.publish(st.query_params)
+    pages = {name: page for name, page in known.items() if name in offered}
     state.pages = pages
+    st.set_page_config(page_title=tab_title(state, chosen.title), page_icon=str(ICON), layout="wide")
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", key="head"):
         widgets.title("galsearch", f"{state.atlas.manifest.title} · {len(state.atlas):,} galaxies")
         with st.container(horizontal=True, width="content", gap="xsmall", key="pages"):
@@ -95,12 +108,52 @@ def run(state: State) -> None:
     state.publish(st.query_params)
 
 
-def draw(page: ModuleType, state: State) -> None:
-    """Draw a page; what goes wrong on purpose is said in its own words."""
+def draw(show: Callable[[State], None], state: State) -> None:
+    """Draw a page; what goes wrong on purpose is said in its own words, a mistake of ours without what it was about."""
     try:
-        page.show(state)
+        show(state)
     except galsearch.GalsearchError as error:
         widgets.failure(error)
+    except Exception as error:  # the edge of this face: a traceback would show a visitor our files
+        logging.getLogger("galsearch.app").exception("a page failed")
+        widgets.failure(
+            f"This page failed ({type(error).__name__}), which is a mistake in galsearch; the server's log says more. "
+            "Start over, or report it."
+        )
+
+
+def stray_page(state: State, shows: dict[str, Callable[[State], None]], first: str) -> st.Page | None:
+    """Return a page for an address that is none of ours, without which Streamlit covers the app with a dialog.
+
+    The first page has no name in its URL for Streamlit; under its name it is shown all the same.
+    """
+    name = urlsplit(st.context.url or "").path.rstrip("/").rpartition("/")[2]
+    if PAGE_NAME.fullmatch(name) and (name == first or name not in shows):
+        st.session_state.stray = name
+    name = st.session_state.get("stray")
+    if name is None:
+        return None
+    show = shows[first] if name == first else partial(no_such_page, name)
+    title = import_module(f"views.{first}").TITLE if name == first else "No such page"
+    return st.Page(partial(draw, show, state), title=title, url_path=name)
+
+
+def not_offered(title: str, state: State) -> None:
+    """Say that a page has nothing to show here."""
+    st.info(f"This atlas has nothing to show on the page {title} here. The pages above have.", icon=":material/help:")
+
+
+def no_such_page(name: str, state: State) -> None:
+    """Say that an address leads nowhere."""
+    st.info(f"There is no page {widgets.code(name)}. The pages above are all there are.", icon=":material/help:")
+
+
+def tab_title(state: State, page: str) -> str:
+    """Return the title of the browser's tab: what is searched, the page, the atlas."""
+    asked = widgets.clean(phrasing.formula(state.query))
+    short = asked if len(asked) <= MOST_TITLE else f"{asked[:MOST_TITLE]}…"
+    title = widgets.clean(state.atlas.manifest.title)[:MOST_TITLE]
+    return " · ".join(filter(None, [short, page, title, "galsearch"]))
 
 
 def atlas_path() -> Path | None:

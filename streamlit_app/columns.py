@@ -41,6 +41,11 @@ class Number:
     whole: bool
 
     @property
+    def digits(self) -> int:
+        """How many decimals a step of the slider needs."""
+        return cuts.digits_of(self.step)
+
+    @property
     def step(self) -> float:
         """The step of a slider: a two-hundredth of the span, or 1 for whole numbers.
 

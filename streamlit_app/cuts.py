@@ -5,6 +5,7 @@ The text is the truth. What is not recognized is left exactly as it was typed.
 
 from __future__ import annotations
 
+import math
 import re
 
 PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -74,7 +75,7 @@ def _torn(part: str) -> bool:
 def added(where: str | None, sql: str) -> str | None:
     """Return the condition with one more; one that is there already is not added twice."""
     parts = clauses(where)
-    return joined(parts) if sql in parts else joined([*parts, sql])
+    return joined([*parts, *(part for part in clauses(sql) if part not in parts)])
 
 
 def name(column: str) -> str:
@@ -93,23 +94,46 @@ def text(value: str) -> str:
 
 def range_of(where: str | None, column: str) -> tuple[float | None, float | None]:
     """Return the bounds (lowest, highest) that the condition sets on a column, None for no bound."""
-    low = high = None
-    for part in clauses(where):
-        found = _bounds(part)
-        if found and found[0] == column:
-            low = found[1] if found[1] is not None else low
-            high = found[2] if found[2] is not None else high
-    return low, high
+    said = [found for part in clauses(where) if (found := _bounds(part)) and _same(found[0], column)]
+    lows = [low for _, low, _ in said if low is not None]
+    highs = [high for _, _, high in said if high is not None]
+    return max(lows, default=None), min(highs, default=None)
 
 
-def with_range(where: str | None, column: str, low: float | None, high: float | None) -> str | None:
-    """Return the condition with these bounds on a column in place of its own."""
-    kept = [part for part in clauses(where) if (_bounds(part) or ("",))[0] != column]
+def with_range(
+    where: str | None, column: str, low: float | None, high: float | None, *, step: float | None = None
+) -> str | None:
+    """Return the condition with these bounds on a column in place of its own, rounded to a part of `step`."""
+    kept = [part for part in clauses(where) if not _same((_bounds(part) or ("",))[0], column)]
+    said = range_sql(name(column), low, high, step=step)
+    return joined([*kept, said] if said else kept)
+
+
+def range_sql(sql: str, low: float | None, high: float | None, *, step: float | None = None) -> str | None:
+    """Return the condition that an expression lies between two numbers, either of which may be None; None for both.
+
+    Numbers are rounded to the decimals of `step`, which somebody can read, and is exact without one.
+    """
+    low, high = (None if end is None else number(end, step=step) for end in (low, high))
     if low is not None and high is not None:
-        kept.append(f"{name(column)} BETWEEN {low:.6g} AND {high:.6g}")
-    elif low is not None or high is not None:
-        kept.append(f"{name(column)} {'>=' if high is None else '<='} {low if high is None else high:.6g}")
-    return joined(kept)
+        return f"{sql} BETWEEN {low} AND {high}"
+    if low is None and high is None:
+        return None
+    return f"{sql} >= {low}" if high is None else f"{sql} <= {high}"
+
+
+def number(value: float, *, step: float | None = None) -> str:
+    """Return a number as SQL takes it, with the decimals that a step has, at least those of a hundredth of it."""
+    if step is not None:
+        value = round(value, digits_of(step))
+        if abs(value) >= 1e7:
+            return f"{value:.12g}"
+    return repr(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def digits_of(step: float) -> int:
+    """Return how many decimals tell numbers apart that differ by a step; below 0 for steps of tens and more."""
+    return 1 - math.floor(math.log10(step)) if step > 0 and math.isfinite(step) else 15
 
 
 def _bounds(part: str) -> tuple[str, float | None, float | None] | None:
@@ -123,6 +147,11 @@ def _bounds(part: str) -> tuple[str, float | None, float | None] | None:
     return (_named(found, 1), value, None) if found[3].startswith(">") else (_named(found, 1), None, value)
 
 
+def _same(one: str, other: str) -> bool:
+    """Say whether two names are of one column: DuckDB does not tell upper from lower case."""
+    return one.casefold() == other.casefold()
+
+
 def _named(found: re.Match, group: int) -> str:
     return found[group + 1] if found[group] is None else found[group].replace('""', '"')
 
@@ -134,14 +163,14 @@ def values_of(where: str | None, column: str) -> list[str | bool]:
     """Return which values of a column the condition keeps; [] for all."""
     for part in clauses(where):
         found = _values(part)
-        if found and found[0] == column:
+        if found and _same(found[0], column):
             return found[1]
     return []
 
 
 def with_values(where: str | None, column: str, values: list[str | bool]) -> str | None:
     """Return the condition with these values of a column kept in place of its own; none, or both truths, keeps all."""
-    kept = [part for part in clauses(where) if (_values(part) or ("",))[0] != column]
+    kept = [part for part in clauses(where) if not _same((_values(part) or ("",))[0], column)]
     truths = [value for value in values if isinstance(value, bool)]
     if len(truths) == 1:
         kept.append(name(column) if truths[0] else f"NOT {name(column)}")

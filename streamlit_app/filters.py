@@ -1,4 +1,4 @@
-"""The cuts of a search, beside the answer: sliders and choices with counts, a SQL box, a cone on the sky.
+"""The filters of a search, beside the results: sliders and choices with counts, a SQL box, a cone on the sky.
 
 All of them edit one SQL condition, which stands in the box; `cuts` reads it and changes it.
 """
@@ -32,14 +32,14 @@ def fill(state: State) -> None:
     st.session_state.where = state.query.where or ""
     st.session_state.where_problem = st.session_state.near_problem = None
     near = state.query.near
-    st.session_state.near = "" if near is None else f"{near[0]:g} {near[1]:g}"
+    st.session_state.near = "" if near is None else widgets.position(*near)
     st.session_state.radius_arcsec = state.query.radius_arcsec or RADIUS_ARCSEC
 
 
 def show(state: State) -> None:
     """Draw all of it."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.subheader("Narrow down", anchor=False, width="content")
+        st.subheader("Filters", anchor=False, width="content")
         if state.query.where or state.query.near:
             none = {"where": None, "near": None, "radius_arcsec": None}
             st.button("Clear", key="clear", type="tertiary", on_click=state.change, kwargs=none)
@@ -59,7 +59,7 @@ def cut_box(state: State) -> None:
     there = set(about["column"].to_pylist())
     examples = [cut for cut, needed in EXAMPLES.items() if there.issuperset(needed)]
     st.text_input(
-        "Cut, in SQL",
+        "Filter (SQL)",
         key="where",
         live="400ms",
         placeholder=examples[0] if examples else None,
@@ -68,20 +68,34 @@ def cut_box(state: State) -> None:
     problem = st.session_state.where_problem
     if problem:
         widgets.failure(problem)
+        earlier("the last valid filter" if state.query.where else "no filter")
     elif state.query.where:
-        st.caption(f"{state.passing():,} of {len(state.atlas):,} objects pass")
+        st.caption(passing_text(state))
     with st.container(horizontal=True, gap="xsmall"):
         with st.popover("Columns", key="cut_columns"):
             widgets.column_list(about)
         with st.popover("Examples", key="cut_examples"):
             st.pills(
-                "Example cuts",
+                "Example filters",
                 examples,
                 key="example_cut",
                 label_visibility="collapsed",
                 format_func=widgets.code,
                 on_change=take_example_cut,
             )
+
+
+def passing_text(state: State) -> str:
+    """Return how many objects pass the filter; that they were not counted, where they were not."""
+    try:
+        return f"{state.passing():,} of {len(state.atlas):,} objects pass"
+    except galsearch.GalsearchError as error:
+        return f"Not counted: {widgets.plain(widgets.public(str(error)))}"
+
+
+def earlier(asked: str) -> None:
+    """Say that the results are not those of what stands in a box."""
+    st.caption(f"Results shown are for {asked}.")
 
 
 def take_example_cut() -> None:
@@ -118,11 +132,11 @@ def draw_choice(state: State, choice: Choice) -> None:
     st.session_state[key] = [value for value in known if value in taken]
     with st.container(key=f"column_{choice.name}"):
         st.pills(
-            choice.name,
+            widgets.plain(choice.name),
             list(known),
             selection_mode="multi",
             key=key,
-            help=choice.description or None,
+            help=widgets.plain(choice.description) or None,
             format_func=lambda value: f"{widgets.plain(value_text(value))} · {rest.get(value, 0):,}",
             on_change=take_choice,
             args=(choice.name, key),
@@ -181,17 +195,16 @@ def draw_number(state: State, one: Number, condition: str) -> None:
     ]
     key = f"range_{one.name}"
     st.session_state[key] = tuple(sorted(inside))
-    unit = f" ({one.unit})" if one.unit else ""
     with st.container(key=f"column_{one.name}"):
         widgets.histogram(f"Histogram of {one.name}: {sum(every):,} objects", every, passing)
         st.slider(
-            f"{one.name}{unit}",
+            widgets.plain(f"{one.name} ({one.unit})" if one.unit else one.name),
             one.low,
             one.high,
             key=key,
             step=one.step,
-            format="%.4g" if not one.whole else "%.0f",
-            help=one.description or None,
+            format="%.0f" if one.whole else f"%.{one.digits}f" if one.digits < 10 else "%.4g",
+            help=widgets.plain(one.description) or None,
             on_change=take_range,
             args=(one, key),
         )
@@ -202,7 +215,7 @@ def take_range(one: Number, key: str) -> None:
     state, (low, high) = current(), st.session_state[key]
     low_cut = None if low <= one.low + one.step / 2 else low
     high_cut = None if high >= one.high - one.step / 2 else high
-    state.change(where=cuts.with_range(state.query.where, one.name, low_cut, high_cut))
+    state.change(where=cuts.with_range(state.query.where, one.name, low_cut, high_cut, step=one.step))
 
 
 def condition_without(state: State, column: str | None) -> str:
@@ -232,11 +245,15 @@ def cone_box(state: State) -> None:
     if not has_positions(state.hash, state.atlas):
         return
     st.text_input(
-        "Center on the sky (ICRS)", key="near", placeholder="189.2 62.2 or 12:36:49 +62:12:58", on_change=take_cone
+        "Center on the sky (ICRS)",
+        key="near",
+        placeholder="189.204167 +62.216111 or 12:36:49 +62:12:58",
+        on_change=take_cone,
     )
     st.number_input("Radius (arcsec)", key="radius_arcsec", min_value=0.0, max_value=648000.0, on_change=take_cone)
     if st.session_state.near_problem:
         widgets.failure(st.session_state.near_problem)
+        earlier("the last valid position" if state.query.near else "no position")
 
 
 def take_cone() -> None:

@@ -1,7 +1,8 @@
 // Draws tiles {id, score, rank, copies, mark, alt, src} and reports what was done with one.
 // Everything goes in as text, never as markup: ids come from data.
-const MARKS = { t: "true", f: "false", u: "uncertain" };
+const MARKS = { y: "true", n: "false", u: "uncertain", t: "true", f: "false" };
 const SIGNS = { true: "✓", false: "✗", uncertain: "?" };
+const NAMES = { true: "yes", false: "no", uncertain: "unsure" };
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".grid");
@@ -58,16 +59,16 @@ function choose(tile, data, send) {
 function sign(tile) {
   const badge = make("span", `mark ${tile.mark}`, SIGNS[tile.mark]);
   badge.setAttribute("role", "img");
-  badge.setAttribute("aria-label", `marked ${tile.mark}`);
+  badge.setAttribute("aria-label", `marked ${NAMES[tile.mark]}`);
   return badge;
 }
 
 function line() {
-  return make("li", "line", "Nothing convincing below this line");
+  return make("li", "line", "Weaker matches below");
 }
 
 function picture(tile) {
-  if (!tile.src) return make("span", "picture none", "no picture");
+  if (!tile.src) return make("span", "picture none", "no image");
   const image = make("img", "picture");
   Object.assign(image, { src: tile.src, alt: tile.alt, decoding: "async" });
   return image;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 from typing import Any
 from urllib.parse import quote
 
@@ -29,7 +29,7 @@ def show_beside(state: State, object_id: str) -> None:
         return
     with st.container(horizontal=True, key="portrait"):
         if picture:
-            st.image(enlarged(picture), width="stretch", alt=widgets.describe(galaxy))
+            widgets.image(picture, alt=widgets.describe(galaxy))
         with st.container(gap="xsmall"):
             actions(state, object_id)
             if "object" in state.pages and st.button(
@@ -38,19 +38,6 @@ def show_beside(state: State, object_id: str) -> None:
                 state.goto("object")
             mark_buttons(state, object_id)
     widgets.facts(galaxy, state.atlas.columns())
-
-
-def enlarged(picture: bytes, *, least: int = 320) -> bytes:
-    """Return a small picture smoothly enlarged as PNG, since browsers blur or pixel it as they like."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    times = max(1, -(-least // max(image.size)))
-    if times == 1:
-        return picture
-    file = io.BytesIO()
-    image.resize((image.width * times, image.height * times), Image.Resampling.BICUBIC).save(file, format="PNG")
-    return file.getvalue()
 
 
 def actions(state: State, object_id: str) -> None:
@@ -81,7 +68,7 @@ def mark_buttons(state: State, object_id: str) -> None:
     st.session_state[key] = held
     st.pills(
         f"Mark in “{widgets.plain(state.collection)}”",
-        MARKS,
+        list(MARKS),
         key=key,
         format_func=widgets.MARK_SIGNS.get,
         on_change=take_mark,
@@ -97,9 +84,12 @@ def take_mark(object_id: str, key: str) -> None:
 
 
 def links(galaxy: galsearch.Galaxy) -> dict[str, str]:
-    """Return pages about a position elsewhere, {} without one. Nothing is asked of them until somebody follows one."""
+    """Return pages about a position elsewhere, {} without one: nothing but numbers of an atlas gets into an address.
+
+    Nothing is asked of them until somebody follows one.
+    """
     ra, dec = galaxy.columns.get("ra"), galaxy.columns.get("dec")
-    if ra is None or dec is None:
+    if not all(isinstance(one, float) and math.isfinite(one) for one in (ra, dec)):
         return {}
     place, around = f"{ra:.6f}%20{dec:+.6f}".replace("+", "%2B"), f"ra={ra:.6f}&dec={dec:.6f}"
     return {

@@ -25,7 +25,7 @@ def name(term: galsearch.Term) -> str:
     """Return a term as a person would call it."""
     if term.kind == "object":
         return f"like {term.value}"
-    return term.value if term.kind == "text" else "your picture"
+    return term.value if term.kind == "text" else "your image"
 
 
 def plan(hits: galsearch.Hits) -> str:
@@ -89,7 +89,7 @@ def _options(query: galsearch.Query) -> list[str]:
 def as_shell(query: galsearch.Query, path: Path) -> str:
     """Return the command that asks the same, or a comment that says why there is none."""
     if any(term.kind == "embedding" or (term.kind == "object" and term.weight != 1) for term in query.terms):
-        return "# A command cannot hold an uploaded picture or a weighted object; use Python.\n"
+        return "# A command cannot hold an uploaded image or a weighted object; use Python.\n"
     parts = ["galsearch", "search", str(path)]
     for place, term in enumerate(query.terms):
         parts += _shell_term(term, first=place == 0)

@@ -8,7 +8,8 @@ from typing import Any
 import cuts
 import streamlit as st
 import widgets
-from state import FIRST_K, State, current
+from links import FIRST_K
+from state import State, current
 
 import galsearch
 
@@ -41,7 +42,7 @@ def show_understanding(state: State) -> None:
         return
     with st.container(key="understanding", gap="xsmall"):
         st.pills(
-            "What the words may mean; choosing one changes the question",
+            "Suggested filters",
             list(options),
             key="meaning",
             format_func=options.get,
@@ -65,7 +66,7 @@ def offered(state: State, words: str) -> dict[str, str]:
 
 def offer_text(offer: galsearch.Offer) -> str:
     """Return an offered cut with the words that it came from."""
-    return f"cut {widgets.code(offer.sql)} for “{plain(offer.words)}”"
+    return f"filter {widgets.code(offer.sql)} for “{plain(offer.words)}”"
 
 
 def take_meaning(words: str) -> None:

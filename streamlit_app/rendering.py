@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+import galsearch
+
 STRETCHES = ("linear", "square root", "asinh", "logarithm")
 SCALES = (2, 4, 8, 12, 16)
 MOST_PIXELS = 1024  # of a side, once enlarged
@@ -47,10 +49,8 @@ def enlarged(pixels: np.ndarray, scale: int, *, smooth: bool) -> bytes:
 
 
 def thumbnail_bands(picture: bytes) -> dict[str, np.ndarray]:
-    """Return the bands of a small picture by name, `(h, w) uint8` each."""
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    """Return the bands of a small picture by name, `(h, w) uint8` each; GalsearchError where it is none."""
+    pixels = galsearch.decode_thumbnail(picture)
     return dict(zip(("red", "green", "blue"), np.moveaxis(pixels, 2, 0), strict=True))
 
 

@@ -1,7 +1,9 @@
-"""Taking an answer along: as files, to other programs, and as the same question in Python, shell or SQL."""
+"""Taking results along: as files, to other programs, and as the same query in Python, shell or SQL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import limits
@@ -24,9 +26,10 @@ MORE = {
     ".reg": ("DS9 regions", "text/plain"),
     ".ajs": ("Aladin script", "text/plain"),
     ".bib": ("BibTeX of the data", "application/x-bibtex"),
-    ".duckdb": ("An atlas of just these", "application/octet-stream"),
+    ".duckdb": ("Subset atlas (.duckdb)", "application/octet-stream"),
 }
 ON_THE_SKY = (".reg", ".ajs")
+BIBTEX, SUBSET = ".bib", ".duckdb"
 
 
 def show(hits: galsearch.Hits) -> None:
@@ -40,20 +43,25 @@ def show(hits: galsearch.Hits) -> None:
                     button(hits, suffix)
             if not limits.PUBLIC:
                 st.button("Send to TOPCAT or Aladin", icon=":material/share:", key="samp", on_click=send, args=(hits,))
-            st.caption("To say in a paper:")
+            st.caption("Suggested acknowledgement")
             st.code(hits.acknowledgements(), language=None, wrap_lines=True)
 
 
 def button(hits: galsearch.Hits, suffix: str) -> None:
+    """Draw the button of one format for hits."""
+    file_button(suffix, partial(hits.to_bytes, suffix), key=f"save_{suffix[1:]}")
+
+
+def file_button(suffix: str, content: Callable[[], bytes], *, key: str) -> None:
     """Draw the button of one format; its file is made when it is pressed."""
     name, mime = {**FIRST, **MORE}[suffix]
     st.download_button(
         name,
-        data=lambda: hits.to_bytes(suffix),
+        data=content,
         file_name=f"galsearch{suffix}",
         mime=mime,
         icon=":material/download:",
-        key=f"save_{suffix[1:]}",
+        key=key,
         on_click="ignore",
     )
 
@@ -63,7 +71,7 @@ def send(hits: galsearch.Hits) -> None:
     try:
         st.toast(f"Sent to {widgets.plain(', '.join(hits.send()))}", icon=":material/check:")
     except galsearch.GalsearchError as error:
-        st.toast(widgets.plain(str(error)), icon=":material/error:", duration="long")
+        st.toast(widgets.plain(widgets.public(str(error))), icon=":material/error:", duration="long")
 
 
 def placed(hits: galsearch.Hits) -> bool:

@@ -23,9 +23,11 @@ except ImportError:  # Windows: two apps at once may lose a mark of each other
     fcntl = None
 
 FORMAT, VERSION = "galsearch.collections", 1
-MARKS = ("true", "false", "uncertain")
+MARKS = ("true", "false", "uncertain")  # as the file has them
+MARK_NAMES = {"true": "yes", "false": "no", "uncertain": "unsure"}  # as a person reads them, here and in exports
 FIRST_NAME = "Marked"
 MOST_SETS, MOST_MEMBERS, MOST_TEXT, MOST_BYTES = 200, 20_000, 2_000, 20_000_000
+MOST_NAME = 60  # characters
 _lock = threading.RLock()
 
 
@@ -178,7 +180,7 @@ def parse(text: str, said: str) -> dict[str, dict]:
             raise ValueError(f"format {whole['format']!r:.40} {whole['version']!r:.10}")
         sets = {_name(name): _parsed(value) for name, value in whole["sets"].items()}
         _check(sets)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise galsearch.FormatError(
             f"{said}: not a file of collections that this version reads ({error!s:.120}); "
             "move it away, or take the file that an app has written"
@@ -208,9 +210,9 @@ def _member(one: dict, object_id: str) -> dict:
 
 
 def _name(name: str) -> str:
-    tidy = " ".join(str(name).split())
-    if not 1 <= len(tidy) <= 60:
-        raise galsearch.QueryError(f"the name has {len(tidy)} characters, expected 1 to 60; write another")
+    tidy = " ".join(str(name).encode(errors="replace").decode().replace("\0", "").split())
+    if not 1 <= len(tidy) <= MOST_NAME:
+        raise galsearch.QueryError(f"the name has {len(tidy)} characters, expected 1 to {MOST_NAME}; write another")
     return tidy
 
 
@@ -223,7 +225,7 @@ def _check(held: dict) -> None:
 
 
 def _short(text: str) -> str:
-    return str(text).strip()[:MOST_TEXT]
+    return str(text).encode(errors="replace").decode().replace("\0", "").strip()[:MOST_TEXT]
 
 
 def _now() -> str:

@@ -14,21 +14,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import cuts
 import limits
+import links
 import pyarrow as pa
 import streamlit as st
-from sets import FIRST_NAME, Sets, beside
+from links import FIRST_K, NOTHING, from_text, to_text
+from sets import FIRST_NAME, MOST_NAME, Sets, beside
 
 import galsearch
 
-FIRST_K = 24
 PAGE_ROWS = 60
-NOTHING = galsearch.Query(k=FIRST_K, distinct=True)
 VIEWS = ("Gallery", "Table")
-SHARED = ("query", "object", "view", "page", "atlas")  # what a URL says on every page
+SHARED = ("query", "object", "view", "page", "collection", "jobs", "atlas")  # what a URL says on every page
+MOST_PARAM = 20_000  # characters of what one page says in its URL under one name, such as a SQL statement
+MOST_PARAMS = 40
 STALE_SECONDS = 1.0  # for so long a browser may still send the URL from before the last change
 
 
@@ -49,6 +51,7 @@ class State:
         self.problem: str | None = None  # why the last change was not made
         self.link_problem: str | None = None  # what is wrong with the URL that was opened
         self.collection = FIRST_NAME  # the set that marks go into
+        self.jobs: str | None = None  # under which name the long work of this session is kept, see `jobs`
         self.pages: dict[str, Any] = {}  # name -> st.Page, of those that are offered
         self.revision = 0  # grows with every change of the question, so that widgets know to fill themselves anew
         self._own_sets = Sets(None, fingerprint(atlas))
@@ -59,6 +62,7 @@ class State:
         self._before: tuple[str, dict[str, str]] | None = None
         self._changed = 0.0
         self._answer: tuple[Any, galsearch.Hits] | None = None
+        self._passing: tuple[Any, int] | None = None
 
     @property
     def hash(self) -> str:
@@ -72,6 +76,7 @@ class State:
         self.acted()
         self.query = replace(query, k=min(query.k, limits.MOST_K))
         self.page, self.problem, self.chosen = 0, None, ()
+        self.link_problem = None
         self.revision += 1
 
     def change(self, **parts: Any) -> None:
@@ -101,10 +106,23 @@ class State:
 
         Raises GalsearchError; show it with `widgets.failure`.
         """
-        key = (self.hash, self.query)
-        if self._answer is None or self._answer[0] != key:
-            self._answer = (key, self.search(self.query))
+        if not self.answered:
+            self._answer = (self._question, self.search(self.query))
         return self._answer[1]
+
+    @property
+    def _question(self) -> tuple[str, galsearch.Query]:
+        return self.hash, self.query
+
+    @property
+    def answered(self) -> bool:
+        """Whether the results that are kept are those of the current query."""
+        return self._answer is not None and self._answer[0] == self._question
+
+    def earlier(self) -> galsearch.Hits | None:
+        """Return the results of the last query of this atlas that was answered; None where there are none."""
+        kept = self._answer
+        return kept[1] if kept is not None and kept[0][0] == self.hash else None
 
     def search(self, query: galsearch.Query) -> galsearch.Hits:
         """Answer another question in its turn among all visitors."""
@@ -120,12 +138,16 @@ class State:
             return self.atlas.sql(f"SELECT * FROM (\n{text}\n) LIMIT {most_rows}")
 
     def passing(self) -> int:
-        """Return how many objects pass the cut, without the cone; 0 when it is not valid."""
-        try:
+        """Return how many objects pass the filter, without the cone.
+
+        Raises QueryError for a filter that is not valid and limits.Busy where there was no turn to count: neither is
+        a number of objects.
+        """
+        key = (self.hash, self.query.where)
+        if self._passing is None or self._passing[0] != key:
             with limits.turn():
-                return self.atlas.count(self.query.where)
-        except galsearch.GalsearchError:
-            return 0
+                self._passing = (key, self.atlas.count(self.query.where))
+        return self._passing[1]
 
     def condition(self) -> str:
         """Return the cut and the cone as one SQL condition on `galaxies`, "true" without either.
@@ -231,13 +253,23 @@ class State:
             said["view"] = self.view
         if self.page:
             said["page"] = str(self.page + 1)
+        if self.collection != FIRST_NAME:
+            said["collection"] = self.collection
         said |= self._params.get(page, {})
-        return said | {"atlas": self.hash} if said else {}
+        said |= {"atlas": self.hash} if said else {}
+        return said | ({"jobs": self.jobs} if self.jobs else {})
 
     def permalink(self, page: str | None = None) -> str:
-        """Return the part of the URL from the question mark on."""
-        said = self.link(page)
-        return f"?{urlencode(said)}" if said else ""
+        """Return the whole URL to give to somebody, without what belongs to this session; "?…" where it is not known.
+
+        The state at the start has none: "".
+        """
+        said = {name: value for name, value in self.link(page).items() if name != "jobs"}
+        if not said:
+            return ""
+        here = urlsplit(st.context.url or "")
+        address = f"{here.scheme}://{here.netloc}{here.path}" if here.scheme in ("http", "https") else ""
+        return f"{address}?{urlencode(said)}"
 
     def restore(self, url: Any, page: str) -> None:
         """Take everything from the URL of `page` where it is not the one that this session wrote."""
@@ -263,16 +295,19 @@ class State:
             self._before, self._written = self._written, (self._at, said)
 
     def _take(self, url: dict[str, str]) -> None:
-        self.link_problem = self._take_query(url.get("query"))
-        self.selected = url.get("object")
+        problem = self._take_query(url.get("query"))
+        self.selected = links.short_text(url.get("object"))
         self.view = url["view"] if url.get("view") in VIEWS else VIEWS[0]
-        self.page = max(int(url["page"]) - 1, 0) if url.get("page", "").isdecimal() else 0
-        self._params[self._at] = {name: value for name, value in url.items() if name not in SHARED}
+        self.page = max(links.whole(url.get("page"), default=1) - 1, 0)
+        self.collection = _name_of(url.get("collection"))
+        self.jobs = links.short_text(url.get("jobs"))
+        self._params[self._at] = _own_params(url)
         if url.get("atlas", self.hash) != self.hash:
-            self.link_problem = (
+            problem = (
                 f"This link was made with another atlas ({url['atlas'][:40]}; this one is {self.hash}, "
-                f"{self.atlas.manifest.title}), so the answer may differ."
+                f"{self.atlas.manifest.title}), so the results may differ."
             )
+        self.link_problem = problem
 
     def _take_query(self, text: str | None) -> str | None:
         """Ask what the URL says; return what is wrong with it, or None."""
@@ -286,31 +321,29 @@ class State:
             return f"The link could not be read: {error}"
         kept = tuple(term for term in query.terms if term.kind != "image")  # a URL must not make us read our own files
         self.ask(replace(query, terms=kept))
-        return None if kept == query.terms else "The link names a picture file; upload the picture here instead."
+        return None if kept == query.terms else "The link names an image file; upload the image here instead."
+
+
+def _name_of(text: str | None) -> str:
+    """Return the collection that a URL names; the first one where that is no name of one."""
+    tidy = " ".join((links.short_text(text) or "").split())
+    return tidy if 1 <= len(tidy) <= MOST_NAME else FIRST_NAME
+
+
+def _own_params(url: dict[str, str]) -> dict[str, str]:
+    """Return what a URL says for one page alone; what is too long or no text is left out."""
+    own = {name: value for name, value in url.items() if name not in SHARED}
+    fits = {
+        name: value
+        for name, value in own.items()
+        if len(name) <= 60 and len(value) <= MOST_PARAM and links.is_text(name + value)
+    }
+    return dict(list(fits.items())[:MOST_PARAMS])
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _kept_sets(path: str, atlas: str) -> Sets:
     return Sets(Path(path), atlas)
-
-
-def to_text(query: galsearch.Query) -> str:
-    """Return a query as JSON without what is as at the start; `from_text` reads it."""
-    whole, plain = json.loads(query.to_json()), json.loads(NOTHING.to_json())
-    said = {name: value for name, value in whole.items() if name == "terms" or value != plain[name]}
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
-
-
-def from_text(text: str) -> galsearch.Query:
-    """Return the query that a URL says; QueryError when it says none."""
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise galsearch.QueryError(f"{text!r:.80} is not a question in JSON; make the link anew")
-    plain = json.loads(NOTHING.to_json())
-    return galsearch.Query.from_json(json.dumps(plain | said))
 
 
 def fingerprint(atlas: galsearch.Atlas) -> str:

@@ -33,7 +33,7 @@ def form(state: State, name: str, estimate: Callable[..., pa.Table], counted: st
         st.warning("The price of this model is not known, so no limit can be held: give both prices, or 0 as limit.")
     cost = "at a cost that is not known" if unknown else f"for about {row['usd']:.2f} US dollars"
     agreed = st.checkbox(
-        f"Send {row[counted]:,} pictures to {widgets.code(address) if address else 'OpenAI'}, {cost}",
+        f"Send {row[counted]:,} images to {widgets.code(address) if address else 'OpenAI'}, {cost}",
         key=f"{name}_agreed_{model}_{address}_{row[counted]}",  # another question needs another consent
         on_change=state.acted,
     )

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import limits
 import pyarrow as pa
 import streamlit as st
 
 import galsearch
 
 HERE = Path(__file__).parent
-MARK_SIGNS = {"true": "✓ true", "false": "✗ false", "uncertain": "? uncertain"}
+MOST_SHOWN = 2_000  # characters of one text of an atlas or a URL
+MARKDOWN = frozenset(r"\`*_{}[]()#+-.!$:~<>|&=^\"'@")
+JOINER = "\u2060"  # a word joiner: shows nothing, takes no room, and keeps the signs beside it from being one
+# What Markdown as Streamlit has it turns into something else after escapes are read: emoji codes, addresses, arrows.
+LIVE = re.compile(r":(?=[\w+-]+:)|https?(?=:)|www(?=\.)|@(?=[\w-])|(?<!\S)[<>~-](?=[-=>]+(?!\S))", re.IGNORECASE)
+PATHS = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"`,;()<>|]+[/\\])+(?=[^\s/\\])")
+DEGREES_DIGITS = 6  # of a position in degrees: 0.004 arcsec
+MARK_SIGNS = {"true": "✓ yes", "false": "✗ no", "uncertain": "? unsure"}
 _gallery = st.components.v2.component(
     "galsearch_gallery",
     html='<ul class="grid" role="list"></ul>',
@@ -30,23 +41,56 @@ def style() -> None:
 
 def title(name: str, about: str) -> None:
     """Head the app with a name and one line about it."""
-    head = f'<div class="galsearch-title"><h1>{escape(name)}</h1><span>{escape(about)}</span></div>'
+    head = f'<div class="galsearch-title"><h1>{html(name)}</h1><span>{html(about)}</span></div>'
     st.html(head, width="content")
 
 
 def failure(error: Exception | str) -> None:
-    """Show what went wrong, in the words of the error: value, rule, remedy."""
-    st.error(plain(str(error)), icon=":material/error:")
+    """Show what went wrong, in the words of the error: value, rule, remedy; in a public place without paths."""
+    st.error(plain(public(str(error))), icon=":material/error:")
 
 
-def plain(text: str) -> str:
-    """Return `text` so that Streamlit's Markdown shows it as it is."""
-    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+-.!$:~<>|&" else character for character in text)
+# ---- texts of an atlas or a URL: titles, ids, captions, names of columns; none of them is ever markup
 
 
-def code(text: str) -> str:
+def clean(text: object) -> str:
+    """Return a text on one line that can be shown: no control or direction signs, no half characters, not endless."""
+    short = str(text)[: MOST_SHOWN + 1].encode(errors="replace").decode()
+    kept = "".join(" " if sign.isspace() else sign for sign in short if sign.isspace() or _is_shown(sign))
+    tidy = " ".join(kept.split())
+    return tidy if len(tidy) <= MOST_SHOWN else f"{tidy[:MOST_SHOWN]}…"
+
+
+def _is_shown(sign: str) -> bool:
+    kind = unicodedata.category(sign)
+    return kind not in ("Cc", "Cs") and unicodedata.bidirectional(sign) not in _DIRECTIONS
+
+
+_DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
+
+
+def plain(text: object) -> str:
+    """Return `text` so that Streamlit's Markdown, in labels too, shows it as it is."""
+    apart = LIVE.sub(lambda found: found[0] + JOINER, clean(text))
+    return "".join(f"\\{sign}" if sign in MARKDOWN else sign for sign in apart)
+
+
+def code(text: object) -> str:
     """Return `text` as Markdown code, whatever signs it has."""
-    return f"`` {text} ``" if "`" in text else f"`{text}`"
+    shown = clean(text)
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{shown or ' '}{space}{fence}"
+
+
+def html(text: object) -> str:
+    """Return `text` so that HTML shows it as it is."""
+    return escape(clean(text))
+
+
+def public(text: str) -> str:
+    """Return a message as it may be shown here: in a public place only the last part of a path on the server."""
+    return PATHS.sub("", text) if limits.PUBLIC else text
 
 
 # ---- pictures
@@ -84,7 +128,7 @@ def gallery(
 
 def tile(galaxy: galsearch.Galaxy, picture: bytes | None, **more: Any) -> dict:
     """Return what the gallery draws of an object; `more` may be score, rank, copies, mark, alt."""
-    about = {"id": galaxy.object_id, "alt": describe(galaxy), "src": None if picture is None else data_url(picture)}
+    about = {"id": galaxy.object_id, "alt": describe(galaxy), "src": data_url(picture)}
     return about | {name: value for name, value in more.items() if value is not None}
 
 
@@ -97,22 +141,43 @@ def describe(galaxy: galsearch.Galaxy) -> str:
     """Return an alternative text: the caption where the atlas has one, else what was measured."""
     caption = galaxy.columns.get("caption")
     if caption:
-        return str(caption)
+        return clean(caption)
     said = [("axis_ratio", "axis ratio {:.2f}"), ("z", "redshift {:.3g}"), ("mag_r", "magnitude {:.1f} in r")]
     parts = [text.format(value) for name, text in said if isinstance(value := galaxy.columns.get(name), float)]
-    return ", ".join([f"Picture of {galaxy.object_id}", *parts])
+    return ", ".join([f"Image of {clean(galaxy.object_id)}", *parts])
 
 
 def rank(percentile: float) -> str:
-    """Return how unusual a score is, such as "top 0.1 %"."""
-    top = 100 - percentile
-    return "top 0.1 %" if top < 0.1 else f"top {top:.2g} %" if top < 99.5 else "below all"
+    """Return how unusual a score is, such as "best 0.1 % of this atlas"."""
+    best = 100 - percentile
+    return f"best {max(best, 0.1):.2g} % of this atlas" if best < 99.5 else "below all others"
 
 
-def data_url(picture: bytes) -> str:
-    """Return a picture as text that a page can show without asking for a file."""
-    kind = "png" if picture[:4] == b"\x89PNG" else "jpeg" if picture[:2] == b"\xff\xd8" else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+def data_url(picture: bytes | None) -> str | None:
+    """Return an image as text that a page can show without asking for a file; the browser decodes it.
+
+    None where there is none, or its first bytes are not of PNG, JPEG or WebP.
+    """
+    kind = None if picture is None else image_kind(picture)
+    return None if kind is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def image_kind(picture: bytes) -> str | None:
+    """Return "png", "jpeg" or "webp" by the first bytes; None for everything else."""
+    if picture[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if picture[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    return "webp" if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP" else None
+
+
+def image(picture: bytes | None, *, alt: str, width_px: int | None = None) -> None:
+    """Show an image that somebody else made; nothing here decodes it, st.image would."""
+    source = data_url(picture)
+    wide = "" if width_px is None else f' style="width:{width_px}px"'
+    kind = "galsearch-image" if source else "galsearch-image none"
+    shown = f'<img src="{source}" alt="{html(alt)}">' if source else "<span>no image</span>"
+    st.html(f'<div class="{kind}"{wide}>{shown}</div>', width="stretch" if width_px is None else "content")
 
 
 # ---- facts and tables
@@ -132,41 +197,56 @@ def facts(galaxy: galsearch.Galaxy, columns: pa.Table, *, form: str = "") -> Non
 def _fact(name: str, value: Any, about: dict) -> str:
     unit, meaning = about.get("unit") or "", about.get("description") or ""
     return (
-        f'<tr title="{escape(meaning)}"><th scope="row">{escape(name)}</th>'
-        f"<td>{escape(shown(value))}{f' <i>{escape(unit)}</i>' if unit else ''}</td></tr>"
+        f'<tr title="{html(meaning)}"><th scope="row">{html(name)}</th>'
+        f"<td>{html(shown(value, unit=unit))}{f' <i>{html(unit)}</i>' if unit else ''}</td></tr>"
     )
 
 
-def shown(value: Any) -> str:
-    """Return a value for a person: five digits, positions to 0.01 arcsec, whole numbers whole."""
+def shown(value: Any, *, unit: str = "") -> str:
+    """Return a value for a person: five digits, degrees to 0.004 arcsec, whole numbers whole."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    if isinstance(value, float) and math.isfinite(value):
+        if unit == "deg":
+            return f"{value:.{DEGREES_DIGITS}f}"
+        return f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.5g}"
     return str(value)
 
 
+def position(ra: float, dec: float) -> str:
+    """Return a position in degrees, to 0.004 arcsec; `galsearch.parse_position` reads it."""
+    return f"{ra:.{DEGREES_DIGITS}f} {dec:+.{DEGREES_DIGITS}f}"
+
+
 def table(rows: pa.Table, pictures: list[bytes | None] | None, **select: Any) -> None:
-    """Draw rows with units in the heads and, where given, a picture before each; `select` goes to st.dataframe."""
-    units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in rows.schema}
-    heads: dict = {name: f"{name} [{unit}]" for name, unit in units.items() if unit}
-    alt = f"{len(rows)} rows of {len(units)} columns"
+    """Draw rows with units in the heads and, where given, an image before each; `select` goes to st.dataframe."""
+    heads = {field.name: _head(field) for field in rows.schema}
+    alt = f"{len(rows)} rows of {len(heads)} columns"
     if pictures is not None:
-        shown = [None if picture is None else data_url(picture) for picture in pictures]
-        rows = rows.add_column(0, "(picture)", pa.array(shown, pa.string()))
-        heads["(picture)"] = st.column_config.ImageColumn("picture")
+        rows = rows.add_column(0, "(image)", pa.array([data_url(one) for one in pictures], pa.string()))
+        heads["(image)"] = st.column_config.ImageColumn("image")
         select["row_height"] = 48
     st.dataframe(rows, hide_index=True, height="content", column_config=heads, alt=alt, **select)
 
 
+def _head(field: pa.Field) -> Any:
+    """Return how a column is headed and its numbers are written."""
+    unit = (field.metadata or {}).get(b"unit", b"").decode(errors="replace")
+    label = clean(f"{field.name} [{unit}]" if unit else field.name)
+    if pa.types.is_floating(field.type):
+        digits = f"%.{DEGREES_DIGITS}f" if unit == "deg" or field.name in ("ra", "dec") else "%.6g"
+        return st.column_config.NumberColumn(label, format=digits)
+    return st.column_config.TextColumn(label) if pa.types.is_string(field.type) else st.column_config.Column(label)
+
+
 def column_list(columns: pa.Table, *, height: int = 260) -> None:
-    """Show which columns a cut may use, with unit and meaning."""
+    """Show which columns a filter may use, with unit and meaning."""
     st.dataframe(
         columns.select(["column", "unit", "description", "type"]),
         hide_index=True,
         height=height,
         column_config={"description": st.column_config.TextColumn("description", width="large")},
-        alt="Columns that the cut may use, with unit and meaning",
+        alt="Columns that a filter may use, with unit and meaning",
     )
 
 
@@ -174,7 +254,7 @@ def histogram(label: str, every: list[int], passing: list[int] | None) -> None:
     """Draw a small histogram of all rows, with those that pass in front; heights are square roots of counts."""
     most = max(*every, 1)
     bars = "".join(_bar(many, 0 if passing is None else passing[place], most) for place, many in enumerate(every))
-    st.html(f'<div class="galsearch-histogram" role="img" aria-label="{escape(label)}">{bars}</div>')
+    st.html(f'<div class="galsearch-histogram" role="img" aria-label="{html(label)}">{bars}</div>')
 
 
 def _bar(every: int, passing: int, most: int) -> str:

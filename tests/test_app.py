@@ -68,7 +68,7 @@ def text_of(elements) -> str:
 def test_the_first_page_lists_galaxies(start):
     app = start()
     assert ids(app) == [tiny.object_id(row) for row in range(24)]
-    assert "300" in text_of(app.markdown)
+    assert "First 24 of 300, sorted by ID" in text_of(app.markdown)
     assert dict(app.query_params) == {}
 
 
@@ -144,7 +144,7 @@ def test_an_empty_answer_says_why_and_offers_the_way_out(start):
     app = start()
     app.text_input(key="where").set_value("z > 9").run()
     assert ids(app) == []
-    assert "No object passes the cut" in text_of(app.info)
+    assert "No object passes the filter" in text_of(app.info)
     app.button(key="uncut").click().run()
     assert len(ids(app)) == 24
 
@@ -194,7 +194,7 @@ def test_a_broken_link_is_announced_and_lists(start, query):
 
 def test_a_link_cannot_make_the_server_read_a_file(start):
     app = start(query=galsearch.Query((galsearch.Term("image", "/etc/hostname"),)).to_json())
-    assert "picture file" in text_of(app.warning)
+    assert "image file" in text_of(app.warning)
     assert asked(app).terms == ()
 
 
@@ -251,7 +251,7 @@ def test_the_table_shows_units(start):
     app = start(view="Table")
     assert not app.exception
     shown = [list(element.value.columns) for element in app.dataframe]
-    assert any({"object_id", "mass", "(picture)"} <= set(names) for names in shown)
+    assert any({"object_id", "mass", "(image)"} <= set(names) for names in shown)
 
 
 def test_without_an_atlas_it_says_how_to_start(start):
@@ -316,7 +316,7 @@ def test_the_sql_page_answers_with_pictures(sql_page):
     sql_page.text_area(key="sql").set_value("SELECT object_id, z FROM galaxies ORDER BY object_id LIMIT 3").run()
     shown = sql_page.dataframe[-1].value
     assert list(shown["object_id"]) == [tiny.object_id(row) for row in range(3)]
-    assert all(picture.startswith("data:image/webp;base64,") for picture in shown["(picture)"])
+    assert all(picture.startswith("data:image/webp;base64,") for picture in shown["(image)"])
 
 
 @pytest.mark.parametrize("statement", ["SELECT nope FROM galaxies", "DROP TABLE galaxies", "", "SELECT 1; SELECT 2"])
@@ -330,7 +330,7 @@ def test_sql_with_a_column_twice_or_no_rows_is_shown(sql_page):
     sql_page.text_area(key="sql").set_value("SELECT a.*, b.* FROM galaxies a JOIN galaxies b USING (object_id)").run()
     assert not sql_page.exception
     sql_page.text_area(key="sql").set_value("FROM galaxies WHERE z > 9").run()
-    assert "no row answers" in text_of(sql_page.info)
+    assert "returned no rows" in text_of(sql_page.info)
 
 
 @pytest.mark.parametrize("place", range(5))
@@ -577,7 +577,7 @@ def test_tiles_say_how_unusual_a_score_is(start, tiny_atlas):
     app.text_input(key="words").set_value("red edge-on galaxy").run()
     hits = tiny_atlas.search("red edge-on galaxy", k=24, distinct=True)
     top = 100 - float(hits.percentiles[0])
-    assert tiles(app)["tiles"][0]["rank"] == f"top {max(top, 0.1):.2g} %"
+    assert tiles(app)["tiles"][0]["rank"] == f"best {max(top, 0.1):.2g} % of this atlas"
     assert tiles(app)["tiles"][0]["score"] == f"{hits[0].score:.3f}"
 
 
@@ -735,17 +735,60 @@ def test_a_set_is_made_renamed_filtered_and_deleted(page):
     assert list(state.sets.all()) == []
 
 
-def test_a_collection_goes_out_as_csv_with_its_columns(page, tiny_atlas, monkeypatch):
-    import csv
+TABLE_FILES = (".csv", ".vot", ".fits", ".ecsv", ".parquet", ".json")
 
+
+def read_table(content: bytes, suffix: str, folder: Path):
+    """Return a table file as astropy reads it, or pyarrow and json where those do."""
+    import pyarrow.parquet
+    from astropy.table import Table
+
+    file = folder / f"t{suffix}"
+    file.write_bytes(content)
+    if suffix == ".parquet":
+        return Table(pyarrow.parquet.read_table(file).to_pydict())
+    if suffix == ".json":
+        return Table(json.loads(content)["rows"] if isinstance(json.loads(content), dict) else json.loads(content))
+    kinds = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".fits": "fits"}
+    return Table.read(file, format=kinds[suffix], **({"use_names_over_ids": True} if suffix == ".vot" else {}))
+
+
+@pytest.mark.parametrize("suffix", TABLE_FILES)
+def test_what_is_shown_of_a_collection_is_what_is_exported(page, tiny_atlas, tmp_path, suffix):
     from views import collections as view
 
     app = page("collections")
     state = app.session_state["state"]
+    state.sets.mark("Marked", [tiny.object_id(4), tiny.object_id(6)], "true")
+    state.sets.mark("Marked", [tiny.object_id(5)], "false")
     state.sets.note("Marked", tiny.object_id(4), 'with "quotes", and a comma')
-    rows = list(csv.DictReader(io.StringIO(view.as_csv(state, state.sets.members("Marked")))))
-    assert rows[0]["note"] == 'with "quotes", and a comma'
-    assert float(rows[0]["mass"]) == tiny_atlas[tiny.object_id(4)].mass
+    app.run()
+    app.button_group(key="mark_filter").set_value("true").run()
+    assert not app.exception
+    assert "Export of the 2 objects shown" in text_of(app.caption)
+    members = state.sets.members("Marked")
+    shown = [name for name in members if members[name]["mark"] == "true"]
+    table = read_table(view.as_file(state, members, shown, suffix), suffix, tmp_path)
+    assert [str(name).strip() for name in table["object_id"]] == [tiny.object_id(4), tiny.object_id(6)]
+    assert [str(mark).strip() for mark in table["mark"]] == ["yes", "yes"]
+    assert str(table["note"][0]).strip() == 'with "quotes", and a comma'
+    assert float(table["mass"][0]) == pytest.approx(tiny_atlas[tiny.object_id(4)].mass)
+
+
+def test_a_collection_keeps_members_that_the_atlas_has_not_and_columns_of_its_names(page, bundle_path):
+    import duckdb
+    from state import State
+    from views import collections as view
+
+    with duckdb.connect(str(bundle_path)) as connection:
+        connection.execute("ALTER TABLE galaxies ADD COLUMN Mark VARCHAR DEFAULT 'theirs'")
+    with galsearch.open(bundle_path) as atlas:
+        state = State(atlas)
+        state.sets.mark("Marked", ["gone", tiny.object_id(1)], "uncertain")
+        table = view.as_table(state, state.sets.members("Marked"), ["gone", tiny.object_id(1)])
+    assert table["my_mark"].to_pylist() == ["unsure", "unsure"]
+    assert table["Mark"].to_pylist() == [None, "theirs"]
+    assert table["object_id"].to_pylist() == ["gone", tiny.object_id(1)]
 
 
 def test_two_apps_lose_nothing_of_each_other(sets, tmp_path):

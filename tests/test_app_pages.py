@@ -223,7 +223,7 @@ def brush(app: AppTest, name: str, window) -> None:
 
 def test_the_map_shows_every_plot_that_the_atlas_has_something_for(page, tiny_path):
     app = page("map", tiny_path)
-    assert [head.value for head in app.subheader] == ["What looks alike", "Columns", "Whole sky", "Sky"]
+    assert [head.value for head in app.subheader] == ["Similarity map", "Scatter plot", "Whole sky", "Sky"]
     assert "300 galaxies" in said(app).replace("*", "")
 
 
@@ -261,8 +261,8 @@ def test_the_sql_of_a_selection_gives_the_selection(page, tiny_bundle, tiny_atla
 def test_another_column_is_plotted_and_kept_in_the_link(page, tiny_bundle):
     app = page("map", tiny_bundle, x="z", y="mass", log="y")
     boxes = {box.label: box for box in app.selectbox}
-    assert boxes["Column across"].value == "z" and boxes["Column up"].value == "mass"
-    boxes["Column across"].select("mag_r").run()
+    assert boxes["x axis"].value == "z" and boxes["y axis"].value == "mass"
+    boxes["x axis"].select("mag_r").run()
     assert not app.exception
     assert state_of(app).param("x") == "mag_r"
 
@@ -278,7 +278,7 @@ def test_hits_are_points_of_every_plot(page, tiny_bundle, tiny_atlas):
     app = page("map", tiny_bundle, words="red edge")
     drawn = [json.loads(part.proto.json) for part in app.get("bidi_component")]
     best = tiny_atlas.search("red edge", k=24, distinct=True).ids[0]
-    plane = next(one for one in drawn if one["label"].startswith("Map of the vectors"))
+    plane = next(one for one in drawn if one["label"].startswith("Similarity map"))
     assert plane["points"][-1]["id"] == best  # drawn last, on top
     assert all(0 <= point["x"] <= 1 and 0 <= point["y"] <= 1 for one in drawn for point in one["points"])
     assert plane["points"][-1]["src"].startswith("data:image/")
@@ -294,7 +294,7 @@ def test_an_atlas_without_positions_has_no_sky(page, bundle_path):
     with duckdb.connect(bundle_path) as connection:
         connection.execute("UPDATE galaxies SET ra = NULL, dec = NULL")
     app = page("map", bundle_path)
-    assert [head.value for head in app.subheader] == ["What looks alike", "Columns"]
+    assert [head.value for head in app.subheader] == ["Similarity map", "Scatter plot"]
 
 
 def test_an_empty_selection_says_so(page, tiny_bundle):
@@ -355,9 +355,16 @@ def test_two_runs_are_compared_and_differing_ones_are_said_to_differ(page, judge
     assert "may not be of the same sets" in said(app)
 
 
+def job_of(app: AppTest, name: str):
+    """Return the job of a page, which is kept beside the session."""
+    import jobs
+
+    return jobs.kept().get(state_of(app).jobs, name)
+
+
 def finish(app: AppTest, name: str) -> AppTest:
     """Wait for a job, then draw the page again."""
-    job = app.session_state[f"job_{name}"]
+    job = job_of(app, name)
     job.wait(SLOW_MACHINE)
     assert job.state != "running"
     app.run()
@@ -371,10 +378,10 @@ def test_a_run_of_ones_own_gives_the_figures_of_the_library(page, tiny_bundle, t
     app.button(key="evaluate_start").click().run()
     finish(app, "evaluate")
     expected = galsearch.evaluate(tiny_bundle, targets=tiny.write(tmp_path / "t.toml", TARGETS))
-    got = app.session_state["job_evaluate"].result.evaluation
+    got = job_of(app, "evaluate").result.evaluation
     assert got.table.drop(["run", "created"]).equals(expected.table.drop(["run", "created"]))
-    assert set(app.session_state["job_evaluate"].result.sheets) == {"near"}
-    assert "measured just now" in " ".join(head.value for head in app.subheader)
+    assert set(job_of(app, "evaluate").result.sheets) == {"near"}
+    assert "Results of this run" in " ".join(head.value for head in app.subheader)
 
 
 def test_targets_that_are_none_are_an_error_in_words(page, tiny_bundle):
@@ -410,7 +417,7 @@ def test_captions_by_rules_land_in_the_folder(page, folder_path):
     with galsearch.open(folder_path) as atlas:
         written = atlas.sql("SELECT count(*) AS n FROM captions")["n"][0].as_py()
         outside = atlas.sql("SELECT count(*) AS n FROM captions JOIN galaxies USING (object_id) WHERE NOT z < 0.1")
-    assert 0 < written == app.session_state["job_captions"].result.captions
+    assert 0 < written == job_of(app, "captions").result.captions
     assert outside["n"][0].as_py() == 0
     assert f"{written} captions by measurements" in said(app)
 
@@ -457,7 +464,7 @@ def test_a_vision_model_writes_captions_and_the_key_stays_nowhere(asked_model):
     app.checkbox[0].check().run()
     app.button(key="captions_start").click().run()
     finish(app, "captions")
-    assert app.session_state["job_captions"].state == "done", app.session_state["job_captions"].error
+    assert job_of(app, "captions").state == "done", job_of(app, "captions").error
     assert fake.asked and all(asked.key.endswith(KEY) for asked in fake.asked)
     with galsearch.open(path) as atlas:
         assert set(atlas.sql("SELECT model FROM captions")["model"].to_pylist()) == {"llava"}
@@ -542,7 +549,7 @@ def test_dropped_pictures_and_a_table_become_a_bundle(page, tiny_bundle, models)
     app.text_input(key="build_title").set_value("Eight").run()
     app.button(key="build_start").click().run()
     finish(app, "build")
-    job = app.session_state["job_build"]
+    job = job_of(app, "build")
     assert job.state == "done", job.error
     with galsearch.open(job.result.bundle) as atlas:
         assert len(atlas) == 8 and atlas.manifest.title == "Eight"
@@ -622,7 +629,7 @@ def test_a_second_look_gives_what_the_library_gives(page, tiny_bundle, tiny_atla
     app = page("rerank", tiny_bundle, words="red edge-on galaxy")
     app.button(key="rerank_start").click().run()
     finish(app, "rerank")
-    job = app.session_state["job_rerank"]
+    job = job_of(app, "rerank")
     assert job.state == "done", job.error
     query = galsearch.Query((galsearch.Term("text", "red edge-on galaxy"),), k=24, distinct=True)
     expected = tiny_atlas.search(query).rerank("local", n=50)
@@ -643,11 +650,11 @@ def test_marks_of_a_collection_are_examples(page, tiny_bundle, tiny_atlas):
     app.selectbox(key="rerank_set").select("mine").run()
     app.button(key="rerank_start").click().run()
     finish(app, "rerank")
-    report = app.session_state["job_rerank"].result.reranked
+    report = job_of(app, "rerank").result.reranked
     assert report.right_after >= report.right_before
     assert "pairs of marks" in said(app)
 
 
 def test_a_public_place_asks_no_model_to_rerank(page, tiny_bundle):
     app = page("rerank", tiny_bundle, public=True, words="galaxy")
-    assert app.segmented_control(key="rerank_way").options == ["Here"] and not app.text_input
+    assert app.segmented_control(key="rerank_way").options == ["local"] and not app.text_input

@@ -69,12 +69,12 @@ def drag(page, label: str, start: tuple[float, float], end: tuple[float, float])
 
 def test_a_drag_over_the_map_selects_and_becomes_the_cut_of_the_search(page, folder):
     go(page, "Map")
-    drag(page, "Map of the vectors", (0.02, 0.02), (0.5, 0.98))
+    drag(page, "Similarity map", (0.02, 0.02), (0.5, 0.98))
     summary = page.get_by_text("galaxies in the selection")
     summary.wait_for()
     count = int(summary.inner_text().split()[0])
     page.locator(".tile img").first.wait_for()
-    page.get_by_role("button", name="See them all").click()
+    page.get_by_role("button", name="Show in Search").click()
     page.get_by_label("Describe a galaxy").wait_for()
     page.get_by_text(f"of {count}").first.wait_for()
     assert 0 < count < 300
@@ -82,7 +82,7 @@ def test_a_drag_over_the_map_selects_and_becomes_the_cut_of_the_search(page, fol
 
 def test_the_keyboard_selects_too(page):
     go(page, "Map")
-    area(page, "Map of the vectors").focus()
+    area(page, "Similarity map").focus()
     for key in ("ArrowRight", "ArrowLeft", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"):
         page.keyboard.press(key)
     page.get_by_text("in the selection", exact=False).first.wait_for()
@@ -98,7 +98,7 @@ def test_a_point_of_a_hit_opens_the_object(page, folder):
     go(page, "Map")
     with galsearch.open(folder) as atlas:
         best = atlas.search("red edge", k=24, distinct=True).ids[0]
-    point = area(page, "Map of the vectors").get_by_role("button", name=best)
+    point = area(page, "Similarity map").get_by_role("button", name=best)
     point.wait_for()
     point.focus()
     page.locator(".tip img").first.wait_for()
@@ -117,7 +117,7 @@ def test_a_drag_on_the_whole_sky_zooms_the_sky(page):
 
 def test_the_selection_is_in_the_link(page, new_page, address):
     go(page, "Map")
-    drag(page, "Map of the vectors", (0.1, 0.1), (0.6, 0.9))
+    drag(page, "Similarity map", (0.1, 0.1), (0.6, 0.9))
     summary = page.get_by_text("galaxies in the selection")
     summary.wait_for()
     page.wait_for_function("location.search.includes('brush')")
@@ -136,7 +136,7 @@ def test_figures_are_drawn_with_words_for_those_who_do_not_see_them(page):
 
 def test_captions_stand_beside_their_pictures(page):
     go(page, "Captions")
-    page.get_by_role("img", name="Picture of").first.wait_for()
+    page.get_by_role("img", name="Image of").first.wait_for()
     page.get_by_text("By a vision model").click()
     expect(page.get_by_label("Key", exact=True)).to_have_attribute("type", "password")
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
@@ -150,7 +150,7 @@ def test_dropped_pictures_become_an_atlas_that_is_downloaded_and_opened(page, tm
         Image.fromarray(tiny.draw(row)).save(content, format="PNG")
         files.append({"name": f"g{row}.png", "mimeType": "image/png", "buffer": content.getvalue()})
     page.locator("input[type=file]").first.set_input_files(files)
-    page.get_by_text("6 pictures").wait_for()
+    page.get_by_text("6 images").wait_for()
     page.get_by_label("Title").fill("Six")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Build", exact=True).click()

@@ -43,7 +43,7 @@ def rerank(
     if by == "local":
         if asking:
             raise QueryError(f"{next(iter(asking))} is an option of 'vlm', not of 'local'; leave it out")
-        return by_sight(pool, observer, query, marked, k=k)
+        return by_sight(pool, observer, query, marked, k=k, progress=progress)
     return by_model(pool, query, marked, Judge.of(asking), k=k, progress=progress)
 
 

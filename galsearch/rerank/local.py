@@ -23,20 +23,33 @@ CROPS, MEASURED, PROBED = "score_crops", "score_measured", "score_probe"
 LEARNED = ("whole", "close", "core")  # scales that a probe learns from
 
 
-def by_sight(pool: Pool, observer: Observer, query: Query, marks: Marks, *, k: int) -> tuple[Answer, Reranked]:
+def by_sight(
+    pool: Pool,
+    observer: Observer,
+    query: Query,
+    marks: Marks,
+    *,
+    k: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Answer, Reranked]:
     """Return the first k hits in a better order, by what galsearch can see for itself, and what was done.
 
-    Raises QueryError where the atlas has no pictures to look at and too little is marked.
+    `progress(done, total, what)` is called between the steps. Raises QueryError where the atlas has no pictures to look
+    at and too little is marked.
     """
     started = time.perf_counter()
+    tell = progress or (lambda done, total, what: None)
+    tell(0, 3, "comparing with a sample of the atlas")
     if not marks.enough and not observer.has_pictures:
         raise QueryError(
             f"{pool.store.path} has no pictures, and without them nothing can be looked at again; build it from "
             f"pictures, or mark {LEAST_MARKS} or more examples of what you want and of what you do not want"
         )
+    tell(1, 3, "choosing how to rank")
     way = choose(Sight(pool.store, observer, query, pool.found), observer, marks)
     found = pool.found[:k]
     if not way.kept:
+        tell(2, 3, f"looking at {len(pool.found.rows):,} images again")
         said = way.parts(observer.rows(pool.found.rows[pool.movable]))
         parts = {name: _spread(values, pool) for name, values in said.items()}
         found = pool.ordered(pool.base + sum(parts.values()), parts, k)

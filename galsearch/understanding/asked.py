@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from galsearch import exchange, schema
 from galsearch.errors import QueryError
-from galsearch.query import Scorer
+from galsearch.query import Scorer, Term
 from galsearch.store import Store
 from galsearch.understanding.attributes import (
     Embed,
     Refinement,
+    contradicts,
     contrast,
     label_vectors,
     read_labels,
@@ -25,6 +26,7 @@ from galsearch.understanding.reading import Understanding, understand
 
 BACKGROUND = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
 BATCH_ROWS = 50_000
+SPARE = 12  # refinements of each sign beyond those wished for, in the place of those that contradict the query
 _NUMERIC = re.compile(r"U?(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?|INTEGER|FLOAT|DOUBLE|DECIMAL.*")
 
 
@@ -67,15 +69,32 @@ def _knows(store: Store) -> bool:
     return "concepts" in store.tables
 
 
-def refine(store: Store, rows: np.ndarray, asked: np.ndarray, *, n: int) -> list[Refinement]:
-    """Return how to refine an answer of these row numbers to a query vector."""
+def refine(
+    store: Store, rows: np.ndarray, asked: np.ndarray, *, n: int, terms: Sequence[Term] = ()
+) -> list[Refinement]:
+    """Return how to refine an answer of these row numbers to a query vector, without what contradicts its terms."""
     known, vectors = phrases(store)
     if not known or vectors.shape[1] != len(asked):
         return []
     rng = np.random.default_rng(0)
     total = store.manifest.rows
     sample = np.sort(rng.choice(total, size=min(BACKGROUND, total), replace=False))
-    return refinements(_vectors(store, rows)[1], _vectors(store, sample)[1], known, vectors, n=n, asked=asked)
+    found = refinements(_vectors(store, rows)[1], _vectors(store, sample)[1], known, vectors, n=n + SPARE, asked=asked)
+    wanted, unwanted = _sides(terms)
+    kept = [one for one in found if not contradicts(one, wanted, unwanted)]
+    return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
+
+
+def _sides(terms: Sequence[Term]) -> tuple[list[str], list[str]]:
+    """Return the texts that terms ask for, and those that they ask to be away from, negations read."""
+    wanted, unwanted = [], []
+    for term in terms:
+        if term.kind == "text":
+            read_as = understand(term.value, {})
+            sides = (wanted, unwanted) if term.weight > 0 else (unwanted, wanted)
+            sides[0].append(read_as.wanted.text)
+            sides[1].extend(map(str, read_as.unwanted))
+    return wanted, unwanted
 
 
 def label(

@@ -5,6 +5,7 @@ Vectors are unit vectors of one space, `(n, d) float32`; scores are cosines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.query import Term
+from galsearch.zoo import stated
 
 if TYPE_CHECKING:
     import yaml
@@ -114,6 +116,54 @@ def _distinct(
         if not any(abs(directions[place] @ directions[other]) > SAME_DIRECTION for other in chosen):
             chosen.append(place)
     return chosen
+
+
+OPPOSITES = (("red", "blue"), ("edge", "face"), ("bright", "faint"), ("large", "small"), ("round", "elongated"))
+NO_ATTRIBUTE = frozenset(("and", "for", "from", "galaxies", "galaxy", "its", "like", "object", "the", "very", "with"))
+LEAST_STEM = 3  # letters that "bar" and "barred" share
+
+
+def contradicts(refinement: Refinement, wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
+    """Say whether a refinement takes back what was asked: less of what is wanted, more of what is not or its opposite.
+
+    `wanted` and `unwanted` are the texts of the query. Texts are compared by the questions of Galaxy Zoo that they
+    answer, by their words, and by a few opposites that pictures have.
+
+    >>> contradicts(Refinement("more", "face-on spiral", 1.0), ["edge-on galaxy"], [])
+    True
+    >>> contradicts(Refinement("less", "bright star", 1.0), ["edge-on galaxy"], [])
+    False
+    """
+    phrase = refinement.phrase
+    if refinement.sign == "less":
+        return not _describing(phrase) or any(_agree(phrase, text) for text in wanted)
+    return any(_agree(phrase, text) for text in unwanted) or any(_oppose(phrase, text) for text in wanted)
+
+
+def _agree(one: str, other: str) -> bool:
+    """Say whether two texts share a word that describes, or the answer to a question."""
+    first, second = stated(one), stated(other)
+    if any(sign is not None and sign == second[question] for question, sign in first.items()):
+        return True
+    return any(_same_stem(word, also) for word in _describing(one) for also in _describing(other))
+
+
+def _oppose(one: str, other: str) -> bool:
+    """Say whether two texts answer a question differently, or have words of which one is the other's opposite."""
+    first, second = stated(one), stated(other)
+    if any(sign is not None and second[question] == (not sign) for question, sign in first.items()):
+        return True
+    words, others = _describing(one), _describing(other)
+    pairs = [*OPPOSITES, *(pair[::-1] for pair in OPPOSITES)]
+    return any(word in words and opposite in others for word, opposite in pairs)
+
+
+def _describing(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", text.lower())) - NO_ATTRIBUTE
+
+
+def _same_stem(one: str, other: str) -> bool:
+    return min(len(one), len(other)) >= LEAST_STEM and (one.startswith(other) or other.startswith(one))
 
 
 # ---- labels

@@ -7,9 +7,11 @@ import io
 import math
 from dataclasses import dataclass
 
+import cuts
 import numpy as np
 from PIL import Image
 
+STEPS = 200  # of a rectangle's side, to which the numbers of its condition are rounded
 FAINTEST = 0.3  # opacity of one object where the fullest bin is opaque
 
 
@@ -24,7 +26,7 @@ class Window:
 
     def text(self) -> str:
         """Return it as a URL has it."""
-        return ",".join(f"{value:.7g}" for value in (self.x0, self.x1, self.y0, self.y1))
+        return ",".join(f"{value:.10g}" for value in (self.x0, self.x1, self.y0, self.y1))
 
     @classmethod
     def of_text(cls, text: str) -> Window | None:
@@ -36,14 +38,22 @@ class Window:
         if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
             return None
         x0, x1, y0, y1 = numbers
-        return cls(x0, x1, y0, y1) if x0 < x1 and y0 < y1 else None
+        return cls(x0, x1, y0, y1) if _can_be_drawn(x0, x1) and _can_be_drawn(y0, y1) else None
+
+
+def _can_be_drawn(low: float, high: float) -> bool:
+    """Say whether an interval can be divided into bins: neither upside down, nor without end, nor a single number."""
+    size = max(abs(low), abs(high))
+    return low < high and size < 1e30 and high - low > max(1e-12 * size, 1e-30)
 
 
 @dataclass(frozen=True)
 class Axes:
     """Two SQL expressions over a table: `galaxies`, or one that has an object_id beside them.
 
-    `flip_x` is for right ascension, which grows to the left; `name` is what the URL calls the plot.
+    `flip_x` is for right ascension, which grows to the left; `name` is what the URL calls the plot. `x` or `y` may be
+    the logarithm of an expression, which is then in `logs`; where `x` is a right ascension that was moved to lie beside
+    others, `turned` says so.
     """
 
     name: str
@@ -53,14 +63,19 @@ class Axes:
     y_label: str
     table: str = "galaxies"
     flip_x: bool = False
+    logs: tuple[str | None, str | None] = (None, None)
+    turned: bool = False
 
     def within(self, window: Window) -> str:
         """Return the condition, on `table`, to lie in a window."""
         return f"{self.x} BETWEEN {window.x0!r} AND {window.x1!r} AND {self.y} BETWEEN {window.y0!r} AND {window.y1!r}"
 
     def cut(self, window: Window) -> str:
-        """Return the condition on `galaxies` to lie in a window."""
-        inside = self.within(window)
+        """Return the condition on `galaxies` to lie in a window, in numbers that somebody can read."""
+        across = (
+            _turned_range(window.x0, window.x1) if self.turned else _range(self.x, self.logs[0], window.x0, window.x1)
+        )
+        inside = " AND ".join(filter(None, [across, _range(self.y, self.logs[1], window.y0, window.y1)]))
         return (
             inside if self.table == "galaxies" else f"object_id IN (SELECT object_id FROM {self.table} WHERE {inside})"
         )
@@ -93,6 +108,24 @@ class Axes:
         """Return a SELECT of object_id, x and y of objects."""
         listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
         return f"SELECT object_id, {self.x} AS x, {self.y} AS y FROM {self.table} WHERE object_id IN ({listed})"
+
+
+def _range(sql: str, log_of: str | None, low: float, high: float) -> str | None:
+    """Return the condition of one axis; that of a logarithm is written for the number itself."""
+    step = (high - low) / STEPS
+    if log_of is None or not -300 < low < high < 300:
+        return cuts.range_sql(sql, low, high, step=step)
+    return cuts.range_sql(log_of, 10.0**low, 10.0**high, step=10.0**low * (10.0 ** min(step, 1) - 1))
+
+
+def _turned_range(low: float, high: float) -> str | None:
+    """Return the condition that a right ascension lies between two, which may lie on either side of 0."""
+    if high - low >= 360:
+        return None
+    low, high, step = low % 360, high % 360, min((high - low) % 360 / STEPS, 1e-3)
+    if low <= high:
+        return cuts.range_sql("ra", low, high, step=step)
+    return f"({cuts.range_sql('ra', low, None, step=step)} OR {cuts.range_sql('ra', None, high, step=step)})"
 
 
 def grid(i: np.ndarray, j: np.ndarray, n: np.ndarray, bins: tuple[int, int]) -> np.ndarray:

@@ -33,11 +33,11 @@ def show(state: State) -> None:
     with st.container(horizontal=True, gap="large", key="about_numbers"):
         st.metric("Galaxies", f"{manifest.rows:,}", width="content")
         for name, space in manifest.embeddings.items():
-            kind = "8-bit codes" if space.get("codes") else "numbers"
+            codes = ", stored as 8-bit codes" if space.get("codes") else ""
             st.metric(
-                f"{name.capitalize()} vectors",
+                widgets.plain(f"{name.capitalize()} vectors"),
                 f"{space['rows']:,}",
-                help=f"{space['dim']} {kind} each",
+                help=f"{space['dim']} dimensions{codes}",
                 width="content",
             )
         st.metric("Columns", f"{len(atlas.columns())}", width="content")
@@ -55,7 +55,7 @@ def show(state: State) -> None:
 
 def credits(sources: list[dict]) -> None:
     """Draw whom to thank and cite, and offer it as text to copy."""
-    st.subheader("Whom to credit", anchor=False)
+    st.subheader("Credits", anchor=False)
     if not sources:
         st.info(
             "This atlas does not say where its galaxies come from. Whoever builds it can: "
@@ -69,7 +69,7 @@ def credits(sources: list[dict]) -> None:
             st.markdown(f"**{widgets.plain(source.get('title') or 'Untitled')}** · {widgets.plain(license_text)}")
             if source.get("acknowledgement"):
                 st.markdown(widgets.plain(source["acknowledgement"]))
-    bibtex = "\n\n".join(source["bibtex"] for source in sources if source.get("bibtex"))
+    bibtex = "\n\n".join(str(source["bibtex"]) for source in sources if source.get("bibtex"))
     with st.container(horizontal=True):
         if bibtex:
             st.download_button(
@@ -98,7 +98,7 @@ def credits(sources: list[dict]) -> None:
 
 def acknowledgements(sources: list[dict]) -> str:
     """Return the sentences to put into a paper."""
-    said = [source["acknowledgement"] for source in sources if source.get("acknowledgement")]
+    said = [str(source["acknowledgement"]) for source in sources if source.get("acknowledgement")]
     return "\n\n".join([*said, f"{SOFTWARE_CREDIT} (version {galsearch.__version__})."])
 
 
@@ -123,7 +123,10 @@ def where_from(space: dict) -> str:
     """Return what a manifest says of the vectors, as the end of a sentence."""
     if space.get("sha256") is None:
         return "; they came with their table, and no digest says which version made them."
-    return f", SHA-256 `{space['sha256'][:16]}…`, {space['dim']} numbers, compared by {space['metric']}."
+    return (
+        f", SHA-256 {widgets.code(str(space['sha256'])[:16] + '…')}, {space['dim']} dimensions, compared by "
+        f"{widgets.plain(space['metric'])}."
+    )
 
 
 def show_card(card: dict) -> None:
@@ -162,7 +165,7 @@ def contents(state: State) -> None:
 
 def history(provenance: list[dict]) -> None:
     """List what was done to the atlas, last first."""
-    st.subheader("How it was made", anchor=False)
+    st.subheader("Provenance", anchor=False)
     if not provenance:
         st.caption("Nothing is recorded.")
         return
@@ -172,7 +175,7 @@ def history(provenance: list[dict]) -> None:
             "what": record.get("action"),
             "software": record.get("software"),
             "seconds": record.get("seconds"),
-            "with": ", ".join(f"{name} {plain_value(value)}" for name, value in told(record).items()),
+            "parameters": ", ".join(f"{name} {plain_value(value)}" for name, value in told(record).items()),
         }
         for record in reversed(provenance)
     ]
@@ -197,7 +200,8 @@ def identity(state: State) -> None:
     manifest = state.atlas.manifest
     st.subheader("Format", anchor=False)
     st.markdown(
-        f"`{manifest.format}` {manifest.version}, a {state.atlas.kind} made {manifest.created} by "
+        f"{widgets.code(manifest.format)} {widgets.plain(manifest.version)}, a {state.atlas.kind} made "
+        f"{widgets.plain(manifest.created)} by "
         f"{widgets.plain(manifest.software)}; hash `{state.hash}`, which is in every link. Shown by galsearch "
         f"{galsearch.__version__}; how vectors are compared: {widgets.plain(state.atlas.compares_with)}."
     )

@@ -25,7 +25,7 @@ JOB = "build"
 PICTURES = ["jpg", "jpeg", "png", "webp", "fits", "fit", "fz", "gz"]
 TABLES = ["csv", "ecsv", "parquet", "fits", "fit", "vot", "xml"]
 PREVIEW = 12
-UPLOAD, FOLDER = "Drop pictures here", "A folder on this machine"
+UPLOAD, FOLDER = "Drop images here", "A folder on this machine"
 COMMAND = (
     "galsearch build mine.atlas --images cutouts/ --table catalog.fits\n"
     "galsearch bundle mine.atlas mine.duckdb\n"
@@ -56,7 +56,7 @@ def show(state: State) -> None:
     if limits.PUBLIC:
         st.info(
             "Nothing is built here: this place is public, small and read-only. On your own machine it takes two "
-            "commands and no key; a thousand pictures take about a minute.",
+            "commands and no key; a thousand images take about a minute.",
             icon=":material/lock:",
         )
         st.code(COMMAND, language="bash")
@@ -64,7 +64,10 @@ def show(state: State) -> None:
     job = jobs.of(JOB)
     if job is not None and job.state == "running":
         jobs.watch(JOB)
-        st.caption("You may look at other pages meanwhile. What is finished is kept when you stop and start again.")
+        st.caption(
+            "You may look at other pages meanwhile, or reload this one. What is finished is kept when you stop and "
+            "start again."
+        )
         return
     if job is not None and job.state == "failed":
         widgets.failure(job.error)
@@ -82,7 +85,7 @@ def show(state: State) -> None:
 def ask() -> None:
     """Draw what a build needs."""
     way = st.segmented_control(
-        "Pictures", [UPLOAD, FOLDER], default=UPLOAD, required=True, key="build_way", on_change=acted
+        "Images", [UPLOAD, FOLDER], default=UPLOAD, required=True, key="build_way", on_change=acted
     )
     if way == UPLOAD:
         pictures = st.file_uploader(
@@ -96,7 +99,7 @@ def ask() -> None:
     else:
         pictures = []
         source = st.text_input(
-            "Folder of cutouts, or one large picture", key="build_folder", placeholder="survey/cutouts", on_change=acted
+            "Folder of cutouts, or one large image", key="build_folder", placeholder="survey/cutouts", on_change=acted
         ).strip()
     table = st.file_uploader(
         "Table, if there is one: CSV, ECSV, Parquet, FITS or VOTable; joined by file name or id, all columns are kept",
@@ -107,7 +110,7 @@ def ask() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         title = st.text_input("Title", "My galaxies", key="build_title", width=260, on_change=acted).strip()
         keep = st.text_input(
-            "Keep it as, unless only to download",
+            "Save as (optional)",
             key="build_keep",
             placeholder="mine.atlas",
             width=360,
@@ -117,7 +120,7 @@ def ask() -> None:
     count = len(pictures) if way == UPLOAD else None
     ready = bool(pictures) if way == UPLOAD else bool(source)
     if way == UPLOAD and pictures:
-        st.caption(f"{count:,} pictures, {sum(picture.size for picture in pictures) / 1e6:.1f} MB")
+        st.caption(f"{count:,} images, {sum(picture.size for picture in pictures) / 1e6:.1f} MB")
     st.button(
         "Build",
         type="primary",
@@ -138,7 +141,6 @@ def acted() -> None:
 
 def begin(asked: dict[str, Any]) -> None:
     """Start the build."""
-    acted()
     jobs.start(JOB, "Building", partial(build, asked))
 
 
@@ -151,7 +153,7 @@ def build(asked: dict[str, Any], progress: jobs.Progress) -> Built:
     try:
         source = Path(asked["source"]) if asked["source"] else put(asked["pictures"], folder / "pictures")
         if not source.exists():
-            raise galsearch.SchemaError(f"{source}: no such folder or picture on this machine; write its whole path")
+            raise galsearch.SchemaError(f"{source}: no such folder or image on this machine; write its whole path")
         table = put([asked["table"]], folder / "table") / safe(asked["table"].name) if asked["table"] else None
         atlas = Path(asked["keep"]) if asked["keep"] else folder / "mine.atlas"
         report = galsearch.build(atlas, source=source, table=table, title=asked["title"], progress=progress)
@@ -206,7 +208,7 @@ def finished(built: Built) -> None:
     if report.rejected:
         st.subheader(f"{len(report.rejected):,} left out", anchor=False)
         rows = pa.Table.from_pylist(report.rejected[:500])
-        st.dataframe(rows, hide_index=True, alt="Pictures that were left out, with the reason", height="content")
+        st.dataframe(rows, hide_index=True, alt="Images that were left out, with the reason", height="content")
 
 
 def preview(built: Built) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import inside
 import jobs
 import limits
+import links
 import streamlit as st
 import vision
 import widgets
@@ -19,11 +20,11 @@ TITLE, ICON, ORDER = "Captions", ":material/notes:", 7
 JOB = "captions"
 SAMPLE = 8
 WRITERS = {
-    "measurements": ("From measurements", "Rules on measured columns: free, offline, nobody has looked at the galaxy."),
+    "measurements": ("From measurements", "Rules on measured columns: free, offline; no one has looked at the galaxy."),
     "labels": ("From labels", "Rules on catalog columns of EFIGI and Galaxy Zoo: free, offline."),
     "vlm": (
         "By a vision model",
-        "A model behind an OpenAI-compatible address looks at each picture. It may cost money.",
+        "A model behind an OpenAI-compatible address is shown each image. It may cost money.",
     ),
 }
 
@@ -104,24 +105,24 @@ def examples(state: State) -> None:
             args=(f"captions_by_{said}",),
         )
         st.button("Others", icon=":material/shuffle:", key="captions_more", on_click=shuffle)
-    name, turn = said.replace("'", "''"), int(state.param("turn", "0")) if state.param("turn", "0").isdecimal() else 0
+    name, turn = said.replace("'", "''"), links.whole(state.param("turn"), default=0)
     rows = state.sql(
         f"SELECT object_id, caption, summary, negatives FROM captions WHERE model = '{name}' AND status = 'ok' "
         f"ORDER BY hash(object_id || '{turn}'), object_id, seed LIMIT {SAMPLE}"
     ).to_pylist()
     pictures = state.atlas.thumbnails([row["object_id"] for row in rows])
-    for row in rows:
+    for place, row in enumerate(rows):
         with st.container(
             horizontal=True,
             vertical_alignment="center",
             gap="small",
             wrap=False,
-            key=f"caption_{row['object_id']}_{turn}",
+            key=f"caption_{place}_{turn}",
         ):
             picture = pictures.get(row["object_id"])
             if picture:
-                st.image(picture, width=88, alt=f"Picture of {row['object_id']}")
-            absent = f"  \n*not there: {widgets.plain(', '.join(row['negatives']))}*" if row["negatives"] else ""
+                widgets.image(picture, width_px=88, alt=f"Image of {row['object_id']}")
+            absent = f"  \n*Absent: {widgets.plain(', '.join(row['negatives']))}*" if row["negatives"] else ""
             st.markdown(f"**{widgets.plain(row['object_id'])}**  \n{widgets.plain(row['caption'])}{absent}")
 
 
@@ -132,8 +133,7 @@ def take_model(key: str) -> None:
 
 def shuffle() -> None:
     """Show other galaxies."""
-    turn = current().param("turn", "0")
-    current().set_param("turn", str((int(turn) if turn.isdecimal() else 0) + 1))
+    current().set_param("turn", str(links.whole(current().param("turn"), default=0) + 1))
 
 
 # ---- writing
@@ -147,7 +147,7 @@ def writing(state: State) -> None:
         return
     outcome(job)
     by = st.segmented_control(
-        "Who writes",
+        "Source",
         list(WRITERS),
         default="measurements",
         required=True,
@@ -156,12 +156,10 @@ def writing(state: State) -> None:
         on_change=state.acted,
     )
     st.caption(WRITERS[by][1])
-    copies = st.number_input(
-        "Captions a galaxy, in different words", 1, 10, key="captions_copies", width=260, on_change=state.acted
-    )
+    copies = st.number_input("Captions per galaxy", 1, 10, key="captions_copies", width=260, on_change=state.acted)
     where = state.query.where
-    passing = state.passing()
-    cut = f"that pass {widgets.code(where)}" if where else "of the atlas; a cut of the search would leave some out"
+    passing = state.passing()  # where it cannot be counted, the page says so, and offers nothing
+    cut = f"that pass {widgets.code(where)}" if where else "of the atlas; a filter of the search would leave some out"
     st.caption(f"For the {passing:,} galaxies {cut}.")
     if by == "vlm":
         by_model(state, where, copies)
@@ -210,7 +208,6 @@ def plain_captions(path: Path, by: str, where: str | None, copies: int, progress
 
 def begin(work: object) -> None:
     """Start writing."""
-    current().acted()
     jobs.start(JOB, "Writing captions", work)
 
 
@@ -220,7 +217,7 @@ def by_model(state: State, where: str | None, copies: int) -> None:
     settings = vision.form(
         state, "captions", partial(galsearch.estimate_captions, state.atlas.path, **asked), "captions"
     )
-    with st.expander("What is sent with each picture", icon=":material/visibility:", key="captions_prompt"):
+    with st.expander("What is sent with each image", icon=":material/visibility:", key="captions_prompt"):
         st.code(galsearch.caption_prompt(), language=None, wrap_lines=True)
     st.button(
         "Start",

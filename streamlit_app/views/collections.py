@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from functools import partial
 
+import pyarrow as pa
+import saving
 import streamlit as st
 import widgets
+from links import FIRST_K
 from panel import literal
-from sets import FIRST_NAME, MARKS, MOST_BYTES
-from state import FIRST_K, PAGE_ROWS, State, current
+from sets import FIRST_NAME, MARK_NAMES, MARKS, MOST_BYTES
+from state import PAGE_ROWS, State, current
 
 import galsearch
 
@@ -34,8 +36,8 @@ def show(state: State) -> None:
         st.selectbox("Collection", names, key="collection", on_change=take_collection, width=320)
         with st.popover("New", icon=":material/add:", key="new_menu"):
             st.text_input("Name", key="new_name", max_chars=60)
-            st.button("Make it", key="make", on_click=take_new)
-        with st.popover("Change", icon=":material/edit:", key="change_menu"):
+            st.button("Create", key="make", on_click=take_new)
+        with st.popover("Edit", icon=":material/edit:", key="change_menu"):
             change_menu(state)
         with st.popover("Files", icon=":material/folder:", key="files_menu"):
             files_menu(state)
@@ -56,7 +58,7 @@ def where_kept(state: State) -> None:
     else:
         st.info(
             "This place is read-only: collections live in this session and are gone with it. Download them under "
-            "Files, and load them there again.",
+            "Files, and import them there again.",
             icon=":material/lock:",
         )
 
@@ -84,7 +86,7 @@ def files_menu(state: State) -> None:
         key="save_sets",
         on_click="ignore",
     )
-    upload = st.file_uploader("Add those of a file", type=["json"], key="sets_upload", on_change=state.acted)
+    upload = st.file_uploader("Import", type=["json"], key="sets_upload", on_change=state.acted)
     if upload and st.session_state.get("sets_taken") != upload.file_id:
         st.session_state.sets_taken = upload.file_id
         take_file(state, upload.getvalue())
@@ -147,9 +149,7 @@ def show_members(state: State, members: dict[str, dict]) -> None:
     start = page_of(len(shown))
     here = shown[start : start + PAGE_ROWS]
     there = present(state, here)
-    st.caption(
-        "Focus a picture (Tab, arrows) and press t for true, f for false, u for uncertain; again to take it back."
-    )
+    st.caption("Focus an image (Tab, arrows) and press y for yes, n for no, u for unsure; again to remove the mark.")
     gone = [name for name in here if name not in there]
     if gone:
         st.warning(f"Not in this atlas: {widgets.plain(', '.join(gone[:20]))}", icon=":material/help:")
@@ -163,7 +163,7 @@ def show_members(state: State, members: dict[str, dict]) -> None:
     widgets.gallery(tiles, on, key="members", label=f"{len(tiles)} objects", selected=state.selected)
     if state.selected in members:
         show_member(state, members)
-    actions(state, members)
+    actions(state, members, shown)
 
 
 def filtered(members: dict[str, dict]) -> list[str]:
@@ -176,7 +176,7 @@ def filtered(members: dict[str, dict]) -> list[str]:
         default=ALL,
         required=True,
         key="mark_filter",
-        format_func=lambda name: f"{name} {counts[name]:,}",
+        format_func=lambda name: f"{MARK_NAMES.get(name, name)} {counts[name]:,}",
     )
     mark = None if wanted == UNMARKED else wanted
     return [name for name, one in members.items() if wanted == ALL or one["mark"] == mark]
@@ -219,7 +219,7 @@ def show_member(state: State, members: dict[str, dict]) -> None:
         st.text_input(label, key=key, max_chars=2000, width=480, on_change=take_member_note, args=(name, key))
         if st.button("Open its page", key="open_member"):
             state.goto("object")
-        st.button("Take out", key="drop", on_click=take_drop, args=(name,))
+        st.button("Remove", key="drop", on_click=take_drop, args=(name,))
 
 
 def take_member_note(name: str, key: str) -> None:
@@ -233,59 +233,86 @@ def take_drop(name: str) -> None:
         state.selected = None
 
 
-def actions(state: State, members: dict[str, dict]) -> None:
-    """Draw what may be done with the whole collection."""
+def actions(state: State, members: dict[str, dict], shown: list[str]) -> None:
+    """Draw what may be done with the collection, and the files of what is shown of it."""
     if st.session_state.pop("go_to_search", False):
         state.goto("search")
     with st.container(horizontal=True, gap="xsmall", key="set_actions"):
-        for label, key, query in searches(state, members):
+        for label, key, query in searches(state, members, shown):
             if st.button(label, key=key, icon=":material/search:"):
                 state.ask(query)
                 state.goto("search")
-        st.download_button(
-            "CSV with marks and notes",
-            data=lambda: as_csv(state, members),
-            file_name="galsearch-collection.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            key="save_set",
-            on_click="ignore",
-        )
+    if not shown:
+        return
+    st.caption(f"Export of the {len(shown):,} objects shown, with marks and notes:")
+    with st.container(horizontal=True, gap="xsmall", key="set_files"):
+        for suffix in saving.FIRST:
+            saving.file_button(suffix, partial(as_file, state, members, shown, suffix), key=f"set{suffix}")
+        with st.popover("More", icon=":material/download:", key="set_formats"):
+            for suffix in saving.MORE:
+                if suffix != saving.BIBTEX:
+                    saving.file_button(suffix, partial(as_file, state, members, shown, suffix), key=f"set{suffix}")
+            st.caption("A subset atlas has the objects without marks and notes.")
 
 
-def searches(state: State, members: dict[str, dict]) -> list[tuple[str, str, galsearch.Query]]:
-    """Return the searches that a collection offers: only its objects; more like the true ones, less like the false."""
+def searches(state: State, members: dict[str, dict], shown: list[str]) -> list[tuple[str, str, galsearch.Query]]:
+    """Return the searches that a collection offers: only the objects shown; more like its ✓, less like its ✗."""
     there = [name for name in list(members)[:1000] if name in state.atlas]
     if not there:
         return []
-    only = galsearch.Query(where=f"object_id IN ({', '.join(map(literal, there))})", k=PAGE_ROWS, distinct=True)
-    found = [("Search in these", "search_in", only)]
+    here = [name for name in shown[:1000] if name in state.atlas]
+    only = (
+        galsearch.Query(where=f"object_id IN ({', '.join(map(literal, here))})", k=PAGE_ROWS, distinct=True)
+        if here
+        else None
+    )
+    found = [("Search in these", "search_in", only)] if only else []
     true, false = ([one for one in there if members[one]["mark"] == mark][:MOST_EXAMPLES] for mark in ("true", "false"))
     if true:
         terms = [galsearch.Term("object", name, round(1 / len(true), 4)) for name in true]
         terms += [galsearch.Term("object", name, round(UNLIKE / len(false), 4)) for name in false]
-        label = "More like the true, unlike the false" if false else "More like the true ones"
+        label = "Find more like my ✓, less like my ✗" if false else "Find more like my ✓"
         found.append((label, "search_like", galsearch.Query(tuple(terms), k=FIRST_K, distinct=True)))
     return found
 
 
-def as_csv(state: State, members: dict[str, dict]) -> str:
-    """Return the members with mark, note and time, and all columns of those that this atlas has."""
-    there = present(state, list(members))
-    columns = [name for name in state.atlas.columns()["column"].to_pylist() if name != "object_id"]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["object_id", "mark", "note", "marked_at", *columns])
-    for name, one in members.items():
-        values = there[name].columns if name in there else {}
-        writer.writerow([name, one["mark"], one["note"], one["time"], *(values.get(column) for column in columns)])
-    return file.getvalue()
+def as_file(state: State, members: dict[str, dict], shown: list[str], suffix: str) -> bytes:
+    """Return the members that are shown as a file of a format, with marks and notes where it holds a table."""
+    if suffix == saving.SUBSET:
+        known = [name for name in shown if name in state.atlas]
+        where = f"object_id IN ({', '.join(map(literal, known))})"
+        return state.search(galsearch.Query(where=where, k=max(len(known), 1))).to_bytes(suffix)
+    meta = {"title": f"galsearch: collection {state.collection}", "atlas": state.atlas.manifest.title}
+    return galsearch.table_bytes(as_table(state, members, shown), suffix, meta=meta)
+
+
+def as_table(state: State, members: dict[str, dict], shown: list[str]) -> pa.Table:
+    """Return object_id, mark, note and marked_at of members, and all columns of those that this atlas has.
+
+    A column of the atlas that has one of these names already keeps it; ours is then called my_mark, and so on.
+    """
+    known = [name for name in shown if name in state.atlas]
+    rows = state.atlas.rows(known or state.atlas.search(k=1).ids)
+    place = {name: number for number, name in enumerate(rows["object_id"].to_pylist())}
+    rows = rows.take(pa.array([place.get(name) for name in shown], pa.int64())).drop_columns("object_id")
+    taken = {name.casefold() for name in rows.column_names}
+    own = {
+        "mark": [MARK_NAMES.get(members[name]["mark"]) for name in shown],
+        "note": [members[name]["note"] or None for name in shown],
+        "marked_at": [members[name]["time"] for name in shown],
+    }
+    table = pa.table({"object_id": pa.array(shown, pa.string())})
+    for name, values in own.items():
+        table = table.append_column(f"my_{name}" if name in taken else name, pa.array(values, pa.string()))
+    for field in rows.schema:
+        table = table.append_column(field, rows[field.name])
+    return table
 
 
 def show_nothing(state: State) -> None:
     """Say how objects come in here."""
     st.info(
-        f"“{widgets.plain(state.collection)}” is empty. On the page Search, focus a galaxy and press t, f or u, choose "
-        "several and add them, or mark one in its panel. Or load a file of collections under Files.",
+        f"“{widgets.plain(state.collection)}” is empty. On the page Search, focus a galaxy and press y, n or u, choose "
+        "several and add them, or mark one in its panel. Or import a file of collections under Files.",
         icon=":material/bookmark_add:",
     )

@@ -55,13 +55,13 @@ def show(state: State) -> None:
     fresh = jobs.of(JOB).result if jobs.of(JOB) and jobs.of(JOB).state == "done" else None
     if not runs and fresh is None:
         st.info(
-            "No evaluation is kept in this atlas. One says how well words find what is labeled, beside chance and "
+            "No evaluation is stored in this atlas. One says how well words find what is labeled, beside chance and "
             "other ways of asking: `galsearch evaluate ATLAS --store`, then bundle it again"
-            + ("." if limits.PUBLIC else "; or measure it here."),
+            + ("." if limits.PUBLIC else "; or run it here."),
             icon=":material/analytics:",
         )
     if fresh is not None:
-        st.subheader("What was measured just now", anchor=False)
+        st.subheader("Results of this run", anchor=False)
         figures(state, fresh.evaluation.table, None, key="fresh")
         sheets(fresh)
     elif runs:
@@ -116,7 +116,7 @@ def kept_runs(state: State, runs: list[dict[str, Any]]) -> None:
     beside = rows_of(state, other) if other in others else None
     same = next(run for run in runs if run["run"] == said)
     if beside is not None and next(run for run in runs if run["run"] == other)["config"] != same["config"]:
-        st.caption("The two runs differ in targets, seed, cut or models: their figures may not be of the same sets.")
+        st.caption("The two runs differ in targets, seed, filter or models: their figures may not be of the same sets.")
     figures(state, table, beside, key="kept")
     found_now(state, table)
 
@@ -141,7 +141,7 @@ def figures(state: State, table: pa.Table, beside: pa.Table | None, *, key: str)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         measure = chosen(state, "measure", list(MEASURES), key=key, label="Figure")
         shares = prevalences(table)
-        share = chosen(state, "share", shares, key=key, label="Relevant among the candidates")
+        share = chosen(state, "share", shares, key=key, label="Prevalence")
     rows = at_prevalence(table, share)
     column, interval = MEASURES[measure]
     systems = list(dict.fromkeys([name for name in FIRST_SYSTEMS if name in rows["system"].to_pylist()]))
@@ -276,7 +276,7 @@ def found_now(state: State, table: pa.Table) -> None:
     }
     if not worst:
         return
-    st.subheader("Pictures", anchor=False)
+    st.subheader("Images", anchor=False)
     names = list(worst)
     said = state.param("target", names[0]) if state.param("target", names[0]) in worst else names[0]
     st.selectbox(
@@ -296,7 +296,7 @@ def found_now(state: State, table: pa.Table) -> None:
         tiles,
         {"picked": take_picked},
         key="evaluate_gallery",
-        label=f"Found for {worst[said]}",
+        label=f"Found for {widgets.clean(worst[said])}",
         selected=state.selected,
     )
     if state.selected in hits.ids and st.button("Open the object", key="evaluate_open", icon=":material/open_in_full:"):
@@ -322,25 +322,30 @@ def own_run(state: State, *, opened: bool) -> None:
     """Draw what a run of one's own needs, or how far it is."""
     job = jobs.of(JOB)
     if job is not None and job.state == "running":
-        jobs.watch(JOB, stoppable=False)
+        jobs.watch(JOB)
+        st.caption("You may look at other pages meanwhile, or reload this one.")
         return
+    if state.problem:
+        widgets.failure(state.problem)
     if job is not None and job.state == "failed":
         widgets.failure(job.error)
-    with st.expander("Measure it here", icon=":material/speed:", expanded=opened, key="evaluate_own"):
+    if job is not None and job.state == "stopped":
+        st.warning("Stopped. Nothing was stored.", icon=":material/stop:")
+    with st.expander("Run evaluation", icon=":material/speed:", expanded=opened, key="evaluate_own"):
         st.caption(
             "Judges all candidates by exact comparison, in seconds for thousands and minutes for millions of them. "
             "The targets that ship are for EFIGI, Galaxy Zoo and Space Warps columns; others come from a TOML file."
         )
         upload = st.file_uploader(
-            "Targets (TOML), unless those that ship", type=["toml"], key="evaluate_targets", on_change=state.acted
+            "Custom targets (optional)", type=["toml"], key="evaluate_targets", on_change=state.acted
         )
         keep = False
         if state.query.where:
-            st.caption(f"Candidates are only those that pass the cut {widgets.code(state.query.where)}.")
+            st.caption(f"Candidates are only those that pass the filter {widgets.code(state.query.where)}.")
         if state.atlas.kind == "folder":
-            keep = st.toggle("Keep the figures in the atlas", key="evaluate_keep", on_change=state.acted)
+            keep = st.toggle("Store the figures in the atlas", key="evaluate_keep", on_change=state.acted)
         st.button(
-            "Measure",
+            "Run",
             type="primary",
             icon=":material/play_arrow:",
             key="evaluate_start",
@@ -352,8 +357,7 @@ def own_run(state: State, *, opened: bool) -> None:
 def begin(targets: bytes | None, keep: bool) -> None:  # noqa: FBT001  Streamlit passes positions
     """Start a run."""
     state = current()
-    state.acted()
-    jobs.start(JOB, "Measuring", partial(measure, state.atlas.path, targets, state.query.where, keep=keep))
+    jobs.start(JOB, "Evaluating", partial(measure, state.atlas.path, targets, state.query.where, keep=keep))
 
 
 def measure(path: Path, targets: bytes | None, where: str | None, progress: jobs.Progress, *, keep: bool) -> Measured:
@@ -362,13 +366,13 @@ def measure(path: Path, targets: bytes | None, where: str | None, progress: jobs
     try:
         if targets is not None:
             (folder / "targets.toml").write_bytes(targets)
-        progress(0, 0, "scoring every candidate for every query")
         found = galsearch.evaluate(
             path,
             targets=folder / "targets.toml" if targets is not None else None,
             where=where,
             sheet=folder / "sheets",
             store=keep,
+            progress=progress,
         )
         pictures = {sheet.stem: sheet.read_bytes() for sheet in sorted((folder / "sheets").glob("*.png"))}
         return Measured(found, pictures)
@@ -387,7 +391,7 @@ def sheets(measured: Measured) -> None:
             )
     if not measured.sheets:
         return
-    st.subheader("Pictures", anchor=False)
+    st.subheader("Images", anchor=False)
     name = st.selectbox("Target", list(measured.sheets), key="evaluate_sheet", width=320, on_change=current().acted)
     st.image(
         measured.sheets[name],

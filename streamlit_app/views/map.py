@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+import cuts
 import limits
 import numpy as np
 import pyarrow as pa
@@ -34,10 +35,10 @@ RATIO = 1.4
 NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "HUGEINT", "DECIMAL")
 BANDS = ("mag_u", "mag_g", "mag_r", "mag_i", "mag_z")
 FIRST_AXES = (  # what is drawn at first: the first pair that the atlas has
-    ("mag_r", "mag_g − mag_r", ""),
-    ("mag_i", "mag_r − mag_i", ""),
-    ("brightness", "color_br", "x"),
-    ("z", "mag_r", ""),
+    ("mag_r", "mag_g − mag_r"),
+    ("mag_i", "mag_r − mag_i"),
+    ("brightness", "color_br"),
+    ("z", "mag_r"),
 )
 PLANE, COLUMNS, SKY = "plane", "columns", "sky"
 
@@ -81,7 +82,7 @@ def draw(state: State) -> None:
     """Draw what the page says and its plots."""
     plots = offered(state)
     if not plots and not has_plane(state):
-        st.info("This atlas has no columns of numbers, no positions and no map of its vectors: nothing can be plotted.")
+        st.info("This atlas has no columns of numbers, no positions and no similarity map: nothing can be plotted.")
         return
     found = selection(state, plots)
     condition = state.condition()
@@ -111,7 +112,7 @@ def offered(state: State) -> dict[str, Axes]:
     """Return the plots with their axes that this atlas has something for."""
     found = {PLANE: plane_axes(state.atlas)} if has_plane(state) else {}
     if len(expressions(state.atlas)) > 1:
-        found[COLUMNS] = column_axes(state)
+        found[COLUMNS], _ = column_axes(state)
     center = sky_center(written(state.atlas), state)
     return found | ({SKY: sky_axes(center)} if center is not None else {})
 
@@ -138,27 +139,29 @@ def expressions(atlas: galsearch.Atlas) -> dict[str, str]:
     columns = atlas.columns().to_pylist()
     names = [row["column"] for row in columns if row["type"].startswith(NUMBERS)]
     bands = [band for band in BANDS if band in names]
-    colors = {f"{blue} − {red}": f'("{blue}" - "{red}")' for blue, red in pairwise(bands)}
-    return {**{name: '"' + name.replace('"', '""') + '"' for name in names}, **colors}
+    colors = {f"{blue} − {red}": f"({cuts.name(blue)} - {cuts.name(red)})" for blue, red in pairwise(bands)}
+    return {**{name: cuts.name(name) for name in names}, **colors}
 
 
-def column_axes(state: State) -> Axes:
-    """Return the two columns that the URL names, or the first that fit."""
+def column_axes(state: State) -> tuple[Axes, tuple[str, str]]:
+    """Return the axes of the two columns that the URL names, or of the first that fit, and the names of the two."""
     known = expressions(state.atlas)
     names = list(known)
-    first = next((pair for pair in FIRST_AXES if set(pair[:2]) <= set(names)), (names[0], names[1], ""))
-    x, y = (state.param(axis, name) for axis, name in zip("xy", first, strict=False))
+    first = next((pair for pair in FIRST_AXES if set(pair) <= set(names)), (names[0], names[1]))
+    x, y = (state.param(axis, name) for axis, name in zip("xy", first, strict=True))
     x, y = x if x in known else first[0], y if y in known else first[1]
-    logs = state.param("log", first[2] or "-")
+    said = state.param("log")
     units = {row["column"]: row["unit"] for row in state.atlas.columns().to_pylist()}
-    sides = [_axis(known[name], name, units.get(name, ""), axis in logs) for axis, name in (("x", x), ("y", y))]
-    return Axes(COLUMNS, sides[0][0], sides[1][0], sides[0][1], sides[1][1])
+    labels = [f"{name} [{units[name]}]" if units.get(name) else name for name in (x, y)]
+    logs = tuple(known[name] if axis in said else None for axis, name in (("x", x), ("y", y)))
+    sides = [log_sql(known[name]) if log else known[name] for name, log in zip((x, y), logs, strict=True)]
+    labels = [f"log {label}" if log else label for label, log in zip(labels, logs, strict=True)]
+    return Axes(COLUMNS, *sides, *labels, logs=logs), (x, y)
 
 
-def _axis(sql: str, name: str, unit: str, logarithmic: bool) -> tuple[str, str]:  # noqa: FBT001
-    """Return the expression of an axis and its label."""
-    unit = f" [{unit}]" if unit else ""
-    return (f"log10(if({sql} > 0, {sql}, NULL))", f"log {name}{unit}") if logarithmic else (sql, f"{name}{unit}")
+def log_sql(sql: str) -> str:
+    """Return the logarithm of an expression, NULL where it has none."""
+    return f"log10(if({sql} > 0, {sql}, NULL))"
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -173,7 +176,7 @@ def sky_center(at: str, _state: State) -> float | None:
 def sky_axes(center: float) -> Axes:
     """Return the axes of the sky about a right ascension; near it nothing is torn apart."""
     x = "ra" if 90 <= center <= 270 else f"(ra - 360 * round((ra - {center!r}) / 360))"
-    return Axes(SKY, x, "dec", "right ascension [deg]", "declination [deg]", flip_x=True)
+    return Axes(SKY, x, "dec", "right ascension [deg]", "declination [deg]", flip_x=True, turned=True)
 
 
 # ---- the selection
@@ -189,7 +192,7 @@ def selection(state: State, plots: dict[str, Axes]) -> Selection | None:
 def summary(state: State, condition: str, found: Selection | None) -> None:
     """Say what is marked, and offer to keep only that."""
     with st.container(horizontal=True, vertical_alignment="center", key="map_summary"):
-        cut = f" · cut `{state.query.where}`" if state.query.where else ""
+        cut = f" · filter {widgets.code(state.query.where)}" if state.query.where else ""
         if found is None:
             passing = counted(written(state.atlas), condition, state)
             st.markdown(f"**{passing:,}** galaxies{cut} · drag over a plot to select a part of it", width="content")
@@ -197,8 +200,8 @@ def summary(state: State, condition: str, found: Selection | None) -> None:
         inside = counted(written(state.atlas), f"{condition} AND {found.sql}", state)
         st.markdown(f"**{inside:,}** galaxies in the selection{cut}", width="content")
         see, keep = (partial(take, found.sql) for take in (see_selection, keep_selection))
-        st.button("See them all", type="primary", icon=":material/search:", key="map_see", on_click=see)
-        st.button("Keep only these", icon=":material/filter_alt:", key="map_keep", on_click=keep)
+        st.button("Show in Search", type="primary", icon=":material/search:", key="map_see", on_click=see)
+        st.button("Filter to selection", icon=":material/filter_alt:", key="map_keep", on_click=keep)
         st.button("Zoom in", icon=":material/zoom_in:", key="map_zoom", on_click=zoom_in, args=(found,))
         st.button("Clear", type="tertiary", key="map_clear", on_click=take_brush, args=(None, None))
         with st.popover("SQL", icon=":material/database:", key="map_sql"):
@@ -212,7 +215,7 @@ def counted(at: str, condition: str, _state: State) -> int:
 
 
 def keep_selection(sql: str) -> None:
-    """Make the selection a part of the cut."""
+    """Make the selection a part of the filter."""
     current().add_cut(sql)
     current().set_param("brush", None)
 
@@ -278,7 +281,7 @@ def looked_at(state: State) -> None:
     picture = state.atlas.thumbnails([galaxy.object_id]).get(galaxy.object_id)
     with st.container(horizontal=True, vertical_alignment="center", border=True, gap="small", key="map_object"):
         if picture:
-            st.image(picture, width=72, alt=widgets.describe(galaxy))
+            widgets.image(picture, width_px=72, alt=widgets.describe(galaxy))
         st.markdown(f"**{widgets.plain(galaxy.object_id)}**", width="content")
         if st.button("More like this", key="map_like", on_click=state.like, args=(galaxy.object_id,)):
             state.goto("search")
@@ -331,7 +334,7 @@ def points(state: State, axes: Axes, layers: Layers, at: Callable[[float, float]
         place = at(*places[name]) if name in places else None
         if place is not None:
             picture = layers.faces.get(name)
-            source = {"src": widgets.data_url(picture)} if picture else {}
+            source = {"src": data} if (data := widgets.data_url(picture)) else {}
             drawn.append({"id": name, "label": layers.hits[name], "x": place[0], "y": place[1], **source})
     return drawn
 
@@ -346,10 +349,10 @@ def in_frame(frame: Frame, x: float, y: float) -> tuple[float, float] | None:
 
 def plane_plot(state: State, plots: dict[str, Axes], layers: Layers, found: Selection | None) -> None:
     """Draw the map of the vectors: what looks alike lies together."""
-    head("What looks alike", PLANE, state)
+    head("Similarity map", PLANE, state)
     if PLANE not in plots:
         st.info(
-            "This atlas has no map of its vectors: it was made before there were maps. "
+            "This atlas has no similarity map: it was made before there were such maps. "
             "`galsearch bundle` makes one when it writes the atlas anew.",
             icon=":material/scatter_plot:",
         )
@@ -357,9 +360,9 @@ def plane_plot(state: State, plots: dict[str, Axes], layers: Layers, found: Sele
     axes = plots[PLANE]
     window = window_of(state, axes)
     thumbs = faces(state, axes, window, layers.kept) if state.param("pictures", "on") == "on" else []
-    rectangle(state, axes, window, layers, found, label="Map of the vectors", thumbs=thumbs)
+    rectangle(state, axes, window, layers, found, label="Similarity map", thumbs=thumbs)
     st.toggle(
-        "Pictures",
+        "Images",
         value=state.param("pictures", "on") == "on",
         key=f"map_pictures_{state.param('pictures', 'on')}",
         on_change=take_pictures,
@@ -379,9 +382,9 @@ def faces(state: State, axes: Axes, window: Window, condition: str) -> list[dict
     pictures = state.atlas.thumbnails([row["id"] for row in rows])
     frame = Frame(window)
     return [
-        {"src": widgets.data_url(pictures[row["id"]]), "alt": "", "x": at[0], "y": at[1]}
+        {"src": source, "alt": "", "x": at[0], "y": at[1]}
         for row in rows
-        if row["id"] in pictures and (at := frame.at(row["x"], row["y"]))
+        if (source := widgets.data_url(pictures.get(row["id"]))) and (at := frame.at(row["x"], row["y"]))
     ]
 
 
@@ -400,17 +403,16 @@ def faces_in(at: str, axes: Axes, window: Window, condition: str, _state: State)
 
 def columns_plot(state: State, axes: Axes, layers: Layers, found: Selection | None) -> None:
     """Draw one column against another."""
-    head("Columns", COLUMNS, state)
+    head("Scatter plot", COLUMNS, state)
     window = window_of(state, axes)
     rectangle(state, axes, window, layers, found, label=f"{axes.y_label} against {axes.x_label}")
     names = list(expressions(state.atlas))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        for axis, label in (("x", axes.x_label), ("y", axes.y_label)):
-            name = label.removeprefix("log ").partition(" [")[0]
+        for axis, name, log in zip("xy", column_axes(state)[1], axes.logs, strict=True):
             with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width=260):
                 key = f"map_{axis}_{name}"
                 st.selectbox(
-                    f"Column {'across' if axis == 'x' else 'up'}",
+                    f"{axis} axis",
                     names,
                     index=names.index(name),
                     key=key,
@@ -418,9 +420,8 @@ def columns_plot(state: State, axes: Axes, layers: Layers, found: Selection | No
                     args=(axis, key),
                     width=180,
                 )
-                logarithmic = label.startswith("log ")
-                key = f"map_log_{axis}_{logarithmic}"
-                st.toggle("log", value=logarithmic, key=key, on_change=take_log, args=(axis, axes))
+                key = f"map_log_{axis}_{log is not None}"
+                st.toggle("log", value=log is not None, key=key, on_change=take_log, args=(axis, axes))
 
 
 def take_column(axis: str, key: str) -> None:
@@ -431,8 +432,8 @@ def take_column(axis: str, key: str) -> None:
 
 def take_log(axis: str, axes: Axes) -> None:
     """Take the logarithm of an axis, or do not."""
-    now = {name for name, label in (("x", axes.x_label), ("y", axes.y_label)) if label.startswith("log ")}
-    current().set_param("log", "".join(sorted(now ^ {axis})) or "-")
+    now = {name for name, log in zip("xy", axes.logs, strict=True) if log}
+    current().set_param("log", "".join(sorted(now ^ {axis})) or None)
     _forget_window()
 
 
@@ -467,7 +468,7 @@ def whole_sky(state: State, layers: Layers) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
             f"Right ascension {center:g}° in the middle, growing to the left. HEALPix cells of "
-            f"{sphere.width_deg(order):.1f}°. Drag to look closer.",
+            f"{sphere.width_deg(order):.1f}°. Drag to zoom.",
             width="content",
         )
         coverage(state, layers.kept)

@@ -1,8 +1,7 @@
-"""Object: one galaxy, with its picture under control, all its columns, its neighbors, and why it was found."""
+"""Object: one galaxy, with its image under control, all its columns, its neighbors, and why it was found."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,11 @@ def needs(atlas: galsearch.Atlas) -> bool:
 def show(state: State) -> None:
     """Draw the object that is looked at, or the first one of the answer."""
     choose_box(state)
+    if not state.answered:
+        told_refusal(state)
     object_id = state.selected or first(state)
     if object_id is None:
-        st.info("No object is looked at: write an object_id above, or pick a galaxy on the page Search.")
+        st.info("No object is selected: enter an object_id above, or pick a galaxy on the page Search.")
         return
     galaxy = state.atlas[object_id]
     left, right = st.columns([5, 4], gap="large")
@@ -52,6 +53,14 @@ def show(state: State) -> None:
     widgets.facts(galaxy, state.atlas.columns(), form="wide")
 
 
+def told_refusal(state: State) -> None:
+    """Say why the query of this session has no results to step through."""
+    try:
+        state.hits()
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+
+
 def first(state: State) -> str | None:
     """Return the first object of the answer."""
     ids = answer_ids(state)
@@ -59,11 +68,12 @@ def first(state: State) -> str | None:
 
 
 def answer_ids(state: State) -> list[str]:
-    """Return the objects of the answer; none where the question cannot be answered."""
+    """Return the objects of the results; those of the query before where this one is refused."""
     try:
         return state.hits().ids
     except galsearch.GalsearchError:
-        return []
+        earlier = state.earlier()
+        return [] if earlier is None else earlier.ids
 
 
 def choose_box(state: State) -> None:
@@ -78,7 +88,7 @@ def choose_box(state: State) -> None:
         step_button(state, "Previous", "previous_object", ids, None if place is None else place - 1)
         step_button(state, "Next", "next_object", ids, None if place is None else place + 1)
         if place is not None:
-            st.caption(f"{place + 1} of {len(ids)} in the answer", width="content")
+            st.caption(f"{place + 1} of {len(ids)} in the results", width="content")
 
 
 def step_button(state: State, label: str, key: str, ids: list[str], place: int | None) -> None:
@@ -99,30 +109,32 @@ def show_picture(state: State, galaxy: galsearch.Galaxy) -> None:
     picture = state.atlas.thumbnails([galaxy.object_id]).get(galaxy.object_id)
     file = rendering.fits_file(galaxy.columns.get("file"))
     if picture is None and file is None:
-        st.info("This atlas has no picture of the object.", icon=":material/hide_image:")
+        st.info("This atlas has no image of the object.", icon=":material/hide_image:")
         return
-    sources = [*(["picture"] if picture else []), *(["FITS"] if file else [])]
+    sources = [*(["thumbnail"] if picture else []), *(["FITS"] if file else [])]
     frame = st.container(key="picture")
     with st.expander("Stretch and scale", icon=":material/contrast:", expanded=True, key="stretch"):
         if len(sources) > 1:
             st.segmented_control("From", sources, default=sources[-1], required=True, key="source")
-        from_fits = file is not None and (picture is None or st.session_state.source == "FITS")
+        from_fits = file is not None and (picture is None or st.session_state.get("source") == "FITS")
         pixels = choose_bands(rendering.fits_bands(file) if from_fits else rendering.thumbnail_bands(picture))
         shown = stretch_controls(pixels, default="asinh" if from_fits else "linear")
     height, width = pixels.shape[:2]
     with frame:
         st.image(shown, width="content", alt=widgets.describe(galaxy))
-        st.caption(f"{width} × {height} pixels{', ' + file.name if from_fits else ', as it lies in the atlas'}")
+        st.caption(f"{width} × {height} pixels, {widgets.plain(file.name) if from_fits else 'stored thumbnail'}")
 
 
 def choose_bands(bands: dict[str, np.ndarray]) -> np.ndarray:
     """Draw the choice of bands; return `(h, w, 3)` of three as red, green and blue, or `(h, w)` of one."""
     names = list(bands)
     if not names:
-        raise galsearch.SchemaError("the FITS file of this object holds no picture; expected one of 2 or 3 axes")
+        raise galsearch.SchemaError("the FITS file of this object holds no image; expected one of 2 or 3 axes")
     same = len({band.shape for band in bands.values()}) == 1
     choices = [*(["color"] if len(names) >= 3 and same else []), *names]
-    band = st.segmented_control("Band", choices, default=choices[0], required=True, key=f"band_{'-'.join(names)}")
+    band = st.segmented_control(
+        "Band", choices, default=choices[0], required=True, key=f"band_{'-'.join(names)}", format_func=widgets.plain
+    )
     if band in bands:
         return bands[band]
     order = names if names == ["red", "green", "blue"] else names[:3][::-1]  # planes of FITS go from blue to red
@@ -154,8 +166,8 @@ def show_caption(state: State, object_id: str) -> None:
     caption = panel.caption(state, object_id)
     if caption:
         st.markdown(f"“{widgets.plain(caption['caption'])}”")
-        absent = f" · not there: {', '.join(caption['negatives'])}" if caption["negatives"] else ""
-        st.caption(widgets.plain(f"Written by {caption['model']}, {caption['created'][:10]}{absent}"))
+        absent = f" · Absent: {', '.join(map(str, caption['negatives']))}" if caption["negatives"] else ""
+        st.caption(widgets.plain(f"Source: {caption['model']}, {str(caption['created'])[:10]}{absent}"))
 
 
 def show_note(state: State, object_id: str) -> None:
@@ -188,7 +200,7 @@ def show_why(state: State, galaxy: galsearch.Galaxy) -> None:
     if parts:
         st.subheader("Why it matched", anchor=False)
         bars(parts)
-        st.caption("Of each term of the question: its weight times its cosine with the object.")
+        st.caption("Of each term of the query: its weight times its cosine with the object.")
     found = phrases(state.hash, galaxy.object_id, state)
     if found:
         st.subheader("Phrases it is most like", anchor=False)
@@ -244,7 +256,7 @@ def _bar(name: str, value: float, share: float) -> str:
     kind = "less" if value < 0 else "more"
     said = f"{value:+.3f}".replace("-", "−")
     return (
-        f'<tr><th scope="row">{escape(name)}</th><td class="bar"><span class="{kind}" style="width:{share:.0f}%">'
+        f'<tr><th scope="row">{widgets.html(name)}</th><td class="bar"><span class="{kind}" style="width:{share:.0f}%">'
         f"</span></td><td>{said}</td></tr>"
     )
 
@@ -292,7 +304,7 @@ def duplicates(state: State, galaxy: galsearch.Galaxy) -> dict[str, str]:
     """Return other rows within SAME_ARCSEC or with the same vector, and which of the two it is."""
     found: dict[str, str] = {}
     ra, dec = galaxy.columns.get("ra"), galaxy.columns.get("dec")
-    if ra is not None and dec is not None:
+    if panel.links(galaxy):
         rows = state.sql(f"FROM cone({ra!r}, {dec!r}, {SAME_ARCSEC})", most_rows=20).to_pylist()
         found = {row["object_id"]: f"{row['separation_arcsec']:.2f} arcsec away" for row in rows}
     for hit in neighbors(state, galaxy.object_id) or ():

@@ -18,12 +18,11 @@ TITLE, ICON, ORDER = "Re-rank", ":material/swap_vert:", 7.5
 JOB = "rerank"
 DEPTHS = (50, 100, 200)
 SHOWN = 24
-HERE, MODEL = "Here", "By a vision model"
+HERE, MODEL = "local", "vision model"
 ABOUT = {
-    HERE: "Pictures are looked at again, whole and in parts, with what was measured of what the words ask for. Where "
+    HERE: "The images are compared again, whole and in parts, with the measured columns that the query names. Where "
     "that is no better, the order stays. Free, nothing is sent.",
-    MODEL: "A model behind an OpenAI-compatible address says from 1 to 10 how well each picture fits. It may cost "
-    "money.",
+    MODEL: "A model behind an OpenAI-compatible address says from 1 to 10 how well each image fits. It may cost money.",
 }
 
 
@@ -41,23 +40,26 @@ def has_pictures(hash: str, _atlas: galsearch.Atlas) -> bool:
 def show(state: State) -> None:
     """Draw the page."""
     if not state.query.terms:
-        st.info("Search for something first: what is only listed has no order to improve.", icon=":material/search:")
+        st.info(
+            "Search for something first: a list without a query has no ranking to improve.", icon=":material/search:"
+        )
         if st.button("Search", key="rerank_search", type="primary"):
             state.goto("search")
         return
     job = jobs.of(JOB)
     if job is not None and job.state == "running":
         jobs.watch(JOB)
+        st.caption("You may look at other pages meanwhile, or reload this one.")
         return
+    if state.problem:
+        widgets.failure(state.problem)
     outcome(job)
     hits = state.hits()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ways = [HERE] if limits.PUBLIC else [HERE, MODEL]
-        way = st.segmented_control(
-            "Who looks again", ways, default=HERE, required=True, key="rerank_way", on_change=state.acted
-        )
+        way = st.segmented_control("Method", ways, default=HERE, required=True, key="rerank_way", on_change=state.acted)
         depth = st.segmented_control(
-            "At the best", DEPTHS, default=DEPTHS[0], required=True, key="rerank_depth", on_change=state.acted
+            "Re-rank top", DEPTHS, default=DEPTHS[0], required=True, key="rerank_depth", on_change=state.acted
         )
         marks = marked(state)
     st.caption(ABOUT[way])
@@ -65,7 +67,7 @@ def show(state: State) -> None:
         st.caption("A vision model can be asked on your own machine only: this place takes no keys.")
     if way == HERE:
         st.button(
-            "Look again",
+            "Re-rank",
             type="primary",
             icon=":material/visibility:",
             key="rerank_start",
@@ -91,7 +93,7 @@ def marked(state: State) -> dict[str, list[str]]:
         key="rerank_set",
         width=260,
         on_change=state.acted,
-        help="Objects marked true are what is wanted, those marked false are not; two or more of each teach something.",
+        help="Objects marked yes are wanted, those marked no are not; two or more of each are needed.",
     )
     return usable.get(name, {})
 
@@ -107,8 +109,7 @@ def of_set(state: State, name: str) -> dict[str, list[str]]:
 
 def begin(hits: galsearch.Hits, depth: int, marks: dict[str, list[str]]) -> None:
     """Start looking again, here."""
-    current().acted()
-    jobs.start(JOB, "Looking again", partial(look, hits, {"n": depth, **marks}))
+    jobs.start(JOB, "Re-ranking", partial(look, hits, {"n": depth, **marks}))
 
 
 def look(hits: galsearch.Hits, asked: dict[str, Any], progress: jobs.Progress) -> galsearch.Hits:
@@ -119,7 +120,7 @@ def look(hits: galsearch.Hits, asked: dict[str, Any], progress: jobs.Progress) -
 def by_model(state: State, hits: galsearch.Hits, depth: int, marks: dict[str, list[str]]) -> None:
     """Draw what asking a vision model needs, what it would cost, and the button that sends."""
     settings = vision.form(state, "rerank", partial(estimate, hits, depth), "answers")
-    with st.expander("What is sent with each picture", icon=":material/visibility:", key="rerank_prompt"):
+    with st.expander("What is sent with each image", icon=":material/visibility:", key="rerank_prompt"):
         st.code(galsearch.rerank_prompt(), language=None, wrap_lines=True)
     st.button(
         "Start",
@@ -139,7 +140,6 @@ def estimate(hits: galsearch.Hits, depth: int, **asking: Any) -> Any:
 
 def begin_model(hits: galsearch.Hits, asked: dict[str, Any], settings: dict[str, Any]) -> None:
     """Start asking a vision model; the key goes into the job and nowhere else."""
-    current().acted()
     jobs.start(JOB, "Asking the model", partial(ask, hits, asked, settings, st.session_state.rerank_key))
 
 
@@ -159,7 +159,10 @@ def outcome(job: jobs.Job | None) -> None:
     if job is not None and job.state == "failed":
         widgets.failure(job.error)
     elif job is not None and job.state == "stopped":
-        st.warning("Stopped. Answers that were paid for are kept beside the atlas.", icon=":material/stop:")
+        st.warning(
+            "Stopped, the order is unchanged. Answers that were paid for are kept beside the atlas.",
+            icon=":material/stop:",
+        )
 
 
 def result(state: State, job: jobs.Job | None) -> None:
@@ -168,8 +171,8 @@ def result(state: State, job: jobs.Job | None) -> None:
         return
     found = job.result
     done = found.reranked
-    st.subheader("The order stays as it was" if done.kept else "In the new order", anchor=False)
-    st.markdown(widgets.plain(str(done)).replace("\n", "  \n"))
+    st.subheader("The order is unchanged" if done.kept else "New order", anchor=False)
+    st.markdown("  \n".join(widgets.plain(line) for line in str(done).splitlines()))
     before = {name: place for place, name in enumerate(state.hits().ids, start=1)}
     pictures = found[:SHOWN].thumbnails()
     tiles = [

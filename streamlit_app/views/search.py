@@ -1,4 +1,4 @@
-"""Search: words, plus and minus, pictures; the answer as pictures or as a table, with the cuts beside it."""
+"""Search: words, plus and minus, images; the results as images or as a table, with the filters beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import reading
 import saving
 import streamlit as st
 import widgets
-from state import FIRST_K, NOTHING, PAGE_ROWS, VIEWS, State, current
+from links import FIRST_K, NOTHING
+from state import PAGE_ROWS, VIEWS, State, current
 
 import galsearch
 
@@ -31,6 +32,8 @@ EXAMPLES = (
     "ring galaxy",
     "blue irregular galaxy",
 )
+MOST_SHOWN_TERMS = 20  # of a sum, in the menu; a collection makes up to 100
+MOST_ECHO_BYTES = 2_000_000  # of an uploaded image that is shown again
 PICTURES = ["jpg", "jpeg", "png", "webp", "fits", "fit", "fz", "gz"]
 FITS = (".fits", ".fit", ".fz", ".gz")
 
@@ -53,10 +56,7 @@ def show(state: State) -> None:
             st.button("Start over", type="tertiary", key="over", on_click=state.ask, args=(NOTHING,))
     if state.problem:
         widgets.failure(state.problem)
-    try:
-        show_answer(state)
-    except galsearch.GalsearchError as error:
-        widgets.failure(error)
+    show_answer(state)
     with st.sidebar:
         filters.show(state)
 
@@ -112,8 +112,10 @@ def terms_menu(state: State) -> None:
     """Draw the other terms of the sum, each with its weight, and a row to add one."""
     _, terms = reading.words_of(state.query)
     with st.popover("Plus / minus", icon=":material/exposure:", key="terms_menu"):
-        st.caption("More of this, less of that. A negative weight means unlike; 0 takes the row out.")
-        for place, term in enumerate(terms):
+        st.caption("More of this, less of that. A negative weight means unlike; 0 removes the term.")
+        if len(terms) > MOST_SHOWN_TERMS:
+            st.caption(f"The first {MOST_SHOWN_TERMS} of {len(terms)} terms are shown.")
+        for place, term in enumerate(terms[:MOST_SHOWN_TERMS]):
             key = f"weight_{place}_{hash((term, place))}"
             st.number_input(
                 widgets.plain(phrasing.name(term)),
@@ -152,9 +154,9 @@ def take_weight(place: int, key: str) -> None:
 
 def picture_menu(state: State) -> None:
     """Draw the upload; a picture becomes its vector, so that nothing is kept and a link to the search is complete."""
-    with st.popover("Picture", icon=":material/image_search:", key="picture_menu"):
+    with st.popover("Image", icon=":material/image_search:", key="picture_menu"):
         upload = st.file_uploader(
-            f"Find galaxies like this picture (JPEG, PNG, WebP or FITS, up to {limits.UPLOAD_BYTES // 10**6} MB)",
+            f"Find galaxies like this image (JPEG, PNG, WebP or FITS, up to {limits.UPLOAD_BYTES // 10**6} MB)",
             type=PICTURES,
             key="upload",
             on_change=state.acted,
@@ -166,7 +168,8 @@ def picture_menu(state: State) -> None:
         if st.session_state.uploaded != digest:
             take_picture(state, upload.name, upload.getvalue(), digest)
         elif not upload.name.lower().endswith(FITS):
-            st.image(upload.getvalue(), width=128, alt=f"The uploaded picture {upload.name}")
+            shown = upload.getvalue() if upload.size <= MOST_ECHO_BYTES else None
+            widgets.image(shown, width_px=128, alt=f"The uploaded image {upload.name}")
 
 
 def take_picture(state: State, name: str, content: bytes, digest: str) -> None:
@@ -175,7 +178,7 @@ def take_picture(state: State, name: str, content: bytes, digest: str) -> None:
         widgets.failure(f"{name} has {len(content):,} bytes, at most {limits.UPLOAD_BYTES:,} are taken; cut it out")
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"picture{''.join(Path(name).suffixes[-2:])}"
+        path = Path(folder) / f"image{suffix_of(name)}"
         path.write_bytes(content)
         try:
             with limits.turn():
@@ -187,6 +190,12 @@ def take_picture(state: State, name: str, content: bytes, digest: str) -> None:
     st.session_state.uploaded = digest
     state.change(terms=(term,), k=FIRST_K)
     st.rerun()
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of an uploaded file's name, "" where it is none of PICTURES; nothing else of it is used."""
+    parts = [part for part in name.lower().rsplit(".", 2)[1:] if part in PICTURES]
+    return "".join(f".{part}" for part in parts)
 
 
 def options_menu(state: State) -> None:
@@ -206,9 +215,9 @@ def options_menu(state: State) -> None:
             on_change=take_options,
         )
         st.toggle(
-            "Compare every vector",
+            "Exact search",
             key="exact",
-            help="Slower in a large atlas, and certain to miss nothing.",
+            help="Compares every vector: slower in a large atlas, and misses nothing.",
             on_change=take_options,
         )
 
@@ -221,19 +230,33 @@ def take_options() -> None:
 def link_menu(state: State) -> None:
     """Draw the link that brings back all of this."""
     with st.popover("Link", icon=":material/link:", key="link_menu"):
-        st.caption(
-            f"Put this behind the address of the app. It holds the whole state, and the atlas's hash {state.hash}."
-        )
-        st.code(state.permalink() or "?", language=None, wrap_lines=True)
+        st.caption(f"Copy link. It holds the whole state, and the atlas's hash {state.hash}.")
+        link = state.permalink()
+        if link:
+            st.code(link, language=None, wrap_lines=True)
+        else:
+            st.caption("Nothing is searched yet: the address of the app is the link.")
 
 
 # ---- the answer
 
 
 def show_answer(state: State) -> None:
+    """Draw the results; where the query is refused, those of the query before it, marked as such."""
+    try:
+        with st.spinner("Searching", show_time=True):
+            hits = state.hits()
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        hits = state.earlier()
+        if hits is None:
+            return
+        st.warning(f"Results of the previous query: {asked_text(hits.query)}", icon=":material/history:")
+    show_results(state, hits)
+
+
+def show_results(state: State, hits: galsearch.Hits) -> None:
     """Draw the hits, and the selected object beside them."""
-    with st.spinner("Searching", show_time=True):
-        hits = state.hits()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="summary"):
         st.markdown(summary(hits), width="content")
         st.session_state.view = state.view
@@ -243,7 +266,8 @@ def show_answer(state: State) -> None:
     if not len(hits):
         show_nothing(state)
         return
-    reading.show_refinements(state, hits)
+    if state.answered:
+        reading.show_refinements(state, hits)
     with st.container(key="results"):
         left, right = st.columns([7, 3], gap="medium") if state.selected else (st.container(), None)
     with left:
@@ -264,12 +288,23 @@ def take_view() -> None:
 def summary(hits: galsearch.Hits) -> str:
     """Return one line of Markdown: how many, of what, under which cuts."""
     query = hits.query
-    asked = f"**{widgets.plain(phrasing.formula(query))}**" if query.terms else "by object\\_id"
-    cuts = [widgets.code(" ".join(query.where.split()))] if query.where else []
+    if not query.terms:
+        return f"First {len(hits):,} of {hits.plan.matches:,}, sorted by ID{where_text(query)}"
+    return f"{len(hits):,} of {hits.plan.matches:,} · {asked_text(query)}"
+
+
+def asked_text(query: galsearch.Query) -> str:
+    """Return a query as one line of Markdown."""
+    formula = f"**{widgets.plain(phrasing.formula(query))}**" if query.terms else "all objects, sorted by ID"
+    return f"{formula}{where_text(query)}"
+
+
+def where_text(query: galsearch.Query) -> str:
+    """Return the filters of a query as the end of a line of Markdown."""
+    cuts = [widgets.code(query.where)] if query.where else []
     if query.near:
-        cuts.append(f"within {query.radius_arcsec:g}″ of {query.near[0]:.5f} {query.near[1]:+.5f}")
-    where = f" where {' and '.join(cuts)}" if cuts else ""
-    return f"{len(hits):,} of {hits.plan.matches:,} · {asked}{where}"
+        cuts.append(f"within {query.radius_arcsec:g}″ of {widgets.position(*query.near)}")
+    return f" where {' and '.join(cuts)}" if cuts else ""
 
 
 def show_hits(state: State, hits: galsearch.Hits) -> float:
@@ -292,7 +327,7 @@ def show_hits(state: State, hits: galsearch.Hits) -> float:
 def show_gallery(
     state: State, hits: galsearch.Hits, rows: galsearch.Hits, pictures: dict[str, bytes], *, first: int
 ) -> None:
-    """Draw hits as tiles with score, percentile, copies and mark, and the line under which nothing is convincing."""
+    """Draw hits as tiles with score, percentile, copies and mark, and the line under which matches are weaker."""
     ranks, marked = rows.percentiles, state.sets.members(state.collection)
     captions = panel.captions(state, rows.ids)
     tiles = []
@@ -309,8 +344,8 @@ def show_gallery(
                 mark=marked.get(hit.object_id, {}).get("mark"),
             )
         )
-    convincing = hits.convincing
-    line = None if convincing is None else convincing - first
+    line = weaker_from(hits)
+    line = None if line is None else line - first
     on = {"picked": take_picked, "alike": take_alike, "chosen": take_chosen, "marked": take_marked}
     widgets.gallery(
         tiles,
@@ -320,6 +355,18 @@ def show_gallery(
         chosen=state.chosen,
         line=line if line is not None and 0 <= line < len(tiles) else None,
     )
+
+
+def weaker_from(hits: galsearch.Hits) -> int | None:
+    """Return the place of the first hit from which on all are below the threshold; None where no line is drawn.
+
+    There is none above the first hit, where it would call the best that there is weak, and none in an order that is
+    not that of the scores the threshold is for: names and captions count there too.
+    """
+    convincing = hits.convincing
+    if not convincing or hits.query.hybrid is not None or hits.reranked is not None:
+        return None
+    return convincing if (hits.scores[:-1] >= hits.scores[1:]).all() else None
 
 
 def take_picked() -> None:
@@ -360,7 +407,8 @@ def take_like_chosen() -> None:
 def take_add_chosen() -> None:
     state = current()
     state.acted()
-    state.sets.add(state.collection, list(state.chosen))
+    if not state.attempt(state.sets.add, state.collection, list(state.chosen)):
+        return
     state.chosen = ()
     st.toast(f"Added to “{widgets.plain(state.collection)}”", icon=":material/bookmark_added:")
 
@@ -390,7 +438,7 @@ def take_row(ids: list[str]) -> None:
 
 def more_row(state: State, hits: galsearch.Hits, page: int, last: int) -> None:
     """Draw the way to the next hits and, where there are several pages, to the others."""
-    full, room = len(hits) == state.query.k, state.query.k < limits.MOST_K
+    full, room = len(hits) == state.query.k and state.answered, state.query.k < limits.MOST_K
     if not last and not (full and room):
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="center", key="more_row"):
@@ -412,24 +460,30 @@ def take_more() -> None:
     state.page = k // PAGE_ROWS
 
 
+def none_pass(state: State) -> bool:
+    """Say whether it is known that no object passes the filter; in a busy place that is not known."""
+    try:
+        return state.passing() == 0
+    except limits.Busy:
+        return False
+
+
 def show_nothing(state: State) -> None:
     """Say why nothing was found, and offer the way out."""
     query = state.query
-    if query.where and not state.passing():
+    if query.where and none_pass(state):
         st.info(
-            f"No object passes the cut {widgets.code(query.where)}. Loosen it, or take it out.",
+            f"No object passes the filter {widgets.code(query.where)}. Relax or remove it.",
             icon=":material/filter_alt_off:",
         )
-        st.button("Take the cut out", key="uncut", on_click=state.change, kwargs={"where": None})
+        st.button("Remove filter", key="uncut", on_click=state.change, kwargs={"where": None})
     elif query.near:
-        also = " and passes the cut" if query.where else ""
+        also = " and passes the filter" if query.where else ""
         st.info(
-            f"No object lies within {query.radius_arcsec:g} arcsec of the center{also}. Widen the radius, or take the "
-            "cone out.",
+            f"No object lies within {query.radius_arcsec:g} arcsec of the center{also}. Widen the radius, or remove "
+            "the cone.",
             icon=":material/location_off:",
         )
-        st.button(
-            "Take the cone out", key="uncone", on_click=state.change, kwargs={"near": None, "radius_arcsec": None}
-        )
+        st.button("Remove cone", key="uncone", on_click=state.change, kwargs={"near": None, "radius_arcsec": None})
     else:
-        st.info("The objects that are left have no vectors to compare; ask for fewer terms.")
+        st.info("No object that passes has a vector to compare. Relax the filter, or remove terms.")

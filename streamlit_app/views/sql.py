@@ -55,14 +55,11 @@ def show(state: State) -> None:
         with st.container(horizontal=True, gap="xsmall"):
             st.button("Run", type="primary", key="run", icon=":material/play_arrow:", on_click=take_sql)
             if state.query.terms or state.query.where or state.query.near:
-                st.button("Take the current search", key="take_search", on_click=take_search)
+                st.button("Use current search", key="take_search", on_click=take_search)
     with about, st.container(key="about"):
         explain(state)
     with st.container(key="answer"):
-        try:
-            show_answer(state)
-        except galsearch.GalsearchError as error:
-            widgets.failure(error)
+        show_answer(state)
     with st.expander("The current search as Python, command or SQL", icon=":material/code:", key="sql_copies"):
         saving.copies(state, state.query)
 
@@ -101,7 +98,9 @@ def explain(state: State) -> None:
         name = st.selectbox(
             "Table", list(known), key="sql_table", format_func=lambda one: f"{one} ({known[one]:,} rows)"
         )
-        st.dataframe(columns(state.hash, name, state), hide_index=True, height=200, alt=f"Columns of {name}")
+        st.dataframe(
+            columns(state.hash, name, state), hide_index=True, height=200, alt=f"Columns of {widgets.clean(name)}"
+        )
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -131,19 +130,26 @@ def columns(hash: str, table: str, _state: State) -> pa.Table:
 
 
 def show_answer(state: State) -> None:
-    """Draw the rows of the statement, and the ways to look at them."""
-    table = answered(state, st.session_state.sql)
+    """Draw the rows of the statement, and the ways to look at them; where it is refused, those of the one before."""
+    try:
+        table = answered(state, st.session_state.sql)
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        table = earlier(state)
+        if table is None:
+            return
+        st.warning("Rows of the previous statement:", icon=":material/history:")
     over = len(table) > limits.SQL_ROWS
     table = table.slice(0, limits.SQL_ROWS)
     if over:
         st.warning(
-            f"The answer is cut off: it has more than {limits.SQL_ROWS:,} rows, and the first {limits.SQL_ROWS:,} are "
+            f"Result truncated: it has more than {limits.SQL_ROWS:,} rows, and the first {limits.SQL_ROWS:,} are "
             "here. Add a condition, or aggregate; `galsearch sql` gives all of them.",
             icon=":material/content_cut:",
         )
     st.caption(f"{len(table):,} rows" + (f", the first {PAGE_ROWS} shown" if len(table) > PAGE_ROWS else ""))
     if not len(table):
-        st.info("The statement is right, and no row answers it. Loosen its conditions.")
+        st.info("The query returned no rows. Relax its conditions.")
         return
     rows, plot = st.tabs(["Rows", "Plot"], key="sql_view")
     with rows:
@@ -161,6 +167,12 @@ def answered(state: State, text: str) -> pa.Table:
     if kept is None or kept[0] != key:
         st.session_state.sql_answer = kept = (key, distinct(run(state, text)))
     return kept[1]
+
+
+def earlier(state: State) -> pa.Table | None:
+    """Return the rows of the last statement that was answered on this atlas."""
+    kept = st.session_state.get("sql_answer")
+    return None if kept is None or kept[0][0] != state.hash else kept[1]
 
 
 def run(state: State, text: str) -> pa.Table:
