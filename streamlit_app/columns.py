@@ -80,7 +80,7 @@ def numbers(hash: str, _state: State) -> list[Number]:
     parts = [f"approx_quantile({name}::DOUBLE, [0.002, 0.998]) FILTER (isfinite({name}))" for name in names]
     stride = max(len(_state.atlas) // SAMPLE_ROWS, 1)
     said = ", ".join(f"{part} AS c{place}" for place, part in enumerate(parts))
-    spans = _state.sql(f"SELECT {said} FROM galaxies WHERE rowid % {stride} = 0").to_pylist()[0]
+    spans = _state.sql(f"SELECT {said} FROM galaxies WHERE hash(object_id) % {stride} = 0").to_pylist()[0]
     found = zip(about, spans.values(), strict=True)
     return [_number(row, *span) for row, span in found if span and None not in span and span[0] < span[1]]
 

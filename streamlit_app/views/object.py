@@ -232,7 +232,7 @@ def phrases(hash: str, object_id: str, _state: State) -> list[tuple[str, float]]
         return []
     stride = max(len(_state.atlas) // SAMPLE, 1)
     found = _state.sql(
-        f"""WITH sample AS (SELECT embedding FROM embedding_image WHERE rowid % {stride} = 0 LIMIT {SAMPLE}),
+        f"""WITH sample AS (SELECT embedding FROM embedding_image WHERE hash(object_id) % {stride} = 0 LIMIT {SAMPLE}),
         usual AS (
             SELECT phrase, avg(array_inner_product(c.embedding, s.embedding)) AS mean,
                    stddev_samp(array_inner_product(c.embedding, s.embedding)) AS spread
