@@ -6,27 +6,36 @@ PYTHON ?=
 PY := $(VENV)/bin/python
 RUN := $(VENV)/bin/galsearch
 DEMO := demo/xdf.duckdb
-FAST := not slow and not browser and not durability
+FAST := not slow and not browser and not durability and not hostile
+# As many processes as there are cores; the tests of a file stay together, because they share what is costly to make.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --timeout 600
+MUTANTS ?= --count 200 --minutes 60
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-durability lint docs app bench
+.PHONY: help demo test test-slow test-durability test-hostile mutants lint docs app bench
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.has-demo  ## build and search a first atlas of real galaxies (demo/)
 	@$(RUN) demo
 
-test: $(VENV)/.has-dev  ## run the fast tests
-	@$(PY) -m pytest -m "$(FAST)$$($(PY) -c 'import importlib.util as u; u.find_spec("torch") or print(" and not torch", end="")')" $(PYTEST_ARGS)
+test: $(VENV)/.has-dev  ## run the fast tests, on all cores
+	@$(PY) -m pytest $(PARALLEL) -m "$(FAST)$$($(PY) -c 'import importlib.util as u; u.find_spec("torch") or print(" and not torch", end="")')" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.has-dev  ## run every test, also those that are slow or need a browser, torch or training data
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 test-durability: $(VENV)/.has-dev  ## only those that kill writers, flip bits and let several write at once
 	@$(PY) -m pytest -m durability $(PYTEST_ARGS)
+
+test-hostile: $(VENV)/.has-dev  ## only hostile files, statements, pictures and visitors, with 10,000 mutations of a file
+	@GALSEARCH_MUTATIONS=$${GALSEARCH_MUTATIONS:-10000} $(PY) -m pytest -m hostile $(PYTEST_ARGS)
+
+mutants: $(VENV)/.has-mutants  ## plant random mistakes in a copy and count those that the fast tests notice (an hour)
+	@$(PY) -m benchmarks.mutants $(MUTANTS)
 
 lint: $(VENV)/.has-dev  ## check style, formatting, and that the generated documents are current
 	@$(PY) -m ruff check .
@@ -75,5 +84,8 @@ $(VENV)/.has-dev: pyproject.toml | $(PY)
 
 $(VENV)/.has-bench: pyproject.toml | $(PY)
 	$(call install,cpu$(comma)demo$(comma)app$(comma)dev$(comma)bench,$@ $(VENV)/.has-dev $(VENV)/.has-app $(VENV)/.has-demo)
+
+$(VENV)/.has-mutants: pyproject.toml | $(PY)
+	$(call install,cpu$(comma)demo$(comma)app$(comma)dev$(comma)mutants,$@ $(VENV)/.has-dev $(VENV)/.has-app $(VENV)/.has-demo)
 
 comma := ,

@@ -230,8 +230,9 @@ def test_an_exported_projector_computes_what_is_published(exported, projector_hu
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 @QUIET
-@pytest.mark.parametrize("survey", ["legacy", pytest.param("hsc", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("survey", ["legacy", "hsc"])
 def test_an_exported_image_encoder_computes_what_torch_computes(encoder_hub, tmp_path, survey):
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")

@@ -158,6 +158,7 @@ def small_run(tmp_path_factory) -> dict:
     return search.measure_all(place, settings, names=names) | {"cache": folder, "place": place, "asked": settings}
 
 
+@pytest.mark.slow
 def test_a_whole_run_finds_everything_that_there_is(small_run):
     for name in ("galsearch-folder", "galsearch-bundle", "galsearch-macro", "numpy"):
         for line in small_run["stages"][f"unfiltered:{name}"]["lines"]:
@@ -168,6 +169,7 @@ def test_a_whole_run_finds_everything_that_there_is(small_run):
     assert all(line["recall"] == 1 for line in small_run["stages"]["filtered:numpy"]["lines"])
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_compared_bar_by_bar_and_kept(small_run, monkeypatch):
     bars = {bar["bar"]: bar for bar in small_run["summary"]["bars"]}
     assert bars["answers of fewer than min(k, matches) rows"]["met"]
@@ -181,6 +183,7 @@ def test_a_whole_run_is_compared_bar_by_bar_and_kept(small_run, monkeypatch):
     assert any("MISSED" in line or "met" in line for line in search.report(small_run))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(small_run, monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("a stage was run again")

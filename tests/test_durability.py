@@ -302,7 +302,12 @@ def test_a_disk_that_fills_while_bundling_leaves_the_bundle_that_was_there(cutou
     assert not list(tmp_path.glob("*.partial*"))
 
 
-@pytest.mark.parametrize("limit_bytes", [1_000, 20_000, 300_000])
+LONGER = pytest.mark.durability
+
+
+@pytest.mark.parametrize(
+    "limit_bytes", [pytest.param(1_000, marks=LONGER), 20_000, pytest.param(300_000, marks=LONGER)]
+)
 def test_a_disk_that_fills_while_building_leaves_no_atlas_and_the_build_goes_on_later(
     cutouts, tmp_path, tiny_models, limit_bytes
 ):
@@ -315,7 +320,7 @@ def test_a_disk_that_fills_while_building_leaves_no_atlas_and_the_build_goes_on_
     assert len(seen(path)[0]) == ROWS
 
 
-@pytest.mark.parametrize("limit_bytes", [1_000, 500_000])
+@pytest.mark.parametrize("limit_bytes", [pytest.param(1_000, marks=LONGER), 500_000])
 def test_a_disk_that_fills_while_adding_changes_nothing(cutouts, tmp_path, tiny_models, limit_bytes):
     path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
     before = seen(path)

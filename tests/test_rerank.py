@@ -371,15 +371,22 @@ def test_the_sample_is_looked_at_once(atlas):
 # ---- a vision model
 
 
-@pytest.fixture
-def judged_atlas(folder_path):
-    """The tiny atlas, a copy beside which answers may lie, and what a picture that is sent shows: its object_id."""
-    with galsearch.open(folder_path, device="cpu") as atlas:
+@pytest.fixture(scope="module")
+def shown(tiny_folder) -> dict[bytes, list[str]]:
+    """The object_ids that each picture that may be sent shows; drawing 300 of them takes seconds."""
+    found: dict[bytes, list[str]] = {}
+    with galsearch.open(tiny_folder, device="cpu") as atlas:
         ids = atlas.search("galaxy", k=300).ids
         pictures = atlas.thumbnails(ids)
-        shown: dict[bytes, list[str]] = {}
-        for name in ids:
-            shown.setdefault(panels(images.decode_thumbnail(pictures[name])), []).append(name)
+    for name in ids:
+        found.setdefault(panels(images.decode_thumbnail(pictures[name])), []).append(name)
+    return found
+
+
+@pytest.fixture
+def judged_atlas(folder_path, shown):
+    """The tiny atlas, a copy beside which answers may lie, and what a picture that is sent shows: its object_id."""
+    with galsearch.open(folder_path, device="cpu") as atlas:
         yield atlas, lambda asked: shown[asked.picture][0]
 
 
