@@ -35,6 +35,7 @@ from galsearch.exchange import (
     read_table,
     to_astropy,
     write_table,
+    writing,
 )
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
@@ -297,7 +298,7 @@ def test_regions_leave_out_and_count_rows_without_a_position(tmp_path):
 
 def test_region_labels_cannot_break_out_of_their_braces():
     table = pa.table({"object_id": ["a}b\ncircle(0,0,1)"], "ra": [1.0], "dec": [2.0]})
-    assert exchange._ds9(table, {}).decode().splitlines()[2:] == ['circle(1.0,2.0,5") # text={a b circle(0,0,1)}']
+    assert writing._ds9(table, {}).decode().splitlines()[2:] == ['circle(1.0,2.0,5") # text={a b circle(0,0,1)}']
 
 
 def test_a_script_for_aladin_draws_a_circle_and_a_label_for_each_position(tmp_path):
@@ -563,7 +564,7 @@ def test_what_duckdb_returns_is_written_everywhere(tmp_path):
         "uuid() AS u, TIMESTAMP_NS '2020-01-01 00:00:00.123456789' AS ns, 'b'::BLOB AS blob, 1.25::DECIMAL(5, 2) AS d "
         "FROM range(3) r(x)"
     ).to_arrow_table()
-    for suffix in exchange._WRITERS:
+    for suffix in writing._WRITERS:
         write_table(table, tmp_path / f"a{suffix}")
     row = read_table(tmp_path / "a.vot").to_pylist()[0]
     assert (row["mean"], row["v"], row["s"], row["d"]) == (1.0, [1.5, 2.0], '{"k": 1}', 1.25)
@@ -648,7 +649,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
 
 
-@pytest.mark.parametrize("suffix", exchange._WRITERS)
+@pytest.mark.parametrize("suffix", writing._WRITERS)
 def test_where_the_system_refuses_to_write_more_the_old_file_stays(tmp_path, suffix):
     """A limit on the size of files is refused by the same call that a full disk refuses."""
     resource = pytest.importorskip("resource", reason="this system limits no files")

@@ -155,14 +155,14 @@ def test_sexagesimal_positions_in_a_table_are_refused_with_the_remedy(cutouts, t
     [
         ("id,x\na-red,1\na-red,2\n", None, "'a-red'.*unique"),
         ("id,x\na-red,1\n,2\n", None, "missing in row 2"),
-        ("id,Z,z\na-red,1,2\n", None, "differ only in case: Z, z"),
+        ("id,z,z\na-red,1,2\n", None, "column z occurs twice"),
         ("id,Cut\na-red,1\n", None, "'cut'.*rename"),
         ("id,x\na-red,1\n", "nope", "no column 'nope'.*there are: id, x"),
         ("alpha,x\na-red,1\n", None, "--id-column"),
         ("id,x\n", None, "no rows"),
         ("", None, "empty"),
     ],
-    ids=["repeated", "missing", "case", "cut", "unknown", "no id", "no rows", "empty"],
+    ids=["repeated", "missing", "twice", "cut", "unknown", "no id", "no rows", "empty"],
 )
 def test_a_table_that_is_doubtful_as_a_whole_is_refused(cutouts, tmp_path, text, id_column, message):
     with pytest.raises(SchemaError, match=message):
@@ -195,12 +195,12 @@ def test_a_column_of_embedded_pictures_is_not_taken_for_file_names(cutouts, tmp_
         ("empty", None, "no pictures inside"),
         (None, None, "nothing to take in"),
         ("cutouts", "nowhere.csv", "no such file"),
-        ("cutouts", "notes.txt", "cannot read a table from .txt"),
+        ("cutouts", "notes.xlsx", "cannot read a table from .xlsx"),
     ],
 )
 def test_missing_and_unknown_inputs_are_named(cutouts, tmp_path, source, table, message):
     (tmp_path / "empty").mkdir()
-    write(tmp_path / "notes.txt", "id\na\n")
+    write(tmp_path / "notes.xlsx", "id\na\n")
     with pytest.raises(SchemaError, match=message):
         taken(source and tmp_path / source, table and tmp_path / table)
 
