@@ -35,6 +35,8 @@ _HOMES = {
     "Plan": "query",
     "Term": "query",
     "Finding": "schema",
+    "Candidate": "understanding",
+    "Lookup": "understanding",
     "Offer": "understanding",
     "Refinement": "understanding",
     "Rewording": "understanding",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from galsearch.rerank import Reranked
     from galsearch.rerank.observe import Observer
-    from galsearch.understanding import Refinement, Understanding
+    from galsearch.understanding import Lookup, Refinement, Understanding
 
 CACHED_TEXTS = 256
 PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
@@ -138,9 +138,9 @@ class Hits(Sequence):
         The line was measured when the atlas was written: for an example, the score that the nearest other object has
         for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
         None where there is no line: sums of terms, arrays, and atlases written before there were lines; nor has the
-        order of `rerank` one.
+        order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`).
         """
-        if "score_before" in self._found.parts:
+        if "score_before" in self._found.parts or self._names_objects():
             return None
         line = self._atlas._store.line(schema.IMAGE, self._found.asked)
         return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
@@ -151,9 +151,9 @@ class Hits(Sequence):
         "more" divide these hits most, "less" are what they have most beyond ordinary galaxies of the atlas; both are
         phrases that the atlas knows, strongest first, and `refinement.term()` is what to add to the query. What would
         take back words of the query is left out: less of what it asks for, more of what it does not want. None where
-        the hits are fewer than two or only listed, or the atlas knows no phrases.
+        the hits are fewer than two or only listed, the text names an object, or the atlas knows no phrases.
         """
-        if self._found.scorer is None:
+        if self._found.scorer is None or self._names_objects():
             return []
         from galsearch.understanding.asked import refine
 
@@ -201,6 +201,11 @@ class Hits(Sequence):
         from galsearch.rerank import estimate
 
         return estimate(self.query, hits=max(n, len(self)), **asking)
+
+    def _names_objects(self) -> bool:
+        """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""
+        terms = self.query.terms
+        return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].value))
 
     def _similarity(self) -> np.ndarray:
         return self._found.parts.get("score_vector", self.scores)
@@ -304,6 +309,7 @@ class Atlas:
         self._device = device
         self._encoders: dict[str, Encoder] = {}
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._embed_text)
+        self._look_up = functools.lru_cache(CACHED_TEXTS)(self._look_up)
 
     def __enter__(self) -> Atlas:
         return self
@@ -491,6 +497,41 @@ class Atlas:
 
     # ---- understanding
 
+    def lookup(self, text: str) -> Lookup:
+        """Return what a text names: an object, by its id or a name in a text column, a position, or nothing.
+
+        An exact id wins; names are compared without case, blanks, hyphens and leading zeros ("NGC5194", "ngc 05194"),
+        "M 87" is "Messier 87", and a column of several names holds each. A position is written as for
+        `parse_position`, or as J132952+471143; its candidates lie within one unit of its last digit, 5 to 60 arcsec,
+        the nearest first. No vector is compared, and what was looked up last is remembered. `search` takes a str as
+        words all the same. Raises QueryError for anything but text.
+        """
+        return self._look_up(text) if isinstance(text, str) else self._look_up.__wrapped__(text)
+
+    def candidates(
+        self,
+        found: Lookup,
+        *,
+        where: str | None = None,
+        near: tuple[float, float] | None = None,
+        radius_arcsec: float | None = None,
+        k: int = 12,
+    ) -> Hits:
+        """Return the first `k` candidates of a look-up that pass the cuts, in its order, as hits without scores."""
+        names = ", ".join("'" + one.replace("'", "''") + "'" for one in found.ids)
+        among = f"object_id IN ({names})" if names else "false"
+        where = among if where is None else f"({where}\n) AND {among}"
+        query = Query(where=where, near=near, radius_arcsec=radius_arcsec, k=max(k, len(found.candidates), 1))
+        listed = answer(self._store, query, self._embed_term)
+        rank = {name: place for place, name in enumerate(found.ids)}
+        order = sorted(range(len(listed.rows)), key=[rank[name] for name in self._store.ids(listed.rows)].__getitem__)
+        return Hits(self, query, replace(listed, rows=listed.rows[order]))[:k]
+
+    def _look_up(self, text: str) -> Lookup:
+        from galsearch.understanding.lookup import look_up
+
+        return look_up(self._store, text)
+
     def understand(self, words: str) -> Understanding:
         """Return how words are read: what is wanted and what not, cuts in SQL, abbreviations, slips of spelling.
 
@@ -598,11 +639,17 @@ class Atlas:
         return encoder
 
     def _must_have(self, object_id: str) -> None:
-        if not self._store.has(object_id):
-            raise QueryError(
-                f"no object '{object_id}' in {self.path} ({len(self)} objects); "
-                'ids are exact text, list some with `galsearch sql … "SELECT object_id FROM galaxies"`'
-            )
+        if self._store.has(object_id):
+            return
+        from galsearch.understanding.lookup import similar_ids
+
+        near = " or ".join(repr(one) for one in similar_ids(self._store, object_id))
+        remedy = (
+            f"did you mean {near}?"
+            if near
+            else ('ids are exact text, list some with `galsearch sql … "SELECT object_id FROM galaxies"`')
+        )
+        raise QueryError(f"no object '{object_id}' in {self.path} ({len(self)} objects); {remedy}")
 
     # ---- checking
 

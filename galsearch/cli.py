@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -351,7 +352,10 @@ def search(
     ] = None,
     device: Device = "auto",
 ):
-    """Search in words, by example, by SQL and by position, all at once."""
+    """Search in words, by example, by SQL and by position, all at once.
+
+    Words that are an object's id or name ("NGC 5194"), or a position, give that object and are not searched for.
+    """
     _check_format(output_format)
     query = galsearch.Query(
         _terms(words, like or [], image or [], plus or [], minus or []),
@@ -362,8 +366,11 @@ def search(
         **{"exact": exact, "recall": recall, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
-        hits = atlas.search(query)
-        if explain:
+        named = atlas.lookup(words) if words and len(query.terms) == 1 else None
+        hits = _candidates(atlas, named, query) if named else atlas.search(query)
+        if named:
+            _tell_named(named, hits, path)
+        elif explain:
             _tell_plan(atlas, hits, words)
             _tell_refinements(hits)
         else:
@@ -380,7 +387,7 @@ def search(
             print(hits.format(output_format).rstrip("\n"))
         if hits.convincing is not None and hits.convincing < len(hits):
             _tell(_doubt(hits))
-    if not len(hits):
+    if not len(hits) and not named:
         _tell("nothing passes the cuts; loosen --where or the cone")
 
 
@@ -819,6 +826,11 @@ def _command() -> str:
     return "galsearch" if shutil.which("galsearch") else sys.argv[0]
 
 
+def _shell(*words: str) -> str:
+    """Return a command as a shell reads it."""
+    return shlex.join(words)
+
+
 def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
     if images and mosaic:
         raise typer.BadParameter("give --images or --mosaic, not both")
@@ -930,6 +942,23 @@ def _tell_plan(atlas: galsearch.Atlas, hits: galsearch.Hits, words: str | None) 
     _tell(f"{hits.query.formula() or 'list'}\n{hits.plan}{provider}")
     if words:
         _tell(f"read as\n{atlas.understand(words)}")
+
+
+def _candidates(atlas: galsearch.Atlas, named: galsearch.Lookup, query: galsearch.Query) -> galsearch.Hits:
+    cone = {"near": query.near, "radius_arcsec": query.radius_arcsec}
+    return atlas.candidates(named, where=query.where, **cone, k=query.k)
+
+
+def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> None:
+    """Say what the words name, and how to go on."""
+    _tell(str(named))
+    if len(hits) < len(named.candidates):
+        _tell(f"{len(hits)} of them pass the cuts; loosen --where or the cone, or raise -k, for the others")
+    search = [_command(), "search", str(path)]
+    if len(hits):
+        _tell(f"for objects like it: {_shell(*search, '--like', hits.ids[0])}")
+    if named.kind == "object":
+        _tell(f"to search for these words all the same: {_shell(*search, '--plus', named.text)}")
 
 
 def _tell_unread(atlas: galsearch.Atlas, words: str | None) -> None:

@@ -24,7 +24,7 @@ from galsearch.store.macros import ROW_ALIGNED
 from galsearch.store.sandbox import NAME, Sandbox
 from galsearch.store.search import Ask, best_rows
 from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
-from galsearch.store.wording import POSTINGS, Matches, matches
+from galsearch.store.wording import POSTINGS, Matches, holders_of, likely_holders, matches
 
 BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
@@ -204,6 +204,19 @@ class Store:
         """Say whether there is such an object."""
         return len(self.rows_of([object_id])) > 0
 
+    def similar_ids(self, object_id: str, *, n: int) -> list[str]:
+        """Return up to `n` ids that differ from one in few letters, the most alike first; equal ones by id."""
+        most = max(1, len(object_id) // 5)
+        return [
+            name
+            for (name,) in self.sandbox.rows(
+                "SELECT object_id FROM galaxies WHERE abs(length(object_id) - length($1::VARCHAR)) <= $2 "
+                "AND damerau_levenshtein(lower(object_id), lower($1::VARCHAR)) <= $2 "
+                "ORDER BY damerau_levenshtein(object_id, $1::VARCHAR), object_id LIMIT $3",
+                [object_id, most, n],
+            )
+        ]
+
     def _with_units(self, table: pa.Table) -> pa.Table:
         """Give the columns that are known by name and type their unit, UCD and description."""
         known = {item.name: item for item in self._fields}
@@ -284,6 +297,16 @@ class Store:
                 "hybrid out"
             )
         return found
+
+    def rows_named(self, text: str, *, most: int) -> np.ndarray:
+        """Return up to `most` row numbers of objects that `text` may name: they hold all its words, in any column."""
+        if POSTINGS in self.tables:
+            found = holders_of(self.sandbox, text, most=most)
+        else:
+            known = self.describe().to_pylist()
+            columns = [row["column"] for row in known if row["type"] == "VARCHAR" and row["column"] != "file"]
+            found = likely_holders(self.sandbox, text, columns, most=most)
+        return np.array([row for row in found if 0 <= row < self.manifest.rows], np.int64)
 
     # ---- vectors
 

@@ -90,6 +90,10 @@ class UnionStore:
         """Say whether there is such an object."""
         return self._row_of(object_id) is not None
 
+    def similar_ids(self, object_id: str, *, n: int) -> list[str]:
+        """Return up to `n` ids that differ from one in few letters, by atlas."""
+        return list(dict.fromkeys(name for store in self.stores for name in store.similar_ids(object_id, n=n)))[:n]
+
     def list(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass, by object_id, and how many pass in all."""
         found = [store.list(part, k=k) for store, part in zip(self.stores, condition, strict=True)]
@@ -132,6 +136,11 @@ class UnionStore:
         scores = np.concatenate([one.scores for one in found])
         order = np.lexsort((rows, -scores))
         return Matches(rows[order], scores[order], max(one.attainable for one in found))
+
+    def rows_named(self, text: str, *, most: int) -> np.ndarray:
+        """Return up to `most` row numbers of objects of each atlas that `text` may name."""
+        found = [store.rows_named(text, most=most) for store in self.stores]
+        return np.concatenate([rows + first for rows, first in zip(found, self._first, strict=False)])
 
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores of row numbers; NaN without a vector."""

@@ -186,6 +186,37 @@ def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matc
     return Matches(places[order], scores[order], attainable)
 
 
+def holders_of(sandbox: Sandbox, text: str, *, most: int) -> list[int]:
+    """Return up to `most` rows of objects that hold every term of `text`; none where it has no terms.
+
+    A term of letters and digits, as in "NGC 1300", says the most: where there is one, such terms alone are looked up.
+    """
+    terms = set(sandbox.rows(f"SELECT {terms_sql('$1::VARCHAR')}", [text])[0][0])
+    joined = {term for term in terms if not (term.isalpha() or term.isdigit())}
+    asked = sorted(joined or terms)[:_FEW_TERMS]
+    if not asked:
+        return []
+    each = (f"SELECT row FROM {POSTINGS} WHERE term = ${place}" for place in range(1, len(asked) + 1))
+    return [row for (row,) in sandbox.rows(f"{' INTERSECT '.join(each)} LIMIT {int(most)}", asked)]
+
+
+def likely_holders(sandbox: Sandbox, text: str, columns: Iterable[str], *, most: int) -> list[int]:
+    """Return up to `most` rows with the letters and digits of `text` in one of the text columns, read from end to end.
+
+    For an atlas without `word_postings`. Blanks, hyphens, points and zeros do not count.
+    """
+    asked = f"translate(lower(strip_accents($1)), '{_UNCOUNTED}', '')"
+    tests = [
+        f"""contains(translate(lower(strip_accents("{name.replace('"', '""')}")), '{_UNCOUNTED}', ''), {asked})"""
+        for name in columns
+    ]
+    if not tests:
+        return []
+    statement = f"SELECT rowid FROM galaxies WHERE {asked} <> '' AND ({' OR '.join(tests)}) LIMIT {int(most)}"
+    return [row for (row,) in sandbox.rows(statement, [text])]
+
+
+_UNCOUNTED = " -_.0"
 _POSTING = (("part", np.int64), ("row", np.int64), ("weight", np.float32))
 _FEW_TERMS = 16  # so many are looked up one by one, which skips row groups; a list is compared with every posting
 

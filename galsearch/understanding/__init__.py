@@ -13,13 +13,16 @@ from galsearch.understanding.attributes import (
     refinements,
 )
 from galsearch.understanding.cuts import VAGUE, Offer
+from galsearch.understanding.lookup import Candidate, Lookup
 from galsearch.understanding.reading import Phrase, Understanding, understand
 from galsearch.understanding.unread import Unread
 from galsearch.understanding.words import Rewording, type_in_words
 
 __all__ = [
     "VAGUE",
+    "Candidate",
     "Labeling",
+    "Lookup",
     "Offer",
     "Phrase",
     "Refinement",

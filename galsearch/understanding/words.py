@@ -262,6 +262,12 @@ def _known(vocabulary: tuple[str, ...]) -> dict[str, None]:
     return dict.fromkeys(sorted(words))
 
 
+def is_known(word: str) -> bool:
+    """Say whether a word is one of astronomy or of every day, with or without an ending; a number is none."""
+    low = plain(word)
+    return low.isalpha() and (len(low) < 3 or _is_known(low, _known(())))
+
+
 def _is_known(word: str, known: dict[str, None]) -> bool:
     """Say whether a word, or what is left of it without an ending, is known."""
     everyday = _listed("everyday")
