@@ -13,7 +13,7 @@ picture; they are not photometry. The form of a cutout's galaxy, once it is foun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,9 @@ FRAME = 0.08  # width of a cutout's frame of sky, as part of its side
 STAR_SNR = 60.0  # fainter sources cannot be told point-like from small
 SPIKES = 0.12  # four-fold part of a halo's light, over any other symmetry, above which it is diffraction
 SHARPEST = 1.15  # a star's half-light radius is below this many times that of the sharpest bright sources
+BLANK = 0.25  # part of the frame without data from which on the flag says so
+NO_DATA = 0.1  # part of the frame that exact zeros in one block must fill to be taken for no data
+NO_NOISE = 1e-6  # of a band's range: noise below is rounding
 ENOUGH_SOURCES = 50  # fewer bright sources than this do not show how sharp a star is
 COLUMNS = (
     "x_px",
@@ -49,12 +52,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class _Sky:
-    """A picture without background: light (b, h, w), noise (b,) a pixel, signal in sigmas and mask (h, w)."""
+    """A picture without background: light (b, h, w), noise (b,) a pixel, signal in sigmas and mask (h, w).
+
+    Light and noise are in `unit`, a power of two of the picture's own, so that no measure depends on the flux unit.
+    """
 
     light: np.ndarray
     noise: np.ndarray
     signal: np.ndarray
     mask: np.ndarray
+    unit: float = 1.0
 
 
 def detect(
@@ -72,8 +79,8 @@ def detect(
     `background_px` the mesh of the background; keep it above twice the largest galaxy's radius. Measures are
     float64 with NaN where a source has none; flags are bool. Equal brightness is ordered by y, then x.
     """
-    bands, mask = _planes(picture)
-    sky = _subtract_mesh(bands, mask, background_px)
+    bands, mask, unit = _planes(picture)
+    sky = replace(_subtract_mesh(bands, mask, background_px), unit=unit)
     sources, segments = _extract(sky, threshold, min_area_px, contrast)
     found = _measure(sky, sources, segments, np.arange(len(sources)))
     spiked = np.array([_has_spikes(sky, segments, found, row, row + 1) for row in range(len(sources))], dtype=bool)
@@ -94,19 +101,21 @@ def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.
     the same for the form (`shapes.FLAGS`). One cutout does not show how sharp a star is: `is_star` is True only
     for diffraction spikes, and `is_artifact` is False.
     """
-    bands, mask = _planes(picture)
+    bands, mask, unit = _planes(picture)
+    blank = shapes.FLAGS["blank"] * bool(mask.mean() >= BLANK)
     if min(mask.shape) < SMALLEST_MEASURED:
-        return _nothing(f"smaller than {SMALLEST_MEASURED} px")
+        return _nothing(f"smaller than {SMALLEST_MEASURED} px", blank)
     if mask.mean() > 0.5:
-        return _nothing("more than half of the pixels have no data")
+        return _nothing("more than half of the pixels have no data", blank)
     if np.ptp(bands) == 0:
-        return _nothing("every pixel has one value")
-    sky = _subtract_frame(bands, mask, eight_bit=np.asarray(picture).dtype == np.uint8)
+        return _nothing("every pixel has one value", blank)
+    sky = replace(_subtract_frame(bands, mask, eight_bit=np.asarray(picture).dtype == np.uint8), unit=unit)
     sources, segments = _extract(sky, threshold, 10, contrast)
     row = _central(sources, segments)
     if row is None:
-        return _nothing("no source in the center")
-    return _one(sky, sources, segments, row)
+        return _nothing("no source in the center", blank)
+    found = _one(sky, sources, segments, row)
+    return found | {"morphology_flag": found["morphology_flag"] | blank}
 
 
 def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict[str, float | str | None]:
@@ -127,8 +136,10 @@ def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict
     return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
 
 
-def _nothing(reason: str) -> dict[str, float | str | None]:
-    return {**dict.fromkeys(COLUMNS), **shapes.nothing(), "measure_flag": reason}
+def _nothing(reason: str, flag: int) -> dict[str, float | str | None]:
+    form = shapes.nothing()
+    form["morphology_flag"] |= flag
+    return {**dict.fromkeys(COLUMNS), **form, "measure_flag": reason}
 
 
 def _central(sources: np.ndarray, segments: np.ndarray) -> int | None:
@@ -147,38 +158,75 @@ def _subtract_frame(bands: np.ndarray, mask: np.ndarray, *, eight_bit: bool) -> 
     """Return the sky of a cutout: the median of its frame, and the noise below that median.
 
     Light only adds, so the lower half of the frame's values is the noise even where neighbors or spiral arms
-    reach into it. 8-bit pictures get at least one step of noise: their true noise may be rounded away.
+    reach into it; where most of the sky is one value, as in counts of few photons, the upper half is. 8-bit pictures
+    get at least one step of noise: their true noise may be rounded away.
     """
     width = max(2, round(FRAME * min(mask.shape)))
     frame = np.ones(mask.shape, dtype=bool)
     frame[width:-width, width:-width] = False
     frame &= ~mask
     frame = frame if frame.sum() >= 30 else ~mask
-    low, middle = np.percentile(bands[:, frame], (15.87, 50), axis=1)
-    noise = np.maximum(middle - low, 1 / 255 if eight_bit else 0)
+    low, middle, high = np.percentile(bands[:, frame].astype(np.float64), (15.87, 50, 84.13), axis=1)
+    noise = np.where(middle > low, middle - low, 0 if eight_bit else high - middle)
+    noise = np.maximum(noise, 1 / 255 if eight_bit else 0)
     sky = _weigh(bands - middle[:, None, None].astype(np.float32), noise, mask)
     low, middle = np.percentile(sky.signal[frame], (15.87, 50))
     sky.signal[:] /= max(middle - low, 0.5)  # bands share noise; half a sigma where rounding hides it
     return sky
 
 
-def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (b, h, w) float32 with zeros for missing values, and the mask of pixels missing in any band.
+def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (b, h, w) float32 with zeros for missing values, the mask of pixels missing in any band, and the unit.
 
-    Bands that are all equal become one.
+    Flux is divided by a power of two near its range, the unit: it may be in counts or in W/m2/Hz. 8-bit values are
+    parts of 255, their unit is 1. Bands that are all equal become one.
     """
     array = np.asarray(picture)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or min(array.shape) < 1:
         raise SchemaError(f"a picture of shape {np.shape(picture)} cannot be measured; give (h, w) or (h, w, bands)")
-    scale = np.float32(1 / 255) if array.dtype == np.uint8 else np.float32(1)
-    bands = np.array(np.moveaxis(array, 2, 0), dtype=np.float32, order="C") * scale
-    missing = ~np.isfinite(bands)
+    array = np.moveaxis(array, 2, 0)
+    missing = ~np.isfinite(array)
+    mask = np.ascontiguousarray(missing.any(axis=0))
+    mask |= _zeros_without_data(array, mask)
+    unit = 1.0 if array.dtype == np.uint8 else _unit(array, ~missing)
+    scale = 1 / 255 if array.dtype == np.uint8 else 1 / unit
+    bands = np.empty(array.shape, np.float32)
+    for band, values in zip(bands, array, strict=True):
+        band[...] = values * (np.float32(scale) if values.dtype == np.uint8 else np.float64(scale))
     bands[missing] = 0
     if (bands == bands[:1]).all():  # gray saved as RGB: to call its colors 0 would be a lie
         bands = bands[:1]
-    return bands, missing.any(axis=0)
+    return bands, mask, unit
+
+
+def _unit(array: np.ndarray, known: np.ndarray) -> float:
+    """Return the power of two below the range of the finite values; 1 where they have none."""
+    low = float(np.min(array, initial=np.inf, where=known))
+    high = float(np.max(array, initial=-np.inf, where=known))
+    return float(2.0 ** np.floor(np.log2(high - low))) if high > low else 1.0
+
+
+def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the pixels (h, w) that are exactly 0 in all bands because a survey or a chip ends there.
+
+    They fill blocks an eighth of a side wide and a tenth of the frame at least, and the rest of the frame has a sky
+    that is not 0: noise on both sides of it, or a level. Models without noise and the black sky of a JPEG have none.
+    """
+    zero = (array == 0).all(axis=0) & ~mask
+    if zero.mean() < NO_DATA:
+        return np.zeros_like(zero)
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    side = max(3, min(zero.shape) // 8)
+    solid = minimum_filter(zero.view(np.uint8), side, mode="nearest")
+    solid = maximum_filter(solid, side, mode="nearest").astype(bool) & zero
+    rest = array.sum(axis=0, dtype=np.float64)[~zero & ~mask]
+    if solid.mean() < NO_DATA or len(rest) == 0:
+        return np.zeros_like(zero)
+    low, middle = np.percentile(rest, (1, 50))
+    return solid if low < 0 or low > 0.5 * middle else np.zeros_like(zero)
 
 
 def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:
@@ -195,12 +243,15 @@ def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:
 def _weigh(light: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> _Sky:
     """Return the sky whose signal is the sum over bands weighted for the best signal-to-noise ratio.
 
-    A band without noise (synthetic, or black after 8-bit rounding) is given a thousandth of its range.
+    A band without noise (synthetic, or black after 8-bit rounding) is given a thousandth of its range, and a band
+    of one value throughout counts for nothing.
     """
-    floor = 1e-3 * np.maximum(np.ptp(light.reshape(len(light), -1), axis=1), 1e-12)
-    noise = np.maximum(noise, floor)
     light[:, mask] = 0
-    signal = np.tensordot(noise**-2, light, axes=1) / np.sqrt((noise**-2).sum())
+    span = np.ptp(light.reshape(len(light), -1), axis=1).astype(np.float64)
+    noise = np.where(noise > NO_NOISE * span, noise, 1e-3 * span)
+    noise = np.where(span > 0, noise, 1.0)
+    weights = np.where(span > 0, noise**-2, 0.0)
+    signal = np.tensordot(weights, light, axes=1) / (np.sqrt(weights.sum()) or 1.0)
     return _Sky(light, noise, np.ascontiguousarray(signal, dtype=np.float32), mask)
 
 
@@ -241,7 +292,7 @@ def _measure(sky: _Sky, sources: np.ndarray, segments: np.ndarray, rows: np.ndar
         "axis_ratio": ratio,
         "position_angle": np.where(ratio < ROUND, np.degrees(picked["theta"]), np.nan),
         "concentration": concentration,
-        "brightness": brightness,
+        "brightness": brightness * sky.unit,
         "color_gr": _color(middle, red),
         "color_br": _color(blue, red),
         "snr": signal / np.sqrt(np.maximum(area, 1)),

@@ -220,7 +220,7 @@ GALAXIES = _columns(
         "",
         "meta.code.qual",
         "Sum of 1 unmeasured, 2 border, 4 small, 8 faint, 16 inclined, 32 crowded, 64 no Petrosian radius, "
-        "128 no Sersic fit; 0 is good",
+        "128 no Sersic fit, 256 a quarter without data; 0 is good",
     ),
     (
         "is_star",

@@ -27,6 +27,7 @@ FLAGS = {
     "crowded": 32,  # neighbors or missing pixels cover a tenth of the aperture or more
     "no_petrosian": 64,  # the profile never falls to a fifth of its mean: columns tied to that radius are NULL
     "no_sersic": 128,  # no Sérsic profile fits
+    "blank": 256,  # a quarter of the frame or more has no data: masked, or exactly 0 where a survey or a chip ends
 }
 COLUMNS = (
     "isophotal_radius_px",

@@ -135,7 +135,8 @@ def test_a_neighbor_does_not_count():
 def test_where_nothing_can_be_measured_everything_is_none_with_a_reason(picture, reason):
     found = measure(picture)
     assert reason in found.pop("measure_flag")
-    assert found.pop("morphology_flag") == shapes.FLAGS["unmeasured"]
+    blank = shapes.FLAGS["blank"] if reason == "no data" else 0
+    assert found.pop("morphology_flag") == shapes.FLAGS["unmeasured"] | blank
     assert set(found.values()) == {None}
 
 
@@ -330,3 +331,113 @@ def test_a_source_that_stands_upright_is_measured():
     measured = measure(np.asarray(Image.open(stream)))
     assert measured["radius_px"] > 0
     assert measured["measure_flag"] is None
+
+
+# ---- units, levels and what is no data
+
+
+def three_bands(seed=5):
+    """Return a tilted disk in three bands on frames that are not square, with a companion and noise."""
+    shape = (90, 110)
+    light = disk(shape, 54, 45, 7.0, peak=60, axis_ratio=0.6, angle=30) + gaussian(shape, 80, 70, 2.5, peak=30)
+    return np.stack([light * share + noise(*shape, seed=seed + n) for n, share in enumerate((1.0, 0.7, 0.4))], axis=2)
+
+
+NO_LENGTH = ("brightness", "measure_flag")
+
+
+def assert_alike(found, expected, *, rel=1e-3):
+    for name, value in expected.items():
+        if name in NO_LENGTH:
+            continue
+        if value is None or isinstance(value, bool):
+            assert found[name] is value, name
+        else:
+            assert found[name] == pytest.approx(value, rel=rel, abs=rel), name
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1e-18, 1e-12, 0.3, 1e6, 1e20, 1e30])
+def test_measures_do_not_depend_on_the_unit_of_flux(factor):
+    expected = measure(three_bands())
+    assert expected["snr"] > 20
+    assert None not in (expected["asymmetry"], expected["sersic_n"], expected["color_gradient"])
+    found = measure(three_bands() * factor)
+    assert_alike(found, expected)
+    assert found["brightness"] == pytest.approx(expected["brightness"] * factor, rel=1e-3)
+
+
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**40])
+def test_measures_of_a_picture_times_a_power_of_two_are_the_very_same(factor):
+    expected, found = measure(three_bands()), measure((three_bands() * factor).astype(np.float32))
+    assert_alike(found, measure(three_bands().astype(np.float32)), rel=0)
+    assert found["brightness"] == pytest.approx(expected["brightness"] * factor, rel=1e-4)
+
+
+@pytest.mark.parametrize("level", [-50.0, 3.0, 1000.0])
+def test_measures_do_not_depend_on_the_level_of_the_sky(level):
+    found, expected = measure(three_bands() + level), measure(three_bands())
+    assert_alike(found, expected, rel=0.01)
+    assert found["brightness"] == pytest.approx(expected["brightness"], rel=0.01)
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_sources_of_a_mosaic_do_not_depend_on_the_unit_of_flux(factor):
+    field = sum(gaussian((120, 160), x, y, 3.0, peak=40) for x, y in ((30, 40), (120, 80), (70, 95)))
+    field = field + noise(120, 160)
+    expected, found = detect(field), detect(field * factor)
+    for name in COLUMNS:
+        scale = factor if name == "brightness" else 1
+        np.testing.assert_allclose(found[name], expected[name] * scale, rtol=2e-3, err_msg=name)
+
+
+def test_a_saturated_star_does_not_hide_the_noise_of_the_sky():
+    """The noise of a band was a thousandth of its range at least, so that one hot pixel made everything faint."""
+    picture = disk((96, 96), 48, 48, 6.0) + noise(96, 96)
+    expected = measure(picture)["snr"]
+    picture[8, 8] = 60_000.0
+    assert measure(picture)["snr"] == pytest.approx(expected, rel=0.02)
+
+
+def test_a_band_of_one_value_counts_for_nothing():
+    picture = np.stack([disk((96, 96), 48, 48, 6.0) + noise(96, 96), np.full((96, 96), 7.0)], axis=2)
+    alone = measure(picture[:, :, 0])
+    assert measure(picture)["snr"] == pytest.approx(alone["snr"], rel=1e-3)
+    assert measure(picture)["color_br"] is None
+
+
+def half_missing(value, *, level=0.0):
+    picture = disk((96, 96), 48, 48, 6.0) + noise(96, 96) + level
+    picture[:, :44] = value
+    return picture
+
+
+@pytest.mark.parametrize("level", [0.0, 500.0])
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_half_a_frame_without_data_is_told_by_the_flag_and_measured_on_the_rest(value, level):
+    found = measure(half_missing(value, level=level))
+    assert found["morphology_flag"] & shapes.FLAGS["blank"]
+    truth = measure(half_missing(np.nan))
+    assert found["snr"] == pytest.approx(truth["snr"], rel=0.02)
+    assert found["radius_px"] == pytest.approx(truth["radius_px"], rel=0.02)
+
+
+def test_a_frame_of_more_than_half_zeros_is_not_measured_and_says_why():
+    picture = half_missing(0.0, level=10.0)
+    picture[:60] = 0.0
+    found = measure(picture)
+    assert found["morphology_flag"] == shapes.FLAGS["unmeasured"] | shapes.FLAGS["blank"]
+    assert "no data" in found["measure_flag"]
+
+
+@pytest.mark.parametrize("kind", ["model without noise", "black sky of 8 bits", "photons"])
+def test_zeros_that_are_data_are_not_taken_for_none(kind):
+    light = gaussian((96, 96), 48, 48, 5.0, peak=200.0)
+    picture = {
+        "model without noise": np.where(light > 1e-3, light, 0.0),
+        "black sky of 8 bits": np.clip(light, 0, 255).astype(np.uint8),
+        "photons": np.random.default_rng(0).poisson(0.3 + light / 50).astype(float),
+    }[kind]
+    found = measure(picture)
+    assert not found["morphology_flag"] & shapes.FLAGS["blank"]
+    if kind != "photons":  # whose median is below their mean
+        assert found["radius_px"] == pytest.approx(5 * np.sqrt(2 * np.log(2)), rel=0.15)
