@@ -11,8 +11,10 @@ from importlib import import_module
 from importlib.metadata import version
 
 from galsearch.errors import (
+    BusyError,
     FormatError,
     GalsearchError,
+    LimitError,
     ModelMismatchError,
     QueryError,
     RemoteError,
@@ -31,6 +33,7 @@ _HOMES = {
     "contact_sheet": "atlas",
     "decode_thumbnail": "images",
     "open": "atlas",
+    "Limits": "workers",
     "Query": "query",
     "Plan": "query",
     "Term": "query",
@@ -67,8 +70,10 @@ _HOMES = {
 
 __all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__
     *sorted(_HOMES),
+    "BusyError",
     "FormatError",
     "GalsearchError",
+    "LimitError",
     "ModelMismatchError",
     "QueryError",
     "RemoteError",

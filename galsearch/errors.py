@@ -7,6 +7,8 @@
     ├── ModelMismatchError     vectors or queries of another model, or a model that fails its self-test
     ├── SchemaError            an input row, column, picture or table that cannot be taken
     ├── QueryError             a question that cannot be asked: bad `where`, unknown id, empty text
+    │   └── LimitError             a visitor's question that takes more than a visitor may take
+    ├── BusyError              too many ask at once, or one asks too often; nothing is wrong with the question
     └── RemoteError            a service outside did not answer
 
 Each message states the value met, the rule it breaks and the remedy.
@@ -39,6 +41,14 @@ class SchemaError(GalsearchError):
 
 class QueryError(GalsearchError):
     """A question that has no answer as asked."""
+
+
+class LimitError(QueryError):
+    """A question of a visitor that took more time, memory or room than it may, and was stopped."""
+
+
+class BusyError(GalsearchError):
+    """Too many ask at once, or one asks too often; the same question may be asked again later."""
 
 
 class RemoteError(GalsearchError):
