@@ -20,8 +20,9 @@ from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
 from galsearch.query import Query, Term, unit
 from galsearch.schema import Finding
-from galsearch.store import Store, comparing, open_stores
+from galsearch.store import Store, comparing, open_for_visitors, open_stores
 from galsearch.store.verify import verify
+from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -31,21 +32,27 @@ if TYPE_CHECKING:
     from galsearch.understanding import Lookup, Refinement, Understanding
 
 CACHED_TEXTS = 256
+RENDER = "galsearch.encode:render_picture"  # the task of a worker
 PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
 BUNDLE, BIBTEX = ".duckdb", ".bib"
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
 _CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
 
 
-def open(path: str | Path | Sequence[str | Path], *, device: str = "auto") -> Atlas:
+def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visitors: Limits | None = None) -> Atlas:
     """Open an atlas, a folder or a bundle, for reading; several in a list are asked as one.
 
-    `device` is where its encoders run: "auto", "cpu" or "cuda". Raises FormatError when it is no atlas or damaged,
-    VersionTooNewError or VersionTooOldError for another major version of the format, ModelMismatchError for several of
-    different models.
+    `device` is where its encoders run: "auto", "cpu" or "cuda". Where strangers ask, through a page or a service, give
+    `visitors`: every condition, statement and picture file then goes to a worker process under these limits, with a
+    list of allowed functions, and messages tell no folders; what overruns or ends its process is a LimitError. Raises
+    FormatError when it is no atlas or damaged, VersionTooNewError or VersionTooOldError for another major version of
+    the format, ModelMismatchError for several of different models.
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    return Atlas(open_stores([Path(one) for one in paths]), device=device)
+    if visitors is None:
+        return Atlas(open_stores([Path(one) for one in paths]), device=device)
+    store, workers = open_for_visitors([Path(one) for one in paths], visitors)
+    return Atlas(store, device=device, workers=workers)
 
 
 class Galaxy:
@@ -304,8 +311,9 @@ class Hits(Sequence):
 class Atlas:
     """A searchable set of galaxies, read-only; made by `galsearch.open`."""
 
-    def __init__(self, store: Store, *, device: str = "auto") -> None:
+    def __init__(self, store: Store, *, device: str = "auto", workers: Pool | None = None) -> None:
         self._store = store
+        self._workers = workers
         self._device = device
         self._encoders: dict[str, Encoder] = {}
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._embed_text)
@@ -318,7 +326,9 @@ class Atlas:
         self.close()
 
     def close(self) -> None:
-        """Release the files."""
+        """Release the files, and end the worker processes where there are any."""
+        if self._workers is not None:
+            self._workers.close()
         self._store.close()
 
     def __len__(self) -> int:
@@ -450,7 +460,7 @@ class Atlas:
         `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works.
         Raises QueryError for anything but one SELECT, and for what DuckDB refuses.
         """
-        if _CALLS_EMBED.search(text):
+        if self._workers is None and _CALLS_EMBED.search(text):
             self._encoder("text")  # loaded beforehand: inside a running query its connection reads nothing else
         alive = weakref.ref(self)  # DuckDB keeps the function: by itself it would keep an atlas that nobody closed
         return self._store.sql(text, embed=lambda words: alive().embed(words))
@@ -587,9 +597,16 @@ class Atlas:
             self._must_have(part.value)
             return self._store.embeddings(schema.IMAGE, [part.value])[0]
         if part.kind == "image":
-            picture = images.render(images.read_picture(Path(part.value)))
-            return self._encoder("image").encode([picture])[0]
+            return self._encoder("image").encode([self._rendered(Path(part.value))])[0]
         return self._embed_array(np.asarray(part.value, dtype=np.float64))
+
+    def _rendered(self, path: Path) -> np.ndarray:
+        """Return a picture file as it is shown to the encoder, `(h, w, 3) uint8`."""
+        if self._workers is None:
+            return images.render(images.read_picture(path))
+        most = self._workers.limits.result_bytes
+        facts, pixels = self._workers.run(RENDER, title="picture", path=str(path.absolute()), most=most)
+        return np.frombuffer(pixels, np.uint8).reshape(facts["height"], facts["width"], 3)
 
     def _embed_array(self, vector: np.ndarray) -> np.ndarray:
         """Return an array as a unit vector; one of another length goes through the projector that takes it."""
@@ -635,7 +652,7 @@ class Atlas:
             )
         else:
             encoder = Encoder.from_folder(shipped(kind), device=self._device, threads=QUERY_THREADS)
-        check_same_model(space, encoder.card, name=str(self.path))
+        check_same_model(space, encoder.card, name=f"{self.path}")
         return encoder
 
     def _must_have(self, object_id: str) -> None:
@@ -665,7 +682,7 @@ class Atlas:
             encoder.self_test()
             space = self.manifest.embeddings.get(encoder.embedding)
             if space:
-                check_same_model(space, encoder.card, name=str(self.path))
+                check_same_model(space, encoder.card, name=f"{self.path}")
         except GalsearchError as error:
             return Finding(f"model {kind}", False, str(error), "rebuild the atlas with the model it was made with")
         return Finding(f"model {kind}", True, f"{encoder.model_id} gives its self-test vectors on {encoder.provider}")

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from galsearch import images
-from galsearch.errors import GalsearchError, ModelMismatchError, QueryError, SchemaError
+from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, SchemaError
+from galsearch.workers import ShownByName
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
 KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
@@ -442,6 +443,21 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
         "RuntimeException", "EPFail",
     )  # fmt: skip
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+# --- pictures of visitors ---------------------------------------------------------------------------------------
+
+
+def render_picture(payload: bytes, *, path: str, most: int) -> tuple[dict, bytes]:
+    """Read and render a picture file in a worker process: return height, width, and the pixels as RGB.
+
+    Raises SchemaError for what is no picture, LimitError for one of more than `most` bytes.
+    """
+    pixels = images.render(images.read_picture(ShownByName(path)))
+    height, width = pixels.shape[:2]
+    if pixels.nbytes > most:
+        raise LimitError(f"the picture has {width} x {height} pixels, too many here; cut the galaxy out of it")
+    return {"height": height, "width": width}, np.ascontiguousarray(pixels, np.uint8).tobytes()
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 from galsearch import errors
@@ -73,11 +73,18 @@ class Limits:
             raise GalsearchError(f"Limits: {wrong[0]} is {getattr(self, wrong[0])}; every limit is above 0")
 
 
-class _Dead(Exception):
+class ShownByName(PosixPath):
+    """A path that messages name without its folder, which is nobody's business but the server's."""
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
+
+class _DeadError(Exception):
     """The process has ended, or was killed."""
 
 
-class _Late(Exception):
+class _LateError(Exception):
     """The process did not answer in time."""
 
 
@@ -100,7 +107,9 @@ class _Worker:
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         for pipe in (self._in, self._out):
             os.set_blocking(pipe, False)
-        self._first: bytes | None = _framed({"limits": asdict(limits), "prepare": prepare}, b"")
+        self._killed = False
+        self.busy = False  # a thread is at its pipes, and closes them
+        self._first = _framed({"limits": asdict(limits), "prepare": prepare}, b"")
 
     def ready(self) -> None:
         """Wait until it has loaded what it needs. Raises what went wrong there."""
@@ -109,17 +118,18 @@ class _Worker:
         self._read(end, most=MOST_HEAD)
 
     def call(self, task: str, payload: bytes, arguments: dict, *, seconds: float, most: int) -> tuple[dict, bytes]:
-        """Return what a task returns. Raises _Dead, _Late, or the GalsearchError that it raised."""
+        """Return what a task returns. Raises _DeadError, _LateError, or the GalsearchError that it raised."""
         end = time.monotonic() + seconds
         self._write(_framed({"task": task, "arguments": arguments}, payload), end)
         return self._read(end, most=most)
 
     def alive(self) -> bool:
         """Say whether it can take a task."""
-        return self._process.poll() is None
+        return not self._killed and self._process.poll() is None
 
     def kill(self) -> None:
         """End it at once; whoever waits for it finds the pipe closed."""
+        self._killed = True
         with contextlib.suppress(OSError):
             self._process.kill()
 
@@ -139,13 +149,13 @@ class _Worker:
             except BlockingIOError:
                 continue
             except OSError:
-                raise _Dead from None
+                raise _DeadError from None
 
     def _read(self, end: float, *, most: int) -> tuple[dict, bytes]:
         head = self._exactly(HEAD_BYTES, end)
         sizes = int.from_bytes(head[:8]), int.from_bytes(head[8:])
         if sizes[0] > MOST_HEAD or sizes[1] > most:
-            raise _Dead  # no worker of ours sends so much
+            raise _DeadError  # no worker of ours sends so much
         said = json.loads(self._exactly(sizes[0], end))
         content = self._exactly(sizes[1], end)
         if "error" in said:
@@ -161,7 +171,7 @@ class _Worker:
             except BlockingIOError:
                 continue
             if not part:
-                raise _Dead
+                raise _DeadError
             parts.append(part)
             have += len(part)
         return b"".join(parts)
@@ -171,7 +181,7 @@ def _wait_for(pipe: int, event: int, end: float) -> None:
     poll = select.poll()
     poll.register(pipe, event)
     if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-        raise _Late
+        raise _LateError
 
 
 def _framed(said: dict, payload: bytes) -> bytes:
@@ -235,10 +245,10 @@ class Pool:
                 return turn.worker.call(
                     task, payload, arguments, seconds=limits.seconds + GRACE_SECONDS, most=2 * limits.result_bytes
                 )
-            except _Late:
+            except _LateError:
                 turn.worker.kill()
                 raise LimitError(_too_long(title, limits.seconds)) from None
-            except _Dead:
+            except _DeadError:
                 turn.worker.kill()
                 raise LimitError(self._lost(turn, title)) from None
             except GalsearchError:
@@ -271,6 +281,7 @@ class Pool:
             finally:
                 self._waiting.remove(turn)
             turn.worker, turn.since = self._idle.pop(), time.monotonic()
+            turn.worker.busy = True
             self._running.append(turn)
             self._state.notify_all()
         try:
@@ -278,7 +289,8 @@ class Pool:
         finally:
             with self._state:
                 self._running.remove(turn)
-                if turn.worker.alive() and not turn.removed:
+                turn.worker.busy = False
+                if turn.worker.alive() and not turn.removed and not self._closed.is_set():
                     self._idle.append(turn.worker)
                     turn.worker = None
                 self._state.notify_all()
@@ -288,8 +300,9 @@ class Pool:
 
     def _wait(self, turn: _Turn) -> None:
         """Return when it is this one's turn; called with the lock held."""
-        end = turn.since + self.limits.wait_seconds
         while not self._may_begin(turn):
+            starting = not (self._idle or self._running)  # nobody is in front of it
+            end = turn.since + (START_SECONDS if starting else self.limits.wait_seconds)
             if self._failure is not None:
                 raise self._failure
             now = time.monotonic()
@@ -329,25 +342,28 @@ class Pool:
     # ---- processes
 
     def _fill(self) -> None:
-        """Start, in the background, as many processes as are wanted: one more than may work at once."""
+        """Start, in the background, as many processes as are wanted: a few more than may work, for lost ones."""
         with self._state:
-            lacking = self.limits.processes + 1 - len(self._idle) - len(self._running) - self._starting
-            if lacking <= 0 or self._starting or self._closed.is_set():
+            wanted = self.limits.processes + 1 + self.limits.processes // 4
+            lacking = wanted - len(self._idle) - len(self._running) - self._starting
+            if lacking <= 0 or self._closed.is_set():
                 return
-            self._starting = lacking
+            self._starting += lacking
         starter = threading.Thread(target=_start, args=(weakref.ref(self), lacking), daemon=True, name="start workers")
         starter.start()
 
     def _start_one(self) -> None:
         worker = None
+        if self._closed.is_set():
+            return
         try:
             worker = _Worker(self.limits, self._prepare)
             self._all.add(worker)
             worker.ready()
             failure = None
-        except (_Dead, _Late, OSError) as error:
+        except (_DeadError, _LateError, OSError) as error:
             failure = GalsearchError(
-                f"a worker process did not start ({type(error).__name__.strip('_')}); free some memory, or allow more "
+                f"a worker process did not start ({str(error) or error.__doc__}); free some memory, or allow more "
                 f"than {self.limits.memory_bytes >> 20} MB"
             )
         except GalsearchError as error:
@@ -371,9 +387,6 @@ def _start(pool: weakref.ref[Pool], count: int) -> None:
         there = pool()
         if there is None:
             return
-        if there._closed.is_set():
-            there._starting = 0
-            return
         there._start_one()
         del there
 
@@ -381,7 +394,9 @@ def _start(pool: weakref.ref[Pool], count: int) -> None:
 def _end(workers: set[_Worker], closed: threading.Event) -> None:
     closed.set()
     for worker in list(workers):
-        worker.close()
+        worker.kill()
+        if not worker.busy:
+            worker.close()
     workers.clear()
 
 

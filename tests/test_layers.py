@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS = {"errors", "schema"}
 SCIENCE = {"sky", "images", "spectra", "morphology", "shapes", "neighbors", "novelty", "metrics", "zoo"}
 ENGINES = {"encode", "store", "exchange", "remote"}
-BELOW_WHOLE = WORDS | SCIENCE | {"query"} | ENGINES
+BELOW_WHOLE = WORDS | SCIENCE | {"query", "workers"} | ENGINES
 
 # module -> the modules of galsearch that it may import; a package such as store stands for all files in it
 MAY_IMPORT = {
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "images": WORDS | {"images"},
     "morphology": WORDS | {"shapes"},
     "query": WORDS | {"sky"},
+    "workers": {"errors"},
     "encode": WORDS | {"images", "spectra"},
-    "store": WORDS | {"store", "query", "sky"},
+    "store": WORDS | {"store", "query", "sky", "workers"},
     "exchange": WORDS | {"exchange"},
     "remote": WORDS | {"remote"},
     "published": {"errors"},

@@ -12,6 +12,7 @@ from galsearch.errors import FormatError, QueryError
 from galsearch.store.bundle import BundleStore
 from galsearch.store.dots import description as comparing
 from galsearch.store.facts import Store
+from galsearch.workers import Limits, Pool, ShownByName
 
 __all__ = [
     "Rows",
@@ -20,6 +21,7 @@ __all__ = [
     "comparing",
     "fixed_size_list",
     "is_folder_atlas",
+    "open_for_visitors",
     "open_store",
     "open_stores",
     "put_rows",
@@ -63,6 +65,21 @@ def open_stores(paths: Sequence[Path]) -> Store:
     except BaseException:
         for store in stores:
             store.close()
+        raise
+
+
+def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Pool]:
+    """Open atlases whose conditions and SQL come from strangers; also return the worker processes that run it.
+
+    Messages then name a path without its folder. Close the store and the pool.
+    """
+    from galsearch.store.visitors import guard
+
+    store = open_stores([ShownByName(path.absolute()) for path in paths])
+    try:
+        return store, guard(store.stores if store.kind == "set" else [store], limits)
+    except BaseException:
+        store.close()
         raise
 
 

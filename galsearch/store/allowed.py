@@ -1,4 +1,4 @@
-"""The functions and tables that a visitor's SQL may name; whatever is not listed, in this DuckDB or the next, is refused.
+"""The functions and tables that a visitor's SQL may name; what is not listed is refused, in later DuckDBs too.
 
 Left out is what tells of the machine (settings, paths, versions, files, other connections), what runs text as SQL, what
 waits, and what walks nested JSON, whose depth a stranger chooses.
@@ -6,13 +6,16 @@ waits, and what walks nested JSON, whose depth a stranger chooses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from galsearch.errors import QueryError
 
 _MATH = """
-% & * ** + - / // << >> @ ^ | ~ ! !__postfix xor abs acos acosh add asin asinh atan atan2 atanh bit_count cbrt ceil ceiling
-cos cosh cot degrees divide even exp factorial fdiv floor fmod gamma gcd greatest greatest_common_divisor isfinite
-isinf isnan lcm least least_common_multiple lgamma ln log log10 log2 mod multiply nextafter pi pow power radians random
-round round_even roundbankers sign signbit sin sinh sqrt subtract tan tanh trunc width_bucket equi_width_bins hash
+% & * ** + - / // << >> @ ^ | ~ ! !__postfix xor abs acos acosh add asin asinh atan atan2 atanh bit_count cbrt ceil
+ceiling cos cosh cot degrees divide even exp factorial fdiv floor fmod gamma gcd greatest greatest_common_divisor
+isfinite isinf isnan lcm least least_common_multiple lgamma ln log log10 log2 mod multiply nextafter pi pow power
+radians random round round_even roundbankers sign signbit sin sinh sqrt subtract tan tanh trunc width_bucket
+equi_width_bins hash
 """
 _LOGIC = """
 != < <= = > >= IS && @> <@ if nullif coalesce constant_or_null error __between count_if typeof pg_typeof alias
@@ -65,10 +68,16 @@ stddev_pop stddev_samp string_agg sum sumkahan var_pop var_samp variance wavg we
 cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
 """
 _TABLES = "duckdb_columns duckdb_functions duckdb_tables duckdb_views generate_series pragma_table_info range unnest"
-_OURS = "concept cone embed nearest nearest_exact separation_arcsec like_object words match_words terms"
+_VECTOR_MACROS = ("nearest", "nearest_exact", "like_object")  # per embedding; without its name for pictures
+_OURS = "concept cone embed matching_words separation_arcsec terms_of nearest nearest_exact like_object"
 FUNCTIONS = frozenset(" ".join((_MATH, _LOGIC, _TEXT, _TIME, _NESTED, _AGGREGATES, _TABLES, _OURS)).lower().split())
 SYSTEM_TABLES = frozenset({"duckdb_columns", "duckdb_tables", "duckdb_views"})
 SHOWN = frozenset({"", '"tables"', '"variables"'})  # what SHOW may name beside a table of the atlas
+
+
+def macros(embeddings: Iterable[str]) -> frozenset[str]:
+    """Return the names of the macros that an atlas has for its embeddings, in lower case."""
+    return frozenset(f"{macro}_{name}".lower() for macro in _VECTOR_MACROS for name in embeddings)
 
 
 def check(tree: list[dict], *, macros: frozenset[str], system_tables: frozenset[str], title: str) -> list[str]:
@@ -92,13 +101,17 @@ def check(tree: list[dict], *, macros: frozenset[str], system_tables: frozenset[
 
 def _check_node(node: dict, macros: frozenset[str], system_tables: frozenset[str], title: str) -> None:
     name = str(node.get("function_name", "")).lower()
-    if name and name not in FUNCTIONS and name not in macros:
+    is_call = name or node.get("class") in ("FUNCTION", "WINDOW")  # one without a name would be a tree we cannot read
+    if is_call and name not in FUNCTIONS and name not in macros:
         raise QueryError(
             f"{title}: the function {name[:60]} is not among those that a visitor may use; open the atlas on your own "
             "machine, where all are"
         )
     if node.get("type") == "BASE_TABLE":
-        table, where = str(node["table_name"]).lower(), (node.get("catalog_name", ""), node.get("schema_name", ""))
+        table, where = (
+            str(node.get("table_name", ".")).lower(),
+            (node.get("catalog_name", ""), node.get("schema_name", "")),
+        )
         foreign = where[0].lower() not in ("", "atlas") or where[1].lower() not in ("", "main", "atlas")
         if foreign or (table in system_tables and table not in SYSTEM_TABLES):
             raise QueryError(f"{title}: the table {table[:60]} is not one of the atlas; list those with SHOW TABLES")
@@ -107,12 +120,14 @@ def _check_node(node: dict, macros: frozenset[str], system_tables: frozenset[str
 
 
 def _text_of(node: dict, title: str) -> str:
-    """Return the text that stands in `embed('…')`."""
-    children = node.get("children", [])
-    value = children[0].get("value", {}) if len(children) == 1 and children[0].get("class") == "CONSTANT" else {}
-    if value.get("is_null", True) or not isinstance(value.get("value"), str):
+    """Return the text that stands in `embed('…')`; DuckDB 1 and 2 write their trees differently."""
+    given = [one["expression"] for one in node["arguments"]] if "arguments" in node else node.get("children", [])
+    constant = given[0] if len(given) == 1 and given[0].get("class") == "CONSTANT" else {}
+    literal, value = constant.get("literal") or {}, constant.get("value") or {}
+    text = literal.get("text") if literal.get("kind") == "STRING" else value.get("value")
+    if not isinstance(text, str):
         raise QueryError(
             f"{title}: embed() takes one text that is written out, such as embed('ring galaxy'); the vectors of the "
             "phrases of the atlas are in the table concepts"
         )
-    return value["value"]
+    return text

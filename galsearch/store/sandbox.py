@@ -15,11 +15,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from galsearch.errors import FormatError, QueryError
+from galsearch.errors import FormatError, LimitError, QueryError
+
+if TYPE_CHECKING:
+    from galsearch.store.visitors import Visits
 
 TIME_LIMIT_SECONDS = 60.0
 LOOK_SECONDS = 0.5  # between looks for what has run longer
@@ -60,6 +64,7 @@ class Sandbox:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.visits: Visits | None = None  # where the SQL of visitors runs instead of here
         self._connection = _connect(path)
         self._cursors: dict[int, duckdb.DuckDBPyConnection] = {}  # by thread
         self._prepared: set[int] = set()  # threads whose cursor sees the tables outside the file
@@ -128,18 +133,30 @@ class Sandbox:
 
         The statement is interrupted after TIME_LIMIT_SECONDS.
         """
+        if self.visits is not None:
+            return self.visits.ask(statement, parameters, title=said)
+        with self.asking(said) as cursor:
+            return cursor.sql(statement, params=parameters or []).to_arrow_table()
+
+    @contextlib.contextmanager
+    def asking(self, said: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor for a statement that holds a user's text `said`, and name what goes wrong in the block."""
         cursor = self.cursor()
         try:
             with _limited(cursor):
-                return cursor.sql(statement, params=parameters or []).to_arrow_table()
+                yield cursor
         except duckdb.InterruptException:
-            raise QueryError(
+            raise LimitError(
                 f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
             ) from None
         except _ASKED_WRONG as error:
             raise QueryError(f"{said}: {_first_lines(error)}") from None
         except duckdb.Error as error:
             raise damaged(self.path, error) from None
+        except OSError as error:  # what DuckDB raises while Arrow reads its rows
+            if "INTERRUPT" in str(error):
+                raise LimitError(f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT") from None
+            raise QueryError(f"{said}: {_first_lines(error)}") from None
 
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
@@ -156,13 +173,15 @@ class Sandbox:
 
     def check_condition(self, where: str) -> None:
         """Raise QueryError unless `where` is one boolean expression, with nothing before or after it."""
+        if self.visits is not None:
+            return self.visits.check_condition(where)
         if len(where) > MAX_WHERE:
             raise QueryError(
                 f"where has {len(where)} characters, at most {MAX_WHERE} are taken; "
                 "use object_id IN (SELECT …) or a range instead of a long list"
             )
         if _is_enclosed(where):
-            return
+            return None
         statements = self._parse(where)
         self._parse(where, between=("CASE WHEN", "THEN true END"))  # fails where it closes our bracket first
         if len(statements) != 1 or _around(statements[0]) != self._bare:
@@ -172,6 +191,15 @@ class Sandbox:
             )
         # the tree does not hold everything: a named window may follow the bracket, but nothing but a condition AND
         self.ask(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", said=f"where {shortened(where)}")
+        return None
+
+    def condition_tree(self, where: str) -> list[dict]:
+        """Return the syntax trees of the statements that a condition in a SELECT turns out to be."""
+        return self._parse(where)
+
+    def select_tree(self, text: str) -> list[dict]:
+        """Return the syntax trees of a statement that `check_select` has passed; of an EXPLAIN, of what it explains."""
+        return self._tree(_EXPLAIN.sub("", text, count=1), said="sql")
 
     @functools.cached_property
     def _bare(self) -> dict:
@@ -180,18 +208,21 @@ class Sandbox:
 
     def _parse(self, where: str, *, between: tuple[str, str] = ("(", ")")) -> list[dict]:
         """Return the syntax trees of the statements that `SELECT (where)`, or between others, turns out to be."""
-        said = f"where is {shortened(where)}"
         text = f"SELECT {between[0]} {where}\n{between[1]}"
+        return self._tree(text, said=f"where is {shortened(where)}", expected="; expected one SQL condition")
+
+    def _tree(self, text: str, *, said: str, expected: str = "") -> list[dict]:
         found = self.ask("SELECT json_serialize_sql($1::VARCHAR) AS tree", [text], said=said)
         try:
             parsed = json.loads(found["tree"][0].as_py())
         except RecursionError:
             raise QueryError(f"{said}: nested too deeply; write it with fewer brackets") from None
         if parsed["error"]:
-            raise QueryError(f"{said}: {parsed['error_message'][:200]}; expected one SQL condition")
+            raise QueryError(f"{said}: {parsed['error_message'][:200]}{expected}")
         return parsed["statements"]
 
 
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?", re.IGNORECASE)
 _PLAIN = re.compile(r"""(?:[\w\s.,<>=!+*/%:|&^~\[\]()-]|'[^']*'|"[^"]*")*""", re.ASCII)
 _LITERAL = re.compile(r"""'[^']*'|"[^"]*\"""")
 _WITH_QUOTE = re.compile(r"""[\w&]'|--|/\*""", re.ASCII)  # E'..', U&'..' and comments are read otherwise
@@ -288,6 +319,15 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def use(settings: dict[str, str], *, seconds: float) -> None:
+    """Let every sandbox that this process opens from now on have more settings and another time limit; for workers."""
+    global TIME_LIMIT_SECONDS  # noqa: PLW0603  of a process that does nothing else
+    TIME_LIMIT_SECONDS = seconds
+    before = {name: value for name, value in _SETTINGS.items() if name not in settings}
+    _SETTINGS.clear()
+    _SETTINGS.update({**settings, **before})  # the last of ours locks them
+
+
 def quoted(path: Path) -> str:
     """Return a path as a SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
@@ -295,8 +335,9 @@ def quoted(path: Path) -> str:
 
 def damaged(path: Path, error: duckdb.Error) -> FormatError:
     """Return the FormatError for a DuckDB failure that our own statement cannot have caused."""
+    reason = _first_lines(error).replace(str(path), f"{path}")
     return FormatError(
-        f"{path}: cannot be read as a galsearch atlas ({_first_lines(error)}); the file is damaged, incomplete or "
+        f"{path}: cannot be read as a galsearch atlas ({reason}); the file is damaged, incomplete or "
         "not an atlas: copy it again from its source, or rebuild it"
     )
 

@@ -27,7 +27,7 @@ class UnionStore:
         self._names = [store.path.name for store in self.stores]
         self._first = np.cumsum([0, *(store.manifest.rows for store in self.stores)])
         _check_models(self.stores)
-        self.path = Path(" + ".join(map(str, (store.path for store in self.stores))))
+        self.path = Path(" + ".join(f"{store.path}" for store in self.stores))
         self.manifest = _manifest(self.stores)
         self.in_memory = all(store.in_memory for store in self.stores)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path, PosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from galsearch.errors import FormatError, LimitError, QueryError
 from galsearch.store import allowed, sandbox
-from galsearch.workers import Limits, Pool
+from galsearch.workers import Limits, Pool, ShownByName
 
 if TYPE_CHECKING:
     from galsearch.store.facts import Store
@@ -26,13 +26,6 @@ MOST_EMBEDS = 16  # texts of one statement
 ROW = "row"  # the column that holds row numbers
 OPEN = f"{__name__}:open_atlases"
 STREAM_ROWS = 10_000
-
-
-class ShownByName(PosixPath):
-    """A path that messages name without its folder, which is nobody's business but the server's."""
-
-    def __format__(self, spec: str) -> str:
-        return format(self.name, spec)
 
 
 class Visits:
@@ -72,8 +65,10 @@ class Visits:
 
 def guard(stores: Sequence[Store], limits: Limits) -> Pool:
     """Let the SQL of visitors of open stores run in worker processes from now on; return their pool, to be closed."""
-    files = [[str(store.path.absolute()), _identity(store.facts_file)] for store in stores]
-    pool = Pool(limits, prepare=(OPEN, {"files": files, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds}))
+    files = [[str(store.path.absolute()), _identity(store.sandbox.path)] for store in stores]
+    pool = Pool(
+        limits, prepare=(OPEN, {"files": files, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds})
+    )
     for number, store in enumerate(stores):
         store.sandbox.visits = Visits(pool, number)
     return pool
@@ -87,15 +82,22 @@ def _identity(file: Path) -> list[int]:
 
 def _table(facts: dict, content: bytes) -> pa.Table:
     """Return the rows that a worker sent; what it sent is not believed."""
-    if "rows" in facts:
+    if "bits" in facts:
         packed = np.frombuffer(content, np.uint8)
-        return pa.table({ROW: pa.array(np.flatnonzero(np.unpackbits(packed, bitorder="little")))})
+        return _rows_table(np.flatnonzero(np.unpackbits(packed, bitorder="little")))
+    if "numbers" in facts:
+        return _rows_table(np.frombuffer(content, "<i8"))
     try:
         table = pa.ipc.open_stream(content).read_all()
         table.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise QueryError(f"sql: the answer cannot be read ({sandbox.short(error)}); ask it in another way") from None
     return table
+
+
+def _rows_table(numbers: np.ndarray) -> pa.Table:
+    kept = np.ascontiguousarray(numbers, np.int64)
+    return pa.table({ROW: pa.Array.from_buffers(pa.int64(), len(kept), [None, pa.py_buffer(kept)])})
 
 
 # ---- in a worker
@@ -111,7 +113,7 @@ def open_atlases(payload: bytes, *, files: list, memory_bytes: int, seconds: flo
     sandbox.use({"threads": "1", "memory_limit": f"'{memory_bytes // 2**20 * 3 // 5}MiB'"}, seconds=seconds)
     for path, identity in files:
         store = open_store(ShownByName(path))
-        if _identity(store.facts_file) != identity:
+        if _identity(store.sandbox.path) != identity:
             raise FormatError(f"{store.path}: was replaced or changed while it was open; open it again")
         store.sandbox.rows("SELECT count(*) FROM galaxies")
         _stores.append(store)
@@ -128,17 +130,9 @@ def check_condition(payload: bytes, *, number: int, most: int, where: str) -> tu
     return {}, b""
 
 
-def run_statement(
-    payload: bytes, *, number: int, most: int, statement: str, parameters: list
-) -> tuple[dict, bytes]:
+def run_statement(payload: bytes, *, number: int, most: int, statement: str, parameters: list) -> tuple[dict, bytes]:
     """Run a statement of ours, whose condition has been checked."""
-    store = _stores[number]
-    if statement.startswith(sandbox.ROWS_ONLY):
-        found = store.sandbox.ask(statement, parameters, said="where")
-        passing = np.zeros(store.manifest.rows, bool)
-        passing[np.asarray(found[ROW])] = True
-        return {"rows": True}, np.packbits(passing, bitorder="little").tobytes()
-    return _streamed(store, statement, parameters, title="where", most=most)
+    return _streamed(_stores[number], statement, parameters, title="where", most=most)
 
 
 def run_select(
@@ -152,7 +146,7 @@ def run_select(
         return {"embed": _bounded(texts)}, b""
     _vectors.clear()
     _vectors.update(vectors or {})
-    store.register(_vector_of)
+    store._register(_vector_of)
     return _streamed(store, text, [], title="sql", most=most)
 
 
@@ -174,10 +168,9 @@ def _check(store: Store, tree: list[dict], *, title: str) -> list[str]:
 
 @functools.cache
 def _known(store: Store) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the atlas's own macros, and of DuckDB's own views."""
-    macros = store.sandbox.rows("SELECT function_name FROM duckdb_functions() WHERE NOT internal")
+    """Return the names of the macros that we have put into the atlas, and of DuckDB's own views."""
     views = store.sandbox.rows("SELECT view_name FROM duckdb_views() WHERE internal")
-    return frozenset(name.lower() for (name,) in macros), frozenset(name.lower() for (name,) in views)
+    return allowed.macros(store.manifest.embeddings), frozenset(name.lower() for (name,) in views)
 
 
 def _streamed(store: Store, statement: str, parameters: list, *, title: str, most: int) -> tuple[dict, bytes]:
@@ -185,11 +178,23 @@ def _streamed(store: Store, statement: str, parameters: list, *, title: str, mos
     sink = io.BytesIO()
     with store.sandbox.asking(title) as cursor:
         reader = cursor.sql(statement, params=parameters).to_arrow_reader(STREAM_ROWS)
+        if reader.schema.names == [ROW] and title == "where":
+            return _row_numbers(reader.read_all(), store.manifest.rows)
         with pa.ipc.new_stream(sink, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
                 if sink.tell() > most:
                     raise LimitError(
-                        f"{title}: the answer has more than {most >> 20} MB; name fewer columns, aggregate, or add a LIMIT"
+                        f"{title}: the answer has more than {most >> 20} MB; name fewer columns, or add a LIMIT"
                     )
     return {}, sink.getvalue()
+
+
+def _row_numbers(found: pa.Table, rows: int) -> tuple[dict, bytes]:
+    """Return row numbers as one bit a row where they ascend, else as they are."""
+    numbers = found[ROW].to_numpy()
+    if len(numbers) < rows // 64 or not (numbers[1:] > numbers[:-1]).all():
+        return {"numbers": True}, np.ascontiguousarray(numbers, "<i8").tobytes()
+    passing = np.zeros(rows, bool)
+    passing[numbers] = True
+    return {"bits": True}, np.packbits(passing, bitorder="little").tobytes()
