@@ -604,8 +604,11 @@ class Atlas:
         """Return a picture file as it is shown to the encoder, `(h, w, 3) uint8`."""
         if self._workers is None:
             return images.render(images.read_picture(path))
-        most = self._workers.limits.result_bytes
-        facts, pixels = self._workers.run(RENDER, title="picture", path=str(path.absolute()), most=most)
+        limits = self._workers.limits
+        with path.open("rb") as file:
+            content = file.read(limits.memory_bytes // 4 + 1)  # the task says what is too much
+        about = {"name": path.name, "memory_bytes": limits.memory_bytes, "most": limits.result_bytes}
+        facts, pixels = self._workers.run(RENDER, content, title="picture", **about)
         return np.frombuffer(pixels, np.uint8).reshape(facts["height"], facts["width"], 3)
 
     def _embed_array(self, vector: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ import numpy as np
 
 from galsearch import images
 from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, SchemaError
-from galsearch.workers import ShownByName
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
 KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
@@ -448,15 +447,16 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 # --- pictures of visitors ---------------------------------------------------------------------------------------
 
 
-def render_picture(payload: bytes, *, path: str, most: int) -> tuple[dict, bytes]:
-    """Read and render a picture file in a worker process: return height, width, and the pixels as RGB.
+def render_picture(payload: bytes, *, name: str, memory_bytes: int, most: int) -> tuple[dict, bytes]:
+    """Read and render the picture file `payload` in a worker process: return height, width, and the pixels as RGB.
 
-    Raises SchemaError for what is no picture, LimitError for one of more than `most` bytes.
+    Raises SchemaError for what is no picture or needs more than `memory_bytes`, LimitError for more than `most` bytes.
     """
-    pixels = images.render(images.read_picture(ShownByName(path)))
+    limits = images.Limits(values=memory_bytes // 16, file_bytes=memory_bytes // 4)
+    pixels = images.render(images.read_picture(payload, name=name, limits=limits))
     height, width = pixels.shape[:2]
     if pixels.nbytes > most:
-        raise LimitError(f"the picture has {width} x {height} pixels, too many here; cut the galaxy out of it")
+        raise LimitError(f"{name}: the picture has {width} x {height} pixels, too many here; cut the galaxy out of it")
     return {"height": height, "width": width}, np.ascontiguousarray(pixels, np.uint8).tobytes()
 
 
