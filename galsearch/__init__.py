@@ -65,6 +65,7 @@ _HOMES = {
     "table_bytes": "exchange",
     "write_table": "exchange",
     "parse_position": "sky",
+    "printable": "escaping",
     "write_space": "space",
 }
 

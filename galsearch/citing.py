@@ -1,6 +1,7 @@
 """What to cite for data that was used: BibTeX entries and acknowledgements. Only this module knows BibTeX.
 
 A source is what an atlas says of where its data come from: {title, license, acknowledgement, bibtex}, each optional.
+It is a stranger's text: control characters stand in the result as escapes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from galsearch import schema
+from galsearch.escaping import printable
 
 SOFTWARE_TITLE = "galsearch: an embedded search engine for galaxies"  # as CITATION.cff has it
 SOFTWARE_AUTHOR = "The galsearch developers"
@@ -54,11 +56,13 @@ def acknowledgements(sources: Iterable[dict], cards: Iterable[dict] = ()) -> str
 
 def _of_model(card: dict) -> str:
     """Return what a model asks for: its license, what it was trained with, its notices."""
-    license = f" ({card['license']})" if card.get("license") else ""
+    license = f" ({_text(card, 'license')})" if card.get("license") else ""
     sets = (card.get("training") or {}).get("sets") or []
-    credit = "; ".join(str(one["credit"]) for one in sets if one.get("credit"))
-    lines = [f"Model {card.get('id', 'without a name')}{license}", f"Trained with: {credit}" if credit else ""]
-    return "\n".join(filter(None, [*lines, *map(str, card.get("notices") or [])]))
+    credit = "; ".join(_text(one, "credit") for one in sets if one.get("credit"))
+    name = _text(card, "id") or "without a name"
+    lines = [f"Model {name}{license}", f"Trained with: {credit}" if credit else ""]
+    notices = (printable(one, lines=True) for one in card.get("notices") or [])
+    return "\n".join(filter(None, [*lines, *notices]))
 
 
 def _entries(source: dict) -> Iterator[tuple[str, str]]:
@@ -107,7 +111,7 @@ def _same(entry: str) -> str:
 
 
 def _text(source: dict, key: str) -> str:
-    return str(source.get(key) or "").strip()
+    return printable(source.get(key) or "", lines=True).strip()
 
 
 def _latex(text: str) -> str:

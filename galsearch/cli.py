@@ -170,7 +170,7 @@ def main() -> None:
     try:
         app()
     except galsearch.GalsearchError as error:
-        print(f"galsearch: {error}", file=sys.stderr)
+        _tell(*_one_error(error))
         raise SystemExit(1) from None
     except (KeyboardInterrupt, _Stopped):
         print("galsearch: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
@@ -179,7 +179,7 @@ def main() -> None:
         sys.stderr.close()  # the reader of our output has gone, and with it anyone to tell
         raise SystemExit(0) from None
     except OSError as error:
-        print(f"galsearch: {error}", file=sys.stderr)
+        _tell(*_one_error(error))
         raise SystemExit(1) from None
 
 
@@ -198,13 +198,14 @@ def demo(
         likeness = atlas.search(words[0], where="NOT is_star AND NOT is_artifact", k=12)
         answers = {"in words: edge-on galaxy": words, f"by example: more like {words[0].object_id}": likeness}
         for title, hits in answers.items():
-            _tell(f"\n{title}")
+            _tell("", title)
             _print_table(hits.table)
         sheet = galsearch.contact_sheet(answers, folder / "contact_sheet.png")
     _tell(
-        f"\npictures of both: {sheet}\n"
-        f'next: {_command()} search {bundle} "face-on spiral galaxy"\n'
-        f"      {_command()} app {bundle}   (needs galsearch[app]; in a checkout: make app)"
+        "",
+        f"pictures of both: {sheet}",
+        f"next: {_again('search', bundle, 'face-on spiral galaxy')}",
+        f"      {_again('app', bundle)}   (needs galsearch[app]; in a checkout: make app)",
     )
 
 
@@ -245,7 +246,7 @@ def build(
             progress=progress,
         )
     _tell_report(report)
-    _tell(f"next: {_command()} bundle {path} {path.with_suffix('.duckdb')}")
+    _tell(f"next: {_again('bundle', path, path.with_suffix('.duckdb'))}")
 
 
 @app.command()
@@ -300,7 +301,7 @@ def bundle(
     """Write an atlas as one file, which any DuckDB can read and search."""
     with _progress() as progress:
         galsearch.bundle(path, out, models=not no_models, compact=compact, map=layout, progress=progress)
-    _tell(f'wrote {out} ({out.stat().st_size / 1e6:.1f} MB)\nnext: {_command()} search {out} "spiral galaxy"')
+    _tell(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", f"next: {_again('search', out, 'spiral galaxy')}")
 
 
 @app.command()
@@ -384,7 +385,7 @@ def search(
         elif output_format == "table":
             _print_table(hits.table)
         else:
-            print(hits.format(output_format).rstrip("\n"))
+            _print_data(hits.format(output_format))
         if hits.convincing is not None and hits.convincing < len(hits):
             _tell(_doubt(hits))
     if not len(hits) and not named:
@@ -482,7 +483,7 @@ def rerank(
         elif output_format == "table":
             _print_table(found.table, columns=_reranked_columns(found.table))
         else:
-            print(found.format(output_format).rstrip("\n"))
+            _print_data(found.format(output_format))
         if hits.convincing == 0 and len(hits):
             _tell(_doubt(hits))
 
@@ -546,7 +547,7 @@ def evaluate(
     if output:
         _tell(f"wrote {found.save(output)} ({found.table.num_rows} rows)")
     elif output_format == "json":
-        print(found.to_json().rstrip("\n"))
+        _print_data(found.to_json())
     elif output_format == "table":
         _print_rows(found.shown(), output_format)
     else:
@@ -672,7 +673,7 @@ def show(
             return
         for field in table.schema:
             unit = (field.metadata or {}).get(b"unit", b"").decode()
-            print(f"{field.name:20} {_cell(table[field.name][0].as_py())} {unit}".rstrip())
+            print(f"{_text(field.name):20} {_cell(table[field.name][0].as_py())} {_text(unit)}".rstrip())
 
 
 @app.command()
@@ -750,7 +751,7 @@ def check(path: AtlasPath, device: Device = "auto"):
         for finding in atlas.check():
             failed += not finding.ok
             remedy = "" if finding.ok else f"; {finding.remedy}"
-            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name}: {finding.message}{remedy}")
+            print(_text(f"{'ok  ' if finding.ok else 'BAD '} {finding.name}: {finding.message}{remedy}"))
     if failed:
         raise typer.Exit(1)
 
@@ -762,7 +763,7 @@ def cite(
 ):
     """Print what to cite and to acknowledge for the data, the models and the program."""
     with galsearch.open(path) as atlas:
-        print((atlas.bibtex() if bibtex else atlas.acknowledgements()).rstrip("\n"))
+        _print_data(atlas.bibtex() if bibtex else atlas.acknowledgements())
 
 
 @app.command()
@@ -781,10 +782,10 @@ def space(
     size = sum(file.stat().st_size for file in out.iterdir())
     _tell(f"wrote {out} ({size / 1e6:.1f} MB); look into its README.md, then:")
     if dataset:
-        _tell(f"  hf upload {dataset} {path} --repo-type dataset")
+        _tell(f"  {shlex.join(['hf', 'upload', dataset, str(path), '--repo-type', 'dataset'])}")
     elif size > SPACE_BYTES:
         _tell(f"a Space holds {SPACE_BYTES / 1e9:.0f} GB at most: put the bundle into a data set, and use --dataset")
-    _tell(f"  hf upload USER/NAME {out} . --repo-type space")
+    _tell(f"  {shlex.join(['hf', 'upload', 'USER/NAME', str(out), '.', '--repo-type', 'space'])}")
 
 
 @app.command("app")
@@ -826,9 +827,9 @@ def _command() -> str:
     return "galsearch" if shutil.which("galsearch") else sys.argv[0]
 
 
-def _shell(*words: str) -> str:
-    """Return a command as a shell reads it."""
-    return shlex.join(words)
+def _again(*arguments: str | Path) -> str:
+    """Return what to type to run galsearch with these arguments, quoted as a shell needs it."""
+    return shlex.join([_command(), *map(str, arguments)])
 
 
 def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
@@ -886,7 +887,7 @@ def _print_rows(table: pa.Table, output_format: str) -> None:
     if output_format == "table":
         _print_table(table, columns=table.column_names)
     else:
-        print(galsearch.format_table(table, output_format).rstrip("\n"))
+        _print_data(galsearch.format_table(table, output_format))
 
 
 def _reranked_columns(table: pa.Table) -> list[str]:
@@ -915,7 +916,7 @@ def _print_table(table: pa.Table, columns: list[str] | None = None) -> None:
     drawn = Drawn(box=box.SIMPLE_HEAD)
     for name in names:
         unit = (table.field(name).metadata or {}).get(b"unit", b"").decode()
-        drawn.add_column(f"{name}\n[{unit}]" if unit else name, overflow="fold")
+        drawn.add_column(f"{_text(name)}\n[{_text(unit)}]" if unit else _text(name), overflow="fold")
     for row in table.select(names).to_pylist():
         drawn.add_row(*(_cell(row[name]) for name in names))
     wide = 0 if sys.stdout.isatty() else 200  # a pipe has no width: do not fold what grep will read
@@ -929,19 +930,37 @@ def _cell(value: object) -> str:
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.6f}"
     if isinstance(value, list) and len(value) > 4:
         return f"[{len(value)} numbers]"
-    return str(value)
+    return _text(value)
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
+def _text(value: object) -> str:
+    """Return a stranger's text, such as a title or the name of a column, as one line that no terminal obeys."""
+    return galsearch.printable(value)
+
+
+def _one_error(error: Exception) -> list[str]:
+    """Return the lines of an error; all but the first are set in, so that none looks like one of ours."""
+    return ("galsearch: " + str(error).replace("\n", "\n  ")).split("\n")
+
+
+def _print_data(text: str) -> None:
+    """Print data on stdout as it is; on a terminal, which would obey what is in it, with its escapes shown."""
+    text = text.rstrip("\n")
+    print(galsearch.printable(text, lines=True) if sys.stdout.isatty() else text)
+
+
+def _tell(*lines: object) -> None:
+    """Print lines of words on stderr; each stays one line, whatever text of an atlas is in it."""
+    for line in lines:
+        print(_text(line), file=sys.stderr)
 
 
 def _tell_plan(atlas: galsearch.Atlas, hits: galsearch.Hits, words: str | None) -> None:
     """Say how a question was read and answered."""
-    provider = f"\nencoder on {hits.plan.provider}" if hits.plan.provider else ""
-    _tell(f"{hits.query.formula() or 'list'}\n{hits.plan}{provider}")
+    provider = [f"encoder on {hits.plan.provider}"] if hits.plan.provider else []
+    _tell(hits.query.formula() or "list", hits.plan, *provider)
     if words:
-        _tell(f"read as\n{atlas.understand(words)}")
+        _tell("read as", *str(atlas.understand(words)).split("\n"))
 
 
 def _candidates(atlas: galsearch.Atlas, named: galsearch.Lookup, query: galsearch.Query) -> galsearch.Hits:
@@ -954,11 +973,10 @@ def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> No
     _tell(str(named))
     if len(hits) < len(named.candidates):
         _tell(f"{len(hits)} of them pass the cuts; loosen --where or the cone, or raise -k, for the others")
-    search = [_command(), "search", str(path)]
     if len(hits):
-        _tell(f"for objects like it: {_shell(*search, '--like', hits.ids[0])}")
+        _tell(f"for objects like it: {_again('search', path, f'--like={hits.ids[0]}')}")
     if named.kind == "object":
-        _tell(f"to search for these words all the same: {_shell(*search, '--plus', named.text)}")
+        _tell(f"to search for these words all the same: {_again('search', path, f'--plus={named.text}')}")
 
 
 def _tell_unread(atlas: galsearch.Atlas, words: str | None) -> None:
@@ -970,7 +988,8 @@ def _tell_unread(atlas: galsearch.Atlas, words: str | None) -> None:
 
 def _tell_refinements(hits: galsearch.Hits) -> None:
     """Say how the question could be refined, as options to add."""
-    found = [f"--{'plus' if one.sign == 'more' else 'minus'} '0.5:{one.phrase}'" for one in hits.refinements()]
+    signs = {"more": "--plus", "less": "--minus"}
+    found = [shlex.join([signs[one.sign], f"0.5:{one.phrase}"]) for one in hits.refinements()]
     if found:
         _tell(f"refine with: {'  '.join(found)}")
 
@@ -1026,11 +1045,12 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with _kept_interrupts() as interrupted, Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[int, int] = {}
 
         def report(done: int, total: int, what: str) -> None:
+            what = _text(what)
             if interrupted:
                 raise KeyboardInterrupt
             if total not in tasks:  # steps of one job have one total, whatever they are called
