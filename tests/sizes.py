@@ -1,0 +1,38 @@
+"""The sizes at which galsearch changes its way, all in one place, lowered so that small data take the large way.
+
+They are constants of many modules; nobody but a test has a reason to change them, and so they are patched, here only.
+A constant that is renamed or gone fails every test that uses this.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib import import_module
+
+import pytest
+
+LOWERED = {
+    "ingest": {"BATCH_ROWS": 5, "VECTOR_BATCH_ROWS": 11},  # batches of a build
+    "store.cells": {"LEAST_ROWS": 12, "BLOCK_ROWS": 7, "SAMPLE_ROWS_PER_CELL": 3, "QUERIES": 12, "DEPTHS": (2, 8)},
+    "store.vectors": {"BLOCK_ROWS": 6},
+    "store.plane": {"BLOCK_ROWS": 6},
+    "store.search": {"BLOCK_ROWS": 6, "EXACT_MATCHES": 3, "KEEP_SPARE": 2, "SCAN_BYTES": 1},
+    "store.dots": {"WORTH": 1},
+    "store.facts": {"BATCH_ROWS": 9, "HELD_ROWS": 4, "HELD_IDS": 4, "FEW_IDS": 2, "KNOWN_ROWS": 3},
+    "store.folder": {"BATCH_ROWS": 9},
+    "store.pack": {"BATCH_ROWS": 9, "MAP_SAMPLE": 5},
+    "store.settle": {"BATCH_ROWS": 9},
+    "store.verify": {"BATCH_ROWS": 9, "SAMPLE_QUERIES": 9},
+    "store.pages": {"SAMPLE": 5},
+    "store.wording": {"_FEW_TERMS": 1},
+}
+
+
+@contextmanager
+def lowered(*, but: tuple[str, ...] = ()):
+    """Lower every size inside the block, but those of the modules named."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, sizes in LOWERED.items():
+            for name, value in ({} if module in but else sizes).items():
+                patch.setattr(import_module(f"galsearch.{module}"), name, value)
+        yield
