@@ -1,15 +1,15 @@
-"""What one visitor of a public place may ask of the machine, and how visitors wait for one another.
+"""What one visitor may ask of the machine; the rules are `galsearch.Quota` and `galsearch.Limits`, this says which.
 
-`GALSEARCH_PUBLIC=1`, which a Space sets, makes the bounds tight and everything read-only; on a laptop they are wide.
+`GALSEARCH_PUBLIC=1`, which a Space sets, makes bounds tight and everything read-only. On a laptop they are wide, and
+a link still cannot crash the app: its conditions and statements go to worker processes in both. `GALSEARCH_PROXIES` is
+how many proxies of one's own stand in front of the app and write X-Forwarded-For; unless set, that header is ignored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
-from collections import deque
+import secrets
 from collections.abc import Iterator
 
 import streamlit as st
@@ -20,43 +20,41 @@ PUBLIC = os.environ.get("GALSEARCH_PUBLIC") == "1"
 MOST_K = 200 if PUBLIC else 1000  # rows of one answer
 SQL_ROWS = 1000 if PUBLIC else 10_000
 UPLOAD_BYTES = (20 if PUBLIC else 50) * 1_000_000
-PER_MINUTE = 60 if PUBLIC else 100_000  # questions of one session
-AT_ONCE = 4  # questions that are worked on in all sessions; the others wait in line
-WAIT_SECONDS = 20.0
-
-
-class Busy(galsearch.GalsearchError):
-    """The place has more to do than it can; nothing is wrong with the question."""
+VISITORS = (
+    galsearch.Limits()
+    if PUBLIC
+    else galsearch.Limits(
+        seconds=60,
+        cpu_seconds=120,
+        contested_seconds=60,
+        memory_bytes=4 << 30,
+        text_characters=100_000,
+        result_bytes=1 << 30,
+        processes=2,
+    )
+)
+QUOTA = galsearch.Quota() if PUBLIC else galsearch.Quota(per_minute=100_000, address_per_minute=100_000)
+PROXIES = int(os.environ.get("GALSEARCH_PROXIES", "0"))
+Busy = galsearch.BusyError
 
 
 @st.cache_resource(show_spinner=False)
-def _line() -> threading.BoundedSemaphore:
-    """Return the one line in which all sessions of this process wait."""
-    return threading.BoundedSemaphore(AT_ONCE)
+def _turns() -> galsearch.Turns:
+    """Return the lines in which all sessions of this process wait."""
+    return galsearch.Turns(QUOTA)
 
 
 @contextlib.contextmanager
-def turn() -> Iterator[None]:
-    """Wait for a turn and hold it inside the block; Busy after WAIT_SECONDS or for one session that asks too much."""
-    _count()
-    line = _line()
-    if not line.acquire(timeout=WAIT_SECONDS):
-        raise Busy(
-            f"waited {WAIT_SECONDS:g} s in line behind other visitors, {AT_ONCE} questions are answered at once; "
-            "try again in a moment"
-        )
-    try:
+def turn(line: str = "search") -> Iterator[None]:
+    """Wait for a turn in "search" or "sql", hold it inside the block; Busy after a while, or for who asks too much."""
+    with _turns().turn(client(), line=line):
         yield
-    finally:
-        line.release()
 
 
-def _count() -> None:
-    asked: deque[float] = st.session_state.setdefault("asked_at", deque(maxlen=PER_MINUTE))
-    now = time.monotonic()
-    if len(asked) == PER_MINUTE and now - asked[0] < 60:
-        raise Busy(
-            f"this session asked {PER_MINUTE} questions within a minute, the most that is allowed here; "
-            "go on in a minute, or open the atlas on your own machine"
-        )
-    asked.append(now)
+def client() -> galsearch.Client:
+    """Return who this session is."""
+    if "client" not in st.session_state:
+        st.session_state.client = secrets.token_hex(8)
+    forwarded = st.context.headers.get("X-Forwarded-For") if PROXIES else None
+    address = galsearch.address_of(st.context.ip_address, forwarded, proxies=PROXIES)
+    return galsearch.Client(st.session_state.client, address)

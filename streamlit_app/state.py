@@ -131,7 +131,7 @@ class State:
 
     def sql(self, text: str, *, most_rows: int | None = None) -> pa.Table:
         """Run one SELECT in its turn among all visitors; with `most_rows`, no more than so many come back."""
-        with limits.turn():
+        with limits.turn("sql"):
             if most_rows is None:
                 return self.atlas.sql(text)
             self.atlas.sql(f"EXPLAIN {text}")  # so that what goes into the brackets is one statement

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "morphology": WORDS | {"shapes"},
     "query": WORDS | {"sky"},
     "workers": {"errors"},
+    "quotas": {"errors", "workers"},
     "encode": WORDS | {"images", "spectra"},
     "store": WORDS | {"store", "query", "sky", "workers"},
     "exchange": WORDS | {"exchange"},
