@@ -90,7 +90,7 @@ class Turns:
     def turn(self, client: Client, *, line: str = "search") -> Iterator[None]:
         """Wait for a turn in a line and hold it inside the block; in another turn of this thread nobody waits.
 
-        Of those who wait, the one goes first whose address, then whose session, holds the fewest turns. Raises BusyError
+        Of those who wait, the one goes first whose address, then whose session, holds the fewest. Raises BusyError
         for a client that asks too often, and after `wait_seconds`.
         """
         if line not in self._held:
