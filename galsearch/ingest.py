@@ -7,9 +7,11 @@ itself changes only in the last step.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import exchange, images, published, schema, sources
+from galsearch.columns import Summary, check_roles
 from galsearch.encode import CARD_FILE, Encoder, compatible, read_card, shipped
 from galsearch.errors import (
     GalsearchError,
@@ -28,7 +31,7 @@ from galsearch.errors import (
     VersionTooOldError,
 )
 from galsearch.published import Publication
-from galsearch.sources import Source, VectorSource
+from galsearch.sources import Reading, Source, VectorSource
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
 BATCH_ROWS = 256
@@ -50,7 +53,8 @@ DEMO_CREDIT = {
 class Report:
     """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why.
 
-    `provider` is where ONNX Runtime ran the image encoder; None when the vectors came with their table.
+    `provider` is where ONNX Runtime ran the image encoder; None when the vectors came with their table. `summary` says
+    which columns of the table were taken for what, `pictures` how many objects have one.
     """
 
     path: Path
@@ -59,6 +63,27 @@ class Report:
     rejected: list[dict]
     seconds: float
     provider: str | None = None
+    summary: Summary = field(default_factory=Summary)
+    pictures: int = 0
+
+    def left_out(self) -> dict[str, int]:
+        """Return how often each reason to leave a row or a file out was met, by reason without names and numbers."""
+        return dict(Counter(reason_kind(item["reason"]) for item in self.rejected).most_common())
+
+    def lines(self) -> list[str]:
+        """Return the summary to tell, a line each: roles of columns, names changed, pictures, what was left out."""
+        told = self.summary.lines()
+        told += [f"pictures: {self.pictures} of {self.added} objects"] if self.pictures else []
+        return told + [f"left out: {count} ({reason})" for reason, count in self.left_out().items()]
+
+
+def reason_kind(reason: str) -> str:
+    """Return a reason without the names and numbers that differ from row to row.
+
+    >>> reason_kind("row 17: ra 400.0 dec 2.5 is not on the sky")
+    'ra … dec … is not on the sky'
+    """
+    return re.sub(r"'.*?'|-?\b\d[\d.]*(e[-+]?\d+)?", "…", re.sub(r"^row \d+:? ", "", reason))
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -74,6 +99,9 @@ def build(
     model: str | None = None,
     models: str | Path | None = None,
     id_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    table_name: str | int | None = None,
+    missing: Iterable[float] = (),
     title: str | None = None,
     credits: list[dict] | None = None,
     projector: str | Path | None = None,
@@ -90,6 +118,11 @@ def build(
     images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a folder
     of model folders to use instead of those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
 
+    Which columns of the table are ids, positions, the redshift, file names and pixels is found by name, UCD, unit and
+    values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file, x_px,
+    y_px). `table_name` is which table of a file with several, `missing` are numbers that stand for no value (99, -99).
+    The report's `lines()` tell what was found.
+
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
     that exists is one always.
@@ -99,8 +132,9 @@ def build(
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
+    reading = _reading(columns, id_column, table_name, missing)
     taken = sources.open_source(
-        _path(source), _path(table), vectors=vectors, id_column=id_column, publication=makers.publication
+        _path(source), _path(table), vectors=vectors, publication=makers.publication, reading=reading
     )
     parameters = {
         "source": str(source),
@@ -109,6 +143,7 @@ def build(
         "model": model,
         "id_column": id_column,
         "projector": None if projector is None else str(projector),
+        **_said(reading),
     }
     return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
 
@@ -149,6 +184,9 @@ def add(
     model: str | None = None,
     models: str | Path | None = None,
     id_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    table_name: str | int | None = None,
+    missing: Iterable[float] = (),
     projector: str | Path | None = None,
     device: str = "auto",
     progress: Progress = _silent,
@@ -163,8 +201,10 @@ def add(
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
+    measures = manifest.extra.get(schema.MEASURES_KEY)
+    reading = _reading(columns, id_column, table_name, missing, measures=measures or _trusted(path))
     taken = sources.open_source(
-        _path(source), _path(table), vectors=vectors, id_column=id_column, publication=makers.publication
+        _path(source), _path(table), vectors=vectors, publication=makers.publication, reading=reading
     )
     known = [i for i in taken.table["object_id"].to_pylist() if i in there]
     if known:
@@ -179,6 +219,7 @@ def add(
         "vectors": vectors,
         "model": model,
         "id_column": id_column,
+        **_said(reading),
     }
     plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
     with Staging(path, plan) as staging:
@@ -188,11 +229,11 @@ def add(
             record = schema.provenance(
                 "add", parameters=parameters, inputs=taken.inputs, seconds=time.perf_counter() - started
             )
-            staging.append(record, rejected=taken.rejected)
+            staging.append(_with_summary(record, taken, added, rejected), rejected=taken.rejected)
         else:
             staging.discard()
-    seconds, provider = time.perf_counter() - started, encoder and encoder.provider
-    return Report(path, manifest.rows + added, added, rejected, seconds, provider)
+    counts = {"rows": manifest.rows + added, "added": added, "rejected": rejected}
+    return _report(path, taken, encoder, started=started, **counts)
 
 
 def optimize(path: str | Path) -> Report:
@@ -299,12 +340,61 @@ def _build(
         if not rows:
             staging.discard()
             raise _nothing(path, rejected)
-        manifest = schema.Manifest(title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits)
+        extra = {schema.MEASURES_KEY: dict(taken.measures)}
+        manifest = schema.Manifest(
+            title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits, extra=extra
+        )
         models, concepts = _models(space, makers, taken)
         seconds = time.perf_counter() - started
         record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
+        record = _with_summary(record, taken, rows, rejected)
         staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
-    return Report(path, rows, rows, rejected, time.perf_counter() - started, encoder and encoder.provider)
+    return _report(path, taken, encoder, started=started, rows=rows, added=rows, rejected=rejected)
+
+
+def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: float, **counts: Any) -> Report:
+    """Return what is reported of a build or an addition; `counts` are rows, added and rejected."""
+    pictures = 0 if isinstance(taken, VectorSource) else counts["added"]
+    seconds, provider = time.perf_counter() - started, encoder and encoder.provider
+    return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.summary, pictures=pictures)
+
+
+def _with_summary(record: dict, taken: Source, added: int, rejected: list[dict]) -> dict:
+    """Return a provenance record with what was found in the table and how many rows were left out by reason."""
+    left_out = Counter(reason_kind(item["reason"]) for item in rejected)
+    found = {key: value for key, value in asdict(taken.summary).items() if value and key != "columns"}
+    return {**record, "found": {**found, "added": added, "left_out": dict(left_out.most_common())}}
+
+
+def _reading(
+    columns: Mapping[str, str] | None,
+    id_column: str | None,
+    table_name: str | int | None,
+    missing: Iterable[float],
+    *,
+    measures: Mapping[str, str] | None = None,
+) -> Reading:
+    """Return how a table is read, as the arguments of `build` say."""
+    roles = check_roles(columns or {})
+    if id_column is not None:
+        roles["object_id"] = id_column
+    return Reading(roles, table_name, tuple(float(each) for each in missing), measures)
+
+
+def _said(reading: Reading) -> dict:
+    """Return what was said of a table, for provenance; nothing where nothing was."""
+    said = {"columns": dict(reading.roles), "table_name": reading.table_name, "missing": list(reading.missing)}
+    return {key: value for key, value in said.items() if value not in ({}, None, [])}
+
+
+def _trusted(path: Path) -> dict[str, str]:
+    """Return where an atlas before format 1.1 has its measures: in the columns of their names."""
+    store = open_store(path)
+    try:
+        there = set(store.describe()["column"].to_pylist())
+    finally:
+        store.close()
+    return {name: name for name in sources.MEASURES if name in there}
 
 
 def _check_place(path: Path, *, overwrite: bool) -> None:
@@ -493,7 +583,8 @@ def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list
             kept.append(row)
         except SchemaError as error:
             rejected.append(_rejection(taken.table, row, str(error)))
-    table = _with_measured(taken.table.take(pa.array(kept, pa.int64())), [item.columns for item in accepted])
+    known = taken.table.take(pa.array(kept, pa.int64()))
+    table = _with_measured(known, [item.columns for item in accepted], taken.measures)
     pictures = [item.picture for item in accepted]
     table = _with_vectors(table, encoder.encode(pictures))
     small = pa.array([images.encode_thumbnail(picture) for picture in pictures], pa.binary())
@@ -510,13 +601,13 @@ def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
     return table.append_column(staged(schema.IMAGE), fixed_size_list(vectors))
 
 
-def _with_measured(table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:
-    """Add what was measured; a column of the source by the same name wins, where it has a value for ra and dec."""
+def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mapping[str, str]) -> pa.Table:
+    """Add what was measured, by the `names` of its columns; a position of the source wins where it has one."""
     for name in (*sources.MEASURED, "radius_arcsec", "ra", "dec"):
         values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
         if name in ("ra", "dec"):
             place = table.column_names.index(name)
             table = table.set_column(place, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
-        elif name not in table.column_names and any(name in row for row in measured):
-            table = table.append_column(schema.arrow_field(name), values)
+        elif names[name] not in table.column_names and any(name in row for row in measured):
+            table = table.append_column(schema.arrow_field(name).with_name(names[name]), values)
     return table

@@ -283,6 +283,9 @@ MEASURED = "_measured"  # put after the name of a measure of ours where the user
 MAX_NAME = 100  # characters of a column's name; longer ones are cut at intake
 
 
+MEASURES_KEY = "measures"  # manifest: measure -> the column of `galaxies` that holds it; absent before format 1.1
+
+
 def is_engine_name(name: str) -> bool:
     """Say whether a user's column may not be called so in an atlas, in upper or lower case."""
     return name.casefold() in ENGINE_NAMES
@@ -519,6 +522,15 @@ class Manifest:
     sources: list[dict] = field(default_factory=list)
     provenance: list[dict] = field(default_factory=list)
     extra: dict = field(default_factory=dict)
+
+    def measure_column(self, measure: str) -> str | None:
+        """Return the column of `galaxies` that holds a measure of ours, such as `snr`; None where none does.
+
+        A table that an atlas was built from may have a column of that name: it is the user's, and the measure is
+        `snr_measured`. Whatever reads measures asks here. Atlases before format 1.1 do not say; a name is trusted then.
+        """
+        held = self.extra.get(MEASURES_KEY)
+        return measure if held is None else held.get(measure)
 
     def to_rows(self) -> list[tuple[str, str]]:
         """Return (key, JSON value) pairs, the order in which they are stored."""

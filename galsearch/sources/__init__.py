@@ -6,6 +6,7 @@ rejected row by row with its reason; what makes the whole input doubtful (repeat
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from galsearch import images
@@ -13,13 +14,16 @@ from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
-from galsearch.sources.tables import MEASURED, Source, Taken, digest, normalize, read_rows
+from galsearch.sources.tables import MEASURED, MEASURES, Catalog, Reading, Source, Taken, digest, normalize, read_rows
 from galsearch.sources.vectors import VectorSource, position_name, vector_source
 
 __all__ = [
     "MEASURED",
+    "MEASURES",
+    "Catalog",
     "CutoutSource",
     "MosaicSource",
+    "Reading",
     "Source",
     "Taken",
     "VectorSource",
@@ -39,22 +43,27 @@ def open_source(
     table: Path | None,
     *,
     vectors: str | None,
-    id_column: str | None,
+    id_column: str | None = None,
     publication: Publication | None = None,
+    reading: Reading | None = None,
 ) -> Source:
     """Return the source that the arguments describe: a folder is cutouts, a file is a mosaic, `vectors` a column.
 
-    A `publication` says whose vectors the column has, and names it where `vectors` does not.
+    A `publication` says whose vectors the column has, and names it where `vectors` does not. `reading` says how the
+    table is read.
 
     Raises SchemaError when the input as a whole cannot be taken.
     """
+    reading = reading or Reading()
+    if id_column is not None:
+        reading = replace(reading, roles={**reading.roles, "object_id": id_column})
     if vectors is not None:
         if table is None or source is not None:
             raise SchemaError("vectors names a column of a table: give the table, and no pictures")
-        return vector_source(table, vectors, id_column, publication)
+        return vector_source(table, vectors, reading, publication)
     if publication is not None and table is not None:
-        return vector_source(table, publication.column, id_column, publication)
-    rows = None if table is None else read_rows(table, id_column)
+        return vector_source(table, publication.column, reading, publication)
+    rows = None if table is None else read_rows(table, reading)
     inputs = {} if table is None else {str(table): digest(table)}
     if source is None:
         raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")

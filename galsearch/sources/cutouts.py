@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from galsearch import images, morphology, schema
+from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
-from galsearch.sources.tables import MEASURED, Source, Taken, check_ids, must_have_ids, normalize, off_the_sky, without
+from galsearch.sources.tables import (
+    MEASURED,
+    Catalog,
+    Source,
+    Taken,
+    check_ids,
+    must_have_ids,
+    off_the_sky,
+    own_table,
+    without,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".fits", ".fit", ".fits.gz", ".fits.fz")
+FILE_REASON = "file is the picture's file in the atlas"
 
 
 @dataclass
@@ -43,37 +55,63 @@ def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, f
     return known if radius_px is None else {**known, "radius_arcsec": radius_px * picture.pixel_arcsec}
 
 
-def cutout_source(folder: Path, rows: pa.Table | None, inputs: dict[str, str]) -> CutoutSource:
+def cutout_source(folder: Path, rows: Catalog | None, inputs: dict[str, str]) -> CutoutSource:
     """Join the picture files of a folder to the rows of a table by file name or by id; without a table, the file's
     name is the id. Rows without a picture and pictures without a row are rejected."""
     files = sorted(item for item in folder.rglob("*") if item.is_file() and item.name.lower().endswith(SUFFIXES))
     if not files:
         raise SchemaError(f"{folder}: no pictures inside; galsearch reads {', '.join(SUFFIXES)}")
     inputs = {**inputs, str(folder): _listing_digest(folder, files)}
-    if rows is None:
-        rows = normalize(pa.table({"object_id": [stem(item) for item in files]}), id_column=None, name=str(folder))
-    rows = _with_ids(rows)
+    rows = _of_files(folder, files) if rows is None else _with_ids(rows)
     paths, bad = _joined(folder, files, rows)
-    bad |= off_the_sky(rows)
+    bad |= off_the_sky(rows.table)
     unused = sorted(set(files) - {path for path in paths if path})
-    rows, rejected, kept = without(rows, bad)
+    table, rejected, kept = without(rows, bad)
     rejected += [
         {"object_id": None, "file": str(f.relative_to(folder)), "reason": "no row in the table"} for f in unused
     ]
     chosen = [paths[row] for row in kept]
-    names = pa.array([str(path.relative_to(folder)) for path in chosen], pa.string())
-    rows = rows.drop_columns(["file"]) if "file" in rows.column_names else rows
-    return CutoutSource(rows.append_column("file", names), inputs, rejected, chosen)
+    table, summary = with_files(table, [str(path.relative_to(folder)) for path in chosen], rows.summary)
+    return CutoutSource(table, inputs, rejected, chosen, measures=rows.measures, summary=summary)
 
 
-def _with_ids(rows: pa.Table) -> pa.Table:
+def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.Table, Summary]:
+    """Return the table with the files of the pictures, and what is to be told of it.
+
+    A column of the table that is called `file` and says something else is `file_in_table` then.
+    """
+    values = pa.array(files, pa.string())
+    place = next((n for n, each in enumerate(table.column_names) if each.casefold() == "file"), None)
+    if place is not None and table.field(place).type == pa.string() and table.column(place).to_pylist() == files:
+        table = table.remove_column(place)
+    elif place is not None:
+        old = table.column_names[place]
+        others = [each for each in table.column_names if each != old]
+        new = free_names([old], [*others, "file"])[0]
+        table = table.rename_columns([new if each == old else each for each in table.column_names])
+        told = {"renamed": {**summary.renamed, old: new}, "reasons": {**summary.reasons, old: FILE_REASON}}
+        summary = replace(summary, **told)
+    return table.append_column(schema.arrow_field("file"), values), summary
+
+
+def _of_files(folder: Path, files: list[Path]) -> Catalog:
+    """Return the rows of a folder without a table: the files' names without suffix are the ids."""
+    ids = [stem(item) for item in files]
+    check_ids(ids, str(folder), sources=[str(item.relative_to(folder)) for item in files])
+    table = own_table(pa.table([pa.array(ids, pa.string())], schema=pa.schema([schema.arrow_field("object_id")])))
+    return Catalog(table, str(folder))
+
+
+def _with_ids(rows: Catalog) -> Catalog:
     """Return rows with ids: where the table has file names alone, they are the files' names without suffix."""
-    if "object_id" in rows.column_names or "file" not in rows.column_names:
+    if "object_id" in rows.table.column_names or rows.files is None:
         must_have_ids(rows)
         return rows
-    ids = [stem(Path(name)) if name else None for name in rows["file"].to_pylist()]
-    check_ids(ids, "the table's file names")
-    return rows.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+    ids = [stem(Path(name)) if name else None for name in rows.files]
+    bad = {row: f"row {row + 1} has neither an id nor a file" for row, each in enumerate(ids) if each is None}
+    check_ids(ids, f"{rows.name}: the file names")
+    table = rows.table.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+    return replace(rows, table=table, bad={**rows.bad, **bad})
 
 
 def stem(path: Path) -> str:
@@ -82,13 +120,13 @@ def stem(path: Path) -> str:
     return name[: -max((len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix)), default=-len(name))]
 
 
-def _joined(folder: Path, files: list[Path], rows: pa.Table) -> tuple[list[Path | None], dict[int, str]]:
+def _joined(folder: Path, files: list[Path], rows: Catalog) -> tuple[list[Path | None], dict[int, str]]:
     by_name = {stem(item): item for item in files} | {item.name: item for item in files}
     by_name |= {str(item.relative_to(folder)): item for item in files}
-    names = rows["file"].to_pylist() if "file" in rows.column_names else [None] * rows.num_rows
+    names = rows.files or [None] * rows.table.num_rows
     paths: list[Path | None] = []
     bad = {}
-    for row, (object_id, name) in enumerate(zip(rows["object_id"].to_pylist(), names, strict=True)):
+    for row, (object_id, name) in enumerate(zip(rows.table["object_id"].to_pylist(), names, strict=True)):
         tried = ((name, Path(name).name) if name else ()) + (object_id,)
         found = next((by_name[item] for item in tried if item in by_name), None)
         if found is None:

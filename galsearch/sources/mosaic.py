@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from galsearch import images, morphology, schema
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.sources.tables import (
     FORM,
-    MEASURED,
+    MEASURES,
+    Catalog,
     Source,
     Taken,
-    as_double,
     must_have_ids,
-    normalize,
     off_the_sky,
+    own_table,
     without,
 )
 
@@ -38,13 +39,19 @@ class MosaicSource(Source):
     def take(self, row: int) -> Taken:
         """Cut out the picture of a row and measure the form of the galaxy in it."""
         known = self.table.slice(row, 1).to_pylist()[0]
-        x, y, radius, ratio = (known.get(name) for name in ("x_px", "y_px", "radius_px", "axis_ratio"))
+        x, y = known["x_px"], known["y_px"]
+        radius, ratio = self._size(known, "radius_px"), self._size(known, "axis_ratio")
         size = min(morphology.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
         measured = morphology.measure(images.cutout(self.light, x, y, size))
         return Taken(images.cutout(self.rgb, x, y, size), {name: measured[name] for name in FORM})
 
+    def _size(self, known: dict[str, Any], name: str) -> float | None:
+        """Return what the catalog says of a size by that name, else what the detection has; None where neither does."""
+        said = (known.get(name), known.get(self.measures[name]))
+        return next((each for each in said if isinstance(each, (int, float)) and each > 0), None)
 
-def mosaic_source(picture: images.Picture, rows: pa.Table | None, *, inputs: dict[str, str], name: str) -> MosaicSource:
+
+def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict[str, str], name: str) -> MosaicSource:
     """Cut a mosaic at the places of a catalog (ra and dec with a WCS, or x_px and y_px), or at its own detections."""
     rgb = images.render(picture)
     light = images.red_first(picture)
@@ -53,9 +60,10 @@ def mosaic_source(picture: images.Picture, rows: pa.Table | None, *, inputs: dic
     if rows is None:
         return MosaicSource(detections, inputs, [], rgb, light)
     rows = _with_pixels(rows, picture)
-    bad = _outside(rows, rgb.shape)
-    rows, rejected, _ = without(rows, bad | off_the_sky(rows))
-    return MosaicSource(_with_sizes(rows, detections), inputs, rejected, rgb, light)
+    bad = _outside(rows.table, rgb.shape) | off_the_sky(rows.table)
+    table, rejected, _ = without(rows, bad)
+    table = _with_sizes(table, detections, rows.measures)
+    return MosaicSource(table, inputs, rejected, rgb, light, measures=rows.measures, summary=rows.summary)
 
 
 def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
@@ -70,27 +78,40 @@ def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, nam
         columns["radius_arcsec"] = np.asarray(found["radius_px"]) * picture.pixel_arcsec
     table = pa.table(columns)
     fields = [schema.arrow_field(item.name).with_type(item.type) for item in table.schema]
-    return normalize(table.cast(pa.schema(fields)), id_column=None, name=name)
+    return own_table(table.cast(pa.schema(fields)))
 
 
 def _nullable(values: np.ndarray) -> pa.Array:
     return pa.array(values, from_pandas=True)  # NaN becomes NULL
 
 
-def _with_pixels(rows: pa.Table, picture: images.Picture) -> pa.Table:
+def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
+    """Return the catalog with x_px and y_px: from its pixel columns, or from its positions where there is a WCS."""
     must_have_ids(rows)
-    wcs = picture.celestial_wcs()
-    if {"x_px", "y_px"} <= set(rows.column_names):
-        rows = as_double(as_double(rows, "x_px", "the catalog"), "y_px", "the catalog")
-        return rows if wcs is None else _with_positions(rows, wcs)
-    if wcs is None:
+    wcs, pixels = picture.celestial_wcs(), rows.pixels
+    ra, dec = (rows.table[name].to_numpy(zero_copy_only=False) for name in ("ra", "dec"))
+    on_the_sky = wcs is not None and bool((np.isfinite(ra) & np.isfinite(dec)).any())
+    if pixels is not None and (pixels.certain or not on_the_sky):
+        table = _placed(rows.table, pixels.x, pixels.y)
+        note = f"pixels are counted from {pixels.first} in {', '.join(pixels.columns)}, from 0 in x_px, y_px"
+        summary = replace(rows.summary, pixels=pixels.columns, notes=(*rows.summary.notes, note))
+        return replace(rows, table=table if wcs is None else _with_positions(table, wcs), summary=summary)
+    if not on_the_sky:
+        lacking = "the mosaic has no celestial WCS" if wcs is None else "the catalog has no positions"
         raise SchemaError(
-            "the mosaic has no celestial WCS and the catalog no x_px, y_px: give one or the other, "
-            "positions cannot be guessed"
+            f"{rows.name}: {lacking} and no pixel positions were found (x_px, y_px from 0; x, y; xcentroid, ycentroid; "
+            "X_IMAGE, Y_IMAGE from 1): name the columns with --x and --y, or with --ra and --dec beside a WCS. There "
+            f"are: {', '.join(rows.summary.columns)}"
         )
-    x, y = _to_pixels(wcs, *(rows[name].to_numpy(zero_copy_only=False) for name in ("ra", "dec")))
-    x_px, y_px = schema.arrow_field("x_px"), schema.arrow_field("y_px")
-    return rows.append_column(x_px, _nullable(x)).append_column(y_px, _nullable(y))
+    return replace(rows, table=_placed(rows.table, *_to_pixels(wcs, ra, dec)))
+
+
+def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
+    """Return the table with our x_px and y_px in the place of columns called so."""
+    for name, values in (("x_px", x), ("y_px", y)):
+        table = table.drop_columns([each for each in table.column_names if each.casefold() == name])
+        table = table.append_column(schema.arrow_field(name), _nullable(values))
+    return table
 
 
 def _to_pixels(wcs, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +145,12 @@ def _outside(rows: pa.Table, shape: tuple[int, ...]) -> dict[int, str]:
     bad = {}
     for row, (x, y) in enumerate(zip(rows["x_px"].to_pylist(), rows["y_px"].to_pylist(), strict=True)):
         if x is None or y is None or not (0 <= x < shape[1] and 0 <= y < shape[0]):
-            bad[row] = "no position" if x is None or y is None else f"x {x:.0f}, y {y:.0f} is outside the mosaic"
+            where = "no position" if x is None or y is None else f"x {x:.0f}, y {y:.0f} is outside the mosaic"
+            bad[row] = f"row {row + 1}: {where}"
     return bad
 
 
-def _with_sizes(rows: pa.Table, detections: pa.Table) -> pa.Table:
+def _with_sizes(rows: pa.Table, detections: pa.Table, measures: Mapping[str, str]) -> pa.Table:
     """Give catalog rows the measured columns of the detection at their place; NULL where there is none."""
     from scipy.spatial import cKDTree
 
@@ -139,9 +161,10 @@ def _with_sizes(rows: pa.Table, detections: pa.Table) -> pa.Table:
         return rows
     distance, place = cKDTree(pixels(detections)).query(pixels(rows), distance_upper_bound=MATCH_PX)
     index = pa.array(place, mask=~np.isfinite(distance))
-    for name in (*MEASURED, "radius_arcsec", "is_star", "is_artifact", "is_edge"):
-        if name in detections.column_names and name not in rows.column_names:
-            rows = rows.append_column(detections.field(name), detections[name].combine_chunks().take(index))
+    for name in MEASURES:
+        if name in detections.column_names:
+            field = detections.field(name).with_name(measures[name])
+            rows = rows.append_column(field, detections[name].combine_chunks().take(index))
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import exchange, morphology, schema, shapes
+from galsearch import columns, exchange, morphology, schema, shapes
+from galsearch.columns import MISSING, Pixels, Summary
 from galsearch.errors import SchemaError
 
-ID_NAMES = ("object_id", "objid", "objectid", "source_id", "targetid", "id", "name")
-FILE_NAMES = ("file", "filename", "file_name", "path", "image")
-RA_NAMES = ("ra", "raj2000", "ra_j2000", "ra_icrs", "alpha_j2000", "_raj2000", "ra_deg")
-DEC_NAMES = (
-    "dec",
-    "dej2000",
-    "decj2000",
-    "dec_j2000",
-    "de_icrs",
-    "dec_icrs",
-    "delta_j2000",
-    "_dej2000",
-    "dec_deg",
-)
-RESERVED = "cut"  # a parameter of the bundle's macros, which DuckDB does not let hide a column
-MISSING = -9999.0  # the marker that survey tables write for "no value"; here missing is NULL
 FORM = (*shapes.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
 MEASURED = (
     *(name for name in morphology.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px")),
     *FORM,
 )
+MEASURES = (
+    *MEASURED,
+    "radius_arcsec",
+    "is_star",
+    "is_artifact",
+    "is_edge",
+)  # what galsearch measures, by its own names
+TOLD_ROWS = 4  # of an id that is repeated
+MAGNITUDES = ("mag_g", "mag_r", "mag_i", "mag_z")
 
 
 @dataclass(frozen=True)
@@ -47,26 +41,64 @@ class Taken:
     columns: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of a table: its columns by role, which table of a file, numbers that stand for no value.
+
+    `measures` says, for rows that are added, where the atlas has its measures.
+    """
+
+    roles: Mapping[str, str] = field(default_factory=dict)
+    table_name: str | int | None = None
+    missing: tuple[float, ...] = ()
+    measures: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A table ready to be taken in: object_id where it has ids, ra and dec in degrees or NULL, z, the user's columns.
+
+    `files` is what the table says of the file of each row, `bad` the rows that cannot be taken with the reason,
+    `measures` the name that each measure of ours gets beside these columns.
+    """
+
+    table: pa.Table
+    name: str
+    files: list[str | None] | None = None
+    bad: dict[int, str] = field(default_factory=dict)
+    pixels: Pixels | None = None
+    measures: Mapping[str, str] = field(default_factory=lambda: {name: name for name in MEASURES})
+    summary: Summary = field(default_factory=Summary)
+
+
 @dataclass
 class Source:
-    """Objects to take in: `table` has object_id, ra, dec and any other columns; `rejected` what is left out already."""
+    """Objects to take in: `table` has object_id, ra, dec and any other columns; `rejected` what is left out already.
+
+    `measures` says what each measure of ours is called beside them, `summary` what was found in the user's table.
+    """
 
     table: pa.Table
     inputs: dict[str, str]
     rejected: list[dict] = field(default_factory=list)
+    measures: Mapping[str, str] = field(default_factory=lambda: {name: name for name in MEASURES}, kw_only=True)
+    summary: Summary = field(default_factory=Summary, kw_only=True)
 
     def take(self, row: int) -> Taken:
         """Return the picture of a row; SchemaError when it cannot be used."""
         raise NotImplementedError
 
 
-def read_rows(table: Path, id_column: str | None, *, without: Sequence[str] = ()) -> pa.Table:
+def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> Catalog:
     """Read a table, all but the columns `without`; ids and file names stay digit for digit, whatever their names."""
-    text = (*ID_NAMES, *FILE_NAMES, *([] if id_column is None else [id_column]))
-    rows = normalize(exchange.read_table(table, text=text, without=without), id_column=id_column, name=str(table))
-    if rows.num_rows == 0:
+    known = {spelled for name in (*columns.ID_NAMES, *columns.FILE_NAMES) for spelled in (name, name.upper())}
+    text = {*known, *(reading.roles[role] for role in ("object_id", "file") if role in reading.roles)}
+    found = exchange.read_table(
+        table, text=text, without=without, table_name=reading.table_name, missing=reading.missing
+    )
+    if found.num_rows == 0:
         raise SchemaError(f"{table}: the table has no rows; give one with at least one object")
-    return rows
+    return normalize(found, name=str(table), reading=reading)
 
 
 def digest(path: Path) -> str:
@@ -75,66 +107,150 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def normalize(table: pa.Table, *, id_column: str | None, name: str) -> pa.Table:
-    """Return `table` with object_id as text first, then ra and dec in degrees or NULL, then everything else.
+def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> Catalog:
+    """Return a user's table as an atlas takes it: object_id as text first, then ra and dec, then everything else.
 
-    Raises SchemaError for a table without usable ids, with repeated ids or with columns that differ only in case.
+    A column whose name means something else in an atlas gets another (`columns.free_names`). A row without an id is
+    `bad`. Raises SchemaError for repeated ids.
     """
-    folded = Counter(column.casefold() for column in table.column_names)
-    twice = [column for column in table.column_names if folded[column.casefold()] > 1]
-    if twice:
-        raise SchemaError(f"{name}: columns that differ only in case: {', '.join(twice)}; rename one, SQL ignores case")
-    if RESERVED in folded:
-        raise SchemaError(
-            f"{name}: a column may not be called '{RESERVED}', the macros of the bundle use it; rename it"
-        )
-    table = _renamed(table, id_column, name)
-    if "object_id" in table.column_names:
-        check_ids(table["object_id"].to_pylist(), name)
-    for position in ("ra", "dec"):
-        table = as_double(table, position, name)
+    reading = reading or Reading()
+    given = columns.check_roles(reading.roles)
+    place = columns.positions(table, given, name=name)
+    redshift = columns.redshift(table, given, name=name)
+    ids = columns.identifier(table, given, name=name)
+    files = columns.picture_file(table, given, name=name)
+    pixels = columns.pixels(table, given, name=name)
+    ours = {} if ids is None else {"object_id": (schema.arrow_field("object_id"), _as_text(table[ids]))}
+    ours |= _position_columns(place, table.num_rows)
+    ours |= _redshift_column(table, redshift)
+    moved = {ids} | {
+        each for each in (*(place.columns if place else ()), redshift.column) if each and _same(each, place)
+    }
+    kept, measures, renamed, reasons = _names_beside(table, ours, moved, redshift, reading)
+    fields = [_known_facts(table.field(old).with_name(new)) for old, new in kept.items()]
+    notes = (*exchange.notes_of(table), *(place.notes if place else ()))
+    made = pa.table(
+        [values for _, values in ours.values()] + [table[old] for old in kept],
+        schema=pa.schema([item for item, _ in ours.values()] + fields),
+    )
+    bad = dict(place.unreadable) if place else {}
+    if ids is not None:
+        bad |= _without_id(made["object_id"].to_pylist(), ids)
+        check_ids(made["object_id"].to_pylist(), name)
+    summary = Summary(
+        ids=ids,
+        positions=place.columns if place else None,
+        redshift=f"{redshift.column} ({redshift.why})" if redshift.column else None,
+        files=files,
+        renamed=renamed,
+        reasons=reasons,
+        notes=notes,
+        columns=tuple(table.column_names),
+    )
+    names = None if files is None else _as_text(table[files]).to_pylist()
+    return Catalog(_missing_to_null(made), name, names, bad, pixels, measures, summary)
+
+
+def _same(column: str, place: columns.Positions | None) -> bool:
+    """Say whether a column of a role is our own by its name, so that it needs no copy beside it."""
+    return column.casefold() == "z" or (column.casefold() in ("ra", "dec") and not (place and place.converted))
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(column, pa.string())
+
+
+def _position_columns(place: columns.Positions | None, rows: int) -> dict[str, tuple[pa.Field, pa.ChunkedArray]]:
+    none = pa.chunked_array([pa.nulls(rows, pa.float64())])
+    found = {axis: none if place is None else _nullable(getattr(place, axis)) for axis in ("ra", "dec")}
+    return {axis: (schema.arrow_field(axis), values) for axis, values in found.items()}
+
+
+def _nullable(values: np.ndarray) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, pa.float64(), from_pandas=True)])  # NaN becomes NULL
+
+
+def _redshift_column(table: pa.Table, redshift: columns.Redshift) -> dict[str, tuple[pa.Field, pa.ChunkedArray]]:
+    if redshift.column is None:
+        return {}
+    item, known = table.field(redshift.column), schema.GALAXIES["z"]
+    said = exchange.facts_of(item)
+    if redshift.column.casefold() != "z":
+        said["description"] = f"{known.description}, a copy of column {redshift.column}"
+    facts = {"unit": "", "ucd": said["ucd"] or known.ucd, "description": said["description"] or known.description}
+    return {"z": (exchange.describe(pa.field("z", item.type), **facts), table[redshift.column])}
+
+
+def _names_beside(
+    table: pa.Table, ours: Mapping[str, object], moved: set[str | None], redshift: columns.Redshift, reading: Reading
+) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the names that the user's columns keep or get, those of our measures, and what is renamed and why."""
+    kept = [each for each in table.column_names if each not in moved]
+    wished = [
+        "mag_z" if each == redshift.band else columns.clean_name(each, table.column_names.index(each) + 1)
+        for each in kept
+    ]
+    theirs = {each.casefold() for each in wished}
+    if reading.measures is None:
+        measures = {each: f"{each}{schema.MEASURED}" if each in theirs else each for each in MEASURES}
+        taken = {each for each in measures.values() if each.endswith(schema.MEASURED)}
+    else:
+        measures = {each: reading.measures.get(each, f"{each}{schema.MEASURED}") for each in MEASURES}
+        taken = set(reading.measures.values())
+    taken |= {*ours, "object_id", "z", *schema.ENGINE_NAMES}
+    names = dict(zip(kept, columns.free_names(wished, taken), strict=True))
+    renamed = {old: new for old, new in names.items() if old != new}
+    return names, measures, renamed, {old: _why(old, redshift) for old in renamed}
+
+
+def _why(column: str, redshift: columns.Redshift) -> str:
+    if column == redshift.band:
+        return "it is the magnitude in the z band, and z is the redshift"
+    if schema.is_engine_name(column):
+        return f"{column.casefold()} is {schema.ENGINE_NAMES[column.casefold()]}"
+    if column.casefold() in schema.GALAXIES:
+        return f"an atlas has another column {column.casefold()}"
+    return "names must be plain, and different in more than upper and lower case"
+
+
+def _known_facts(item: pa.Field) -> pa.Field:
+    """Return a magnitude of a well-known name with what is known of it, where the table does not say otherwise."""
+    said = exchange.facts_of(item)
+    magnitude = not said["unit"] or said["unit"].startswith("mag")
+    if item.name not in MAGNITUDES or not columns.is_number(item.type) or not magnitude:
+        return item
+    known = exchange.facts_of(schema.arrow_field(item.name))
+    return exchange.describe(item, **{key: value or known[key] for key, value in said.items()})
+
+
+def _without_id(ids: list[str | None], column: str) -> dict[int, str]:
+    """Return the rows that have no id, with the reason."""
+    return {
+        row: f"row {row + 1} has no id in column {column}; every object needs its own"
+        for row, each in enumerate(ids)
+        if each is None or not each.strip()
+    }
+
+
+def check_ids(ids: Sequence[str | None], name: str, *, sources: Sequence[str] | None = None) -> None:
+    """Raise SchemaError when an id is repeated; the error names the rows, or what `sources` calls them."""
+    count = Counter(each for each in ids if each is not None and each.strip())
+    twice = [each for each, times in count.items() if times > 1]
+    if not twice:
+        return
+    rows = [row for row, each in enumerate(ids) if each == twice[0]][:TOLD_ROWS]
+    where = ", ".join(sources[row] for row in rows) if sources else f"rows {', '.join(str(row + 1) for row in rows)}"
+    raise SchemaError(
+        f"{name}: {len(twice)} ids stand more than once, such as '{twice[0]}' in {where}; an object_id is unique: "
+        "remove the repeated rows, or name another column with --id-column"
+    )
+
+
+def own_table(table: pa.Table) -> pa.Table:
+    """Return a table of our own columns with ra and dec, NULL where it has none, after object_id."""
+    for axis in ("ra", "dec"):
+        table = as_double(table, axis, "positions")
     return _missing_to_null(_ordered(table))
-
-
-def _renamed(table: pa.Table, id_column: str | None, name: str) -> pa.Table:
-    """Give the columns that galsearch works with their names; a second object_id becomes object_id_in_table."""
-    if id_column is not None and id_column not in table.column_names:
-        raise SchemaError(f"{name}: no column '{id_column}' for the ids; there are: {', '.join(table.column_names)}")
-    ids = id_column or _first_of(table, ID_NAMES)
-    found = {_first_of(table, [measured]): measured for measured in (*MEASURED, "x_px", "y_px", "radius_arcsec")}
-    found[_first_of(table, ("object_id",))] = "object_id_in_table"
-    for known, names in (("ra", RA_NAMES), ("dec", DEC_NAMES)):
-        found[_first_of(table, names)] = known
-    found[_first_of(table.select([item.name for item in table.schema if _is_name(item.type)]), FILE_NAMES)] = "file"
-    found[ids] = "object_id"
-    names = [found.get(column, column) for column in table.column_names]
-    table = table.rename_columns(names)
-    for known in {"object_id", "file"} & set(names):
-        item = table.field(known).with_type(pa.string())
-        table = table.set_column(names.index(known), item, pc.cast(table[known], pa.string()))
-    return table
-
-
-def _is_name(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-
-
-def _first_of(table: pa.Table, names: Sequence[str]) -> str | None:
-    by_name = {column.casefold(): column for column in table.column_names}
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def check_ids(ids: list[str | None], name: str) -> None:
-    """Raise SchemaError when an id is missing, empty or repeated."""
-    if any(i is None or not i.strip() for i in ids):
-        row = next(row for row, i in enumerate(ids) if i is None or not i.strip())
-        raise SchemaError(f"{name}: object_id is missing in row {row + 1}; every object needs its own id")
-    twice = [i for i, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise SchemaError(
-            f"{name}: {len(twice)} ids stand more than once, such as '{twice[0]}'; an object_id is unique: remove the "
-            "repeated rows, or name another column with --id-column"
-        )
 
 
 def as_double(table: pa.Table, column: str, name: str) -> pa.Table:
@@ -179,23 +295,28 @@ def off_the_sky(table: pa.Table) -> dict[int, str]:
     bad = {}
     for row, (ra, dec) in enumerate(zip(table["ra"].to_pylist(), table["dec"].to_pylist(), strict=True)):
         if (ra is None) != (dec is None):
-            bad[row] = f"ra is {ra} and dec is {dec}; give both or neither"
+            bad[row] = f"row {row + 1}: ra is {ra} and dec is {dec}; give both or neither"
         elif ra is not None and not (0 <= ra <= 360 and -90 <= dec <= 90):
-            bad[row] = f"ra {ra} dec {dec} is not on the sky (degrees ICRS, 0 <= ra < 360, -90 <= dec <= 90)"
+            bad[row] = (
+                f"row {row + 1}: ra {ra} dec {dec} is not on the sky (degrees ICRS, 0 <= ra < 360, -90 <= dec <= 90)"
+            )
     return bad
 
 
-def without(table: pa.Table, bad: dict[int, str]) -> tuple[pa.Table, list[dict], list[int]]:
+def without(catalog: Catalog, bad: Mapping[int, str]) -> tuple[pa.Table, list[dict], list[int]]:
     """Return the rows that are not `bad`, the rejections, and the row numbers kept."""
+    table, bad = catalog.table, {**bad, **catalog.bad}
     ids = table["object_id"].to_pylist()
-    files = table["file"].to_pylist() if "file" in table.column_names else [None] * len(ids)
+    files = catalog.files or [None] * len(ids)
     rejected = [{"object_id": ids[row], "file": files[row], "reason": reason} for row, reason in sorted(bad.items())]
     kept = [row for row in range(len(ids)) if row not in bad]
-    table = table.take(pa.array(kept, pa.int64()))
-    wrapped = pc.if_else(pc.equal(table["ra"], 360.0), 0.0, table["ra"])
-    return table.set_column(table.column_names.index("ra"), table.field("ra"), wrapped), rejected, kept
+    return table.take(pa.array(kept, pa.int64())), rejected, kept
 
 
-def must_have_ids(rows: pa.Table) -> None:
-    if "object_id" not in rows.column_names:
-        raise SchemaError(f"the table has no id column ({', '.join(ID_NAMES)}); name it with --id-column")
+def must_have_ids(catalog: Catalog) -> None:
+    """Raise SchemaError for a table without a column of ids."""
+    if "object_id" not in catalog.table.column_names:
+        raise SchemaError(
+            f"{catalog.name}: no column of ids; name it with --id-column. There are: "
+            f"{', '.join(catalog.summary.columns)}"
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import exchange, published, schema
+from galsearch.columns import ID_NAMES, is_number, numbers
 from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.tables import (
-    ID_NAMES,
+    Catalog,
+    Reading,
     Source,
     check_ids,
     digest,
@@ -33,31 +36,63 @@ class VectorSource(Source):
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
-def vector_source(
-    table: Path, column: str, id_column: str | None, publication: Publication | None = None
-) -> VectorSource:
+def vector_source(table: Path, column: str, reading: Reading, publication: Publication | None = None) -> VectorSource:
     """Take the vectors of a list column; each is brought to unit length, rows without a usable one are rejected.
 
-    They are in memory once, also when there are more of them than a table could hold beside them. Of a published table
-    its other vectors are left out, and rows without any id are called after their position.
+    They are in memory once, also when there are more of them than a table could hold beside them. Columns of numbers
+    named by a pattern (`feat_*`), or by what `feat_0`, `feat_1`, … begin with (`feat`), are one vector in the order of
+    their numbers. Of a published table its other vectors are left out, and rows without any id are called after their
+    position.
     """
+    names = exchange.column_names(table, table_name=reading.table_name)
+    parts = _wide(names, column)
     if publication is None:
-        rows = read_rows(table, id_column, without=[column])
+        rows = read_rows(table, reading, without=parts or [column])
     else:
-        names = exchange.column_names(table)
         others = published.other_columns(names, column)
-        rows = _named(read_rows(table, id_column or _published_id(names), without=[column, *others]))
+        if "object_id" not in reading.roles and (named := _published_id(names)):
+            reading = replace(reading, roles={**reading.roles, "object_id": named})
+        rows = _named(read_rows(table, reading, without=[column, *others]))
     must_have_ids(rows)
-    found = _matrix(exchange.column_parts(table, column), rows.num_rows, column)
+    if parts:
+        found = _beside(table, parts, reading)
+    else:
+        given = exchange.column_parts(table, column, table_name=reading.table_name)
+        found = _matrix(given, rows.table.num_rows, column)
     if publication is not None:
         published.check_length(publication, found.shape[1], column)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
-    bad = {row: f"its vector has length {lengths[row]:g}, so no direction" for row in useless} | off_the_sky(rows)
-    rows, rejected, kept = without(rows, bad)
+    bad = {row: f"row {row + 1}: its vector has length {lengths[row]:g}, so no direction" for row in useless}
+    kept_rows, rejected, kept = without(rows, bad | off_the_sky(rows.table))
     vectors = found[kept] if rejected else found
     np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
-    return VectorSource(rows, {str(table): digest(table)}, rejected, vectors)
+    inputs = {str(table): digest(table)}
+    return VectorSource(kept_rows, inputs, rejected, vectors, measures={}, summary=rows.summary)
+
+
+def _wide(names: list[str], column: str) -> list[str]:
+    """Return the columns of numbers that make up one vector, in order of their numbers; [] where `column` is one."""
+    if column in names:
+        return []
+    pattern = re.escape(column).replace(re.escape("*"), "")
+    numbered = [(name, re.fullmatch(rf"{pattern}_?(\d+)", name)) for name in names]
+    found = sorted((int(match[1]), name) for name, match in numbered if match)
+    return [name for _, name in found] if len(found) > 1 else []
+
+
+def _beside(table: Path, parts: list[str], reading: Reading) -> np.ndarray:
+    """Return columns of numbers as the columns of `(n, d) float32`, NaN where one is missing."""
+    found = np.empty((0, len(parts)), np.float32)
+    for place, name in enumerate(parts):
+        chunks = list(exchange.column_parts(table, name, table_name=reading.table_name))
+        values = pa.chunked_array(chunks)
+        if not is_number(values.type):
+            raise SchemaError(f"column '{name}' is {values.type}, expected numbers: it is part of a vector")
+        if not place:
+            found = np.empty((len(values), len(parts)), np.float32)
+        found[:, place] = numbers(values)
+    return found
 
 
 def _published_id(names: list[str]) -> str | None:
@@ -68,14 +103,18 @@ def _published_id(names: list[str]) -> str | None:
     return next((by_name[name] for name in published.IDS if name in by_name), None)
 
 
-def _named(rows: pa.Table) -> pa.Table:
+def _named(rows: Catalog) -> Catalog:
     """Return rows with ids: those without any are called after their positions, which the table must have."""
-    if "object_id" in rows.column_names:
+    if "object_id" in rows.table.column_names:
         return rows
-    places = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+    places = list(zip(rows.table["ra"].to_pylist(), rows.table["dec"].to_pylist(), strict=True))
     ids = [None if ra is None or dec is None else position_name(ra, dec) for ra, dec in places]
+    bad = {row: f"row {row + 1} has neither an id nor a position" for row, each in enumerate(ids) if each is None}
+    if len(bad) == len(ids):
+        must_have_ids(rows)
     check_ids(ids, "the table has no ids, and its positions")
-    return rows.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+    table = rows.table.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
+    return replace(rows, table=table, bad={**rows.bad, **bad})
 
 
 def position_name(ra: float, dec: float) -> str:

@@ -369,12 +369,9 @@ def _describe(connection, columns: pa.Schema, embeddings: Iterable[str], *, crea
 
 
 def _meaning(item: pa.Field) -> tuple[str, str, str]:
-    """Return (unit, ucd, description): what the input said, else what the schema knows by that name, else empty."""
+    """Return (unit, ucd, description) as the field has them: what is ours says so, and nothing else is by its name."""
     said = item.metadata or {}
-    known = schema.GALAXIES.get(item.name)
-    fallback = (known.unit, known.ucd, known.description) if known else ("", "", "")
-    keys = (b"unit", b"ucd", b"description")
-    return tuple(said.get(key, b"").decode() or other for key, other in zip(keys, fallback, strict=True))
+    return tuple(said.get(key, b"").decode() for key in (b"unit", b"ucd", b"description"))
 
 
 def _rejected_table(rejected: list[dict]) -> pa.Table:
