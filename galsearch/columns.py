@@ -509,6 +509,8 @@ def clean_name(name: str, number: int) -> str:
     >>> clean_name(" flux\\x00r ", 3)
     'flux_r'
     """
-    kept = "".join("_" if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") else each for each in name)
+    kept = "".join(
+        "_" if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") else each for each in name.strip()
+    )
     kept = kept.strip()[: schema.MAX_NAME].strip() or f"column_{number}"
     return kept.replace(":", "_", 1) if kept.casefold().startswith("galsearch:") else kept

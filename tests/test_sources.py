@@ -137,36 +137,49 @@ def test_positions_have_units_and_ucds_whatever_the_table_calls_them(cutouts, tm
     assert rows.field("dec").metadata[b"ucd"] == b"pos.eq.dec;meta.main"
 
 
-@pytest.mark.parametrize("unit", ["rad", "hourangle", "arcsec"])
-def test_positions_in_another_unit_are_refused_and_not_taken_for_degrees(cutouts, tmp_path, unit):
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("rad", 57.29577951308232), ("hourangle", 15.0), ("arcsec", 1 / 3600)], ids=str
+)
+def test_positions_in_another_unit_are_converted_and_it_is_said(cutouts, tmp_path, unit, factor):
     table = QTable({"id": IDS, "ra": [0.1, 0.2, 0.3, 0.4] * units.Unit(unit), "dec": [1.0, 2, 3, 4] * units.deg})
     table.write(tmp_path / "t.ecsv")
-    with pytest.raises(SchemaError, match=r"ra is in .* expected deg"):
-        taken(cutouts, tmp_path / "t.ecsv")
-
-
-def test_sexagesimal_positions_in_a_table_are_refused_with_the_remedy(cutouts, tmp_path):
-    with pytest.raises(SchemaError, match="decimal degrees"):
-        taken(cutouts, write(tmp_path / "t.csv", "id,ra,dec\na-red,12h30m,+12d\n"))
+    found = taken(cutouts, tmp_path / "t.ecsv")
+    assert found.table["ra"].to_pylist() == pytest.approx([each * factor for each in (0.1, 0.2, 0.3, 0.4)])
+    assert found.table["dec"].to_pylist() == [1, 2, 3, 4]
+    assert found.table["ra_in_table"].to_pylist() == [0.1, 0.2, 0.3, 0.4]  # in its own unit
+    assert any("ra is converted" in note for note in found.summary.notes)
 
 
 @pytest.mark.parametrize(
     ("text", "id_column", "message"),
     [
-        ("id,x\na-red,1\na-red,2\n", None, "'a-red'.*unique"),
-        ("id,x\na-red,1\n,2\n", None, "missing in row 2"),
         ("id,z,z\na-red,1,2\n", None, "column z occurs twice"),
-        ("id,Cut\na-red,1\n", None, "'cut'.*rename"),
+        ("id,x\na-red,1\nb,3\na-red,2\n", None, "'a-red' in rows 1, 3;.*unique"),
         ("id,x\na-red,1\n", "nope", "no column 'nope'.*there are: id, x"),
         ("alpha,x\na-red,1\n", None, "--id-column"),
         ("id,x\n", None, "no rows"),
         ("", None, "empty"),
     ],
-    ids=["repeated", "missing", "twice", "cut", "unknown", "no id", "no rows", "empty"],
+    ids=["twice", "repeated", "unknown", "no id", "no rows", "empty"],
 )
 def test_a_table_that_is_doubtful_as_a_whole_is_refused(cutouts, tmp_path, text, id_column, message):
     with pytest.raises(SchemaError, match=message):
         taken(cutouts, write(tmp_path / "t.csv", text), id_column=id_column)
+
+
+def test_a_row_without_an_id_is_left_out_by_its_number_and_not_the_table(cutouts, tmp_path):
+    found = taken(cutouts, write(tmp_path / "t.csv", "id,x\na-red,1\n,2\nb-blue,3\n"))
+    assert found.table.select(["object_id", "x"]).to_pydict() == {"object_id": ["a-red", "b-blue"], "x": [1, 3]}
+    assert found.rejected[0] == {
+        "object_id": None, "file": None, "reason": "row 2 has no id in column id; every object needs its own"
+    }  # fmt: skip
+
+
+def test_repeated_files_without_a_table_are_named(cutouts):
+    (cutouts / "deep").mkdir()
+    Image.fromarray(picture(shape="ring")).save(cutouts / "deep" / "a-red.jpg")
+    with pytest.raises(SchemaError, match=r"'a-red' in a-red.png, deep/a-red.jpg"):
+        taken(cutouts)
 
 
 def test_a_second_column_called_object_id_is_kept_under_another_name(cutouts, tmp_path):
@@ -336,7 +349,7 @@ def test_a_catalog_of_positions_needs_a_wcs(tmp_path):
 
 
 def test_pixel_columns_that_are_text_are_refused(mosaic, tmp_path):
-    with pytest.raises(SchemaError, match="x_px is string, expected numbers"):
+    with pytest.raises(SchemaError, match=r"no pixel positions were found.*There are: id, x_px, y_px"):
         taken(mosaic, write(tmp_path / "c.csv", "id,x_px,y_px\na,left,50\n"))
 
 
