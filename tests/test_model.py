@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from astropy.io import fits
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sizes import LOWERED, lowered
+from tiny_models import reference_image
 
 import galsearch
 
@@ -281,3 +284,71 @@ def compare_unmeasured(atlas, model: Model, query: np.ndarray) -> None:
         assert len(hits) == min(k, len(true))
         np.testing.assert_allclose(hits.scores, [true[name] for name in hits.ids], atol=2e-6)
         assert (np.diff(hits.scores) <= 0).all()
+
+
+# ---- pictures
+
+
+def drawn(rng: np.random.Generator, kind: str, folder: Path, name: str) -> np.ndarray | None:
+    """Write one picture; return its pixels where the model sees them as they are (16 x 16), else None."""
+    if kind == "broken":
+        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + rng.bytes(40))
+        return None
+    shape = {"as seen": (16, 16, 3), "wide": (20, 34, 3), "tall": (41, 18, 3), "holed": (24, 30, 3)}[kind]
+    pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+    if kind == "holed":
+        light = pixels.astype(np.float32).transpose(2, 0, 1)
+        light[1, 3:9, 4:20] = np.nan  # in one band
+        fits.PrimaryHDU(light).writeto(folder / f"{name}.fits")
+        return None
+    Image.fromarray(pixels).save(folder / f"{name}.png")
+    return pixels if kind == "as seen" else None
+
+
+@settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.sampled_from(["as seen", "wide", "tall", "holed", "broken"]), min_size=7, max_size=13),
+    st.sets(st.sampled_from(["first", "middle", "last"]), min_size=1),
+)
+def test_every_picture_keeps_its_own_vector_and_row_beside_rejected_ones(
+    tmp_path_factory, tiny_models, seed, kinds, ends
+):
+    rng = np.random.default_rng(seed)
+    for which, at in {"first": 0, "middle": len(kinds) // 2, "last": len(kinds) - 1}.items():
+        kinds[at] = "broken" if which in ends else kinds[at]
+    assume(sum(kind != "broken" for kind in kinds) >= 3)
+    home = tmp_path_factory.mktemp("pictures")
+    (home / "cutouts").mkdir()
+    names = [f"{number:04d}" for number in range(len(kinds))]
+    seen = [drawn(rng, kind, home / "cutouts", name) for kind, name in zip(kinds, names, strict=True)]
+    shuffled = rng.permutation(len(names))
+    ra = rng.uniform(0, 360, len(names))
+    table = pa.table({"object_id": [names[at] for at in shuffled], "ra": ra[shuffled], "dec": ra[shuffled] / 10})
+    pq.write_table(table, home / "t.parquet")
+    kept = [at for at, kind in enumerate(kinds) if kind != "broken"]
+    with lowered():
+        report = galsearch.build(
+            home / "a.atlas", source=home / "cutouts", table=home / "t.parquet", models=tiny_models, device="cpu"
+        )
+        galsearch.bundle(home / "a.atlas", home / "a.duckdb")
+        for path in (home / "a.atlas", home / "a.duckdb"):
+            with galsearch.open(path, device="cpu") as atlas:
+                rows = {row["object_id"]: row for row in atlas.search(k=100).table.to_pylist()}
+                assert sorted(rows) == [names[at] for at in kept]
+                for at in kept:
+                    assert rows[names[at]]["ra"] == ra[at] and rows[names[at]]["dec"] == ra[at] / 10
+                    vector = atlas.embed(atlas[names[at]])
+                    file = next((home / "cutouts").glob(f"{names[at]}.*"))
+                    truth = atlas.embed(file) if seen[at] is None else reference_image([seen[at]])[0]
+                    assert vector @ truth > 0.9999, kinds[at]
+                    assert atlas.search(file, k=1).ids == [names[at]]
+                small = atlas.thumbnails([names[at] for at in kept])
+                assert set(small) == set(rows)
+                for at in kept:
+                    if seen[at] is not None:
+                        picture = galsearch.decode_thumbnail(small[names[at]])
+                        assert picture.shape == (16, 16, 3)
+                        assert np.corrcoef(picture.ravel(), seen[at].ravel())[0, 1] > 0.5  # a JPEG of noise
+                assert all(finding.ok for finding in atlas.check())
+    assert len(report.rejected) == len(kinds) - len(kept)
