@@ -356,13 +356,13 @@ def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: floa
     """Return what is reported of a build or an addition; `counts` are rows, added and rejected."""
     pictures = 0 if isinstance(taken, VectorSource) else counts["added"]
     seconds, provider = time.perf_counter() - started, encoder and encoder.provider
-    return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.summary, pictures=pictures)
+    return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.told(), pictures=pictures)
 
 
 def _with_summary(record: dict, taken: Source, added: int, rejected: list[dict]) -> dict:
     """Return a provenance record with what was found in the table and how many rows were left out by reason."""
     left_out = Counter(reason_kind(item["reason"]) for item in rejected)
-    found = {key: value for key, value in asdict(taken.summary).items() if value and key != "columns"}
+    found = {key: value for key, value in asdict(taken.told()).items() if value and key != "columns"}
     return {**record, "found": {**found, "added": added, "left_out": dict(left_out.most_common())}}
 
 

@@ -226,7 +226,9 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if solid.mean() < NO_DATA or len(rest) == 0:
         return np.zeros_like(zero)
     low, middle = np.percentile(rest, (1, 50))
-    return solid if low < 0 or low > 0.5 * middle else np.zeros_like(zero)
+    border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
+    is_level = low > 0.5 * middle and border.mean() < 0.9  # an even source on a black sky has a black border
+    return solid if low < 0 or is_level else np.zeros_like(zero)
 
 
 def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:

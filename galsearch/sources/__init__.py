@@ -6,6 +6,7 @@ rejected row by row with its reason; what makes the whole input doubtful (repeat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from galsearch import images
 from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
+from galsearch.sources.files import is_archive
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
 from galsearch.sources.tables import MEASURED, MEASURES, Catalog, Reading, Source, Taken, digest, normalize, read_rows
 from galsearch.sources.vectors import VectorSource, position_name, vector_source
@@ -46,11 +48,16 @@ def open_source(
     id_column: str | None = None,
     publication: Publication | None = None,
     reading: Reading | None = None,
+    ext: str | int | None = None,
+    bands: Sequence[str] | None = None,
+    id_from: str = "name",
 ) -> Source:
-    """Return the source that the arguments describe: a folder is cutouts, a file is a mosaic, `vectors` a column.
+    """Return the source that the arguments describe: a folder or an archive is cutouts, another file is a mosaic,
+    `vectors` a column.
 
     A `publication` says whose vectors the column has, and names it where `vectors` does not. `reading` says how the
-    table is read.
+    table is read, `ext` and `bands` which images of a FITS file are (`images.read_picture`), `id_from` what the ids of
+    cutouts without a table are: the file's "name" or its "path".
 
     Raises SchemaError when the input as a whole cannot be taken.
     """
@@ -67,7 +74,10 @@ def open_source(
     inputs = {} if table is None else {str(table): digest(table)}
     if source is None:
         raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")
-    if source.is_dir():
-        return cutout_source(source, rows, inputs)
-    picture = images.read_picture(source)
+    bands = None if bands is None else tuple(bands)
+    if id_from not in ("name", "path"):
+        raise SchemaError(f"id_from {id_from!r} is not known; give name or path")
+    if source.is_dir() or is_archive(source):
+        return cutout_source(source, rows, inputs, ext=ext, bands=bands, id_from=id_from, table=table)
+    picture = images.read_picture(source, ext=ext, bands=bands, limits=images.MOSAIC)
     return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)

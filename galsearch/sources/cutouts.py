@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from galsearch import images, morphology, schema
 from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
+from galsearch.sources.files import PictureArchive, PictureFolder, open_files, suffix_of
 from galsearch.sources.tables import (
     MEASURED,
     Catalog,
@@ -24,55 +25,79 @@ from galsearch.sources.tables import (
     without,
 )
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".fits", ".fit", ".fits.gz", ".fits.fz")
 FILE_REASON = "file is the picture's file in the atlas"
 
 
 @dataclass
 class CutoutSource(Source):
-    """One picture file an object."""
+    """One picture file an object: `files` are names in `home`; `ext` and `bands` as `images.read_picture` has them."""
 
-    files: list[Path] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    home: PictureFolder | PictureArchive | None = None
+    ext: str | int | None = None
+    bands: tuple[str, ...] | None = None
 
     def take(self, row: int) -> Taken:
         """Read, render and measure the picture of a row."""
-        picture = images.read_picture(self.files[row])
+        file = self.files[row]
+        name = PurePosixPath(file).name
+        picture = images.read_picture(self.home.read(file), name=name, ext=self.ext, bands=self.bands)
         rgb = images.render(picture)
         light = rgb if picture.stretched else images.red_first(picture)
         measured = {name: value for name, value in morphology.measure(light).items() if name in MEASURED}
-        return Taken(rgb, {**measured, **_on_the_sky(picture, measured["radius_px"])})
+        on_the_sky = _on_the_sky(picture, measured["radius_px"])
+        problem = picture.position_problem
+        self.picture_notes.update([*picture.notes, *([f"no position: {problem}"] if problem else [])])
+        return Taken(rgb, {**measured, **on_the_sky})
 
 
 def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, float]:
     """Return the position of the picture's center and the radius in arcsec, where the picture has a WCS."""
     height, width = picture.flux.shape[:2]
     place = picture.sky_position((width - 1) / 2, (height - 1) / 2)
-    if place is None:
-        return {}
-    if not np.isfinite(place).all():
-        raise SchemaError(f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE")
-    known = {"ra": place[0], "dec": place[1]}
-    return known if radius_px is None else {**known, "radius_arcsec": radius_px * picture.pixel_arcsec}
+    known = {}
+    if place is not None:
+        if not np.isfinite(place).all():
+            raise SchemaError(
+                f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE"
+            )
+        known = {"ra": place[0], "dec": place[1]}
+    scale = picture.pixel_arcsec
+    return known if radius_px is None or scale is None else {**known, "radius_arcsec": radius_px * scale}
 
 
-def cutout_source(folder: Path, rows: Catalog | None, inputs: dict[str, str]) -> CutoutSource:
-    """Join the picture files of a folder to the rows of a table by file name or by id; without a table, the file's
-    name is the id. Rows without a picture and pictures without a row are rejected."""
-    files = sorted(item for item in folder.rglob("*") if item.is_file() and item.name.lower().endswith(SUFFIXES))
-    if not files:
-        raise SchemaError(f"{folder}: no pictures inside; galsearch reads {', '.join(SUFFIXES)}")
-    inputs = {**inputs, str(folder): _listing_digest(folder, files)}
-    rows = _of_files(folder, files) if rows is None else _with_ids(rows)
-    paths, bad = _joined(folder, files, rows)
+def cutout_source(
+    path: Path,
+    rows: Catalog | None,
+    inputs: dict[str, str],
+    *,
+    ext: str | int | None = None,
+    bands: tuple[str, ...] | None = None,
+    id_from: str = "name",
+    table: Path | None = None,
+) -> CutoutSource:
+    """Join the picture files of a folder or an archive to the rows of a table by file name or by id.
+
+    Without a table the file's name is the id, or its path below the folder (`id_from` "name" or "path"). Rows without
+    a picture, pictures without a row and files that are passed over are rejected; `table` is not, where it lies in the
+    folder.
+    """
+    home = open_files(path, leave_out=frozenset() if table is None else frozenset([table.resolve()]))
+    inputs = {**inputs, str(path): home.digest()}
+    rows = _of_files(path, home.names, id_from) if rows is None else _with_ids(rows, id_from)
+    files, bad = _joined(path, home.names, rows)
     bad |= off_the_sky(rows.table)
-    unused = sorted(set(files) - {path for path in paths if path})
-    table, rejected, kept = without(rows, bad)
-    rejected += [
-        {"object_id": None, "file": str(f.relative_to(folder)), "reason": "no row in the table"} for f in unused
-    ]
-    chosen = [paths[row] for row in kept]
-    table, summary = with_files(table, [str(path.relative_to(folder)) for path in chosen], rows.summary)
-    return CutoutSource(table, inputs, rejected, chosen, measures=rows.measures, summary=summary)
+    unused = sorted(set(home.names) - {file for file in files if file})
+    taken, rejected, kept = without(rows, bad)
+    left_out = [*((file, "no row in the table") for file in unused), *home.passed_over]
+    rejected += [{"object_id": None, "file": file, "reason": reason} for file, reason in left_out]
+    chosen = [files[row] for row in kept]
+    if isinstance(home, PictureArchive):  # it is read from its start to its end
+        place = {name: number for number, name in enumerate(home.names)}
+        order = sorted(range(len(chosen)), key=lambda row: place[chosen[row]])
+        taken, chosen = taken.take(pa.array(order, pa.int64())), [chosen[row] for row in order]
+    taken, summary = with_files(taken, chosen, rows.summary)
+    return CutoutSource(taken, inputs, rejected, chosen, home, ext, bands, measures=rows.measures, summary=summary)
 
 
 def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.Table, Summary]:
@@ -94,48 +119,62 @@ def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.
     return table.append_column(schema.arrow_field("file"), values), summary
 
 
-def _of_files(folder: Path, files: list[Path]) -> Catalog:
-    """Return the rows of a folder without a table: the files' names without suffix are the ids."""
-    ids = [stem(item) for item in files]
-    check_ids(ids, str(folder), sources=[str(item.relative_to(folder)) for item in files])
+def _of_files(path: Path, files: list[str], id_from: str) -> Catalog:
+    """Return the rows of a folder without a table: the files' names without suffix are the ids, or their paths."""
+    ids = files if id_from == "path" else [stem(PurePosixPath(file)) for file in files]
+    _check_names(path, ids, files)
     table = own_table(pa.table([pa.array(ids, pa.string())], schema=pa.schema([schema.arrow_field("object_id")])))
-    return Catalog(table, str(folder))
+    return Catalog(table, str(path))
 
 
-def _with_ids(rows: Catalog) -> Catalog:
-    """Return rows with ids: where the table has file names alone, they are the files' names without suffix."""
+def _check_names(path: Path, ids: list[str], files: list[str]) -> None:
+    """Raise SchemaError where two files would give one id."""
+    counts = Counter(ids)
+    twice = [name for name in counts if counts[name] > 1]
+    if twice:
+        there = " and ".join(file for name, file in zip(ids, files, strict=True) if name == twice[0])
+        raise SchemaError(
+            f"{path}: {len(twice)} ids stand more than once, such as '{twice[0]}' for {there}; an object_id is unique: "
+            "take the paths as ids (--id-from path), or name the files in a table. Bands of one galaxy belong into one "
+            "FITS file"
+        )
+
+
+def _with_ids(rows: Catalog, id_from: str) -> Catalog:
+    """Return rows with ids: where the table has file names alone, they are these without suffix, or as they are."""
     if "object_id" in rows.table.column_names or rows.files is None:
         must_have_ids(rows)
         return rows
-    ids = [stem(Path(name)) if name else None for name in rows.files]
+    names = [name or None for name in rows.files]
+    ids = names if id_from == "path" else [stem(PurePosixPath(name)) if name else None for name in names]
     bad = {row: f"row {row + 1} has neither an id nor a file" for row, each in enumerate(ids) if each is None}
     check_ids(ids, f"{rows.name}: the file names")
     table = rows.table.add_column(0, schema.arrow_field("object_id"), pa.array(ids, pa.string()))
     return replace(rows, table=table, bad={**rows.bad, **bad})
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath) -> str:
     """Return the file's name without its picture suffix."""
-    name = path.name
-    return name[: -max((len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix)), default=-len(name))]
+    return path.name.removesuffix(suffix_of(path.name))
 
 
-def _joined(folder: Path, files: list[Path], rows: Catalog) -> tuple[list[Path | None], dict[int, str]]:
-    by_name = {stem(item): item for item in files} | {item.name: item for item in files}
-    by_name |= {str(item.relative_to(folder)): item for item in files}
+def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[list[str | None], dict[int, str]]:
+    """Return the file of each row, and why a row has none: found by path, else by name, else by name without suffix."""
+    called: dict[str, list[str]] = {}
+    for spelled in (str, lambda file: PurePosixPath(file).name, lambda file: stem(PurePosixPath(file))):
+        found: dict[str, list[str]] = {}
+        for file in files:
+            found.setdefault(spelled(file), []).append(file)
+        called = {**found, **called}
     names = rows.files or [None] * rows.table.num_rows
-    paths: list[Path | None] = []
+    paths: list[str | None] = []
     bad = {}
     for row, (object_id, name) in enumerate(zip(rows.table["object_id"].to_pylist(), names, strict=True)):
-        tried = ((name, Path(name).name) if name else ()) + (object_id,)
-        found = next((by_name[item] for item in tried if item in by_name), None)
-        if found is None:
-            bad[row] = f"no picture named '{name or object_id}' in {folder.name}"
-        paths.append(found)
+        tried = ((name, PurePosixPath(name).name) if name else ()) + (object_id,)
+        there = next((called[item] for item in tried if item in called), [])
+        if not there:
+            bad[row] = f"no picture named '{name or object_id}' in {path.name}"
+        elif len(there) > 1:
+            bad[row] = f"{len(there)} pictures are called so, '{there[0]}' and '{there[1]}'; give the path as its file"
+        paths.append(there[0] if len(there) == 1 else None)
     return paths, bad
-
-
-def _listing_digest(folder: Path, files: list[Path]) -> str:
-    """Return a digest of names, sizes and times: enough to see that a folder changed, without reading it twice."""
-    lines = [f"{item.relative_to(folder)} {item.stat().st_size} {item.stat().st_mtime_ns}" for item in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

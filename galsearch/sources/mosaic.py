@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,13 +58,16 @@ def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict
     light = images.red_first(picture)
     detections = _detections_table(morphology.detect(light), picture, name)
     light = rgb if picture.stretched else light
+    problem = picture.position_problem
+    noted = Counter([*picture.notes, *([f"no positions: {problem}"] if problem else [])])
     if rows is None:
-        return MosaicSource(detections, inputs, [], rgb, light)
+        return MosaicSource(detections, inputs, [], rgb, light, picture_notes=noted)
     rows = _with_pixels(rows, picture)
     bad = _outside(rows.table, rgb.shape) | off_the_sky(rows.table)
     table, rejected, _ = without(rows, bad)
     table = _with_sizes(table, detections, rows.measures)
-    return MosaicSource(table, inputs, rejected, rgb, light, measures=rows.measures, summary=rows.summary)
+    told = {"measures": rows.measures, "summary": rows.summary, "picture_notes": noted}
+    return MosaicSource(table, inputs, rejected, rgb, light, **told)
 
 
 def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
@@ -71,10 +75,9 @@ def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, nam
     width = max(4, len(str(count)))
     columns: dict[str, Any] = {"object_id": [f"{name}-{i:0{width}d}" for i in range(1, count + 1)]}
     columns |= {key: _nullable(value) for key, value in found.items()}
-    wcs = picture.celestial_wcs()
-    if wcs is not None and count:
-        place = wcs.pixel_to_world(found["x_px"], found["y_px"]).icrs
-        columns |= {"ra": place.ra.deg, "dec": place.dec.deg}
+    if picture.celestial_wcs() is not None and count:
+        place = picture.sky_positions(found["x_px"], found["y_px"])
+        columns |= {} if place is None else {"ra": _nullable(place[0]), "dec": _nullable(place[1])}
         columns["radius_arcsec"] = np.asarray(found["radius_px"]) * picture.pixel_arcsec
     table = pa.table(columns)
     fields = [schema.arrow_field(item.name).with_type(item.type) for item in table.schema]
@@ -88,22 +91,24 @@ def _nullable(values: np.ndarray) -> pa.Array:
 def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
     """Return the catalog with x_px and y_px: from its pixel columns, or from its positions where there is a WCS."""
     must_have_ids(rows)
-    wcs, pixels = picture.celestial_wcs(), rows.pixels
+    problem, pixels = picture.position_problem, rows.pixels
+    has_places = picture.celestial_wcs() is not None and problem is None
     ra, dec = (rows.table[name].to_numpy(zero_copy_only=False) for name in ("ra", "dec"))
-    on_the_sky = wcs is not None and bool((np.isfinite(ra) & np.isfinite(dec)).any())
+    on_the_sky = has_places and bool((np.isfinite(ra) & np.isfinite(dec)).any())
     if pixels is not None and (pixels.certain or not on_the_sky):
         table = _placed(rows.table, pixels.x, pixels.y)
         note = f"pixels are counted from {pixels.first} in {', '.join(pixels.columns)}, from 0 in x_px, y_px"
         summary = replace(rows.summary, pixels=pixels.columns, notes=(*rows.summary.notes, note))
-        return replace(rows, table=table if wcs is None else _with_positions(table, wcs), summary=summary)
+        return replace(rows, table=_with_positions(table, picture) if has_places else table, summary=summary)
     if not on_the_sky:
-        lacking = "the mosaic has no celestial WCS" if wcs is None else "the catalog has no positions"
+        lacking = "the catalog has no positions" if has_places else "the mosaic has no celestial WCS"
+        lacking = f"the mosaic has no positions ({problem})" if problem else lacking
         raise SchemaError(
             f"{rows.name}: {lacking} and no pixel positions were found (x_px, y_px from 0; x, y; xcentroid, ycentroid; "
             "X_IMAGE, Y_IMAGE from 1): name the columns with --x and --y, or with --ra and --dec beside a WCS. There "
             f"are: {', '.join(rows.summary.columns)}"
         )
-    return replace(rows, table=_placed(rows.table, *_to_pixels(wcs, ra, dec)))
+    return replace(rows, table=_placed(rows.table, *picture.pixel_positions(ra, dec)))
 
 
 def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
@@ -114,26 +119,15 @@ def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
     return table
 
 
-def _to_pixels(wcs, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixel positions counted from 0, NaN where there is no position or it has no place in the projection."""
-    from astropy.coordinates import SkyCoord
-
-    x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
-    known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
-    if known.any():
-        x[known], y[known] = wcs.world_to_pixel(SkyCoord(ra[known], dec[known], unit="deg", frame="icrs"))
-    return x, y
-
-
-def _with_positions(rows: pa.Table, wcs) -> pa.Table:
+def _with_positions(rows: pa.Table, picture: images.Picture) -> pa.Table:
     """Give rows that have neither ra nor dec the position of their pixel."""
     x, y = (rows[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
         return rows
-    place = wcs.pixel_to_world(x[known], y[known]).icrs
+    place = picture.sky_positions(x[known], y[known])
     neither = pc.and_(pc.is_null(rows["ra"]), pc.is_null(rows["dec"]))
-    for name, degrees in (("ra", place.ra.deg), ("dec", place.dec.deg)):
+    for name, degrees in zip(("ra", "dec"), place, strict=True):
         found = np.full(len(x), np.nan)
         found[known] = degrees
         column = pc.if_else(neither, pa.chunked_array([_nullable(found)]), rows[name])
@@ -144,7 +138,7 @@ def _with_positions(rows: pa.Table, wcs) -> pa.Table:
 def _outside(rows: pa.Table, shape: tuple[int, ...]) -> dict[int, str]:
     bad = {}
     for row, (x, y) in enumerate(zip(rows["x_px"].to_pylist(), rows["y_px"].to_pylist(), strict=True)):
-        if x is None or y is None or not (0 <= x < shape[1] and 0 <= y < shape[0]):
+        if x is None or y is None or not (-0.5 <= x < shape[1] - 0.5 and -0.5 <= y < shape[0] - 0.5):
             where = "no position" if x is None or y is None else f"x {x:.0f}, y {y:.0f} is outside the mosaic"
             bad[row] = f"row {row + 1}: {where}"
     return bad

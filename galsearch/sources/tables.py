@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Catalog:
 class Source:
     """Objects to take in: `table` has object_id, ra, dec and any other columns; `rejected` what is left out already.
 
-    `measures` says what each measure of ours is called beside them, `summary` what was found in the user's table.
+    `measures` says what each measure of ours is called beside them, `summary` what was found in the user's table,
+    `picture_notes` what was noted of pictures that were taken in this run.
     """
 
     table: pa.Table
@@ -83,6 +84,12 @@ class Source:
     rejected: list[dict] = field(default_factory=list)
     measures: Mapping[str, str] = field(default_factory=lambda: {name: name for name in MEASURES}, kw_only=True)
     summary: Summary = field(default_factory=Summary, kw_only=True)
+    picture_notes: Counter[str] = field(default_factory=Counter, kw_only=True)
+
+    def told(self) -> Summary:
+        """Return the summary with what was noted of the pictures that were taken, and of how many."""
+        notes = [f"{count} pictures: {note}" for note, count in self.picture_notes.most_common()]
+        return replace(self.summary, notes=(*self.summary.notes, *notes))
 
     def take(self, row: int) -> Taken:
         """Return the picture of a row; SchemaError when it cannot be used."""
