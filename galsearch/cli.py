@@ -100,7 +100,10 @@ Output = Annotated[
 ]
 Format = Annotated[str, typer.Option("--format", help="How to print: table, json, csv or votable.")]
 Device = Annotated[str, typer.Option("--device", help="Where the encoders run: auto, cpu or cuda.")]
-Images = Annotated[Path | None, typer.Option("--images", help="Folder of cutouts: JPEG, PNG, WebP or FITS.")]
+Images = Annotated[
+    Path | None, typer.Option("--images", help="Folder, tar or zip of cutouts: JPEG, PNG, WebP, TIFF, FITS, .npy.")
+]
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 Mosaic = Annotated[
     Path | None,
     typer.Option("--mosaic", help="One large picture to cut at the table's positions, or at its own detections."),
@@ -120,6 +123,14 @@ Projector = Annotated[
 ]
 Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders, instead of those that ship.")]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
+
+Ext = Annotated[
+    str | None, typer.Option("--ext", help="Image of a FITS file to take: NAME, NAME,VERSION or a number from 0.")
+]
+Bands = Annotated[
+    str | None, typer.Option("--bands", help="Images of a FITS file, or planes of a stack, that are bands: g,r,z.")
+]
+IdFrom = Annotated[str, typer.Option("--id-from", help="Ids of cutouts without a table: the file's name, or its path.")]
 
 Words = Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")]
 Like = Annotated[list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")]
@@ -219,6 +230,9 @@ def build(
     model: ModelName = None,
     models: Models = None,
     id_column: IdColumn = None,
+    ext: Ext = None,
+    bands: Bands = None,
+    id_from: IdFrom = "name",
     projector: Projector = None,
     title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
     credits: Annotated[
@@ -238,6 +252,9 @@ def build(
             model=model,
             models=models,
             id_column=id_column,
+            ext=ext,
+            bands=_band_list(bands),
+            id_from=id_from,
             projector=projector,
             title=title,
             credits=_credits(credits),
@@ -259,6 +276,9 @@ def add(
     model: ModelName = None,
     models: Models = None,
     id_column: IdColumn = None,
+    ext: Ext = None,
+    bands: Bands = None,
+    id_from: IdFrom = "name",
     projector: Projector = None,
     device: Device = "auto",
 ):
@@ -272,6 +292,9 @@ def add(
             model=model,
             models=models,
             id_column=id_column,
+            ext=ext,
+            bands=_band_list(bands),
+            id_from=id_from,
             projector=projector,
             device=device,
             progress=progress,
@@ -835,11 +858,15 @@ def _again(*arguments: str | Path) -> str:
 def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
     if images and mosaic:
         raise typer.BadParameter("give --images or --mosaic, not both")
-    if images and not images.is_dir():
-        raise galsearch.SchemaError(f"{images}: no such folder; --images takes a folder of cutouts")
+    if images and not (images.is_dir() or (images.is_file() and images.name.lower().endswith(ARCHIVES))):
+        raise galsearch.SchemaError(f"{images}: no such folder; --images takes a folder or an archive of cutouts")
     if mosaic and not mosaic.is_file():
         raise galsearch.SchemaError(f"{mosaic}: no such file; --mosaic takes one picture, --images a folder")
     return images or mosaic
+
+
+def _band_list(bands: str | None) -> list[str] | None:
+    return None if bands is None else [name.strip() for name in bands.split(",") if name.strip()]
 
 
 def _credits(path: Path | None) -> list[dict] | None:

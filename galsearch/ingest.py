@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -102,6 +102,9 @@ def build(
     columns: Mapping[str, str] | None = None,
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
+    ext: str | int | None = None,
+    bands: Sequence[str] | None = None,
+    id_from: str = "name",
     title: str | None = None,
     credits: list[dict] | None = None,
     projector: str | Path | None = None,
@@ -111,8 +114,8 @@ def build(
 ) -> Report:
     """Build the atlas `path` (a folder, by custom `name.atlas`) and report what landed.
 
-    `source` is a folder of cutouts (JPEG, PNG, WebP, FITS) or one mosaic picture; `table` a CSV, ECSV, Parquet, FITS
-    or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the table that
+    `source` is a folder of cutouts (JPEG, PNG, WebP, TIFF, FITS, .npy) or one mosaic picture; `table` a CSV, ECSV,
+    Parquet, FITS or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the table that
     already holds embeddings, made by the model named `model`; of the tables that AION-Search publishes the column is
     known (model "aion-search" or "aion"). `projector` is a projector's folder, or a folder of several: the one of
     images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a folder
@@ -122,6 +125,11 @@ def build(
     values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file, x_px,
     y_px). `table_name` is which table of a file with several, `missing` are numbers that stand for no value (99, -99).
     The report's `lines()` tell what was found.
+
+    `source` may be a tar or zip archive of cutouts, too. Of a FITS file with several images the light is taken (SCI,
+    IMAGE, the primary, else the first that is not called a mask, a weight, an error or a model), or `ext` (a name,
+    "NAME,VERSION" or a number from 0); `bands` names the images, or planes of a stack, that are its bands. Without a
+    table the ids are the files' names, or with `id_from="path"` their paths.
 
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
@@ -133,8 +141,14 @@ def build(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
     reading = _reading(columns, id_column, table_name, missing)
+    chosen = _pictures(ext, bands, id_from)
     taken = sources.open_source(
-        _path(source), _path(table), vectors=vectors, publication=makers.publication, reading=reading
+        _path(source),
+        _path(table),
+        vectors=vectors,
+        publication=makers.publication,
+        reading=reading,
+        **chosen,
     )
     parameters = {
         "source": str(source),
@@ -144,6 +158,7 @@ def build(
         "id_column": id_column,
         "projector": None if projector is None else str(projector),
         **_said(reading),
+        **chosen,
     }
     return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
 
@@ -187,6 +202,9 @@ def add(
     columns: Mapping[str, str] | None = None,
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
+    ext: str | int | None = None,
+    bands: Sequence[str] | None = None,
+    id_from: str = "name",
     projector: str | Path | None = None,
     device: str = "auto",
     progress: Progress = _silent,
@@ -203,8 +221,14 @@ def add(
     )
     measures = manifest.extra.get(schema.MEASURES_KEY)
     reading = _reading(columns, id_column, table_name, missing, measures=measures or _trusted(path))
+    chosen = _pictures(ext, bands, id_from)
     taken = sources.open_source(
-        _path(source), _path(table), vectors=vectors, publication=makers.publication, reading=reading
+        _path(source),
+        _path(table),
+        vectors=vectors,
+        publication=makers.publication,
+        reading=reading,
+        **chosen,
     )
     known = [i for i in taken.table["object_id"].to_pylist() if i in there]
     if known:
@@ -220,6 +244,7 @@ def add(
         "model": model,
         "id_column": id_column,
         **_said(reading),
+        **chosen,
     }
     plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
     with Staging(path, plan) as staging:
@@ -379,6 +404,12 @@ def _reading(
     if id_column is not None:
         roles["object_id"] = id_column
     return Reading(roles, table_name, tuple(float(each) for each in missing), measures)
+
+
+def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) -> dict:
+    """Return what was said of pictures, for `open_source` and for provenance; nothing where nothing was."""
+    said = {"ext": ext, "bands": None if bands is None else list(bands), "id_from": id_from}
+    return {key: value for key, value in said.items() if value not in (None, "name")}
 
 
 def _said(reading: Reading) -> dict:
