@@ -17,7 +17,7 @@ import pyarrow as pa
 from galsearch import citing, exchange, images, schema
 from galsearch.asking import Answer, answer
 from galsearch.encode import Encoder, check_same_model, shipped
-from galsearch.errors import GalsearchError, ModelMismatchError, QueryError
+from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError
 from galsearch.query import Query, Term, unit
 from galsearch.schema import Finding
 from galsearch.store import Store, comparing, open_for_visitors, open_stores
@@ -622,6 +622,9 @@ class Atlas:
         return direction
 
     def _embed_text(self, text: str) -> np.ndarray:
+        if self._workers is not None and len(text) > self._workers.limits.text_characters:
+            most = self._workers.limits.text_characters
+            raise LimitError(f"the text has {len(text)} characters, at most {most} are taken here; write a shorter one")
         return self._encoder("text").encode([text])[0]
 
     def _encoder(self, kind: str) -> Encoder:

@@ -26,10 +26,15 @@ import numpy as np
 
 from galsearch import images
 from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, SchemaError
+from galsearch.graphs import check_graph, check_tokenizer
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
 KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
 MEMORY_BYTES = 256 * 2**20  # activations of one batch; larger batches are not faster on a CPU
+MOST_ROWS = 4_096  # of one batch, whatever a card says
+MOST_CHARACTERS = 5_000  # of one text
+MOST_EXAMPLES = 64  # of the self-test on a card
+INPUT_BOUNDS = {"max_tokens": 8_192, "size_px": 4_096, "dim": 65_536}
 NORM_TOLERANCE = 1e-3
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _REQUIRED = ("id", "kind", "embedding", "dim", "sha256", "space", "input")
@@ -95,6 +100,7 @@ class Encoder:
         """
         check_card(card)
         _check_digest(card, "sha256", onnx)
+        check_graph(onnx, name=card["id"])
         words = _load_tokenizer(card, tokenizer) if card["kind"] == "text" else None
         session = _load_session(card, onnx, device=device, threads=threads)
         return cls(card, session, words, batch_rows=_rows_per_batch(card, batch_rows, memory_bytes))
@@ -133,11 +139,11 @@ class Encoder:
     def encode(self, items: Iterable[str] | Iterable[np.ndarray]) -> np.ndarray:
         """Return unit vectors `(n, d) float32` in the order of `items`; no items give `(0, d)`.
 
-        A text encoder takes strings, cut at the card's `max_tokens`; an image encoder takes RGB pictures `(h,
-        w, 3) uint8` of any size; a flux encoder takes calibrated pictures `(bands, h, w)` in the bands, zero
-        point and pixel of its card, of which it uses the center; a projector takes vectors of the card's
-        `input.dim`. An iterator of pictures is read one batch at a time. A vector does not depend on the
-        others of its batch beyond 1e-5.
+        A text encoder takes strings, cut at MOST_CHARACTERS and at the card's `max_tokens`; an image encoder takes RGB
+        pictures `(h, w, 3) uint8` of any size; a flux encoder takes calibrated pictures `(bands, h, w)` in the bands,
+        zero point and pixel of its card, of which it uses the center; a projector takes vectors of the card's
+        `input.dim`. An iterator of pictures is read one batch at a time. A vector does not depend on the others of its
+        batch beyond 1e-5.
 
         Raises QueryError for an empty text, SchemaError for a picture of another type or shape,
         ModelMismatchError for vectors of another length, or when the model returns something other than
@@ -178,7 +184,8 @@ class Encoder:
     def _encode_texts(self, texts: list[str]) -> np.ndarray:
         for text in texts:
             _check_text(text)
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        cut = [text[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts only what has been taken apart
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
         # neighbors of like length need little padding
         by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
@@ -266,10 +273,37 @@ def check_card(card: dict) -> None:
     key = KINDS[card["kind"]]
     if not isinstance(card["input"], dict) or not isinstance(card["input"].get(key), int):
         raise ModelMismatchError(f"model {name}: its card lacks input.{key}, a whole number; export it again")
-    if card["kind"] == "flux" and not (isinstance(card["input"].get("bands"), list) and card["input"]["bands"]):
+    _check_types(card, name, key)
+    bands = card["input"].get("bands")
+    if card["kind"] == "flux" and not (
+        isinstance(bands, list) and 0 < len(bands) <= 64 and all(isinstance(band, str) for band in bands)
+    ):
         raise ModelMismatchError(f"model {name}: its card lacks input.bands, a list of names; export it again")
     if card["kind"] == "projector" and card.get("projects") not in ("image", "text"):
         raise ModelMismatchError(f"model {name}: its card's projects is neither image nor text; export it again")
+
+
+def _check_types(card: dict, name: str, key: str) -> None:
+    """Raise ModelMismatchError where a card has another type or number than an encoder can work with."""
+    wrong = [one for one in ("id", "embedding", "space", "sha256") if not isinstance(card[one], str)]
+    numbers = {"dim": (card["dim"], INPUT_BOUNDS["dim"]), f"input.{key}": (card["input"][key], INPUT_BOUNDS[key])}
+    if card.get("activation_bytes_per_row") is not None:
+        numbers["activation_bytes_per_row"] = card["activation_bytes_per_row"], 1 << 40
+    wrong += [
+        one
+        for one, (value, most) in numbers.items()
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most
+    ]
+    test = card.get("self_test")
+    if test is not None and not (
+        isinstance(test, dict)
+        and isinstance(test.get("inputs"), list)
+        and isinstance(test.get("outputs"), list)
+        and len(test["inputs"]) <= MOST_EXAMPLES
+    ):
+        wrong.append("self_test")
+    if wrong:
+        raise ModelMismatchError(f"model {name!s:.80}: its card's {wrong[0]} is not what it must be; export it again")
 
 
 def compatible(card_a: dict, card_b: dict) -> bool:
@@ -362,11 +396,17 @@ def _load_tokenizer(card: dict, content: bytes | None):
             f"model {card['id']}: a text model needs its {TOKENIZER_FILE}; copy it beside the model"
         )
     _check_digest(card, "tokenizer_sha256", content)
+    check_tokenizer(content, name=card["id"])
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise _missing("tokenizers") from None
-    tokenizer = Tokenizer.from_buffer(content)
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except ValueError as error:
+        raise ModelMismatchError(
+            f"model {card['id']}: its tokenizer cannot be read ({_first_line(error)}); copy the model again"
+        ) from None
     tokenizer.no_padding()
     tokenizer.enable_truncation(card["input"]["max_tokens"])
     return tokenizer
@@ -375,6 +415,7 @@ def _load_tokenizer(card: dict, content: bytes | None):
 def _load_session(card: dict, onnx: bytes, *, device: str, threads: int | None):
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the format that was checked
     options.log_severity_level = 3  # errors only: what matters of the rest is said below
     # A text and an image session live side by side: threads that spin while they wait slow the other one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -465,7 +506,7 @@ def render_picture(payload: bytes, *, name: str, memory_bytes: int, most: int) -
 
 def _rows_per_batch(card: dict, batch_rows: int | None, memory_bytes: int) -> int:
     if batch_rows is None:
-        batch_rows = max(1, memory_bytes // int(card.get("activation_bytes_per_row") or 8 * 2**20))
+        batch_rows = min(MOST_ROWS, max(1, memory_bytes // (card.get("activation_bytes_per_row") or 8 * 2**20)))
     if batch_rows < 1:
         raise GalsearchError(f"batch_rows is {batch_rows}; a batch has at least 1 row")
     return batch_rows
@@ -532,7 +573,10 @@ def _self_test_inputs(kind: str, inputs: list) -> list:
 
 def _unpacked(said: dict) -> np.ndarray:
     """Return an array from its shape and its zlib-compressed little-endian float16 in base64."""
-    content = zlib.decompress(base64.b64decode(said["float16_zlib"]))
+    size = 2 * int(np.prod(said["shape"], dtype=np.float64))
+    if not 0 < size <= MEMORY_BYTES:
+        raise ModelMismatchError(f"an example on the card has the shape {said['shape']!s:.80}; export the model again")
+    content = zlib.decompressobj().decompress(base64.b64decode(said["float16_zlib"]), size)
     return np.frombuffer(content, "<f2").reshape(said["shape"]).astype(np.float32)
 
 
