@@ -196,18 +196,24 @@ def facts(galaxy: galsearch.Galaxy, columns: pa.Table, *, form: str = "") -> Non
 
 def _fact(name: str, value: Any, about: dict) -> str:
     unit, meaning = about.get("unit") or "", about.get("description") or ""
+    place = is_position(name, about.get("ucd") or "")
     return (
         f'<tr title="{html(meaning)}"><th scope="row">{html(name)}</th>'
-        f"<td>{html(shown(value, unit=unit))}{f' <i>{html(unit)}</i>' if unit else ''}</td></tr>"
+        f"<td>{html(shown(value, place=place))}{f' <i>{html(unit)}</i>' if unit else ''}</td></tr>"
     )
 
 
-def shown(value: Any, *, unit: str = "") -> str:
-    """Return a value for a person: five digits, degrees to 0.004 arcsec, whole numbers whole."""
+def is_position(name: str, ucd: str) -> bool:
+    """Say whether a column is a right ascension or a declination in degrees."""
+    return name in ("ra", "dec") or ucd.startswith("pos.eq")
+
+
+def shown(value: Any, *, place: bool = False) -> str:
+    """Return a value for a person: five digits, a position to 0.004 arcsec, whole numbers whole."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and math.isfinite(value):
-        if unit == "deg":
+        if place:
             return f"{value:.{DEGREES_DIGITS}f}"
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.5g}"
     return str(value)
@@ -234,7 +240,8 @@ def _head(field: pa.Field) -> Any:
     unit = (field.metadata or {}).get(b"unit", b"").decode(errors="replace")
     label = clean(f"{field.name} [{unit}]" if unit else field.name)
     if pa.types.is_floating(field.type):
-        digits = f"%.{DEGREES_DIGITS}f" if unit == "deg" or field.name in ("ra", "dec") else "%.6g"
+        ucd = (field.metadata or {}).get(b"ucd", b"").decode(errors="replace")
+        digits = f"%.{DEGREES_DIGITS}f" if is_position(field.name, ucd) else "%.6g"
         return st.column_config.NumberColumn(label, format=digits)
     return st.column_config.TextColumn(label) if pa.types.is_string(field.type) else st.column_config.Column(label)
 

@@ -72,6 +72,18 @@ def tiny_bundle(tiny_folder: Path) -> Path:
     return galsearch.bundle(tiny_folder, tiny_folder.with_name("tiny.duckdb"))
 
 
+@pytest.fixture(scope="session")
+def hostile_path(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny atlas with captions, of which every text is hostile; never change it."""
+    from hostile_app import make_hostile
+
+    import galsearch
+
+    folder = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("hostile") / "h.atlas"))
+    galsearch.caption(folder, where="mag_r < 15")
+    return make_hostile(galsearch.bundle(folder, folder.with_suffix(".duckdb")))
+
+
 @pytest.fixture(scope="session", params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     """Either form of an atlas."""

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import hostile_app
 import numpy as np
 import pytest
 import tiny
@@ -907,3 +908,223 @@ def test_an_atlas_without_its_text_model_says_so_and_still_lists(start, bundle_p
     app.text_input(key="words").set_value("red galaxy").run()
     assert not app.exception
     assert "model" in text_of(app.error)
+
+
+# ---- texts of a stranger
+
+
+@pytest.fixture
+def widgets(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import widgets
+
+    return widgets
+
+
+@pytest.mark.parametrize("text", hostile_app.TEXTS, ids=range(len(hostile_app.TEXTS)))
+def test_a_text_is_never_markup(widgets, text):
+    from html import unescape
+
+    from markdown_it import MarkdownIt
+
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(widgets.plain(text))
+    assert rendered.startswith("<p>") and rendered.endswith("</p>\n")
+    inside = rendered[3:-5]
+    assert "<" not in inside
+    assert unescape(inside).replace(widgets.JOINER, "") == widgets.clean(text)
+    coded = MarkdownIt("commonmark").render(f"see {widgets.code(text)} there")
+    inside = coded.removeprefix("<p>see <code>").removesuffix("</code> there</p>\n")
+    assert unescape(inside) == widgets.clean(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "live"), [(":smile: :a-b:", r":[\w+-]+:"), ("https://e.x www.e.x", r"https?:|www\."), ("a@b.c", r"@\w")]
+)
+def test_nothing_is_left_that_becomes_something_else_after_escapes(widgets, text, live):
+    import re
+
+    assert re.search(live, text) and not re.search(live, widgets.plain(text).replace("\\", ""))
+
+
+def test_a_text_is_short_on_one_line_and_can_be_sent(widgets):
+    assert widgets.clean("a\n b\t\u202ec\x07\ud800") == "a b c?"
+    assert len(widgets.clean("x" * 10_000)) == widgets.MOST_SHOWN + 1
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("/data/atlases/xdf.duckdb: not an atlas", "xdf.duckdb: not an atlas"),
+        ("no object 'a' in /root/x/y.duckdb (3 objects)", "no object 'a' in y.duckdb (3 objects)"),
+        ("cannot open '~/secret/key.pem'", "cannot open 'key.pem'"),
+        ("C:\\Users\\me\\a.fits is no image", "a.fits is no image"),
+        ("z / 2 < 1 is text/plain at 3/4", "z / 2 < 1 is text/plain at 3/4"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+    ],
+)
+def test_a_public_message_has_no_path(public, widgets, message, shown):
+    assert widgets.public(message) == shown
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"\xff\xd8\xff\xe0", "jpeg"),
+        (b"RIFF0000WEBP", "webp"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", None),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", None),
+        (b"GIF89a", None),
+        (b"", None),
+    ],
+)
+def test_only_three_kinds_of_images_reach_the_browser(widgets, content, kind):
+    url = widgets.data_url(content)
+    assert (url is None) == (kind is None) and (kind is None or url.startswith(f"data:image/{kind};base64,"))
+
+
+@pytest.fixture
+def hostile_bundle(hostile_path, tmp_path):
+    """An atlas whose every text is hostile, in a folder of its own."""
+    copy = tmp_path / "hostile.duckdb"
+    copy.write_bytes(hostile_path.read_bytes())
+    return copy
+
+
+def test_an_atlas_of_hostile_texts_is_shown(start, hostile_bundle):
+    app = start(hostile_bundle)
+    assert len(ids(app)) == 24
+    shown = tiles(app)["tiles"]
+    assert [tile["id"] for tile in shown] == ids(app)
+    app.session_state["state"].selected = ids(app)[3]
+    app.session_state["state"].choose(ids(app)[5])
+    app.run()
+    assert not app.exception and not app.error
+    app.button(key="like").click().run()
+    assert not app.exception and not app.error
+    labels = [box.label for box in (*app.slider, *app.button, *app.number_input)]
+    assert not any(f"](https://{hostile_app.EVIL}" in label for label in labels)
+
+
+# ---- links
+
+
+@pytest.mark.parametrize("name", [name for name, (page, _) in hostile_app.LINKS.items() if page == ""])
+def test_a_hostile_link_to_the_search_is_answered(start, name):
+    app = start(**hostile_app.LINKS[name][1])
+    assert not app.exception
+    state = app.session_state["state"]
+    assert len(state.query.terms) <= 200 and state.query.k <= 1000
+    assert app.error or app.warning or app.info or tiles(app)["tiles"]
+
+
+def test_a_query_survives_its_link(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import links
+
+    for query in QUERIES.values():
+        assert links.from_text(links.to_text(query)) == query
+
+
+# ---- what a place that is busy, or a query that is refused, shows
+
+
+def test_a_busy_place_is_no_count(public, start, monkeypatch):
+    app = start()
+    app.text_input(key="where").set_value("z < 0.05").run()
+    before = ids(app)
+    monkeypatch.setattr(public, "WAIT_SECONDS", 0.05)
+    line = public._line()
+    taken = [line.acquire(timeout=1) for _ in range(public.AT_ONCE)]
+    app.session_state["state"].change(where="z < 0.06")
+    app.run()
+    for _ in taken:
+        line.release()
+    said = text_of(app.caption)
+    assert "0 of 300" not in said and "Not counted" in said
+    assert "Results of the previous query" in text_of(app.warning)
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == before
+    app.run()
+    assert "Results of the previous query" not in text_of(app.warning)
+
+
+def test_a_refused_query_keeps_the_results_of_the_one_before(start):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy").run()
+    before = ids(app)
+    state = app.session_state["state"]
+    state.change(terms=(galsearch.Term("object", "nobody"),))
+    app.run()
+    assert "nobody" in text_of(app.error)
+    assert "Results of the previous query: red galaxy" in text_of(app.warning).replace("*", "")
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == before
+    assert not [box for box in app.pills if box.key == "refine"]
+
+
+def test_a_bad_filter_says_whose_results_are_shown(start):
+    app = start()
+    app.text_input(key="where").set_value("z < 0.05").run()
+    app.text_input(key="where").set_value("z <").run()
+    assert "Results shown are for the last valid filter" in text_of(app.caption)
+    assert asked(app).where == "z < 0.05"
+
+
+@pytest.mark.parametrize(
+    ("convincing", "scores", "line"), [(0, [3, 2, 1], None), (2, [3, 2, 1], 2), (2, [1, 2, 3], None)]
+)
+def test_the_line_of_weaker_matches_is_never_above_good_ones(monkeypatch, convincing, scores, line):
+    monkeypatch.syspath_prepend(str(APP))
+    from types import SimpleNamespace
+
+    from views import search
+
+    hits = SimpleNamespace(
+        convincing=convincing, scores=np.array(scores), reranked=None, query=SimpleNamespace(hybrid=None)
+    )
+    assert search.weaker_from(hits) == line
+    hits.query.hybrid = "rank"
+    assert search.weaker_from(hits) is None
+
+
+def test_a_position_keeps_a_hundredth_of_an_arcsecond(start, widgets, tiny_atlas):
+    app = start()
+    app.text_input(key="near").set_value("189.204167 +62.216111").run()
+    assert app.text_input(key="near").value == "189.204167 +62.216111"
+    again = start(**app.query_params)
+    assert again.text_input(key="near").value == "189.204167 +62.216111"
+    assert asked(again).near == asked(app).near == (189.204167, 62.216111)
+    assert "189.204167 +62.216111" in text_of(again.markdown)
+    galaxy = tiny_atlas[tiny.object_id(3)]
+    drawn = " ".join(element.proto.body for element in start(object=galaxy.object_id).get("html"))
+    assert f"{galaxy.ra:.6f}" in drawn and f"{galaxy.dec:.6f}" in drawn
+
+
+def test_the_current_collection_is_in_the_link(page, start):
+    app = start(collection="Rings")
+    assert app.session_state["state"].collection == "Rings"
+    app.session_state["state"].attempt(app.session_state["state"].sets.create, "Rings")
+    app.text_input(key="words").set_value("red").run()
+    assert app.query_params["collection"] == ["Rings"] or app.query_params["collection"] == "Rings"
+
+
+def test_a_link_is_whole_and_leaves_out_what_belongs_to_the_session(start):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy").run()
+    state = app.session_state["state"]
+    state.jobs = "secret"
+    assert state.link()["jobs"] == "secret" and "secret" not in state.permalink()
+    assert "query=" in state.permalink()
+
+
+def test_the_tab_says_what_is_searched(start, monkeypatch):
+    from importlib import import_module
+
+    app = start()
+    app.text_input(key="words").set_value("red galaxy").run()
+    state = app.session_state["state"]
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    source = (APP / "app.py").read_text().rpartition("\nmain()")[0]
+    names: dict = {"__file__": str(APP / "app.py"), "__name__": "app"}
+    import_module("phrasing")
+    exec(compile(source, "app.py", "exec"), names)
+    assert names["tab_title"](state, "Search") == "red galaxy · Search · Tiny · galsearch"
