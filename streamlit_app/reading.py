@@ -16,6 +16,7 @@ import galsearch
 plain = widgets.plain
 UNLIKE = 0.5  # weight of what is not wanted
 AWAY = "away"
+AS, WORDS = "as", "words"  # what the URL says where a name is to be searched as words
 
 
 def words_of(query: galsearch.Query) -> tuple[str, tuple[galsearch.Term, ...]]:
@@ -32,11 +33,21 @@ def with_words(query: galsearch.Query, words: str) -> galsearch.Query:
     return replace(query, terms=lead + words_of(query)[1], k=FIRST_K)
 
 
+def named(state: State) -> galsearch.Lookup | None:
+    """Return what the words name, where they are all that is asked and nobody wants them searched as words."""
+    words, rest = words_of(state.query)
+    if not words or rest or state.param(AS) == WORDS:
+        return None
+    found = state.atlas.lookup(words)
+    return found if found else None
+
+
 def show_understanding(state: State) -> None:
     """Draw what the words may mean: cuts, abbreviations, spelling, and what is not wanted."""
     words, _ = words_of(state.query)
     if not words:
         return
+    told_unread(state, words)
     options = offered(state, words)
     if not options:
         return
@@ -50,6 +61,12 @@ def show_understanding(state: State) -> None:
             on_change=take_meaning,
             args=(words,),
         )
+
+
+def told_unread(state: State, words: str) -> None:
+    """Say which numbers of the words are in no filter, and are searched as words."""
+    for one in state.atlas.understand(words).unread:
+        st.caption(f":material/help: {plain(str(one))}")
 
 
 def offered(state: State, words: str) -> dict[str, str]:

@@ -1128,3 +1128,41 @@ def test_the_tab_says_what_is_searched(start, monkeypatch):
     import_module("phrasing")
     exec(compile(source, "app.py", "exec"), names)
     assert names["tab_title"](state, "Search") == "red galaxy · Search · Tiny · galsearch"
+
+
+# ---- names
+
+
+def test_an_id_in_the_box_opens_the_object_before_any_search(start, monkeypatch):
+    app = start()
+    monkeypatch.setattr(galsearch.Atlas, "embed", lambda *_: pytest.fail("a vector was made"))
+    app.text_input(key="words").set_value(tiny.object_id(7)).run()
+    assert not app.exception
+    assert app.session_state["state"].selected == tiny.object_id(7)
+    assert "is object" in text_of(app.info)
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == [tiny.object_id(7)]
+    assert not [box for box in app.pills if box.key == "refine"]
+
+
+def test_a_name_can_still_be_searched_as_words(start, tiny_atlas):
+    app = start()
+    app.text_input(key="words").set_value(tiny.object_id(7)).run()
+    app.button(key="named_words").click().run()
+    assert [tile["id"] for tile in tiles(app)["tiles"]] == found(tiny_atlas, tiny.object_id(7))
+    assert "is object" not in text_of(start(**app.query_params).info)
+
+
+def test_a_position_in_the_box_offers_what_lies_there(start, tiny_atlas):
+    galaxy = tiny_atlas[tiny.object_id(6)]
+    app = start()
+    app.text_input(key="words").set_value(f"{galaxy.ra:.6f} {galaxy.dec:+.6f}").run()
+    assert galaxy.object_id in [tile["id"] for tile in tiles(app)["tiles"]]
+    app.button(key="named_cone").click().run()
+    assert asked(app).terms == () and asked(app).near == pytest.approx((galaxy.ra, galaxy.dec), abs=1e-6)
+    assert galaxy.object_id in ids(app)
+
+
+def test_numbers_that_no_filter_holds_are_named(start):
+    app = start()
+    app.text_input(key="words").set_value("red galaxy with M_u < -21").run()
+    assert "M_u < -21" in text_of(app.caption) and "not understood" in text_of(app.caption)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import duckdb
+import hostile_app
 import numpy as np
 import pytest
 import tiny
@@ -77,6 +78,26 @@ def page(app_path):
     streamlit.cache_data.clear()  # tests change atlases behind the app's back
     yield run
     sys.modules.get("limits", type("", (), {})).PUBLIC = False
+
+
+HOSTILE = {
+    name: link
+    for name, link in hostile_app.LINKS.items()
+    if link[0] in ("map", "captions", "evaluate", "rerank", "sql")
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_link_to_a_page_is_answered(page, tiny_bundle, name):
+    view, url = HOSTILE[name]
+    query = url.get("query")
+    app = page(view, tiny_bundle, **({} if query else url))
+    assert not app.exception
+    if query:
+        state_of(app)._take(url)
+        app.run()
+        # the page alone is drawn here: what `app.draw` says in words is what it raises
+        assert all(one.proto.type == "QueryError" for one in app.exception)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +288,52 @@ def test_another_column_is_plotted_and_kept_in_the_link(page, tiny_bundle):
     assert state_of(app).param("x") == "mag_r"
 
 
-@pytest.mark.parametrize("url", [{"x": "nope"}, {"brush": "plane:1"}, {"brush": "x:0,1,0,1"}, {"zoom_plane": "?"}])
+def test_a_selection_is_written_in_numbers_that_sliders_read_back(app_path, density):
+    import cuts
+
+    window = density.Window(0.0123456789, 0.15, 15.004, 19.0)
+    where = density.Axes("columns", "z", "mag_r", "z", "mag_r").cut(window)
+    assert where == "z BETWEEN 0.01235 AND 0.15 AND mag_r BETWEEN 15.004 AND 19"
+    joined = cuts.added("survey = 'north'", where)
+    assert joined == f"survey = 'north' AND {where}"
+    assert cuts.range_of(joined, "z") == (0.01235, 0.15) and cuts.range_of(joined, "mag_r") == (15.004, 19.0)
+    logarithm = density.Axes("columns", "z", "log10(mass)", "z", "log mass", logs=(None, "mass")).cut(
+        density.Window(0, 0.1, 9.5, 11.0)
+    )
+    assert cuts.range_of(logarithm, "mass") == (pytest.approx(10**9.5, rel=0.01), 1e11)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "where"),
+    [
+        (189.1, 189.2, "ra BETWEEN 189.1 AND 189.2"),
+        (-0.3, 0.3, "(ra >= 359.7 OR ra <= 0.3)"),
+        (359.9, 360.2, "(ra >= 359.9 OR ra <= 0.2)"),
+        (-180.0, 180.0, "dec BETWEEN 9 AND 11"),
+    ],
+)
+def test_a_selection_on_the_sky_is_a_range_of_right_ascension(density, low, high, where):
+    axes = density.Axes("sky", "x", "dec", "ra", "dec", flip_x=True, turned=True)
+    cut = axes.cut(density.Window(low, high, 9.0, 11.0))
+    assert cut.startswith(where) and cut.endswith("dec BETWEEN 9 AND 11")
+
+
+def test_axes_are_linear_until_somebody_wants_logarithms(page, tiny_bundle):
+    app = page("map", tiny_bundle)
+    assert {box.label: box.value for box in app.selectbox}["x axis"] == "brightness"
+    assert [toggle.value for toggle in app.toggle if toggle.label == "log"] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        {"x": "nope"},
+        {"brush": "plane:1"},
+        {"brush": "x:0,1,0,1"},
+        {"zoom_plane": "?"},
+        {"zoom_plane": "-1e308,1e308,0,1"},
+    ],
+)
 def test_what_a_link_gets_wrong_is_passed_over(page, tiny_bundle, url):
     assert "300" in said(page("map", tiny_bundle, **url))
 
@@ -519,6 +585,81 @@ def test_a_job_says_what_went_wrong(jobs):
     job = jobs.Job("failing", work)
     job.wait(SLOW_MACHINE)
     assert (job.state, job.error) == ("failed", "value, rule, remedy")
+
+
+def test_jobs_wait_in_line_and_stop_while_they_wait(jobs):
+    line, go = threading.Semaphore(1), threading.Event()
+    first = jobs.Job("first", lambda progress: go.wait(SLOW_MACHINE), line=line)
+    second = jobs.Job("second", lambda progress: "done", line=line)
+    third = jobs.Job("third", lambda progress: "done", line=line)
+    assert second.what.startswith("waiting")
+    third.stop()
+    third.wait(SLOW_MACHINE)
+    assert (third.state, second.state) == ("stopped", "running")
+    go.set()
+    for job in (first, second):
+        job.wait(SLOW_MACHINE)
+    assert (first.state, second.state, second.result) == ("done", "done", "done")
+
+
+def test_jobs_are_dropped_after_their_time_and_no_more_are_taken_than_fit(jobs, monkeypatch):
+    import limits
+
+    kept = jobs.Kept()
+    kept.start("a", "build", "one", lambda progress: 1).wait(SLOW_MACHINE)
+    assert kept.get("a", "build").result == 1 and kept.get("b", "build") is None and kept.get(None, "build") is None
+    monkeypatch.setattr(jobs, "KEPT_SECONDS", 0.0)
+    kept.start("b", "build", "two", lambda progress: 2)
+    assert kept.get("a", "build") is None
+    monkeypatch.setattr(jobs, "KEPT_SECONDS", 1e9)
+    monkeypatch.setattr(jobs, "MOST_KEPT", 1)
+    with pytest.raises(limits.Busy):
+        kept.start("c", "build", "three", lambda progress: 3)
+
+
+def test_an_evaluation_tells_how_far_it_is_stops_and_survives_a_reload(page, tiny_bundle, monkeypatch):
+    steps, go = [], threading.Event()
+
+    def evaluate(path, *, progress, **asked):
+        steps.append("begun")
+        progress(3, 10, "near: intervals")
+        go.wait(SLOW_MACHINE)
+        progress(4, 10, "near: baselines")
+        steps.append("not stopped")
+
+    monkeypatch.setattr(galsearch, "evaluate", evaluate, raising=False)
+    app = page("evaluate", tiny_bundle)
+    app.button(key="evaluate_start").click().run()
+    session = state_of(app).jobs
+    again = page("evaluate", tiny_bundle, jobs=session)
+    state_of(again).jobs = session
+    again.run()
+    job = job_of(again, "evaluate")
+    assert job is job_of(app, "evaluate") and job.state == "running"
+    again.button(key="stop_evaluate").click().run()
+    go.set()
+    job.wait(SLOW_MACHINE)
+    again.run()
+    assert job.state == "stopped" and steps == ["begun"]
+    assert "Stopped" in said(again)
+
+
+def test_evaluate_tells_each_target_and_stores_nothing_when_stopped(judged_folder, tmp_path):
+    told = []
+
+    def progress(done, total, what):
+        told.append((done, total, what))
+        if "intervals" in what:
+            raise KeyboardInterrupt
+
+    targets = tiny.write(tmp_path / "t.toml", TARGETS)
+    with galsearch.open(judged_folder) as atlas:
+        before = atlas.sql("SELECT count(DISTINCT run) AS n FROM evaluations")["n"][0].as_py()
+    with pytest.raises(KeyboardInterrupt):
+        galsearch.evaluate(judged_folder, targets=targets, store=True, progress=progress)
+    assert told[0] == (0, 1, "near: candidates")
+    with galsearch.open(judged_folder) as atlas:
+        assert atlas.sql("SELECT count(DISTINCT run) AS n FROM evaluations")["n"][0].as_py() == before
 
 
 # ---- Build

@@ -138,7 +138,7 @@ def test_minus_words(page, tiny_atlas):
     search(page, "galaxy red")
     expect_ids(page, found(tiny_atlas, "galaxy red"))
     page.get_by_role("button", name="Plus / minus").click()
-    page.get_by_label("Words or an object_id").fill("edge")
+    page.get_by_label("Words, or the ID or name of an object").fill("edge")
     page.get_by_role("button", name="Minus", exact=True).click()
     terms = (galsearch.Term("text", "galaxy red"), galsearch.Term("text", "edge", -0.5))
     expect_ids(page, tiny_atlas.search(galsearch.Query(terms, k=24, distinct=True)).ids)

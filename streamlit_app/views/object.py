@@ -98,7 +98,9 @@ def step_button(state: State, label: str, key: str, ids: list[str], place: int |
 
 
 def take_id() -> None:
-    current().select(st.session_state.object_id.strip() or None)
+    state, text = current(), st.session_state.object_id.strip()
+    named = state.atlas.lookup(text)
+    state.select(named.ids[0] if len(named.ids) == 1 else text or None)
 
 
 # ---- the picture

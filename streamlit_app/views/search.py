@@ -84,7 +84,7 @@ def words_box(state: State) -> None:
             "Describe a galaxy",
             key="words",
             type="search",
-            placeholder="Describe a galaxy, such as: edge-on disk with a dust lane",
+            placeholder="Describe a galaxy (edge-on disk with a dust lane), or give an ID, name or position",
             label_visibility="collapsed",
             icon=":material/search:",
             on_change=take_words,
@@ -99,6 +99,10 @@ def words_box(state: State) -> None:
 def take_words() -> None:
     state = current()
     state.ask(reading.with_words(state.query, st.session_state.words))
+    state.set_param(reading.AS, None)
+    named = reading.named(state)
+    if named is not None and len(named.candidates) == 1:
+        state.select(named.candidates[0].object_id)
 
 
 def take_example() -> None:
@@ -127,7 +131,7 @@ def terms_menu(state: State) -> None:
                 on_change=take_weight,
                 args=(place, key),
             )
-        st.text_input("Words or an object_id", key="extra", placeholder="such as: bar")
+        st.text_input("Words, or the ID or name of an object", key="extra", placeholder="such as: bar")
         with st.container(horizontal=True):
             st.button("Plus", icon=":material/add:", key="plus", on_click=take_extra, args=(1.0,))
             st.button("Minus", icon=":material/remove:", key="minus", on_click=take_extra, args=(panel.MINUS,))
@@ -139,7 +143,9 @@ def take_extra(weight: float) -> None:
     state, text = current(), st.session_state.extra.strip()
     state.acted()
     if text:
-        state.add_term(galsearch.Term("object" if text in state.atlas else "text", text, weight))
+        named = state.atlas.lookup(text).ids
+        one = named[0] if len(named) == 1 else None
+        state.add_term(galsearch.Term("text", text, weight) if one is None else galsearch.Term("object", one, weight))
         st.session_state.extra = ""
 
 
@@ -243,6 +249,10 @@ def link_menu(state: State) -> None:
 
 def show_answer(state: State) -> None:
     """Draw the results; where the query is refused, those of the query before it, marked as such."""
+    named = reading.named(state)
+    if named is not None:
+        show_named(state, named)
+        return
     try:
         with st.spinner("Searching", show_time=True):
             hits = state.hits()
@@ -252,19 +262,50 @@ def show_answer(state: State) -> None:
         if hits is None:
             return
         st.warning(f"Results of the previous query: {asked_text(hits.query)}", icon=":material/history:")
-    show_results(state, hits)
+    show_results(state, hits, summary(hits))
 
 
-def show_results(state: State, hits: galsearch.Hits) -> None:
+def show_named(state: State, named: galsearch.Lookup) -> None:
+    """Draw the objects that the words name, before any image is compared, and the ways to go on from them."""
+    query, first = state.query, named.candidates[0].object_id if len(named.candidates) == 1 else None
+    st.info(widgets.plain(str(named)), icon=":material/my_location:")
+    with st.container(horizontal=True, gap="xsmall", key="named"):
+        if first is not None:
+            st.button("More like this", key="named_like", type="primary", on_click=state.like, args=(first,))
+        if named.position is not None and named.has_positions:
+            cone = {
+                "terms": (),
+                "near": named.position,
+                "radius_arcsec": max(named.radius_arcsec, filters.RADIUS_ARCSEC),
+            }
+            st.button("Filter to this position", key="named_cone", on_click=state.change, kwargs=cone)
+        if named.nearest is not None and not named.candidates:
+            st.button("Open the nearest", key="named_near", on_click=state.select, args=(named.nearest.object_id,))
+        st.button("Search it as words", key="named_words", on_click=state.set_param, args=(reading.AS, reading.WORDS))
+    try:
+        with limits.turn():
+            cone = {"near": query.near, "radius_arcsec": query.radius_arcsec}
+            hits = state.atlas.candidates(named, where=query.where, k=query.k, **cone)
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        return
+    left = len(named.candidates) - len(hits)
+    also = f" · {left:,} more do not pass the filters" if left else ""
+    objects = "object" if len(hits) == 1 else "objects"
+    show_results(state, hits, f"{len(hits):,} {objects} named **{widgets.plain(named.text)}**{also}")
+
+
+def show_results(state: State, hits: galsearch.Hits, head: str) -> None:
     """Draw the hits, and the selected object beside them."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="summary"):
-        st.markdown(summary(hits), width="content")
+        st.markdown(head, width="content")
         st.session_state.view = state.view
         st.segmented_control(
             "Show as", VIEWS, key="view", required=True, label_visibility="collapsed", on_change=take_view
         )
     if not len(hits):
-        show_nothing(state)
+        if state.answered:
+            show_nothing(state)
         return
     if state.answered:
         reading.show_refinements(state, hits)
