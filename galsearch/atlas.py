@@ -145,9 +145,10 @@ class Hits(Sequence):
         The line was measured when the atlas was written: for an example, the score that the nearest other object has
         for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
         None where there is no line: sums of terms, arrays, and atlases written before there were lines; nor has the
-        order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`).
+        order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`), nor one that asks for
+        what is so rare that high scores are mostly of something else (`Understanding.rarity`).
         """
-        if "score_before" in self._found.parts or self._names_objects():
+        if "score_before" in self._found.parts or self._names_objects() or self._asks_for_the_rare():
             return None
         line = self._atlas._store.line(schema.IMAGE, self._found.asked)
         return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
@@ -213,6 +214,11 @@ class Hits(Sequence):
         """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""
         terms = self.query.terms
         return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].value))
+
+    def _asks_for_the_rare(self) -> bool:
+        from galsearch.understanding import rarity
+
+        return any(term.kind == "text" and term.weight > 0 and rarity(term.value) for term in self.query.terms)
 
     def _similarity(self) -> np.ndarray:
         return self._found.parts.get("score_vector", self.scores)
@@ -541,6 +547,16 @@ class Atlas:
         from galsearch.understanding.lookup import look_up
 
         return look_up(self._store, text)
+
+    def hints(self, words: str) -> tuple[str, ...]:
+        """Return what a search in these words cannot heed, a sentence each; mostly nothing.
+
+        They are numbers that no column answers, with the reason, words in another language than English, and kinds of
+        galaxies so rare that the best hits may be none. `understand` has the same in parts.
+        """
+        from galsearch.understanding.asked import hints
+
+        return hints(self._store, words)
 
     def understand(self, words: str) -> Understanding:
         """Return how words are read: what is wanted and what not, cuts in SQL, abbreviations, slips of spelling.

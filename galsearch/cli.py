@@ -398,7 +398,7 @@ def search(
             _tell_plan(atlas, hits, words)
             _tell_refinements(hits)
         else:
-            _tell_unread(atlas, words)
+            _tell_hints(atlas, words)
         if sheet:
             _tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
@@ -497,7 +497,7 @@ def rerank(
         if explain:
             _tell_plan(atlas, hits, words)
         else:
-            _tell_unread(atlas, words)
+            _tell_hints(atlas, words)
         _tell(str(found.reranked))
         if sheet:
             _tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
@@ -1006,11 +1006,10 @@ def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> No
         _tell(f"to search for these words all the same: {_again('search', path, f'--plus={named.text}')}")
 
 
-def _tell_unread(atlas: galsearch.Atlas, words: str | None) -> None:
-    """Say which numbers of the words the search cannot heed."""
-    if words and any(map(str.isdigit, words)):
-        for one in atlas.understand(words).unread:
-            _tell(str(one))
+def _tell_hints(atlas: galsearch.Atlas, words: str | None) -> None:
+    """Say what of the words the search cannot heed: numbers without a column, another language, what is too rare."""
+    if words:
+        _tell(*atlas.hints(words))
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:

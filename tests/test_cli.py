@@ -142,6 +142,13 @@ def test_a_number_without_a_column_is_told_with_and_without_explain(run, tiny_pa
         assert "'inclination > 70 deg' is not understood here: this atlas has no numeric column 'inclination'" in error
 
 
+def test_words_in_another_language_get_a_hint_and_english_ones_none(run, tiny_path):
+    code, _, error = run("search", tiny_path, "Spiralgalaxie ohne Balken", "-k", "1")
+    assert code == 0
+    assert "the words look German, and only English is understood; ask in English" in error
+    assert "English" not in run("search", tiny_path, "red edge", "-k", "1")[2]
+
+
 def test_printed_formats_are_read_by_others(run, tiny_path):
     formats = {
         name: run("search", tiny_path, "red", "-k", "4", "--format", name)[1] for name in ("json", "csv", "votable")

@@ -23,6 +23,7 @@ from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.understanding import (
     VAGUE,
     contrast,
+    foreign_language,
     label_vectors,
     read_labels,
     refinements,
@@ -589,6 +590,71 @@ def test_sql_in_the_words_stays_words():
     assert reading.query(*reading.offers).where == "z < 0.1"
 
 
+# ---- other languages
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Spiralgalaxie ohne Balken", "German"),
+        ("rote Galaxie mit Ring", "German"),
+        ("galaxie spirale barrée", "French"),
+        ("galaxie avec un anneau", "French"),
+        ("galaxia espiral con barra", "Spanish"),
+        ("galassia a spirale con barra", "Italian"),
+        ("galáxia espiral com barra", "Portuguese"),
+        ("sterrenstelsel met een balk", "Dutch"),
+        ("螺旋星系", "Chinese"),
+        ("リング銀河", "Japanese"),
+        ("나선 은하", "Korean"),
+        ("спиральная галактика", "Russian or another language in Cyrillic letters"),
+        ("مجرة حلزونية", "Arabic or Persian"),
+        ("σπειροειδής γαλαξίας", "Greek"),
+    ],
+)
+def test_words_in_another_language_get_a_hint(text, language):
+    reading = read(text)
+    assert reading.language == language
+    assert f"the words look {language}, and only English is understood" in str(reading)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("spiral galaxie", "de Vaucouleurs profile", "la Silla field", "Hα emission", "α", "sans bar", "E+A galaxy"),
+        *(
+            "Einstein ring",
+            "Seyfert galaxy like NGC 1068",
+            "Sérsic profile",
+            "Die-hard ring",
+            "con man",
+            "M 87",
+            "z < 0.1",
+        ),
+        *("galaxy like the 银河 in its disk", "Galaxie", "El Gordo cluster", "Malin 1", "🌀"),
+    ],
+)
+def test_english_and_names_get_no_hint(text):
+    assert read(text).language is None
+
+
+def test_no_phrase_or_word_that_is_known_here_gets_a_hint():
+    folder = Path(galsearch.__file__).parent
+    known = (folder / "concepts.txt").read_text().splitlines()
+    known += (folder / "understanding" / "known_words.txt").read_text().split()
+    assert len(known) > 500
+    assert [one for one in known if foreign_language(one)] == []
+
+
+def test_of_what_is_rare_no_hit_is_called_convincing(atlas):
+    for text in ("Einstein ring", "strong gravitational lenses", "galaxy with a polar ring"):
+        assert "the best hits may well be none" in str(read(text))
+        assert atlas.search(text, k=3).convincing is None
+    for text in ("ring galaxy", "lenticular galaxy", "edge-on galaxy", "polar view"):
+        assert read(text).rarity is None
+    assert atlas.search("red edge", k=3).convincing is not None
+
+
 # ---- refining
 
 
@@ -907,7 +973,7 @@ def test_odd_words_are_explained_too(run, tiny_path, words):
 # ---- examples and the shipped model
 
 
-@pytest.mark.parametrize("name", ["text", "words", "cuts", "reading"])
+@pytest.mark.parametrize("name", ["text", "words", "cuts", "reading", "language"])
 def test_the_examples_in_the_docstrings_hold(name):
     found = doctest.testmod(import_module(f"galsearch.understanding.{name}"))
     assert found.attempted > 0 and found.failed == 0

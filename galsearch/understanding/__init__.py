@@ -13,8 +13,9 @@ from galsearch.understanding.attributes import (
     refinements,
 )
 from galsearch.understanding.cuts import VAGUE, Offer
+from galsearch.understanding.language import foreign_language
 from galsearch.understanding.lookup import Candidate, Lookup
-from galsearch.understanding.reading import Phrase, Understanding, understand
+from galsearch.understanding.reading import Phrase, Understanding, rarity, understand
 from galsearch.understanding.unread import Unread
 from galsearch.understanding.words import Rewording, type_in_words
 
@@ -30,7 +31,9 @@ __all__ = [
     "Understanding",
     "Unread",
     "contrast",
+    "foreign_language",
     "label_vectors",
+    "rarity",
     "read_labels",
     "refinements",
     "type_in_words",

@@ -22,7 +22,7 @@ from galsearch.understanding.attributes import (
     read_labels,
     refinements,
 )
-from galsearch.understanding.reading import Understanding, understand
+from galsearch.understanding.reading import Understanding, hints_without_columns, understand
 
 BACKGROUND = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
 BATCH_ROWS = 50_000
@@ -54,6 +54,11 @@ def read(store: Store, words: str) -> Understanding:
     numeric = [row for row in rows if _NUMERIC.fullmatch(row["type"])]
     columns, ucds = ({row["column"]: row[what] for row in numeric} for what in ("unit", "ucd"))
     return understand(words, columns, phrases(store)[0], ucds=ucds)
+
+
+def hints(store: Store, words: str) -> tuple[str, ...]:
+    """Return what to tell a person of words unasked; columns are read only where there is a number."""
+    return read(store, words).hints if any(map(str.isdigit, words)) else hints_without_columns(words)
 
 
 def phrases(store: Store) -> tuple[list[str], np.ndarray]:

@@ -13,10 +13,31 @@ from typing import Any
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.understanding.cuts import DENIED, Columns, Offer, edits_of, offers
+from galsearch.understanding.language import foreign_language
 from galsearch.understanding.negation import ADVERBS, ARTICLES, OBJECTS, Negation, negations
 from galsearch.understanding.text import Edit, edited, plain
 from galsearch.understanding.unread import Unread, unread
 from galsearch.understanding.words import Rewording, expansions, slips
+
+RARE = (  # words -> how many galaxies are so: a score cannot say that one of them is here
+    (
+        r"einstein[\s-](?:rings?|cross(?:es)?)|(?:gravitational|strong)(?:ly)?[\s-](?:lens\w*|arcs?)|"
+        r"lensed (?:gala\w+|quasars?|arcs?)",
+        "strong lenses are about one in a thousand massive galaxies (Treu 2010, ARA&A 48, 87)",
+    ),
+    (r"polar[\s-]rings?", "polar rings are about one in two hundred lenticulars (Whitmore et al. 1990, AJ 100, 1489)"),
+)
+_RARE = tuple((re.compile(rf"(?<![\w-])(?:{words})(?![\w-])"), reason) for words, reason in RARE)
+
+
+def rarity(text: str) -> str | None:
+    """Return how rare what a text asks for is, in a sentence for a person, where it is so rare that hits mislead.
+
+    >>> rarity("Einstein ring around a red galaxy").partition(" (")[0]
+    'strong lenses are about one in a thousand massive galaxies'
+    """
+    low = plain(text)
+    return next((reason for pattern, reason in _RARE if pattern.search(low)), None)
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,8 @@ class Understanding:
     `words` it came from, its `reason` and the `rest` of the text; `expansions` are abbreviations and types with their
     meaning; `spelling` are likely slips with what was meant. None of them is applied until `query` is given it.
     `unread` are numbers that no column of the atlas can answer, each with its `words` and `reason`: a search by the
-    sentence does not heed them.
+    sentence does not heed them. `language` names the likely language of the words where it is not English, `rarity`
+    says how rare the galaxies are that they ask for, where the best hits may well be none of them.
     """
 
     text: str
@@ -50,6 +72,8 @@ class Understanding:
     spelling: tuple[Rewording, ...]
     negations: tuple[Negation, ...] = field(repr=False, default=())
     unread: tuple[Unread, ...] = ()
+    language: str | None = None
+    rarity: str | None = None
 
     def query(
         self, *accepted: Offer | Rewording, unlike: float | None = None, where: str | None = None, **options: Any
@@ -96,8 +120,22 @@ class Understanding:
         lines += [f"offered cut: {one.sql}   ({one.words!r}: {one.reason})" for one in self.offers]
         lines += [f"{one.words} stands for: {one.meaning}" for one in self.expansions]
         lines += [f"did you mean {one.meaning!r} by {one.words!r}?" for one in self.spelling]
-        lines += map(str, self.unread)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.hints])
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to tell a person even unasked: another language, numbers without a column, a rare kind of galaxy."""
+        return (*map(str, self.unread), *_warnings(self.language, self.rarity))
+
+
+def hints_without_columns(text: str) -> tuple[str, ...]:
+    """Return the `hints` of a text that has no numbers, which take no column: quick."""
+    return _warnings(foreign_language(text), rarity(text))
+
+
+def _warnings(language: str | None, rare: str | None) -> tuple[str, ...]:
+    said = [f"the words look {language}, and only English is understood; ask in English"] if language else []
+    return (*said, *([f"{rare}: the best hits may well be none, look at the pictures"] if rare else []))
 
 
 def understand(
@@ -135,6 +173,8 @@ def understand(
         slips(text, vocabulary, taken),
         tuple(found),
         unread(text, known, [one.span for one in (*read, *meant) if any(map(str.isdigit, one.words))]),
+        foreign_language(text),
+        rarity(text),
     )
 
 
