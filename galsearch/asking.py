@@ -5,6 +5,7 @@ Works on row numbers; what the rows look like is nobody's concern here.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -149,16 +150,80 @@ def _distinct(store: Store, query: Query, scorer: Scorer, condition: object, fin
 
 def _firsts(store: Store, rows: np.ndarray) -> np.ndarray:
     """Return for each row the place of the first that is the same object: itself, or one before it."""
-    vectors, positions = store.vectors_of(schema.IMAGE, rows), store.positions(rows)
+    positions = store.positions(rows)
     placed = np.isfinite(positions).all(axis=1)
     sky = unit_vectors(*np.where(placed[:, None], positions, 0).T)
-    chord = 2 * np.sin(np.radians(SAME_ARCSEC / 3600) / 2)
-    first = np.arange(len(rows))
-    for place in range(1, len(rows)):
-        both = placed[:place] & placed[place]
-        near = np.linalg.norm(sky[:place] - sky[place], axis=1) <= chord
-        alike = vectors[:place] @ vectors[place] >= SAME_COSINE
-        same = np.flatnonzero(np.where(both, near, alike))
-        if len(same):
-            first[place] = first[same[0]]
+    vectors = np.zeros((len(rows), 1), np.float32) if placed.all() else store.vectors_of(schema.IMAGE, rows)
+    return first_alike(sky, placed, vectors)
+
+
+def first_alike(sky: np.ndarray, placed: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return for each object the place of the first that is the same: itself, or that of the first before it like it.
+
+    `sky` `(n, 3)` are unit vectors of positions, known where `placed` `(n,) bool`; two that have one are the same
+    within SAME_ARCSEC, any others from SAME_COSINE of `vectors` `(n, d)` on. The time grows with the objects times
+    those that are different, so that many copies of a few cost little.
+    """
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    near = _Seen(sky, 2 * np.sin(np.radians(SAME_ARCSEC / 3600) / 2), _apart)
+    angle = np.sqrt(2 - 2 * SAME_COSINE)
+    with_position, without = (_Seen(vectors, angle, _apart_by_cosine) for _ in range(2))
+    mixed, first = not placed.all(), np.arange(len(sky))
+    for place in range(len(sky)):
+        same = near.first(place) if placed[place] else with_position.first(place)
+        same = min(same, without.first(place)) if mixed else same
+        first[place] = first[same] if same < place else place
+        if placed[place]:
+            near.add(place)
+        if mixed:
+            (with_position if placed[place] else without).add(place)
     return first
+
+
+def _apart(points: np.ndarray, point: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points - point, axis=1)
+
+
+def _apart_by_cosine(points: np.ndarray, point: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(2 - 2 * (points @ point), 0))
+
+
+class _Seen:
+    """Points seen so far, in groups so small that any two of one group are within `radius` of one another.
+
+    `apart(points, point)` gives the distances. Only the first of a group that is wholly within reach counts.
+    """
+
+    NONE = np.iinfo(np.int64).max
+
+    def __init__(self, points: np.ndarray, radius: float, apart: Callable) -> None:
+        self._points, self._radius, self._apart = points, radius, apart
+        self._half = 0.499 * radius  # less than a half, for rounding
+        self._centers = np.empty((16, points.shape[1]), points.dtype)
+        self._members: list[list[int]] = []
+
+    def _distances(self, place: int) -> np.ndarray:
+        return self._apart(self._centers[: len(self._members)], self._points[place])
+
+    def first(self, place: int) -> int:
+        """Return the first point seen within the radius of this one; NONE where there is none."""
+        found, distances = self.NONE, self._distances(place)
+        for group in np.flatnonzero(distances <= 1.5 * self._radius).tolist():
+            if distances[group] <= self._half:
+                found = min(found, self._members[group][0])
+            else:
+                before = self._members[group][: bisect.bisect_left(self._members[group], found)]
+                reached = self._apart(self._points[before], self._points[place]) <= self._radius
+                found = before[int(np.argmax(reached))] if reached.any() else found
+        return found
+
+    def add(self, place: int) -> None:
+        """Have seen a point."""
+        distances = self._distances(place)
+        if len(distances) and distances.min() <= self._half:
+            self._members[int(np.argmin(distances))].append(place)
+            return
+        if len(distances) == len(self._centers):
+            self._centers = np.concatenate([self._centers, np.empty_like(self._centers)])
+        self._centers[len(distances)] = self._points[place]
+        self._members.append([place])

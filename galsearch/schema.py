@@ -578,14 +578,46 @@ _KINDS = {
     "sources": list,
     "provenance": list,
 }
+MOST_DIM = 65_536  # numbers of a vector
 _SPACE_KINDS = {"dim": int, "rows": int, "model": str, "metric": str}
 _EMBEDDING_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # it is part of table names
 
 
+MOST_JSON_BYTES = 64 << 20
+MOST_JSON_DEPTH = 100
+
+
+def read_json(text: str | bytes):
+    """Return what JSON text from a file says. Raises ValueError unless it is JSON, not too long and not too deep.
+
+    NaN and Infinity are no JSON, and numbers have at most as many digits as Python reads.
+    """
+    if not isinstance(text, (str, bytes)) or len(text) > MOST_JSON_BYTES:
+        raise ValueError("not a text, or too long")
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [found]
+    for _ in range(MOST_JSON_DEPTH):
+        level = [item for one in level for item in _inside(one) if isinstance(item, (dict, list))]
+        if not level:
+            return found
+    raise ValueError("nested too deeply")
+
+
+def _inside(value: object) -> Iterable:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _no_number(name: str):
+    raise ValueError(f"{name} is no JSON")
+
+
 def _parse(key: str, value: str, path: str):
     try:
-        return json.loads(value)
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        return read_json(value)
+    except ValueError:
         raise FormatError(
             f"{path}: manifest entry '{key}' is not valid JSON ({value!r:.40}), so the file is damaged; "
             "copy it again from its source"
@@ -614,6 +646,13 @@ def _check_version(values: dict, path: str) -> None:
 
 def _check_kinds(values: dict, path: str) -> None:
     _check_each(values, _KINDS, path, "")
+    for key in ("sources", "provenance"):
+        odd = next((item for item in values[key] if not isinstance(item, dict)), None)
+        if odd is not None or None in values[key]:
+            raise FormatError(
+                f"{path}: manifest entry '{key}' lists {odd!r:.40}, expected objects; the file is damaged, copy it "
+                "again"
+            )
     for name, space in values["embeddings"].items():
         if not (isinstance(space, dict) and _EMBEDDING_NAME.fullmatch(name)):
             raise FormatError(
@@ -621,6 +660,11 @@ def _check_kinds(values: dict, path: str) -> None:
                 "the file is damaged, copy it again"
             )
         _check_each(space, _SPACE_KINDS, path, f"embeddings.{name}.")
+        if not 1 <= space["dim"] <= MOST_DIM:
+            raise FormatError(
+                f"{path}: manifest entry 'embeddings.{name}.dim' is {space['dim']:.3g}, expected 1 to {MOST_DIM}; "
+                "the file is damaged, copy it again"
+            )
 
 
 def _check_each(values: dict, kinds: dict[str, type], path: str, where: str) -> None:

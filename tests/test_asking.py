@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 import galsearch
+from galsearch.asking import first_alike
 from galsearch.errors import ModelMismatchError, QueryError
 from galsearch.query import Query, Term
 
@@ -176,3 +181,57 @@ def test_the_line_is_where_the_nearest_other_object_is_for_most_objects(made):
         others = array @ array.T - 2 * np.eye(ROWS)
         assert np.mean(others.max(axis=1) >= line) == pytest.approx(0.95, abs=0.04)
         assert atlas.search(away / np.linalg.norm(away), k=3).convincing is None
+
+
+# ---- duplicates
+
+
+def first_by_definition(sky: np.ndarray, placed: np.ndarray, vectors: np.ndarray) -> list[int]:
+    """Compare every pair: within 2 arcsec when both have a position, else a cosine of 0.9999 or more."""
+    first = list(range(len(sky)))
+    for place in range(len(sky)):
+        for before in range(place):
+            if placed[place] and placed[before]:
+                same = np.linalg.norm(sky[place] - sky[before]) <= 2 * np.sin(np.radians(2 / 3600) / 2)
+            else:
+                same = vectors[place] @ vectors[before] >= 0.9999
+            if same:
+                first[place] = first[before]
+                break
+    return first
+
+
+def on_the_sky(ra_arcsec: np.ndarray, dec_arcsec: np.ndarray) -> np.ndarray:
+    ra, dec = np.radians(ra_arcsec / 3600), np.radians(dec_arcsec / 3600)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+
+
+@given(
+    rows=st.integers(0, 60),
+    spread_arcsec=st.sampled_from([0.0, 0.7, 1.9, 3.1, 40.0]),
+    noise=st.sampled_from([0.0, 0.001, 0.004, 0.02]),
+    share_placed=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    seed=st.integers(0, 1_000),
+)
+def test_duplicates_are_those_of_the_definition(rows, spread_arcsec, noise, share_placed, seed):
+    rng = np.random.default_rng(seed)
+    sky = on_the_sky(*(rng.normal(scale=spread_arcsec, size=(2, rows)) + 10 * rng.integers(0, 3, (2, rows))))
+    placed = rng.random(rows) < share_placed
+    kinds = tiny.random_units(4, DIM, seed=seed).astype(np.float64)
+    vectors = kinds[rng.integers(0, 4, rows)] + noise * rng.normal(size=(rows, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert first_alike(sky, placed, vectors).tolist() == first_by_definition(sky, placed, vectors)
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_many_copies_of_a_few_cost_little(placed):
+    rows, kinds = 30_000, 20
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, kinds, rows)
+    vectors = tiny.random_units(kinds, 64, seed=1)[kind]
+    sky = on_the_sky(60.0 * kind + rng.uniform(-0.4, 0.4, rows), rng.uniform(-0.4, 0.4, rows))
+    started = time.process_time()
+    first = first_alike(sky, np.full(rows, placed), vectors)
+    assert time.process_time() - started < 10  # comparing every pair takes forty
+    assert len(np.unique(first)) == kinds
+    assert (kind[first] == kind).all()

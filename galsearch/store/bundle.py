@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.store.facts import Store, read_card, vectors
-from galsearch.store.macros import vector_table
-from galsearch.store.vectors import Coded, MapError, Vectors, decoded, file_state
+from galsearch.store.facts import BATCH_ROWS, MOST_PICTURE_BYTES, Store, Stored, check_model_name, read_card, vectors
+from galsearch.store.files import OpenFile
+from galsearch.store.macros import OURS, bundle_macros, vector_table
+from galsearch.store.vectors import Coded, MapError, Vectors, decoded, file_state, numbers
 
 
 class BundleStore(Store):
@@ -54,14 +55,16 @@ class BundleStore(Store):
             return {}
         return dict(
             self.sandbox.rows(
-                "SELECT object_id, image FROM thumbnails WHERE object_id IN (SELECT unnest($1::VARCHAR[]))",
+                "SELECT object_id, image FROM thumbnails WHERE object_id IN (SELECT unnest($1::VARCHAR[])) "
+                f"AND octet_length(image) <= {MOST_PICTURE_BYTES}",
                 [list(ids)],
             )
         )
 
     def models(self) -> list[str]:
         """Return the names of the models that travel with the atlas."""
-        return [name for (name,) in self.sandbox.rows("SELECT name FROM models ORDER BY name")]
+        names = [name for (name,) in self.sandbox.rows("SELECT name FROM models ORDER BY name")]
+        return [check_model_name(name, self.path) for name in names]
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the bundle has none by that name."""
@@ -76,6 +79,12 @@ class BundleStore(Store):
     def holders(self, embedding: str) -> str:
         table = vector_table(embedding, self.manifest.embeddings[embedding])
         return f"SELECT object_id, rowid AS place FROM {table}"
+
+    def vector_count(self, embedding: str) -> int:
+        return self._catalog.rows[vector_table(embedding, self._space(embedding))]
+
+    def _definitions(self) -> list[str]:
+        return super()._definitions() + bundle_macros(self.manifest.embeddings, temp=OURS)
 
     def _codes(self, embedding: str) -> str | None:
         """Return how vectors are coded; None where they are stored as floats."""
@@ -95,10 +104,12 @@ class BundleStore(Store):
         codes = self._mapped(f"codes_{embedding}", self._space(embedding)["dim"], dtype=np.int8)
         return Coded(codes, self._mapped(f"weights_{embedding}", 2), *cells)
 
-    def _place(self, file: str | None) -> Path:
-        if self.manifest.extra.get(schema.MAP_STATE) != file_state(self.path):
+    def _place(self, file: str | None) -> OpenFile:
+        if file is not None:
+            raise MapError("vectors of a bundle lie in the bundle")
+        if self.manifest.extra.get(schema.MAP_STATE) != file_state(self._file):
             raise MapError("the file was changed since it was bundled")
-        return self.path
+        return self._file
 
     def codes(self, embedding: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return codes `(n, d) int8` and weights `(n, 2) float32` of coded vectors at sorted row numbers."""
@@ -112,6 +123,22 @@ class BundleStore(Store):
         found = self._numbered(embedding, "code, weights, centroid", rows, f"LEFT JOIN cells_{embedding} USING (cell)")
         codes = vectors(found["code"], dtype=np.int8)
         return decoded(codes, vectors(found["weights"]), vectors(found["centroid"]))
+
+    def stored(self, embedding: str) -> Iterator[Stored]:
+        table = vector_table(embedding, self._space(embedding))
+        columns = "code, weights" if self._codes(embedding) else "embedding"
+        statement = f"SELECT object_id, cell::BIGINT AS cell, {columns} FROM {table}"
+        centroids = self._read_centroids(embedding)[0] if self._codes(embedding) else None
+        for batch in self.sandbox.batches(statement, BATCH_ROWS):
+            found = pa.Table.from_batches([batch])
+            cell = numbers(found, "cell")
+            if centroids is None:
+                yield Stored(batch["object_id"], vectors(found["embedding"]), cell)
+                continue
+            if len(cell) and not 0 <= cell.min() <= cell.max() < len(centroids):
+                raise self._damaged_index(embedding, "a vector lies in a cell that there is not")
+            codes = vectors(found["code"], dtype=np.int8)
+            yield Stored(batch["object_id"], decoded(codes, vectors(found["weights"]), centroids[cell]), cell)
 
     def _numbered(self, embedding: str, columns: str, rows: np.ndarray, joined: str = "") -> pa.Table:
         """Return columns of the vectors at sorted row numbers."""

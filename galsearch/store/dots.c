@@ -1,15 +1,25 @@
 /* Inner products of stored rows with one vector, where they lie: rows of `dim` numbers that follow one another through
-   pieces of a file in memory. Called by dots.py, which owns every pointer, without Python's lock.                      */
+   pieces of a file in memory. Called by dots.py, which owns every pointer, without Python's lock.
+
+   What is said of the pieces may come from a file that anyone wrote, and the file may be cut while it is read: pieces
+   are checked against the length of the memory before any of them is used, and memory that vanishes is an answer
+   (VANISHED), not the end of the process.                                                                              */
+
+#define _GNU_SOURCE
 
 #include <stdint.h>
 #include <stddef.h>
+#include <string.h>
 #include <time.h>
 #include <pthread.h>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #include <unistd.h>
+#include <setjmp.h>
+#include <signal.h>
 #define CAN_ADVISE 1
+#define CAN_VANISH 1
 #define ADVICE_READ MADV_WILLNEED
 #else
 #define ADVICE_READ 0
@@ -52,10 +62,11 @@
 #define PATIENCE 5000000  /* nanoseconds that a thread waits for what comes next of a question, before it sleeps */
 #define GAP (64 * 1024)  /* bytes between two rows that are still asked for in one go */
 
-enum { FINE = -1, OUTSIDE = -2 };
+enum { FINE = -1, OUTSIDE = -2, VANISHED = -3, UNFIT = -4 };
 
 struct pieces {
     const char *bytes;     /* the file */
+    int64_t size;          /* how many of them there are */
     int64_t item;          /* bytes of a number: 4 for float, 1 for int8 */
     int64_t dim, rows;
     int64_t count;         /* of pieces */
@@ -63,6 +74,7 @@ struct pieces {
     const int64_t *at;     /* where it lies in the file, in bytes */
     const int64_t *head;   /* its first eight bytes; NULL where nothing needs to be compared */
     uint8_t *seen;         /* whether they were compared */
+    int64_t fit;           /* that all this was checked, by galsearch_fit */
 };
 
 struct task {
@@ -73,6 +85,7 @@ struct task {
     float *out;         /* where their products go */
     uint8_t *done;      /* which chunks of rows are done */
     int64_t next;       /* the first chunk that nobody has taken */
+    int64_t vanished;   /* that memory was not there any more; then `out` means nothing */
     struct task *after;
 };
 
@@ -82,7 +95,82 @@ struct crew {
     int64_t inside;     /* threads that look at its tasks */
 };
 
-PUBLIC int64_t galsearch_dots_version(void) { return 1; }
+PUBLIC int64_t galsearch_dots_version(void) { return 2; }
+
+/* Reading a mapped file that somebody cut raises SIGBUS. A thread that reads one sets `guard`, and the signal brings it
+   back there; whatever else raises the signal is passed on to who had it before.                                       */
+#ifdef CAN_VANISH
+#if defined(__linux__)
+static __thread sigjmp_buf *volatile guard __attribute__((tls_model("initial-exec")));
+#else
+static __thread sigjmp_buf *volatile guard;
+#endif
+static struct sigaction before_us;
+
+static void on_bus_error(int number, siginfo_t *about, void *context)
+{
+    if (guard) siglongjmp(*guard, 1);
+    if (before_us.sa_flags & SA_SIGINFO) {
+        before_us.sa_sigaction(number, about, context);
+    } else if (before_us.sa_handler != SIG_DFL && before_us.sa_handler != SIG_IGN) {
+        before_us.sa_handler(number);
+    } else {
+        signal(number, SIG_DFL);  /* what raised it is done again, and ends the process as it always did */
+    }
+}
+
+static void be_ready(void)
+{
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction now, ours;
+    if (sigaction(SIGBUS, NULL, &now)) return;
+    if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_bus_error) return;
+    pthread_mutex_lock(&one);
+    if (!sigaction(SIGBUS, NULL, &now) && !(now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_bus_error)) {
+        before_us = now;
+        memset(&ours, 0, sizeof ours);
+        ours.sa_sigaction = on_bus_error;
+        ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;  /* not deferred: it is left by a jump */
+        sigaction(SIGBUS, &ours, NULL);
+    }
+    pthread_mutex_unlock(&one);
+}
+
+/* Do `what`; if memory vanished meanwhile, do `otherwise`. */
+#define GUARDED(what, otherwise) do { \
+        sigjmp_buf here; \
+        if (sigsetjmp(here, 0)) { guard = NULL; otherwise; } \
+        else { \
+            guard = &here; \
+            __atomic_signal_fence(__ATOMIC_SEQ_CST);  /* nothing of it before this line, or after the next */ \
+            what; \
+            __atomic_signal_fence(__ATOMIC_SEQ_CST); \
+            guard = NULL; \
+        } \
+    } while (0)
+#else
+static void be_ready(void) { }
+#define GUARDED(what, otherwise) do { what; } while (0)
+#endif
+
+/* Check that the pieces follow one another, lie inside the memory and hold whole rows; say whether they do. */
+PUBLIC int64_t galsearch_fit(struct pieces *p)
+{
+    p->fit = 0;
+    if (!p->bytes || p->size < 0 || (p->item != 1 && p->item != 4) || p->dim < 1 || p->rows < 0 || p->count < 1)
+        return UNFIT;
+    if (p->first[0] != 0) return UNFIT;
+    for (int64_t i = 0; i < p->count; i++) {
+        if (p->first[i + 1] <= p->first[i]) return UNFIT;
+        int64_t numbers = p->first[i + 1] - p->first[i];
+        if (p->at[i] < 0 || p->at[i] > p->size || numbers > (p->size - p->at[i]) / p->item) return UNFIT;
+        if (p->head && p->size - p->at[i] < 8) return UNFIT;
+        if ((uintptr_t)(p->bytes + p->at[i]) % (uintptr_t)p->item) return UNFIT;
+    }
+    if (p->first[p->count] / p->dim != p->rows || p->first[p->count] % p->dim) return UNFIT;
+    p->fit = 1;
+    return FINE;
+}
 
 static INLINE int64_t piece_of(const struct pieces *p, int64_t number, int64_t near)
 {
@@ -142,15 +230,8 @@ static int advise_unseen(const struct pieces *p, const int64_t *rows, int64_t co
     return from != NULL;
 }
 
-/* Ask for what was not read before, all of it at once, wait for it, and compare how the pieces begin. Return FINE,
-   OUTSIDE when a row is not there, or the first piece that does not begin as noted.                                   */
-PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, int64_t count)
+static int64_t compare_heads(const struct pieces *p, const int64_t *rows, int64_t count)
 {
-    int64_t outside = 0;
-    for (int64_t i = 0; i < count; i++) outside |= rows[i] < 0 || rows[i] >= p->rows;
-    if (outside) return OUTSIDE;
-    if (!advise_unseen(p, rows, count, ADVICE_READ)) return FINE;
-    advise_unseen(p, rows, count, ADVICE_MAP);
     for (int64_t i = 0; i < count; i++) {
         int64_t last = (rows[i] + 1) * p->dim - 1;
         for (int64_t piece = piece_of(p, rows[i] * p->dim, 0); ; piece++) {
@@ -160,6 +241,46 @@ PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, in
         }
     }
     return FINE;
+}
+
+/* Ask for what was not read before, all of it at once, wait for it, and compare how the pieces begin. Return FINE,
+   UNFIT, OUTSIDE when a row is not there, VANISHED, or the first piece that does not begin as noted.                  */
+PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, int64_t count)
+{
+    int64_t outside = 0;
+    volatile int64_t found = FINE;
+    if (!p->fit) return UNFIT;
+    for (int64_t i = 0; i < count; i++) outside |= rows[i] < 0 || rows[i] >= p->rows;
+    if (outside) return OUTSIDE;
+    be_ready();
+    if (!advise_unseen(p, rows, count, ADVICE_READ)) return FINE;
+    advise_unseen(p, rows, count, ADVICE_MAP);
+    GUARDED(found = compare_heads(p, rows, count), found = VANISHED);
+    return found;
+}
+
+static void copy(const struct pieces *p, const int64_t *rows, int64_t count, char *out)
+{
+    int64_t piece = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t number = rows[i] * p->dim, done = 0;
+        piece = piece_of(p, number, piece);
+        for (int64_t at = piece; done < p->dim; at++) {
+            int64_t there = p->first[at + 1] - number - done, part = p->dim - done < there ? p->dim - done : there;
+            memcpy(out + (i * p->dim + done) * p->item, p->bytes + p->at[at] + (number + done - p->first[at]) * p->item,
+                   (size_t)(part * p->item));
+            done += part;
+        }
+    }
+}
+
+/* Copy rows that were prepared; return FINE, UNFIT or VANISHED. */
+PUBLIC int64_t galsearch_copy(const struct pieces *p, const int64_t *rows, int64_t count, char *out)
+{
+    volatile int64_t found = FINE;
+    if (!p->fit) return UNFIT;
+    GUARDED(copy(p, rows, count, out), found = VANISHED);
+    return found;
 }
 
 typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));  /* 16 numbers, wherever they lie */
@@ -224,17 +345,21 @@ FOR_EACH_PROCESSOR static void products(const struct task *t, int64_t from, int6
 
 static int64_t rows_of_chunk(const struct task *t) { return CHUNK / t->pieces->dim + 1; }
 
-static void chunk_of(const struct task *t, int64_t chunk)
+/* Do a chunk; say whether its memory was there. */
+static int chunk_of(struct task *t, int64_t chunk)
 {
     int64_t size = rows_of_chunk(t), end = (chunk + 1) * size;
-    products(t, chunk * size, end < t->count ? end : t->count);
+    volatile int there = 1;
+    GUARDED(products(t, chunk * size, end < t->count ? end : t->count), there = 0);
+    if (!there) __atomic_store_n(&t->vanished, 1, __ATOMIC_RELAXED);
+    return there;
 }
 
 static void take_part(struct task *t)
 {
     int64_t size = rows_of_chunk(t), chunks = (t->count + size - 1) / size, chunk;
     while ((chunk = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED)) < chunks) {
-        chunk_of(t, chunk);
+        if (!chunk_of(t, chunk)) return;
         __atomic_store_n(t->done + chunk, 1, __ATOMIC_RELEASE);
     }
 }
@@ -245,13 +370,16 @@ PUBLIC int64_t galsearch_chunks(const struct task *t)
 }
 
 /* Do a task whose rows were prepared. It is hung behind `last`, where helpers see it. What a helper has taken and not
-   done when all else is done is done here again, for it may have been interrupted for long; both write the same numbers. */
-PUBLIC void galsearch_do(struct task *t, struct task *last)
+   done when all else is done is done here again, for it may have been interrupted for long; both write the same numbers.
+   Return FINE, UNFIT or VANISHED.                                                                                      */
+PUBLIC int64_t galsearch_do(struct task *t, struct task *last)
 {
+    if (!t->pieces->fit) return UNFIT;
     if (last) __atomic_store_n(&last->after, t, __ATOMIC_RELEASE);
     take_part(t);
     for (int64_t chunk = 0, chunks = galsearch_chunks(t); chunk < chunks; chunk++)
-        if (!__atomic_load_n(t->done + chunk, __ATOMIC_ACQUIRE)) chunk_of(t, chunk);
+        if (!__atomic_load_n(t->done + chunk, __ATOMIC_ACQUIRE) && !chunk_of(t, chunk)) break;
+    return __atomic_load_n(&t->vanished, __ATOMIC_RELAXED) ? VANISHED : FINE;
 }
 
 static int64_t nanoseconds(void)

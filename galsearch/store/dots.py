@@ -18,14 +18,18 @@ from typing import ClassVar
 
 import numpy as np
 
-VERSION = 1  # of what dots.c offers; a library that was compiled from another is not used
+VERSION = 2  # of what dots.c offers; a library that was compiled from another is not used
 MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do that at full speed
 WORTH = 1 << 18  # numbers from which on another thread saves more than it costs
-FINE, OUTSIDE = -1, -2
+FINE, OUTSIDE, VANISHED, UNFIT = -1, -2, -3, -4
 NAME = "_dots" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _Int = ctypes.c_int64
 _here = threading.local()
+
+
+class VanishedError(Exception):
+    """The file that rows lie in was cut while they were read."""
 
 
 class _Task(ctypes.Structure):
@@ -34,6 +38,7 @@ class _Task(ctypes.Structure):
         ("count", _Int),
         *((name, ctypes.c_void_p) for name in ("out", "done")),
         ("next", _Int),
+        ("vanished", _Int),
         ("after", ctypes.c_void_p),
     ]
 
@@ -45,11 +50,13 @@ class _CrewStruct(ctypes.Structure):
 class _Pieces(ctypes.Structure):
     _fields_ = [
         ("bytes", ctypes.c_void_p),
+        ("size", _Int),
         ("item", _Int),
         ("dim", _Int),
         ("rows", _Int),
         ("count", _Int),
         *((name, ctypes.c_void_p) for name in ("first", "at", "head", "seen")),
+        ("fit", _Int),
     ]
 
 
@@ -63,9 +70,11 @@ def _load(path: Path) -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     pointer = ctypes.c_void_p
+    library.galsearch_fit.argtypes, library.galsearch_fit.restype = [pointer], _Int
+    library.galsearch_copy.argtypes, library.galsearch_copy.restype = [pointer, pointer, _Int, pointer], _Int
     library.galsearch_prepare.argtypes, library.galsearch_prepare.restype = [pointer, pointer, _Int], _Int
     library.galsearch_chunks.argtypes, library.galsearch_chunks.restype = [pointer], _Int
-    library.galsearch_do.argtypes, library.galsearch_do.restype = [pointer, pointer], None
+    library.galsearch_do.argtypes, library.galsearch_do.restype = [pointer, pointer], _Int
     library.galsearch_call.argtypes, library.galsearch_call.restype = [pointer, _Int], _Int
     library.galsearch_dismiss.argtypes, library.galsearch_dismiss.restype = [pointer], None
     library.galsearch_inside.argtypes, library.galsearch_inside.restype = [pointer], _Int
@@ -93,7 +102,8 @@ class Pieces:
 
     `first` `(p + 1,)` are the numbers that the pieces begin with and how many there are, `at` `(p,)` the bytes where
     they lie, `head` `(p,)` their first eight bytes, compared when a piece is first read; None: not compared. All int64.
-    `dtype` is float32 or int8.
+    `dtype` is float32 or int8. Raises ValueError when the pieces do not follow one another inside `content`, or hold
+    no whole rows.
     """
 
     def __init__(
@@ -107,22 +117,37 @@ class Pieces:
         head: np.ndarray | None = None,
     ) -> None:
         self._kept = [np.ascontiguousarray(one, np.int64) for one in (first, at, *([] if head is None else [head]))]
+        if len(first) != len(at) + 1 or (head is not None and len(head) != len(at)):
+            raise ValueError(f"{len(at)} pieces need as many heads and {len(at) + 1} first numbers")
         self.seen, self._content, self._dim = np.zeros(len(at), np.uint8), content, dim
+        self._dtype = np.dtype(dtype)
         places = [one.ctypes.data for one in self._kept] + ([None] if head is None else [])
-        rows = int(first[-1]) // dim
-        size = np.dtype(dtype).itemsize
-        self._struct = _Pieces(content.ctypes.data, size, dim, rows, len(at), *places, self.seen.ctypes.data)
+        sizes = content.nbytes, self._dtype.itemsize, dim, int(first[-1]) // dim, len(at)
+        self._struct = _Pieces(content.ctypes.data, *sizes, *places, self.seen.ctypes.data)
         self._pointer = ctypes.addressof(self._struct)
+        if LIBRARY.galsearch_fit(self._pointer) != FINE:
+            raise ValueError(f"the pieces do not lie one after another inside {content.nbytes} bytes in rows of {dim}")
 
     def prepare(self, rows: np.ndarray) -> bool:
         """Ask for what was not read before, all at once, and say whether its pieces begin as noted.
 
-        `rows` is contiguous int64. Raises IndexError when one of them is not there.
+        `rows` is contiguous int64. Raises IndexError when one of them is not there, VanishedError when the
+        file was cut.
         """
         answer = LIBRARY.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows))
         if answer == OUTSIDE:
             raise IndexError(f"a row is not among the {self._struct.rows} that there are")
+        _check(answer)
         return answer == FINE
+
+    def take(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return copies of rows `(n, dim)`; None when a piece does not begin as noted."""
+        rows = np.ascontiguousarray(rows, np.int64)
+        if not self.prepare(rows):
+            return None
+        out = np.empty((len(rows), self._dim), self._dtype)
+        _check(LIBRARY.galsearch_copy(self._pointer, rows.ctypes.data, len(rows), out.ctypes.data))
+        return out
 
     def products(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
         """Return the inner products `(n,) float32` with `vector`; None when a piece does not begin as noted."""
@@ -138,10 +163,18 @@ class Pieces:
         task.done = done.ctypes.data
         crew = getattr(_here, "crew", None)
         if crew is None or out.size * self._dim < WORTH:
-            LIBRARY.galsearch_do(ctypes.addressof(task), None)
+            _check(LIBRARY.galsearch_do(ctypes.addressof(task), None))
         else:
             crew.do(task, [self, vector, rows, out, done])
         return out
+
+
+def _check(answer: int) -> None:
+    """Raise what the compiled functions say in numbers."""
+    if answer == VANISHED:
+        raise VanishedError
+    if answer == UNFIT:
+        raise ValueError("pieces that were not checked cannot be read")
 
 
 class _Crew:
@@ -159,7 +192,7 @@ class _Crew:
         """Do a task; it and its arrays are kept for threads that look at them later."""
         self._kept += [task, *arrays]
         last, self._last = self._last, ctypes.addressof(task)
-        self._library.galsearch_do(self._last, last)
+        _check(self._library.galsearch_do(self._last, last))
 
     def dismiss(self) -> None:
         """Let the threads go, without waiting for one that is held up."""

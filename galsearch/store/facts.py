@@ -7,11 +7,13 @@ blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
 from __future__ import annotations
 
 import functools
-import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,20 +21,27 @@ import pyarrow.compute as pc
 from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan, Scorer
+from galsearch.store import macros
+from galsearch.store.admission import Catalog
 from galsearch.store.cells import Cells, Curves
+from galsearch.store.files import OpenFile
 from galsearch.store.macros import ROW_ALIGNED
-from galsearch.store.sandbox import NAME, Sandbox
+from galsearch.store.sandbox import NAME, Sandbox, damaged, identifier
 from galsearch.store.search import Ask, best_rows
 from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.wording import POSTINGS, Matches, holders_of, likely_holders, matches
 
 BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
+HELD_NUMBERS = 1 << 28  # and so many numbers of vectors that only their engine can read, 1 GB
 HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
 FEW_IDS = 50  # up to so many are quicker taken one by one
 FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
 KNOWN_ROWS = 100_000  # so many ids are remembered with their rows, about 20 MB
+MOST_MEASURED = 100_000  # rows of measured recall
 BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
+MOST_PICTURE_BYTES = 16 << 20  # of a thumbnail; a larger one is none
+_MODEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
 ENGINE_TABLES = (
     "rows_",
@@ -46,46 +55,72 @@ ENGINE_TABLES = (
 OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
 
 
+class Stored(NamedTuple):
+    """Vectors as they are stored: their object_ids, `(n, d) float32`, and their cells `(n,)` where they are noted."""
+
+    ids: pa.Array
+    vectors: np.ndarray
+    cell: np.ndarray | None = None
+
+
 class Store:
     """An open atlas, read-only. Vectors go in and out as numpy arrays, rows as Arrow tables, ids as text."""
 
     kind: str
+    objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
 
     def __init__(self, path: Path, facts: Path) -> None:
         self.path = path
+        self._file = _opened(facts)
         self.sandbox = Sandbox(facts)
-        self._facts = facts
+        self.sandbox.watch = self._file.check
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
         self._sample: dict[str, np.ndarray] = {}
         self._known_rows: dict[str, int] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         try:
+            if not self._file.is_at(facts):
+                raise self._file.changed()
+            self._catalog = self._read_catalog()
+            self.tables = set(self._catalog.columns)
             self.manifest = self._read_manifest()
+            self._catalog.check_types(self.manifest.embeddings)
+            self.objects = self._catalog.rows.get("galaxies", 0)
         except BaseException:
-            self.sandbox.close()
+            self.close()
             raise
 
     def close(self) -> None:
-        """Release the files."""
+        """Release the files; questions that other threads ask at the time end with an error."""
         self.sandbox.close()
+        self._file.close()
 
     # ---- facts
 
     def _read_manifest(self) -> schema.Manifest:
-        tables = {
-            name
-            for (name,) in self.sandbox.rows(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'")
-        }
-        if schema.MANIFEST_TABLE not in tables:
+        if schema.MANIFEST_TABLE not in self.tables:
             raise FormatError(
                 f"{self.path}: this is a DuckDB file without a {schema.MANIFEST_TABLE} table, so not an atlas; "
                 "make one with `galsearch build` and `galsearch bundle`"
             )
-        self.tables = tables
-        return schema.Manifest.from_rows(
-            self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}"), path=str(self.path)
-        )
+        sizes = f"SELECT coalesce(sum(strlen(key) + strlen(value)), 0)::BIGINT FROM {schema.MANIFEST_TABLE}"
+        if self.sandbox.rows(sizes)[0][0] > schema.MOST_JSON_BYTES:
+            raise FormatError(
+                f"{self.path}: the manifest is longer than {schema.MOST_JSON_BYTES >> 20} MB, so this is no atlas of "
+                "galsearch; rebuild it from its source"
+            )
+        found = self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}")
+        return schema.Manifest.from_rows(found, path=str(self.path))
+
+    def _read_catalog(self) -> Catalog:
+        cursor = self.sandbox.catalog()
+        try:
+            return Catalog(cursor, NAME, self._file.path)
+        except duckdb.Error as error:
+            raise damaged(self._file.path, error) from None
+        finally:
+            cursor.close()
 
     def describe(self) -> pa.Table:
         """Return the public columns of `galaxies`: column, type, unit, ucd, description, in table order."""
@@ -120,6 +155,7 @@ class Store:
         if "_held_ids" in self.__dict__ and len(ids) <= FEW_LOOKED_UP:
             rows = ((name, pc.index(self._held_ids, name).as_py()) for name in ids)
             return {name: row for name, row in rows if row >= 0}
+        self._check_numbers()
         wanted = "SELECT object_id, rowid FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[]))"
         return dict(self.sandbox.rows(wanted, [ids]))
 
@@ -131,7 +167,7 @@ class Store:
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the object_ids of row numbers, in that order."""
         places = rows.tolist()
-        if self.manifest.rows <= HELD_IDS and len(places) <= FEW_IDS:
+        if self.objects <= HELD_IDS and len(places) <= FEW_IDS:
             found = [self._held_ids[row].as_py() for row in places]
         else:
             found = self.id_column(rows).to_pylist()
@@ -141,14 +177,16 @@ class Store:
 
     def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
         """Return the object_ids of row numbers, in that order, as Arrow text."""
-        if self.manifest.rows <= HELD_IDS:
+        if self.objects <= HELD_IDS:
             return self._held_ids.take(_column(pa.int64(), rows))
+        self._check_numbers()
         statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
         found = self.sandbox.arrow(statement, [rows.tolist()])
         return found["object_id"].take(_column(pa.int64(), _find(numbers(found, "row"), rows)))
 
     @functools.cached_property
     def _held_ids(self) -> pa.Array:
+        self._check_numbers()
         return self.sandbox.arrow("SELECT object_id FROM galaxies")["object_id"].combine_chunks()
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
@@ -167,6 +205,7 @@ class Store:
         if self.in_memory:
             found = self._held_rows.take(_column(pa.int64(), rows))
         else:
+            self._check_numbers()
             columns = self._hit_columns("NULL::FLOAT")
             statement = (
                 f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
@@ -182,15 +221,31 @@ class Store:
     @property
     def in_memory(self) -> bool:
         """Say whether the columns of all objects are kept in memory."""
-        return self.manifest.rows <= HELD_ROWS
+        return self.objects <= HELD_ROWS
+
+    def _check_numbers(self) -> None:
+        """Raise FormatError unless the rows of `galaxies` are numbered from 0 on without a gap."""
+        if self._span != self.objects:
+            raise FormatError(
+                f"{self.path}: rows of galaxies were taken out one by one ({self.objects} are numbered up to "
+                f"{self._span}), so that rows and vectors no longer belong together; make the atlas again from its "
+                "source, or bundle the objects that are wanted"
+            )
+
+    @functools.cached_property
+    def _span(self) -> int:
+        """One more than the largest row number."""
+        return self.sandbox.rows("SELECT coalesce(max(rowid) + 1, 0) FROM galaxies")[0][0]
 
     @functools.cached_property
     def _held_rows(self) -> pa.Table:
         """All rows as hits without scores."""
+        self._check_numbers()
         return self._with_units(self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies"))
 
     def list(self, condition: str | None, *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass `condition`, by object_id, and how many pass in all."""
+        self._check_numbers()
         cut = f" WHERE {condition}" if condition else ""
         statement = f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}"
         return numbers(self.sandbox.ask(statement, said="where"), "row"), self.count(condition)
@@ -252,6 +307,7 @@ class Store:
         """
         parts = []
         if where is not None:
+            self.prepare(where)
             self.sandbox.check_condition(where)
             parts.append(f"({where}\n)")
         if near is not None:
@@ -261,11 +317,12 @@ class Store:
     def count(self, condition: str | None) -> int:
         """Return how many objects pass `condition`."""
         if condition is None:
-            return self.manifest.rows
+            return self.objects
         return self.sandbox.ask(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", said="where")["n"][0].as_py()
 
     def _passing(self, condition: str) -> np.ndarray:
         """Return the row numbers of the objects that pass, ascending."""
+        self._check_numbers()
         found = numbers(self.sandbox.ask(f"SELECT rowid AS row FROM galaxies WHERE {condition}", said="where"), "row")
         return found if (found[1:] > found[:-1]).all() else np.sort(found)
 
@@ -274,6 +331,7 @@ class Store:
         raise NotImplementedError
 
     def _space(self, embedding: str) -> dict:
+        self.sandbox.check_open()
         try:
             return self.manifest.embeddings[embedding]
         except KeyError:
@@ -290,7 +348,8 @@ class Store:
 
     def words(self, text: str, condition: str | None) -> Matches:
         """Return the rows that have a word of `text` in their names or captions, and their BM25 scores, best first."""
-        found = matches(self.sandbox, text, None if condition is None else self._passing(condition))
+        passing = None if condition is None else self._passing(condition)
+        found = matches(self.sandbox, text, passing) if POSTINGS in self.tables else None
         if found is None:
             raise QueryError(
                 f"{self.path} has no index of words, so they cannot be matched; build or bundle it again, or leave "
@@ -324,7 +383,7 @@ class Store:
     def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
         """Return the scores of a sample of the atlas, the same one every time, ascending."""
         if embedding not in self._sample:
-            rows = self._space(embedding)["rows"]
+            rows = self.vectors(embedding).rows
             chosen = np.random.default_rng(0).choice(rows, size=min(BACKGROUND, rows), replace=False)
             self._sample[embedding] = self.vectors(embedding).take(np.sort(chosen))
         return np.sort(scorer.of(self._sample[embedding]))
@@ -333,7 +392,7 @@ class Store:
         """Return the score under which nothing is convincing; None where it was not measured for such queries."""
         if asked is None or f"line_{embedding}" not in self.tables:
             return None
-        found = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1", [asked])
+        found = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1 LIMIT 1", [asked])
         return found[0][0] if found else None
 
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
@@ -352,10 +411,10 @@ class Store:
     def vectors(self, embedding: str) -> Vectors:
         """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
         if embedding not in self._vectors:
-            space, engine = self._space(embedding), functools.partial(self._unmapped, embedding)
+            rows, engine = self.vector_count(embedding), functools.partial(self._unmapped, embedding)
             try:
                 found = Trusted(self._in_place(embedding), engine)
-                self._vectors[embedding] = found if found.rows == space["rows"] else engine()
+                self._vectors[embedding] = found if found.rows == rows else engine()
             except MapError:
                 self._vectors[embedding] = engine()
         return self._vectors[embedding]
@@ -391,12 +450,17 @@ class Store:
         return mapped(runs, width, self._place, dtype=dtype)
 
     def _unmapped(self, embedding: str) -> Vectors:
-        space = self._space(embedding)
-        found = Fetched(space["rows"], space["dim"], functools.partial(self._fetch, embedding))
-        return Held(found.take(np.arange(found.rows))) if found.rows <= HELD_ROWS else found
+        dim = self._space(embedding)["dim"]
+        found = Fetched(self.vector_count(embedding), dim, functools.partial(self._fetch, embedding))
+        small = found.rows <= HELD_ROWS and found.rows * dim <= HELD_NUMBERS
+        return Held(found.take(np.arange(found.rows))) if small else found
 
-    def _place(self, file: str | None) -> Path:
-        """Return the path of a file that the map names; None is the file of the facts."""
+    def vector_count(self, embedding: str) -> int:
+        """Return how many vectors there are; what the manifest says of it is only compared with it, by `check`."""
+        raise NotImplementedError
+
+    def _place(self, file: str | None) -> Path | OpenFile:
+        """Return a file that the map names, or its path; None is the file of the facts."""
         raise NotImplementedError
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
@@ -412,46 +476,74 @@ class Store:
     def unindexed(self, embedding: str) -> int:
         """Return how many vectors lie in no cell; every question compares them all."""
         known = self.cells(embedding)
-        return self._space(embedding)["rows"] - (int(known.starts[-1]) if known else 0)
+        return self.vector_count(embedding) - (int(known.starts[-1]) if known else 0)
 
     def _read_centroids(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the centroids of the cells, `(c, d) float32`, and where their rows begin, `(c + 1,) int64`."""
-        held = numbers(self.sandbox.arrow(f"SELECT rows::BIGINT AS rows FROM cells_{embedding} ORDER BY cell"), "rows")
-        starts = np.concatenate([[0], np.cumsum(held)])
+        table = self.sandbox.arrow(f"SELECT cell::BIGINT AS cell, rows FROM cells_{embedding} ORDER BY cell")
+        cell, held = numbers(table, "cell"), numbers(table, "rows")
+        every = self.vector_count(embedding)
+        each = ((held >= 0) & (held <= every)).all()  # then their sum is a number
+        if not (np.array_equal(cell, np.arange(len(cell))) and each and held.sum() <= every):
+            raise self._damaged_index(embedding, f"the cells do not share out its {every} vectors")
+        starts = np.concatenate([[0], np.cumsum(held)]).astype(np.int64)
         try:
             found = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
-            return found.take(np.arange(found.rows)), starts
+            centroids = found.take(np.arange(found.rows)) if found.rows == len(held) else None
         except MapError:
+            centroids = None
+        if centroids is None:
             column = self.sandbox.arrow(f"SELECT centroid FROM cells_{embedding} ORDER BY cell")["centroid"]
-            return vectors(column), starts
+            centroids = vectors(column)
+        if not np.isfinite(centroids).all():
+            raise self._damaged_index(embedding, "a centroid is not finite")
+        return centroids, starts
+
+    def _damaged_index(self, embedding: str, what: str) -> FormatError:
+        return FormatError(
+            f"{self.path}: the index of '{embedding}' is damaged ({what}); copy the atlas again, or rebuild it"
+        )
 
     def _read_cells(self, embedding: str) -> Cells | None:
         centroids, starts = self._read_centroids(embedding)
         if len(centroids) < 2:
             return None
-        measured = f"SELECT asked, depth, probes, recall FROM recall_{embedding}"
-        curves = Curves(self.sandbox.rows(measured) if f"recall_{embedding}" in self.tables else ())
-        return Cells(centroids, starts, curves)
+        return Cells(centroids, starts, Curves(self._read_curves(embedding, len(centroids))))
+
+    def _read_curves(self, embedding: str, cells: int) -> list[tuple[str, int, int, float]]:
+        """Return what was measured of the recall, without what no measurement can be."""
+        table = f"recall_{embedding}"
+        if table not in self.tables or self._catalog.rows[table] > MOST_MEASURED:
+            return []
+        return self.sandbox.rows(
+            f"SELECT asked, depth, probes, recall FROM {table} WHERE asked IS NOT NULL AND depth > 0 "
+            f"AND probes BETWEEN 1 AND {cells} AND recall BETWEEN 0 AND 1"
+        )
 
     def vector_rows(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         """Return the places of objects among the vectors; -1 for one that has none."""
-        if self._space(embedding).get(ROW_ALIGNED):
-            return np.where(rows < self._space(embedding)["rows"], rows, -1)
+        if self._is_aligned(embedding):
+            return np.where(rows < self.vector_count(embedding), rows, -1)
         return self._joined(embedding)[0][rows]
 
     def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
         """Return the row numbers in `galaxies` of places among the vectors."""
-        return places if self._space(embedding).get(ROW_ALIGNED) else self._joined(embedding)[1][places]
+        return places if self._is_aligned(embedding) else self._joined(embedding)[1][places]
+
+    def _is_aligned(self, embedding: str) -> bool:
+        """Say whether row i of the vectors is the object of row i of `galaxies`, for every vector."""
+        return bool(self._space(embedding).get(ROW_ALIGNED)) and self.vector_count(embedding) <= self.objects
 
     def _joined(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the place among the vectors of each row of `galaxies` (-1: none), and the reverse."""
         if embedding not in self._pairs:
-            holders = self.holders(embedding)
-            statement = f"SELECT g.rowid AS row, place FROM galaxies g JOIN ({holders}) USING (object_id)"
-            found = self.sandbox.arrow(statement)
-            rows, places = numbers(found, "row"), numbers(found, "place")
-            there = np.full(self.manifest.rows, -1, np.int64)
-            back = np.zeros(self._space(embedding)["rows"], np.int64)
+            self._check_numbers()
+            joined = f"JOIN ({self.holders(embedding)}) h ON h.object_id = g.object_id"
+            found = self.sandbox.arrow(f"SELECT g.rowid AS row, h.place FROM galaxies g {joined}")
+            rows, places, count = numbers(found, "row"), numbers(found, "place"), self.vector_count(embedding)
+            if len(places) != count or not np.array_equal(np.sort(places), np.arange(count)):
+                raise self._damaged_index(embedding, "not every vector has one object")
+            there, back = np.full(self.objects, -1, np.int64), np.zeros(count, np.int64)
             there[rows], back[places] = places, rows
             self._pairs[embedding] = there, back
         return self._pairs[embedding]
@@ -504,8 +596,8 @@ class Store:
     def _matching(self, condition: str, embedding: str) -> np.ndarray:
         """Return the places among the vectors of the objects that pass, ascending."""
         rows = self._passing(condition)
-        if self._space(embedding).get(ROW_ALIGNED):
-            return rows[: np.searchsorted(rows, self._space(embedding)["rows"])]
+        if self._is_aligned(embedding):
+            return rows[: np.searchsorted(rows, self.vector_count(embedding))]
         places = self.vector_rows(embedding, rows)
         return np.sort(places[places >= 0])
 
@@ -524,10 +616,24 @@ class Store:
         bad = []
         for name in sorted(self.tables):
             try:
-                self.sandbox.rows(f'SELECT bit_xor(hash(t)) FROM "{name}" t')
+                self.sandbox.rows(
+                    f"SELECT bit_xor(hash({(row := self._no_column(name))})) FROM {identifier(name)} {row}"
+                )
             except FormatError as error:
                 bad.append(f"table {name}: {error}")
         return bad
+
+    def _no_column(self, table: str) -> str:
+        """Return a name that no column of a table has, for the table as a whole."""
+        known = {column.casefold() for column in self._catalog.columns[table]}
+        return next(name for name in (f"every_{number}" for number in range(len(known) + 1)) if name not in known)
+
+    def stored(self, embedding: str) -> Iterator[Stored]:
+        """Yield the vectors with their object_ids as their engine has them, in the order in which they are stored.
+
+        Nothing here goes by row numbers or by the map, so that `check` can compare both with it.
+        """
+        raise NotImplementedError
 
     # ---- SQL
 
@@ -537,7 +643,17 @@ class Store:
             return self._with_units(self.sandbox.visits.sql(text, embed))
         self.sandbox.check_select(text)
         self._register(embed)
+        self.prepare(text)
         return self._with_units(self.sandbox.ask(text, said="sql"))
+
+    def prepare(self, text: str) -> None:
+        """Have our own macros at hand for this thread where a SQL text may call them, whatever the file has instead."""
+        if self.sandbox.visits is None and macros.is_named_in(text):
+            self.sandbox.define(self._definitions())
+
+    def _definitions(self) -> list[str]:
+        """Return the statements that make our macros anew for a thread, whatever the file has by their names."""
+        return macros.facts_macros(temp=macros.OURS)
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
         dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
@@ -545,14 +661,34 @@ class Store:
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
 
 
+def _opened(facts: Path) -> OpenFile:
+    log = facts.with_name(facts.name + ".wal")
+    if log.exists() and log.stat().st_size:
+        raise FormatError(
+            f"{log}: changes to {facts.name} that were never finished; open it once with DuckDB, which finishes them, "
+            "or remove this file, and open the atlas again"
+        )
+    try:
+        return OpenFile(facts)
+    except OSError as error:
+        raise FormatError(f"{facts}: cannot be read ({error.strerror}); copy the atlas again from its source") from None
+
+
 def _column(kind: pa.DataType, values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def check_model_name(name: object, path: Path) -> str:
+    """Return the name of a model. Raises FormatError for one that is not of small letters, digits and underscores."""
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+        raise FormatError(f"{path}: {name!r:.40} is no name of a model; copy the atlas again from its source")
+    return name
 
 
 def read_card(text: str | bytes, name: str) -> dict:
     """Return the model card that `text` is; FormatError naming `name` when it is not a JSON object."""
     try:
-        card = json.loads(text)
+        card = schema.read_json(text)
     except ValueError:
         card = None
     if not isinstance(card, dict):
@@ -579,7 +715,7 @@ def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
     band = radius_arcsec / 3600 + 1e-9
     return (
         f"(dec BETWEEN {dec - band!r} AND {dec + band!r} "
-        f"AND separation_arcsec(ra, dec, {ra!r}, {dec!r}) <= {float(radius_arcsec)!r})"
+        f"AND {macros.separation_sql('ra', 'dec', repr(float(ra)), repr(float(dec)))} <= {float(radius_arcsec)!r})"
     )
 
 

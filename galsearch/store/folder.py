@@ -7,6 +7,7 @@ LanceDB database; LanceDB itself opens it.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store import macros
-from galsearch.store.facts import BATCH_ROWS, Store, read_card, vectors
+from galsearch.store.facts import BATCH_ROWS, MOST_PICTURE_BYTES, Store, Stored, check_model_name, read_card, vectors
+from galsearch.store.files import check_folder, inside
 from galsearch.store.sandbox import short
 from galsearch.store.vectors import MapError
 
@@ -42,6 +44,7 @@ class FolderStore(Store):
                 f"{path}: no {FACTS} inside, so this folder is not an atlas (or its build was interrupted: "
                 "run the same `galsearch build` again and it goes on)"
             )
+        check_folder(path)
         super().__init__(path, path / FACTS)
         try:
             self._lance = self._open_all()
@@ -61,11 +64,45 @@ class FolderStore(Store):
         unnamed = sorted(set(self.manifest.embeddings) - set(versions))
         if unnamed:
             raise FormatError(f"{self.path}: the manifest names no Lance version for '{unnamed[0]}'; rebuild the atlas")
+        for name, version in versions.items():
+            if name not in self.manifest.embeddings and name != THUMBNAILS:
+                raise FormatError(f"{self.path}: version of a Lance table {name!r:.40} that is none; rebuild the atlas")
+            if type(version) is not int or not 0 < version < 1 << 63:
+                raise FormatError(f"{self.path}: version {version!r:.40} of {name} is none; rebuild the atlas")
+        files = self.manifest.extra.get(FILES, {})
+        if not (isinstance(files, dict) and all(type(digest) is int for digest in files.values())):
+            raise FormatError(f"{self.path}: manifest entry '{FILES}' is no list of digests; copy the folder again")
+        self._data: dict[str, list[tuple[Path, tuple[int, int]]]] = {}
         return {name: self._open_lance(name, version) for name, version in versions.items()}
 
     def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
+        """Open a table at a version, after a look at what it says of itself and of its files."""
+        home = self.path / LANCE / f"{name}.lance"
         with self._reading(name, f"version {version}"):
-            return lance.dataset(str(self.path / LANCE / f"{name}.lance"), version=version)
+            table = lance.dataset(str(home), version=version)
+            files = [file for part in table.get_fragments() for file in part.data_files()]
+            kinds = {field.name: field.type for field in table.schema}
+            rows = table.count_rows()
+        if any(getattr(file, "base_id", None) is not None for file in files):
+            raise FormatError(f"{home}: has data outside the atlas; copy the whole folder again, or rebuild the atlas")
+        paths = [inside(self.path, f"{LANCE}/{name}.lance/data/{file.path}") for file in files]
+        wanted = pa.binary() if name == THUMBNAILS else pa.list_(pa.float32(), self.manifest.embeddings[name]["dim"])
+        column = "image" if name == THUMBNAILS else "embedding"
+        if kinds.get("object_id") != pa.string() or kinds.get(column) != wanted:
+            raise FormatError(f"{home}: its columns are {kinds}, expected object_id and {column} {wanted}; rebuild it")
+        if rows > self._catalog.rows[f"rows_{name}"]:
+            raise FormatError(
+                f"{self.path}: {name}.lance has {rows} rows and rows_{name} names "
+                f"{self._catalog.rows[f'rows_{name}']} of them; copy the folder again, or rebuild it"
+            )
+        self._data[name] = [(path, _state(path)) for path in paths if path.exists()]
+        return table
+
+    def _check_data(self, name: str) -> None:
+        """Raise FormatError when a data file of a Lance table was changed since the atlas was opened."""
+        for path, state in self._data[name]:
+            if _state(path) not in (state, None):  # gone: Lance says so, and goes on where it has it open
+                raise FormatError(f"{path}: was changed while it was open; open the atlas again")
 
     @contextmanager
     def _reading(self, name: str, what: str = "rows") -> Iterator[None]:
@@ -75,6 +112,7 @@ class FolderStore(Store):
         except BaseException as error:
             if not isinstance(error, (ValueError, OSError, RuntimeError)) and type(error).__name__ != "PanicException":
                 raise
+            self.sandbox.check_open()
             raise FormatError(
                 f"{self.path}: {what} of {LANCE}/{name}.lance cannot be read ({short(error)}); "
                 "copy the whole folder again, or rebuild the atlas"
@@ -89,19 +127,21 @@ class FolderStore(Store):
         if not self.has_thumbnails():
             return {}
         found = self._take(THUMBNAILS, self._places(THUMBNAILS, ids))
-        return dict(zip(found["object_id"].to_pylist(), found["image"].to_pylist(), strict=True))
+        pictures = zip(found["object_id"].to_pylist(), found["image"].to_pylist(), strict=True)
+        return {name: image for name, image in pictures if image is not None and len(image) <= MOST_PICTURE_BYTES}
 
     def models(self) -> list[str]:
         """Return the names of the models that travel with the atlas."""
-        return sorted(item.parent.name for item in (self.path / MODELS).glob("*/card.json"))
+        names = sorted(item.parent.name for item in (self.path / MODELS).glob("*/card.json"))
+        return [check_model_name(name, self.path) for name in names]
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the atlas has none by that name."""
-        folder = self.path / MODELS / name
-        if not (folder / "card.json").is_file():
+        folder = inside(self.path, f"{MODELS}/{name}")
+        if not inside(self.path, f"{MODELS}/{name}/card.json").is_file():
             return None
-        tokenizer = folder / "tokenizer.json"
-        if not (folder / "model.onnx").is_file():
+        tokenizer = inside(self.path, f"{MODELS}/{name}/tokenizer.json")
+        if not inside(self.path, f"{MODELS}/{name}/model.onnx").is_file():
             raise FormatError(f"{folder}: model.onnx is missing; copy the whole atlas again")
         if changed := self._changed(folder / "card.json"):
             raise FormatError(f"{changed}; copy the whole atlas again")
@@ -122,7 +162,7 @@ class FolderStore(Store):
             except FormatError as error:
                 bad.append(str(error))
         files = [name for name in self.manifest.extra.get(FILES, {}) if name.startswith(LANCE)]
-        return bad + [said for name in sorted(files) if (said := self._changed(self.path / name))]
+        return bad + [said for name in sorted(files) if (said := self._changed(inside(self.path, name)))]
 
     def _changed(self, file: Path) -> str | None:
         """Return what is wrong with a file whose digest the manifest has; None when nothing is, or it has none."""
@@ -141,26 +181,57 @@ class FolderStore(Store):
     def _take(self, table: str, places: list[int]) -> pa.Table:
         if not places:
             return self._lance[table].schema.empty_table()
+        if not 0 <= min(places) <= max(places) < self._counts[table]:
+            raise FormatError(f"{self.path}: rows_{table} names rows that {table}.lance has not; copy the folder again")
         with self._reading(table):
-            return self._lance[table].take(places)
+            found = self._lance[table].take(places)
+        self._check_data(table)
+        return found
 
     def holders(self, embedding: str) -> str:
         return f"SELECT object_id, row AS place FROM rows_{embedding}"
 
+    def vector_count(self, embedding: str) -> int:
+        self._space(embedding)
+        return self._counts[embedding]
+
+    @functools.cached_property
+    def _counts(self) -> dict[str, int]:
+        return {name: table.count_rows() for name, table in self._lance.items()}
+
     def _place(self, file: str | None) -> Path:
         if file is None:
             raise MapError("numbers of a folder lie in its Lance files")
-        return self.path / file
+        return inside(self.path, file)
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         with self._reading(embedding):
-            return vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
+            found = vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
+        self._check_data(embedding)
+        return found
+
+    def stored(self, embedding: str) -> Iterator[Stored]:
+        self._space(embedding)
+        with self._reading(embedding):
+            columns = ["object_id", "embedding"]
+            for batch in self._lance[embedding].to_batches(columns=columns, batch_size=BATCH_ROWS):
+                yield Stored(batch["object_id"], vectors(batch["embedding"]))
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
         super()._register(embed)
         spaces = self.manifest.embeddings
         tables = {f"embedding_{name}": self._lance[name] for name in spaces}
-        self.sandbox.register_tables(tables, macros.folder_macros(spaces))
+        self.sandbox.register_tables(tables)
+        self.sandbox.define(macros.folder_macros(spaces))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of change of a file; None when it is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def file_digest(path: Path) -> int:

@@ -9,21 +9,35 @@ Written for DuckDB 1.2 and later. What each form is for:
 
 from __future__ import annotations
 
+import re
+
 from galsearch import schema
 from galsearch.store.wording import word_macros
 
 EXACT_ROWS = 20_000  # up to this many matches, comparing all of them is the quicker way and misses nothing
 EVERY_CELL = 1_000_000_000
 CUT_PROBES = 4  # times as many cells are visited under a cut: what is left of the best lies in more of them
+OURS = "OR REPLACE TEMP"  # made anew for a connection, hiding what a file from a stranger may have by the name
+_NAMES = re.compile(
+    r"separation_arcsec|cone|concept|terms_of|matching_words|like_object|nearest|embedding_", re.IGNORECASE
+)
 ROW_ALIGNED = "row_aligned"  # manifest: row i of embedding_<name> is the object of row i of galaxies
 
+_SEPARATION = """3600 * degrees(atan2(
+    sqrt(pow(cos(radians({dec2})) * sin(radians({ra2} - {ra1})), 2)
+       + pow(cos(radians({dec1})) * sin(radians({dec2}))
+           - sin(radians({dec1})) * cos(radians({dec2})) * cos(radians({ra2} - {ra1})), 2)),
+    sin(radians({dec1})) * sin(radians({dec2}))
+  + cos(radians({dec1})) * cos(radians({dec2})) * cos(radians({ra2} - {ra1}))))"""
+
+
+def separation_sql(ra1: str, dec1: str, ra2: str, dec2: str) -> str:
+    """Return the SQL expression of the angle between two positions in degrees, in arcseconds (Vincenty 1975)."""
+    return _SEPARATION.format(ra1=ra1, dec1=dec1, ra2=ra2, dec2=dec2)
+
+
 SEPARATION = """
-CREATE {temp} MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS 3600 * degrees(atan2(
-    sqrt(pow(cos(radians(dec2)) * sin(radians(ra2 - ra1)), 2)
-       + pow(cos(radians(dec1)) * sin(radians(dec2))
-           - sin(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1)), 2)),
-    sin(radians(dec1)) * sin(radians(dec2))
-  + cos(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1))))"""
+CREATE {temp} MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS """ + separation_sql("ra1", "dec1", "ra2", "dec2")
 
 CONE = """
 CREATE {temp} MACRO cone(center_ra, center_dec, radius) AS TABLE
@@ -102,7 +116,7 @@ leaning AS MATERIALIZED (SELECT cell, array_inner_product(centroid, vector) AS l
 }
 
 DECODED = """
-CREATE VIEW embedding_{name} AS SELECT object_id, cell, CAST(
+CREATE {temp} VIEW embedding_{name} AS SELECT object_id, cell, CAST(
     [pair[1] * weights[1] + pair[2] * weights[2]
      FOR pair IN list_zip(CAST(centroid AS FLOAT[]), CAST(code AS FLOAT[]))] AS FLOAT[{dim}]) AS embedding
 FROM codes_{name} JOIN cells_{name} USING (cell)"""
@@ -111,25 +125,30 @@ FROM codes_{name} JOIN cells_{name} USING (cell)"""
 NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes := 32, cut")
 
 
-def facts_macros() -> list[str]:
+def facts_macros(*, temp: str = "") -> list[str]:
     """Return the statements that store the macros which need no vectors; both forms have them in their file."""
-    return [text.format(temp="") for text in (SEPARATION, CONE, CONCEPT)] + word_macros()
+    return [text.format(temp=temp) for text in (SEPARATION, CONE, CONCEPT)] + word_macros(temp=temp)
 
 
-def bundle_macros(embeddings: dict[str, dict]) -> list[str]:
+def bundle_macros(embeddings: dict[str, dict], *, temp: str = "") -> list[str]:
     """Return the statements that store the vector macros; `embeddings` is the manifest's description of each.
 
     Where the vectors are coded, a view by the name of the table of floats comes first.
     """
     coded = {name: space for name, space in embeddings.items() if space.get(schema.CODES)}
-    views = [DECODED.format(name=name, dim=space["dim"]) for name, space in coded.items()]
-    return views + _vector_macros(embeddings, NEAREST, temp="")
+    views = [DECODED.format(name=name, dim=space["dim"], temp=temp) for name, space in coded.items()]
+    return views + _vector_macros(embeddings, NEAREST, temp=temp)
+
+
+def is_named_in(text: str) -> bool:
+    """Say whether a macro or view of ours may be called by a SQL text."""
+    return _NAMES.search(text) is not None
 
 
 def folder_macros(embeddings: dict[str, dict]) -> list[str]:
     """Return the same macros as temporary ones, for a connection where the vectors are registered tables."""
     unaligned = {name: {**space, ROW_ALIGNED: False} for name, space in embeddings.items()}  # Lance has no rowid
-    return _vector_macros(unaligned, NEAREST_WITHOUT_CELLS, temp="OR REPLACE TEMP")
+    return facts_macros(temp=OURS) + _vector_macros(unaligned, NEAREST_WITHOUT_CELLS, temp=OURS)
 
 
 def row_key(space: dict) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
-from galsearch.errors import GalsearchError
+from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store import macros
 from galsearch.store.bundle import BundleStore
 from galsearch.store.facts import BATCH_ROWS, Store
@@ -29,7 +30,7 @@ from galsearch.store.index import (
 )
 from galsearch.store.place import WriterLock, disk_errors, remove_partial, writing
 from galsearch.store.plane import PCA, check_method, put_map, write_map
-from galsearch.store.sandbox import quoted
+from galsearch.store.sandbox import quoted, short
 from galsearch.store.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.verify import NORM_TOLERANCE, worst_length
 
@@ -104,8 +105,7 @@ def _fill(
     described = {
         name: {**space, macros.ROW_ALIGNED: _aligned(connection, name, space)} for name, space in spaces.items()
     }
-    for statement in macros.facts_macros() + macros.bundle_macros(described):
-        connection.execute(statement)
+    _write_macros(connection, store, macros.facts_macros() + macros.bundle_macros(described))
     extra = {key: value for key, value in store.manifest.extra.items() if key not in OF_THE_FILE}
     # DuckDB counts the times that it changed the file. Whoever changes it later moves on the count, and then the map is
     # not used: what it leads to may be blocks that are no longer part of the table
@@ -114,6 +114,17 @@ def _fill(
     record = {**record, "seconds": round(time.perf_counter() - started, 3)}
     write_manifest(connection, store.manifest, record, extra=extra, embeddings=described)
     progress(total, total, "bundled")
+
+
+def _write_macros(connection, store: Store, statements: list[str]) -> None:
+    try:
+        for statement in statements:
+            connection.execute(statement)
+    except duckdb.BinderException as error:
+        raise SchemaError(
+            f"{store.path}: a column of galaxies has a name that the macros of a bundle use ({short(error)}); build "
+            "the atlas again from its source, which renames such a column"
+        ) from None
 
 
 def _described(store: Store, *, compact: bool) -> dict[str, dict]:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from galsearch.errors import FormatError, LimitError, QueryError
+from galsearch.errors import FormatError, GalsearchError, LimitError, QueryError
 
 if TYPE_CHECKING:
     from galsearch.store.visitors import Visits
 
 TIME_LIMIT_SECONDS = 60.0
+OWN_LIMIT_SECONDS = 1_800.0  # for statements of our own, which read a whole table at most
 LOOK_SECONDS = 0.5  # between looks for what has run longer
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
@@ -68,8 +69,11 @@ class Sandbox:
         self._connection = _connect(path)
         self._cursors: dict[int, duckdb.DuckDBPyConnection] = {}  # by thread
         self._prepared: set[int] = set()  # threads whose cursor sees the tables outside the file
+        self._defined: dict[int, set[str]] = {}  # statements that ran for the cursors of threads
         self._lock = threading.Lock()
         self._embeds = False
+        self.closed = False
+        self.watch: Callable[[], None] = lambda: None  # raises when what lies below was changed meanwhile
         # DuckDB complains of what is alive when Python ends, so what nobody closed is closed then
         self._release = weakref.finalize(self, _close, self._connection, self._cursors)
 
@@ -77,9 +81,38 @@ class Sandbox:
         """Return this thread's cursor."""
         thread = threading.get_ident()
         if thread not in self._cursors:
-            self._cursors[thread] = self._connection.cursor()
-            self._cursors[thread].execute(f"USE {NAME}")
+            with self._lock:  # not while it is closed
+                self.check_open()
+                self._cursors[thread] = self._connection.cursor()
+                self._cursors[thread].execute(f"USE {NAME}")
         return self._cursors[thread]
+
+    def catalog(self) -> duckdb.DuckDBPyConnection:
+        """Return a cursor that sees nothing of the file but by its full name, so that nothing there hides ours."""
+        self.check_open()
+        return self._connection.cursor()
+
+    def check_open(self) -> None:
+        """Raise GalsearchError once it was closed."""
+        if self.closed:
+            raise GalsearchError(f"{self.path} was closed; open the atlas again")
+
+    @contextlib.contextmanager
+    def _running(self, cursor: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have a cursor for one of our own statements: whatever goes wrong with it, the file is to blame."""
+        self.check_open()
+        try:
+            cursor = cursor or self.cursor()
+            with _limited(cursor, OWN_LIMIT_SECONDS):
+                yield cursor
+        except duckdb.InterruptException:
+            self.check_open()
+            raise FormatError(f"{self.path}: reading it was stopped after {OWN_LIMIT_SECONDS:g} s") from None
+        except duckdb.Error as error:
+            self.check_open()
+            self.watch()
+            raise damaged(self.path, error) from None
+        self.watch()
 
     def register_embed(self, embed: Callable[[str], list[float]], dim: int) -> None:
         """Make `embed('words')` a SQL function that returns FLOAT[dim]; a second call changes nothing."""
@@ -89,44 +122,49 @@ class Sandbox:
                 self._connection.create_function(EMBED, embed, ["VARCHAR"], kind)
                 self._embeds = True
 
-    def register_tables(self, tables: dict[str, object], statements: list[str]) -> None:
-        """Make Arrow-readable `tables` visible to this thread's cursor, then run `statements` that need them."""
+    def register_tables(self, tables: dict[str, object]) -> None:
+        """Make Arrow-readable `tables` visible to this thread's cursor."""
         thread = threading.get_ident()
-        if thread in self._prepared:
-            return
-        try:
-            for name, table in tables.items():
-                self.cursor().register(name, table)
-            for statement in statements:
-                self.cursor().execute(statement)
-        except duckdb.Error as error:
-            raise damaged(self.path, error) from None
-        self._prepared.add(thread)
+        if thread not in self._prepared:
+            with self._running() as cursor:
+                for name, table in tables.items():
+                    cursor.register(name, table)
+            self._prepared.add(thread)
+
+    def define(self, statements: list[str]) -> None:
+        """Run statements that create temporary macros for this thread's cursor, if they did not run for it before."""
+        known = self._defined.setdefault(threading.get_ident(), set())
+        for statement in statements:
+            if statement not in known:
+                with self._running() as cursor:
+                    cursor.execute(statement)
+                known.add(statement)
 
     def close(self) -> None:
-        """Close the file; the sandbox cannot be used afterwards."""
+        """Close the file; the sandbox cannot be used afterwards. What other threads ask of it is stopped."""
+        with self._lock:
+            self.closed = True
+            cursors = list(self._cursors.values())
+        for cursor in cursors:
+            with contextlib.suppress(duckdb.Error):
+                cursor.interrupt()
         self._release()
 
     def batches(self, statement: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one of our own statements in Arrow batches, in bounded memory."""
-        try:
-            yield from self.cursor().sql(statement).to_arrow_reader(rows)
-        except duckdb.Error as error:
-            raise damaged(self.path, error) from None
+        with contextlib.closing(self.catalog()) as cursor, self._running(cursor):  # others may be asked meanwhile
+            cursor.execute(f"USE {NAME}")
+            yield from cursor.sql(statement).to_arrow_reader(rows)
 
     def arrow(self, statement: str, parameters: list | None = None) -> pa.Table:
         """Run one of our own statements and return its rows; a failure means that the file is damaged."""
-        try:
-            return self.cursor().sql(statement, params=parameters or []).to_arrow_table()
-        except duckdb.Error as error:
-            raise damaged(self.path, error) from None
+        with self._running() as cursor:
+            return cursor.sql(statement, params=parameters or []).to_arrow_table()
 
     def rows(self, statement: str, parameters: list | None = None) -> list[tuple]:
         """Like `arrow`, as Python tuples; quicker for a few rows."""
-        try:
-            return self.cursor().execute(statement, parameters or []).fetchall()
-        except duckdb.Error as error:
-            raise damaged(self.path, error) from None
+        with self._running() as cursor:
+            return cursor.execute(statement, parameters or []).fetchall()
 
     def ask(self, statement: str, parameters: list | None = None, *, said: str) -> pa.Table:
         """Run a statement that holds a user's text `said`; what the user got wrong becomes a QueryError.
@@ -136,24 +174,32 @@ class Sandbox:
         if self.visits is not None:
             return self.visits.ask(statement, parameters, title=said)
         with self.asking(said) as cursor:
-            return cursor.sql(statement, params=parameters or []).to_arrow_table()
+            found = cursor.sql(statement, params=parameters or []).to_arrow_table()
+        self.watch()
+        return found
 
     @contextlib.contextmanager
     def asking(self, said: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor for a statement that holds a user's text `said`, and name what goes wrong in the block."""
-        cursor = self.cursor()
+        self.check_open()
         try:
-            with _limited(cursor):
+            cursor = self.cursor()
+            with _limited(cursor, TIME_LIMIT_SECONDS):
                 yield cursor
         except duckdb.InterruptException:
+            self.check_open()
             raise LimitError(
                 f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
             ) from None
         except _ASKED_WRONG as error:
+            self.check_open()
             raise QueryError(f"{said}: {_first_lines(error)}") from None
         except duckdb.Error as error:
+            self.check_open()
+            self.watch()
             raise damaged(self.path, error) from None
         except OSError as error:  # what DuckDB raises while Arrow reads its rows
+            self.check_open()
             if "INTERRUPT" in str(error):
                 raise LimitError(f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT") from None
             raise QueryError(f"{said}: {_first_lines(error)}") from None
@@ -272,10 +318,10 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def __call__(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    def __call__(self, cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
         ticket = object()
         with self._lock:
-            self._due[ticket] = time.monotonic() + TIME_LIMIT_SECONDS, cursor
+            self._due[ticket] = time.monotonic() + seconds, cursor
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, daemon=True, name="galsearch time limit")
                 self._thread.start()
@@ -331,6 +377,11 @@ def use(settings: dict[str, str], *, seconds: float) -> None:
 def quoted(path: Path) -> str:
     """Return a path as a SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Return the name of a table or column as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def damaged(path: Path, error: duckdb.Error) -> FormatError:

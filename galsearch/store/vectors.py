@@ -9,6 +9,7 @@ and the engine is asked (`Fetched`).
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import itertools
 import mmap
@@ -20,14 +21,17 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from galsearch.errors import FormatError
 from galsearch.query import Scorer
 from galsearch.store import dots
+from galsearch.store.files import OpenFile
 
 BLOCK_ROWS = 8_192  # rows read at a time
 BLOCK_NUMBERS = 1 << 18  # codes turned into floats at a time: what stays in the cache of a core
 LARGEST_CODE = 127
 LEAST_REST = 1e-6  # a vector that differs less than this from its centroid is its centroid
 HEAD_BYTES = 8
+DIGEST_BYTES = 1 << 24  # read at a time
 
 
 class MapError(Exception):
@@ -187,72 +191,99 @@ class Chain:
 
 
 class Mapped:
-    """Vectors read in place from one mapped file.
+    """Vectors read in place from one file.
 
     `runs` is its part of `vector_map`, ordered by `first_value`; `dtype` is what the file holds. A vector may lie
     across the end of one run and the beginning of the next. Raises MapError when a run is not inside the file or does
-    not begin as noted; the latter is looked at when a run is first read.
+    not begin as noted; the latter is looked at when a run is first read. Raises FormatError when the file is changed
+    while it is open: what was read then may be of neither state.
+
+    The compiled functions read the file where the system maps it, and stand it when it is cut meanwhile. Without them
+    it is read into memory of our own, for nothing else would.
     """
 
-    def __init__(self, runs: pa.Table, dim: int, path: Path, *, dtype: type = np.float32) -> None:
-        self.dim = dim
-        first, self._values = numbers(runs, "first_value"), numbers(runs, "run_values")
-        self._first = first - first[0]
-        self._heads, self._digests = numbers(runs, "head").view(np.uint64), numbers(runs, "crc32")
-        total = int(self._values.sum())
-        if not np.array_equal(self._first, np.cumsum(self._values) - self._values) or total % dim:
+    def __init__(self, runs: pa.Table, dim: int, file: Path | OpenFile, *, dtype: type = np.float32) -> None:
+        self._file = file if isinstance(file, OpenFile) else OpenFile(file)
+        self.dim, self._dtype = dim, np.dtype(dtype)
+        first, self._values = _map_column(runs, "first_value"), _map_column(runs, "run_values")
+        self._at = _map_column(runs, "byte_offset")
+        self._heads, self._digests = _map_column(runs, "head"), _map_column(runs, "crc32")
+        self._check_places()
+        total = int(self._values.sum())  # each is at most the length of the file
+        self._first = np.cumsum(self._values) - self._values
+        if first[0] < 0 or not np.array_equal(first - first[0], self._first) or dim < 1 or total % dim:
             raise MapError("the runs do not follow one another")
         self.rows = total // dim
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        item = np.dtype(dtype).itemsize
-        self._numbers = np.frombuffer(self._map, dtype, len(self._map) // item)
-        self._bytes = np.frombuffer(self._map, np.uint8)
-        self._at = numbers(runs, "byte_offset") // item
-        self._check_places(numbers(runs, "byte_offset"), item)
-        self._seen = np.zeros(len(self._at), bool)
         self._starts = self._first.tolist()
+        self._seen = np.zeros(len(self._at), bool)
         self._pieces = None
         if dots.LIBRARY is not None:
-            ends, heads = np.append(self._first, total), numbers(runs, "head")
-            self._pieces = dots.Pieces(self._bytes, dtype, dim, first=ends, at=numbers(runs, "byte_offset"), head=heads)
-            if hasattr(mmap, "MADV_RANDOM"):  # what is needed is asked for; reading ahead of it would be in vain
-                self._map.madvise(mmap.MADV_RANDOM)
+            self._map_pieces(total)
 
-    def _check_places(self, offsets: np.ndarray, item: int) -> None:
-        inside = (offsets >= 0) & (offsets + np.maximum(self._values * item, HEAD_BYTES) <= len(self._map))
-        if not inside.all() or (offsets % item).any() or (self._values <= 0).any():
+    def _check_places(self) -> None:
+        item, size = self._dtype.itemsize, self._file.size
+        if not len(self._at) or len(self._at) > size:
+            raise MapError("the map has no runs, or more than the file has bytes")
+        inside = (self._at >= 0) & (self._at <= size - HEAD_BYTES) & (self._values > 0)
+        if not inside.all() or (self._values > (size - self._at) // item).any() or (self._at % item).any():
             raise MapError("a run does not lie inside the file")
 
+    def _map_pieces(self, total: int) -> None:
+        self._map = mmap.mmap(self._file.fileno(), self._file.size, access=mmap.ACCESS_READ)
+        ends, content = np.append(self._first, total), np.frombuffer(self._map, np.uint8)
+        try:
+            options = {"first": ends, "at": self._at, "head": self._heads}
+            self._pieces = dots.Pieces(content, self._dtype, self.dim, **options)
+        except ValueError as error:
+            raise MapError(str(error)) from None
+        if hasattr(mmap, "MADV_RANDOM"):  # what is needed is asked for; reading ahead of it would be in vain
+            self._map.madvise(mmap.MADV_RANDOM)
+
     def take(self, rows: np.ndarray) -> np.ndarray:
-        rows = np.ascontiguousarray(rows, np.int64)
-        start = rows * self.dim
-        run = np.searchsorted(self._first, start, side="right") - 1
-        self._look(rows, run)
-        inside = start + self.dim <= self._first[run] + self._values[run]
-        at = np.where(inside, self._at[run] + start - self._first[run], 0)
-        found = self._windows[at]
-        for place in np.flatnonzero(~inside):
-            found[place] = self._across(int(start[place]), int(run[place]))
+        with self._unchanged():
+            return self._read_rows(rows) if self._pieces is None else _noted(self._pieces.take(rows))
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raise FormatError when the file was changed before the end of the block."""
+        try:
+            yield
+        except dots.VanishedError:
+            raise self._file.changed() from None
+        except MapError:
+            self._file.check()
+            raise
+        self._file.check()
+
+    def _read_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows that are read into memory, neighbors in one go."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+            raise IndexError(f"a row is not among the {self.rows} that there are")
+        found = np.empty((len(rows), self.dim), self._dtype)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, stop in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
+            if start < stop:
+                self._read_numbers(int(rows[start]) * self.dim, found[start:stop].reshape(-1))
         return found
 
-    @functools.cached_property
-    def _windows(self) -> np.ndarray:
-        """Row i is what begins at number i of the file."""
-        shape, item = (len(self._numbers) - self.dim + 1, self.dim), self._numbers.itemsize
-        return np.lib.stride_tricks.as_strided(self._numbers, shape, (item, item), writeable=False)
-
-    def _across(self, start: int, run: int) -> np.ndarray:
-        """Return the vector that begins at value `start` in `run` and goes on in those after it."""
-        parts, wanted = [], self.dim
-        while wanted:
+    def _read_numbers(self, start: int, out: np.ndarray) -> None:
+        """Read the numbers from number `start` on into `out`."""
+        run, done, item = bisect.bisect_right(self._starts, start) - 1, 0, self._dtype.itemsize
+        while done < len(out):
             if not self._seen[run]:
                 self._look_at(run)
-            skip = start - int(self._first[run])
-            at, count = int(self._at[run]) + skip, min(wanted, int(self._values[run]) - skip)
-            parts.append(self._numbers[at : at + count])
-            start, wanted, run = start + count, wanted - count, run + 1
-        return np.concatenate(parts)
+            skip = start + done - self._starts[run]
+            count = min(len(out) - done, int(self._values[run]) - skip)
+            content = self._file.read(int(self._at[run]) + skip * item, count * item)
+            out[done : done + count] = np.frombuffer(content, self._dtype)
+            done, run = done + count, run + 1
+
+    def _look_at(self, run: int) -> None:
+        """Compare the beginning of a run with what was noted."""
+        if self._file.read(int(self._at[run]), HEAD_BYTES) != self._heads[run].tobytes():
+            raise MapError("a run does not begin as noted")
+        self._seen[run] = True
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         if self._pieces is None:
@@ -261,45 +292,48 @@ class Mapped:
 
     def products(self, vector: np.ndarray, *, rows: np.ndarray) -> np.ndarray:
         """Return the inner products `(n,) float32` of rows with a vector."""
-        found = None if self._pieces is None else self._pieces.products(vector, rows)
-        if found is None:
-            raise MapError("a run does not begin as noted")
-        return found
+        with self._unchanged():
+            return _noted(None if self._pieces is None else self._pieces.products(vector, rows))
 
     def done(self, start: int, stop: int) -> None:
+        if self._pieces is None:
+            return
         low = max(0, bisect.bisect_right(self._starts, start * self.dim) - 1)
         high = bisect.bisect_left(self._starts, stop * self.dim)
         if low < high:
-            item, page = self._numbers.itemsize, mmap.PAGESIZE
-            begin = -(-int(self._at[low:high].min()) * item // page) * page
-            end = int((self._at[low:high] + self._values[low:high]).max()) * item // page * page
+            item, page = self._dtype.itemsize, mmap.PAGESIZE
+            begin = -(-int(self._at[low:high].min()) // page) * page
+            end = int((self._at[low:high] + self._values[low:high] * item).max()) // page * page
             if hasattr(self._map, "madvise") and end > begin:
                 self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-                if self._pieces is not None:
-                    self._pieces.seen[low:high] = 0  # to be asked for again
+                self._pieces.seen[low:high] = 0  # to be asked for again
 
     def damaged_runs(self) -> int:
         """Return how many runs have not the CRC-32 that was noted."""
-        item = self._numbers.itemsize
-        starts, ends = (self._at * item).tolist(), ((self._at + self._values) * item).tolist()
-        found = [zlib.crc32(self._bytes[start:end]) for start, end in zip(starts, ends, strict=True)]
+        lengths = self._values * self._dtype.itemsize
+        with self._unchanged():
+            found = [self._digest(at, length) for at, length in zip(self._at.tolist(), lengths.tolist(), strict=True)]
         return int(np.count_nonzero(np.array(found, np.int64) != self._digests))
 
-    def _look_at(self, run: int) -> None:
-        """The same as `_look` for one run, without the cost of arrays."""
-        at = int(self._at[run]) * self._numbers.itemsize
-        if int.from_bytes(self._map[at : at + HEAD_BYTES], "little") != int(self._heads[run]):
-            raise MapError("a run does not begin as noted")
-        self._seen[run] = True
+    def _digest(self, at: int, length: int) -> int:
+        digest = 0
+        for start in range(0, length, DIGEST_BYTES):
+            digest = zlib.crc32(self._file.read(at + start, min(DIGEST_BYTES, length - start)), digest)
+        return digest
 
-    def _look(self, rows: np.ndarray, runs: np.ndarray) -> None:
-        """Compare the beginnings of the runs that `rows` begin in, if they were not read before, with the map."""
-        if self._pieces is not None:
-            if not self._pieces.prepare(rows):
-                raise MapError("a run does not begin as noted")
-            return
-        for run in np.unique(runs[~self._seen[runs]]).tolist():
-            self._look_at(run)
+
+def _noted(found: np.ndarray | None) -> np.ndarray:
+    """Return what was found. Raises MapError for nothing: then a run does not begin as noted."""
+    if found is None:
+        raise MapError("a run does not begin as noted")
+    return found
+
+
+def _map_column(runs: pa.Table, name: str) -> np.ndarray:
+    try:
+        return numbers(runs, name)
+    except FormatError as error:
+        raise MapError(str(error)) from None
 
 
 class Coded:
@@ -368,19 +402,26 @@ def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray:
-    """Return a column of 64-bit integers; read through its buffers, because Array.to_numpy imports pandas."""
-    chunks = [chunk for chunk in table[column].chunks if len(chunk)]
+    """Return a column of 64-bit integers. Raises FormatError where it has another type, or a NULL.
+
+    It is read through its buffers, because Array.to_numpy imports pandas.
+    """
+    found = table[column]
+    if found.type != pa.int64() or found.null_count:
+        held = f"{found.null_count} NULLs" if found.null_count else str(found.type)
+        raise FormatError(f"column '{column}' holds {held}, expected 64-bit integers; copy the atlas again")
+    chunks = [chunk for chunk in found.chunks if len(chunk)]
     parts = [np.frombuffer(chunk.buffers()[1], np.int64, len(chunk), 8 * chunk.offset) for chunk in chunks]
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def mapped(
-    runs: pa.Table, dim: int, place: Callable[[str | None], Path], *, dtype: type = np.float32
+    runs: pa.Table, dim: int, place: Callable[[str | None], Path | OpenFile], *, dtype: type = np.float32
 ) -> Mapped | Chain:
-    """Return the vectors that `runs` describe; `place` gives the path of a file named there. Raises MapError."""
+    """Return the vectors that `runs` describe; `place` gives a file named there, or its path. Raises MapError."""
     try:
         parts = [Mapped(part, dim, place(file), dtype=dtype) for file, part in by_file(runs)]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise MapError(str(error)) from None
     return parts[0] if len(parts) == 1 else Chain(parts, dim)
 
@@ -394,12 +435,12 @@ def by_file(runs: pa.Table) -> Iterator[tuple[str | None, pa.Table]]:
         start += count
 
 
-def file_state(path: Path) -> int:
+def file_state(file: Path | OpenFile) -> int:
     """Return how often DuckDB has changed a file: the larger count of its two headers."""
-    with path.open("rb") as file:
-        start = file.read(3 * 4096)
-    if len(start) < 3 * 4096:
+    opened = file if isinstance(file, OpenFile) else OpenFile(file)
+    if opened.size < 3 * 4096:
         raise MapError("the file is cut")
+    start = opened.read(0, 3 * 4096)
     return max(int.from_bytes(start[at + 8 : at + 16], "little") for at in (4096, 8192))
 
 

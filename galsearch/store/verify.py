@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from galsearch import schema
+from galsearch.errors import FormatError
 from galsearch.query import Scorer
 from galsearch.schema import Finding
 from galsearch.store.cells import LIKE
@@ -25,19 +26,24 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
     yield Finding.of("blocks", "every block can be read", "; ".join(broken), _COPY, ok=not broken)
     if broken:
         return  # what follows would only say the same again
-    yield _rows(store)
+    rows = _rows(store)
+    yield rows
     yield _ids(store)
     yield _positions(store)
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
+        if findings[0].ok:
+            findings.append(_pairs(store, name))
+            yield findings[-1]
         if f"cells_{name}" in store.tables:
-            yield _cells(store, name)
+            findings.append(_cells(store, name))
+            yield findings[-1]
         if store.manifest.embeddings[name].get(ROW_ALIGNED):
             yield _aligned(store, name)
         if f"map_{name}" in store.tables:
             yield _plane(store, name)
-        if all(finding.ok for finding in findings):  # the sample is drawn by row number
+        if rows.ok and all(finding.ok for finding in findings):  # the sample is drawn by row number
             yield _recall(store, name, seed)
 
 
@@ -87,6 +93,26 @@ def _vectors(store: Store, name: str) -> Iterator[Finding]:
     yield Finding.of(f"{name} map", good, message, _COPY, ok=not bad)
 
 
+def _pairs(store: Store, name: str) -> Finding:
+    """Compare the objects, vectors and cells that answers are made of with those that are stored together."""
+    bad = done = 0
+    try:
+        known = store.cells(name)
+        for ids, vectors, cell in store.stored(name):
+            places = np.arange(done, done + len(ids))
+            done += len(ids)
+            ours, found = store.id_column(store.object_rows(name, places)), store.vectors(name).take(places)
+            wrong = np.array([one != other for one, other in zip(ours.to_pylist(), ids.to_pylist(), strict=True)], bool)
+            wrong |= (np.ascontiguousarray(found).view(np.uint32) != vectors.view(np.uint32)).any(axis=1)
+            if known is not None and cell is not None:
+                wrong |= np.searchsorted(known.starts, places, side="right") - 1 != cell
+            bad += int(wrong.sum())
+        message = f"{bad} vectors are found under another object or in another cell than they are stored with"
+    except FormatError as error:
+        bad, message = bad or 1, str(error)
+    return Finding.of(f"{name} pairs", "vectors are found under their objects", message, _REBUILD, ok=not bad)
+
+
 def worst_length(found: Vectors) -> float:
     """Return how far the length of a vector is from 1 at most; infinity where one is not finite."""
     worst = 0.0
@@ -110,6 +136,10 @@ def _cells(store: Store, name: str) -> Finding:
         listed = store.sandbox.rows(f"SELECT coalesce(sum(rows), 0) FROM cells_{name}")[0][0]
         differing = int(listed > store.manifest.embeddings[name]["rows"])
     message = f"{differing} cells do not hold the rows that the index says"
+    try:
+        store.cells(name)
+    except FormatError as error:
+        message, differing = str(error), differing or 1
     return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
 
 

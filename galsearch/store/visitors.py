@@ -176,10 +176,11 @@ def _known(store: Store) -> tuple[frozenset[str], frozenset[str]]:
 def _streamed(store: Store, statement: str, parameters: list, *, title: str, most: int) -> tuple[dict, bytes]:
     """Return the rows of a statement as an Arrow stream of bounded size."""
     sink = io.BytesIO()
+    store.prepare(statement)
     with store.sandbox.asking(title) as cursor:
         reader = cursor.sql(statement, params=parameters).to_arrow_reader(STREAM_ROWS)
         if reader.schema.names == [ROW] and title == "where":
-            return _row_numbers(reader.read_all(), store.manifest.rows)
+            return _row_numbers(reader.read_all(), store.objects)
         with pa.ipc.new_stream(sink, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)

@@ -28,10 +28,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from galsearch.errors import FormatError
 from galsearch.store.sandbox import NAME, Sandbox
 
 POSTINGS = "word_postings"
 K1, B = 1.2, 0.75
+MOST_WEIGHT = 1e3  # of a posting: far above the logarithm of any number of objects
 STOP_WORDS = (
     *("a", "an", "and", "any", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "in", "into"),
     *("is", "it", "its", "no", "non", "nor", "not", "of", "on", "or", "than", "that", "the", "there", "this", "to"),
@@ -176,6 +178,12 @@ def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matc
     terms = sorted(set(terms))
     found = sandbox.arrow(*_select_postings(terms))
     part, places, weights = (_values(found, name, kind) for name, kind in _POSTING)
+    good = (places >= 0) & (places < objects) & (weights >= 0) & (weights < MOST_WEIGHT)  # and no NaN
+    if not good.all():
+        raise FormatError(
+            f"{sandbox.path}: the index of words names objects or weights that there are not; bundle or build the "
+            "atlas again"
+        )
     most = _largest(part, weights, len(terms))
     attainable = float(np.where(most > 0, most, math.log(2 * objects + 2)).sum())
     if rows is not None:
@@ -263,7 +271,9 @@ def _summed(places: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _values(table: pa.Table, column: str, dtype: type) -> np.ndarray:
-    """Return a column without NULLs; read through its buffers, because Array.to_numpy imports pandas."""
+    """Return a column, read through its buffers, because Array.to_numpy imports pandas. FormatError for a NULL."""
+    if table[column].null_count:
+        raise FormatError(f"{POSTINGS}: column '{column}' has a NULL; bundle or build the atlas again")
     size = np.dtype(dtype).itemsize
     chunks = [chunk for chunk in table[column].chunks if len(chunk)]
     parts = [np.frombuffer(chunk.buffers()[1], dtype, len(chunk), size * chunk.offset) for chunk in chunks]

@@ -1,0 +1,205 @@
+"""Files from strangers: every kind of lie ends in an answer or an error of ours, in bounded time and memory.
+
+Each file is tried in a worker process under a limit of memory; one that dies, hangs or raises anything but a
+GalsearchError is a failure, and so is an answer that is wrong and that `check` takes for right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import hostile_files as hostile
+import numpy as np
+import pytest
+import tiny
+
+import galsearch
+from galsearch.errors import FormatError, GalsearchError
+
+HERE = Path(__file__).parent
+SECONDS = 60  # the longest that one file may keep the worker
+MEMORY_GB = 6  # of address space, most of which its libraries and threads reserve
+
+
+class Worker:
+    """A process that tries atlases one after another; it is replaced when it dies or takes too long."""
+
+    def __init__(self, truth: Path) -> None:
+        self._truth, self._process = truth, None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "hostile_worker.py"), str(self._truth), str(MEMORY_GB)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def tried(self, path: Path) -> dict:
+        """Return what came of a file: `bad`, a list of what must not be, and `opened`."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+        line = self._process.stdout.readline() if ready else ""
+        if line:
+            return json.loads(line)
+        said = f"the process died of {-self._process.wait(10)}" if ready else "took too long"
+        self.stop()
+        return {"bad": [said], "opened": False}
+
+
+@pytest.fixture(scope="module")
+def worker(tiny_folder, tiny_bundle):
+    """The process that files are tried in, which knows the right answers of the tiny atlas."""
+    found = Worker(tiny_bundle)
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("name", sorted(hostile.BUNDLES))
+def test_a_bundle_with_a_lie_answers_or_is_refused(worker, tiny_bundle, tmp_path, name):
+    path = Path(shutil.copyfile(tiny_bundle, tmp_path / "evil.duckdb"))
+    hostile.BUNDLES[name](path)
+    assert worker.tried(path)["bad"] == []
+
+
+@pytest.mark.parametrize("name", sorted(hostile.FOLDERS))
+def test_a_folder_with_a_lie_answers_or_is_refused(worker, tiny_folder, tmp_path, name):
+    path = Path(shutil.copytree(tiny_folder, tmp_path / "evil.atlas"))
+    hostile.FOLDERS[name](path)
+    assert worker.tried(path)["bad"] == []
+
+
+def test_the_worker_sees_wrong_answers_and_crashes(worker, tiny_bundle, tmp_path):
+    assert worker.tried(tiny_bundle) == {"bad": [], "opened": True}
+    path = Path(shutil.copyfile(tiny_bundle, tmp_path / "evil.duckdb"))
+    hostile.sql("UPDATE galaxies SET z = z + 1")(path)  # content, which only its sender knows
+    assert worker.tried(path)["opened"]
+    assert worker.tried(Path("exit"))["bad"] == ["the process died of 9"]
+    assert worker.tried(tiny_bundle)["bad"] == []
+
+
+def test_there_are_two_hundred_kinds():
+    assert len(hostile.BUNDLES) + len(hostile.FOLDERS) >= 200
+
+
+# ---- names that the engine gives a meaning to
+
+
+@pytest.mark.parametrize("name", ["rowid", "RowID"])
+def test_a_file_whose_column_hides_the_row_number_is_refused(atlas_path, name):
+    hostile.sql(f'ALTER TABLE galaxies ADD COLUMN "{name}" BIGINT')(atlas_path)
+    with pytest.raises(FormatError, match=f"'{name}'.*galsearch build"):
+        galsearch.open(atlas_path)
+
+
+PERMUTED = {
+    "objects": "CREATE OR REPLACE TABLE galaxies AS FROM galaxies ORDER BY object_id DESC",
+    "vectors": "CREATE OR REPLACE TABLE embedding_image AS FROM embedding_image ORDER BY object_id DESC",
+    "numbers of vectors": "UPDATE rows_image SET row = 299 - row",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [("bundle", "objects"), ("bundle", "vectors"), ("folder", "objects"), ("folder", "numbers of vectors")],
+)
+def test_check_sees_rows_that_are_permuted_in_one_table_only(tiny_folder, tiny_bundle, tmp_path, kind, table):
+    path = tmp_path / "permuted"
+    (shutil.copytree if kind == "folder" else shutil.copyfile)(tiny_folder if kind == "folder" else tiny_bundle, path)
+    hostile.sql(PERMUTED[table])(path)
+    with galsearch.open(path, device="cpu") as atlas:
+        bad = {finding.name for finding in atlas.check() if not finding.ok}
+    assert bad & {"image pairs", "image order"}, bad
+
+
+# ---- a file that changes under its reader
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 300_000)
+
+
+def _written_over(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-200_000:] = bytes(200_000)
+    with path.open("r+b") as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize("change", [_cut, _written_over])
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_file_that_is_changed_under_its_reader_is_one_clear_error(bundle_path, change, warm):
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        query = tiny.random_units(1, 16, seed=5)[0]
+        if warm:
+            atlas.search(query, exact=True)
+        change(bundle_path)
+        for ask in (
+            lambda: atlas.search(query, exact=True),
+            lambda: atlas.search(where="z < 0.1"),
+            lambda: atlas.sql("SELECT count(*) FROM galaxies"),
+            lambda: atlas.thumbnails([tiny.object_id(0)]),
+        ):
+            with pytest.raises(FormatError, match="was changed while it was open"):
+                ask()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_vectors_that_are_cut_under_their_reader_do_not_end_the_process(tmp_path, monkeypatch, compiled):
+    from galsearch.query import Scorer
+    from galsearch.store import dots
+    from galsearch.store.vectors import Mapped, runs_table
+
+    if not compiled:
+        monkeypatch.setattr(dots, "LIBRARY", None)
+    array = tiny.random_units(9_000, 64, seed=1)
+    path = tmp_path / "numbers"
+    path.write_bytes(array.tobytes())
+    runs = runs_table(None, path, np.array([0]), np.array([array.size]), 0)
+    found = Mapped(runs, 64, path)
+    os.truncate(path, 8_192)
+    for ask in (lambda: found.take(np.arange(9_000)), lambda: found.scores(Scorer(array[0]), np.arange(9_000))):
+        with pytest.raises(FormatError, match="was changed"):
+            ask()
+
+
+def test_a_file_that_is_replaced_by_another_is_read_on(bundle_path, tiny_bundle):
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        before = atlas.search("red", k=5).ids
+        other = Path(shutil.copyfile(tiny_bundle, bundle_path.with_name("next")))
+        other.replace(bundle_path)
+        assert atlas.search("red", k=5).ids == before
+
+
+def test_a_closed_atlas_says_so(tiny_path):
+    atlas = galsearch.open(tiny_path, device="cpu")
+    query = tiny.random_units(1, 16, seed=5)[0]
+    atlas.search(query)
+    atlas.close()
+    atlas.close()
+    for ask in (
+        lambda: atlas.search(query),
+        lambda: atlas.search(k=2),
+        lambda: atlas.search(where="z < 0.1"),
+        lambda: atlas.sql("SELECT 1"),
+        lambda: atlas.thumbnails([tiny.object_id(0)]),
+        lambda: list(atlas.check()),
+    ):
+        with pytest.raises(GalsearchError, match="closed"):
+            ask()
