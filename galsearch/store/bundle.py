@@ -23,6 +23,7 @@ class BundleStore(Store):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, path)
+        self._counts: dict[str, int] = {}
         try:
             self._check_tables()
         except FormatError:
@@ -81,7 +82,10 @@ class BundleStore(Store):
         return f"SELECT object_id, rowid AS place FROM {table}"
 
     def vector_count(self, embedding: str) -> int:
-        return self._catalog.rows[vector_table(embedding, self._space(embedding))]
+        space = self._space(embedding)
+        if embedding not in self._counts:
+            self._counts[embedding] = self.sandbox.rows(f"SELECT count(*) FROM {vector_table(embedding, space)}")[0][0]
+        return self._counts[embedding]
 
     def _definitions(self) -> list[str]:
         return super()._definitions() + bundle_macros(self.manifest.embeddings, temp=OURS)

@@ -86,7 +86,7 @@ class Store:
             self.tables = set(self._catalog.columns)
             self.manifest = self._read_manifest()
             self._catalog.check_types(self.manifest.embeddings)
-            self.objects = self._catalog.rows.get("galaxies", 0)
+            self.objects, self._span = self._count_objects()
         except BaseException:
             self.close()
             raise
@@ -232,10 +232,11 @@ class Store:
                 "source, or bundle the objects that are wanted"
             )
 
-    @functools.cached_property
-    def _span(self) -> int:
-        """One more than the largest row number."""
-        return self.sandbox.rows("SELECT coalesce(max(rowid) + 1, 0) FROM galaxies")[0][0]
+    def _count_objects(self) -> tuple[int, int]:
+        """Return how many objects there are, and one more than the largest row number."""
+        if "galaxies" not in self.tables:
+            return 0, 0  # which is said to be missing where every table is looked for
+        return self.sandbox.rows("SELECT count(*), coalesce(max(rowid) + 1, 0) FROM galaxies")[0]
 
     @functools.cached_property
     def _held_rows(self) -> pa.Table:
