@@ -6,7 +6,7 @@ import functools
 import re
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -480,15 +480,18 @@ class Atlas:
         where: str | None = None,
         ra: str | None = None,
         dec: str | None = None,
+        table_name: str | int | None = None,
+        missing: Iterable[float] = (),
         keep_unmatched: bool = False,
     ) -> pa.Table:
         """Return the rows of a table together with the objects of the atlas that lie within a radius of them.
 
-        `table` is an Arrow table, or the path of a CSV, ECSV, FITS, VOTable or Parquet file; its position, in decimal
-        degrees ICRS, are the columns `ra` and `dec`, else those of the UCDs pos.eq.ra;meta.main and
-        pos.eq.dec;meta.main, else those of a usual name such as RAJ2000. The radius is inclusive, one number or one
-        for each row. "best" gives the closest object of each row, of equally close ones the first by object_id, "all"
-        every object; `where` is a SQL condition on the objects. Objects without a position match nothing.
+        `table` is an Arrow table, or the path of a CSV, ECSV, FITS, VOTable or Parquet file (`table_name` is which
+        table of it, `missing` numbers that stand for no value). Its positions, ICRS, are the columns that `ra` and
+        `dec` name, else found as in `build`: by name, UCD and unit, in degrees or sexagesimal. The radius is
+        inclusive, one number or one for each row. "best" gives the closest object of each row, of equally close ones
+        the first by object_id, "all" every object; `where` is a SQL condition on the objects. Objects without a
+        position match nothing.
 
         The result has the columns of the table, then object_id, separation_arcsec and those of the atlas, with units;
         a column of the table that the result has already, in upper or lower case, ends in `_in_table`. Rows are in the
@@ -508,6 +511,8 @@ class Atlas:
             where=where,
             ra=ra,
             dec=dec,
+            table_name=table_name,
+            missing=missing,
             keep_unmatched=keep_unmatched,
         )
 

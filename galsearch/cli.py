@@ -123,6 +123,24 @@ Projector = Annotated[
 ]
 Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders, instead of those that ship.")]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the ids, if it is not found by its name.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        help="What a column is: ROLE=COLUMN, such as z=redshift; roles are object_id, ra, dec, z, file, x_px, y_px.",
+    ),
+]
+RaColumn = Annotated[str | None, typer.Option("--ra", help="Column of right ascension, if it is not found.")]
+DecColumn = Annotated[str | None, typer.Option("--dec", help="Column of declination, if it is not found.")]
+XColumn = Annotated[str | None, typer.Option("--x", help="Column of x in pixels of the mosaic, if it is not found.")]
+YColumn = Annotated[str | None, typer.Option("--y", help="Column of y in pixels of the mosaic, if it is not found.")]
+TableName = Annotated[
+    str | None,
+    typer.Option("--table-name", "--hdu", help="Which table of a FITS file or VOTable: its name or its number."),
+]
+Missing = Annotated[
+    str | None, typer.Option("--missing", help="Numbers that stand for no value, separated by commas: 99,-99.")
+]
 
 Ext = Annotated[
     str | None, typer.Option("--ext", help="Image of a FITS file to take: NAME, NAME,VERSION or a number from 0.")
@@ -233,6 +251,13 @@ def build(
     ext: Ext = None,
     bands: Bands = None,
     id_from: IdFrom = "name",
+    columns: Columns = None,
+    ra: RaColumn = None,
+    dec: DecColumn = None,
+    x: XColumn = None,
+    y: YColumn = None,
+    table_name: TableName = None,
+    missing: Missing = None,
     projector: Projector = None,
     title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
     credits: Annotated[
@@ -255,6 +280,9 @@ def build(
             ext=ext,
             bands=_band_list(bands),
             id_from=id_from,
+            columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
+            table_name=table_name,
+            missing=_numbers(missing),
             projector=projector,
             title=title,
             credits=_credits(credits),
@@ -279,6 +307,13 @@ def add(
     ext: Ext = None,
     bands: Bands = None,
     id_from: IdFrom = "name",
+    columns: Columns = None,
+    ra: RaColumn = None,
+    dec: DecColumn = None,
+    x: XColumn = None,
+    y: YColumn = None,
+    table_name: TableName = None,
+    missing: Missing = None,
     projector: Projector = None,
     device: Device = "auto",
 ):
@@ -295,6 +330,9 @@ def add(
             ext=ext,
             bands=_band_list(bands),
             id_from=id_from,
+            columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
+            table_name=table_name,
+            missing=_numbers(missing),
             projector=projector,
             device=device,
             progress=progress,
@@ -411,8 +449,8 @@ def search(
             _print_data(hits.format(output_format))
         if hits.convincing is not None and hits.convincing < len(hits):
             _tell(_doubt(hits))
-    if not len(hits) and not named:
-        _tell("nothing passes the cuts; loosen --where or the cone")
+        if not len(hits) and not named:
+            _tell(_nothing(atlas, in_a_cone=near is not None))
 
 
 @app.command()
@@ -733,8 +771,10 @@ def crossmatch(
     where: Annotated[
         str | None, typer.Option("--where", help='SQL condition on the objects, such as "z < 0.1 AND mag_r < 17".')
     ] = None,
-    ra: Annotated[str | None, typer.Option("--ra", help="Column of right ascension, if it is not found.")] = None,
-    dec: Annotated[str | None, typer.Option("--dec", help="Column of declination, if it is not found.")] = None,
+    ra: RaColumn = None,
+    dec: DecColumn = None,
+    table_name: TableName = None,
+    missing: Missing = None,
     keep_unmatched: Annotated[
         bool, typer.Option("--keep-unmatched", help="Keep rows without a match, or without a position.")
     ] = False,
@@ -751,6 +791,8 @@ def crossmatch(
             where=where,
             ra=ra,
             dec=dec,
+            table_name=table_name,
+            missing=_numbers(missing),
             keep_unmatched=keep_unmatched,
         )
         if output:
@@ -762,6 +804,8 @@ def crossmatch(
             _print_table(found, columns=_matched_columns(found))
         else:
             _print_rows(found, output_format)
+    for note in galsearch.notes_of(found):
+        _tell(note)
     matches = found.num_rows - found["object_id"].null_count
     _tell(f"{matches} matches within {radius_arcsec:g} arcsec" + ("" if matches else "; check the columns and units"))
 
@@ -995,6 +1039,13 @@ def _candidates(atlas: galsearch.Atlas, named: galsearch.Lookup, query: galsearc
     return atlas.candidates(named, where=query.where, **cone, k=query.k)
 
 
+def _nothing(atlas: galsearch.Atlas, *, in_a_cone: bool) -> str:
+    """Return why nothing was found."""
+    if in_a_cone and not len(atlas.search(where="ra IS NOT NULL AND dec IS NOT NULL", k=1)):
+        return "no object of this atlas has a position, so no cone can hold one; build it with --ra and --dec"
+    return "nothing passes the cuts; loosen --where or the cone"
+
+
 def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> None:
     """Say what the words name, and how to go on."""
     _tell(str(named))
@@ -1049,9 +1100,25 @@ def _tell_captioned(done: galsearch.Captioned) -> None:
         _tell(done.note)
 
 
+def _roles(columns: list[str] | None, **named: str | None) -> dict[str, str]:
+    """Return which column has which role, as --columns and the options for single roles say."""
+    return galsearch.parse_roles(columns or []) | {role: column for role, column in named.items() if column}
+
+
+def _numbers(text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not numbers separated by commas, such as 99,-99", param_hint="--missing"
+        ) from None
+
+
 def _tell_report(report: galsearch.Report) -> None:
     on = f" (encoder on {report.provider})" if report.provider else ""
     _tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s{on}")
+    for line in report.lines():
+        _tell(f"  {line}")
     if report.rejected:
         _tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
     for item in _rarest_first(report.rejected)[:TOLD_REJECTIONS]:

@@ -215,6 +215,10 @@ def is_number(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
 
+def _is_numeric(kind: pa.DataType) -> bool:
+    return is_number(kind) or pa.types.is_null(kind)
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_time(kind)
 
@@ -230,36 +234,37 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 # ---- positions
 
 
-def positions(table: pa.Table, given: Mapping[str, str], *, name: str) -> Positions | None:
-    """Return the positions of a table, None when it has none.
+def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required: bool = False) -> Positions | None:
+    """Return the positions of a table; None when it has none, or SchemaError where they are `required`.
 
     Tried are the columns that the user names (`given["ra"]`, `given["dec"]`), `ra` and `dec`, the UCDs of a main
     position, POSITION_NAMES, other UCDs of positions, and one pair of names such as `host_ra`, `host_dec`. Numbers win
-    over sexagesimal text, which is read as `sky.parse_position` does. Units of angle are converted, and right
-    ascensions from -180 to 0 have 360 added. Raises SchemaError when columns that the user names are no positions.
+    over sexagesimal text, which is read as `sky.parse_position` does, and that over columns without any value. Units
+    of angle are converted, and right ascensions from -180 to 0 have 360 added. Raises SchemaError when columns that
+    the user names are no positions.
     """
     asked = {axis: named(table, given, axis, name) for axis in ("ra", "dec")}
-    refused, text = [], None
+    refused, text, empty = [], None, None
     for pair in _position_pairs(table, asked):
-        why = next(
-            filter(
-                None, (_no_angle(table.field(column), axis) for column, axis in zip(pair, ("ra", "dec"), strict=True))
-            ),
-            None,
-        )
-        if why:
-            refused.append(why)
-        elif all(is_number(table.field(column).type) for column in pair):
+        why = [_no_angle(table.field(column), axis) for column, axis in zip(pair, ("ra", "dec"), strict=True)]
+        if any(why):
+            refused += filter(None, why)
+        elif all(_is_numeric(table.field(column).type) for column in pair):
             found = _in_degrees(table, pair)
-            if np.isfinite(found.ra).any() or any(asked.values()):
+            if np.isfinite(found.ra).any() or np.isfinite(found.dec).any():
                 return found
-            refused.append(f"columns {', '.join(pair)} are empty")
+            empty = empty or found
         else:
             text = text or _sexagesimal(table, pair)
-    if text is None and any(asked.values()):
-        said = "; ".join(refused) or "the other coordinate was not found, name it too"
-        raise SchemaError(f"{name}: no positions in {', '.join(filter(None, asked.values()))}: {said}")
-    return text
+            refused += [] if text else [f"columns {', '.join(pair)} hold text that is no position"]
+    found = text or empty
+    if found is None and (required or any(asked.values())):
+        raise SchemaError(
+            f"{name}: no positions found{''.join(f'; {why}' for why in refused)}; expected right ascension and "
+            "declination, ICRS, by name, UCD or unit: say which columns with ra and dec (--ra, --dec). There are: "
+            f"{', '.join(table.column_names)}"
+        )
+    return found
 
 
 def _position_pairs(table: pa.Table, asked: Mapping[str, str | None]) -> list[tuple[str, str]]:
@@ -310,7 +315,7 @@ def _alike(by_name: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _no_angle(item: pa.Field, axis: str) -> str | None:
     """Return why a column cannot be an angle, or None."""
-    if is_number(item.type):
+    if _is_numeric(item.type):
         unit = _unit(item)
         known = unit in UNITS and not (axis == "dec" and unit in HOURS)
         return None if known else f"column {item.name} is in {unit}, expected a unit of angle"

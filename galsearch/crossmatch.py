@@ -5,14 +5,14 @@ The matching itself is `sky.crossmatch`; here are tables, column names, units an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from galsearch import exchange, sky
+from galsearch import columns, exchange, sky
 from galsearch.errors import SchemaError
 from galsearch.store import Store
 
@@ -25,15 +25,7 @@ SEPARATION = exchange.describe(
     ucd="pos.angDistance",
     description="Angle on the sky between the row of the table and the object of the atlas",
 )
-COLLIDING = "_in_table"  # what a column of the input is called besides, where the result has one of its name
 MAIN = ";meta.main"
-LIMITS = {"ra": (0.0, 360.0), "dec": (-90.0, 90.0)}
-UCDS = {"ra": ("pos.eq.ra;meta.main", "pos_eq_ra_main"), "dec": ("pos.eq.dec;meta.main", "pos_eq_dec_main")}
-NAMES = {  # after the UCDs: what catalogs call an ICRS or J2000 position
-    "ra": ("raj2000", "ra_j2000", "ra_icrs", "_raj2000", "alpha_j2000", "ra_deg"),
-    "dec": ("dej2000", "decj2000", "dec_j2000", "de_icrs", "dec_icrs", "_dej2000", "delta_j2000", "dec_deg"),
-}
-DEGREES = ("", "deg", "degree", "degrees")
 BAND_SLACK = 1e-6  # degrees, beyond the radius: what is left out by declination cannot match
 
 
@@ -46,11 +38,14 @@ def match(
     where: str | None,
     ra: str | None,
     dec: str | None,
+    table_name: str | int | None = None,
+    missing: Iterable[float] = (),
     keep_unmatched: bool,
 ) -> pa.Table:
     """Return what `Atlas.crossmatch` says."""
-    table, name = _read(table)
-    here = [_angles(table, _column(table, axis, given, name), axis, name) for axis, given in (("ra", ra), ("dec", dec))]
+    table, name = _read(table, table_name, missing)
+    place = _positions(table, {"ra": ra, "dec": dec}, name)
+    here = [place.ra, place.dec]
     if not keep_unmatched:
         _check_complete(*here, name)
     radius = sky.check_radii(radius_arcsec, rows=table.num_rows)
@@ -59,15 +54,16 @@ def match(
     kept, number = np.unique(rows[pairs.right], return_inverse=True)
     found = _named(store.hits(kept, None)).take(pa.array(number))
     found = found.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))
-    return _beside(table, found, pairs.left, keep_unmatched=keep_unmatched)
+    matched = _beside(table, found, pairs.left, keep_unmatched=keep_unmatched)
+    return exchange.with_notes(matched, [*exchange.notes_of(table), *place.notes])
 
 
 # ---- the input
 
 
-def _read(table: pa.Table | Path | str) -> tuple[pa.Table, str]:
+def _read(table: pa.Table | Path | str, table_name: str | int | None, missing: Iterable[float]) -> tuple[pa.Table, str]:
     if isinstance(table, (str, Path)):
-        return exchange.read_table(table), str(table)
+        return exchange.read_table(table, table_name=table_name, missing=missing), str(table)
     if not isinstance(table, pa.Table):
         raise SchemaError(
             f"table is a {type(table).__name__}, expected a pyarrow.Table or the path of a CSV, ECSV, FITS, VOTable "
@@ -79,53 +75,23 @@ def _read(table: pa.Table | Path | str) -> tuple[pa.Table, str]:
     return table, "table"
 
 
-def _column(table: pa.Table, axis: str, given: str | None, name: str) -> str:
-    """Return the column of right ascension or declination: the one given, else by name, by UCD, by usual names."""
-    if given is not None:
-        if given not in table.column_names:
-            raise SchemaError(f"{name}: no column '{given}' for {axis}; there are: {', '.join(table.column_names)}")
-        return given
-    by_name = {column.casefold(): column for column in reversed(table.column_names)}
-    by_ucd = {exchange.facts_of(field)["ucd"].casefold(): field.name for field in reversed(list(table.schema))}
-    tried = [by_name.get(axis), *map(by_ucd.get, UCDS[axis]), *map(by_name.get, NAMES[axis])]
-    found = next((column for column in tried if column is not None), None)
-    if found is None:
+def _positions(table: pa.Table, given: dict[str, str | None], name: str) -> columns.Positions:
+    """Return the positions of the table; SchemaError where there are none, or one is not on the sky."""
+    named = {axis: each for axis, each in given.items() if each is not None}
+    found = columns.positions(table, named, name=name, required=True)
+    if found.unreadable:
+        row, why = next(iter(found.unreadable.items()))
+        raise SchemaError(f"{name}: {why}; mend or remove the row ({len(found.unreadable)} in all)")
+    off = ~((found.ra >= 0) & (found.ra <= 360) & (np.abs(found.dec) <= 90))
+    off = np.flatnonzero(off & np.isfinite(found.ra) & np.isfinite(found.dec))
+    if len(off):
+        row = off[0]
         raise SchemaError(
-            f"{name}: no column '{axis}' and none with the UCD {UCDS[axis][0]}; say which one holds degrees ICRS with "
-            f"{axis}= (--{axis}). There are: {', '.join(table.column_names)}"
+            f"{name}: row {row + 1} has {found.columns[0]} {found.ra[row]} and {found.columns[1]} {found.dec[row]}, "
+            f"expected -180 to 360 and -90 to 90 degrees; right ascension comes first, or remove the row "
+            f"({len(off)} in all)"
         )
     return found
-
-
-def _angles(table: pa.Table, column: str, axis: str, name: str) -> np.ndarray:
-    """Return a column of degrees as `(n,) float64`, NaN where missing."""
-    values, unit = table[column], exchange.facts_of(table.field(column))["unit"]
-    if not (_is_number(values.type) or pa.types.is_null(values.type)):  # pyarrow reads 00:42:44 in CSV as a time
-        first = next((value for value in values.to_pylist() if value is not None), None)
-        raise SchemaError(
-            f"{name}: column {column} is {values.type}, such as {str(first)!r}, expected decimal degrees (ICRS); "
-            "convert it first, sexagesimal with astropy: SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg"
-        )
-    if unit not in DEGREES:
-        raise SchemaError(f"{name}: column {column} is in {unit}, expected deg (ICRS); convert it first")
-    angles = np.asarray(pc.fill_null(pc.cast(values, pa.float64()), np.nan).to_numpy())
-    _check_range(angles, column, axis, name)
-    return angles
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-
-
-def _check_range(angles: np.ndarray, column: str, axis: str, name: str) -> None:
-    low, high = LIMITS[axis]
-    off = np.flatnonzero((angles < low) | (angles > high))
-    if len(off):
-        remedy = "add 360 to negative ones" if axis == "ra" else "right ascension comes first"
-        raise SchemaError(
-            f"{name}: column {column} is {angles[off[0]]} in row {off[0] + 1}, expected {low:g} to {high:g} degrees; "
-            f"{remedy}, or remove the row ({len(off)} in all)"
-        )
 
 
 def _check_complete(ra: np.ndarray, dec: np.ndarray, name: str) -> None:
@@ -188,7 +154,7 @@ def _beside(table: pa.Table, found: pa.Table, left: np.ndarray, *, keep_unmatche
     mine = table.take(pa.array(left))
     fields = [
         _of_the_input(field, name)
-        for field, name in zip(table.schema, _free_names(table.column_names, found.column_names), strict=True)
+        for field, name in zip(table.schema, columns.free_names(table.column_names, found.column_names), strict=True)
     ]
     return pa.table([*mine.columns, *found.columns], schema=pa.schema([*fields, *found.schema]))
 
@@ -197,17 +163,3 @@ def _of_the_input(field: pa.Field, name: str) -> pa.Field:
     """Return a field by another name; the main position and identifier of the result are those of the atlas."""
     facts = exchange.facts_of(field)
     return exchange.describe(field.with_name(name), **{**facts, "ucd": facts["ucd"].removesuffix(MAIN)})
-
-
-def _free_names(names: list[str], taken: list[str]) -> list[str]:
-    """Return names for the columns of the input that the result does not have yet; upper and lower case are one."""
-    theirs, free = {name.casefold() for name in taken}, []
-    used = theirs | {name.casefold() for name in names}
-    for name in names:
-        new, count = name, 1
-        while new.casefold() in (theirs if new == name else used):
-            new = f"{name}{COLLIDING}{count if count > 1 else ''}"
-            count += 1
-        used.add(new.casefold())
-        free.append(new)
-    return free

@@ -63,9 +63,12 @@ def unit_vectors(ra, dec) -> np.ndarray:
 
 
 def check_position(ra: float, dec: float) -> tuple[float, float]:
-    """Return the position with a right ascension of 360 taken as 0; QueryError outside 0..360 and -90..90."""
-    if not 0 <= ra <= 360:
-        raise QueryError(f"right ascension {ra} is not within 0 to 360 degrees; hours are written 00h42m44s")
+    """Return the position with 360 added to a right ascension below 0, and 360 taken as 0.
+
+    Raises QueryError outside -180..360 and -90..90.
+    """
+    if not -180 <= ra <= 360:
+        raise QueryError(f"right ascension {ra} is not within -180 to 360 degrees; hours are written 00h42m44s")
     if not -90 <= dec <= 90:
         raise QueryError(f"declination {dec} is not within -90 to 90 degrees; right ascension comes first")
     return float(ra % 360), float(dec)

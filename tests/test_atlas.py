@@ -995,13 +995,18 @@ def changed(name: str, values) -> pa.Table:
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (changed("ra", ["00h42m44s"] * 3), {}, "column ra is string, such as '00h42m44s', expected decimal degrees"),
-        (changed("dec", [1.0, 90.5, 2.0]), {}, "column dec is 90.5 in row 2, expected -90 to 90"),
-        (changed("ra", [1.0, 2.0, -0.5]), {}, "column ra is -0.5 in row 3, expected 0 to 360 degrees; add 360"),
+        (changed("ra", ["here"] * 3), {}, "columns ra, dec hold text that is no position"),
+        (changed("ra", ["00h42m44s", "here", "1d"]), {}, "row 2: position 'here, "),
+        (changed("dec", [1.0, 90.5, 2.0]), {}, "row 2 has ra"),
+        (changed("ra", [1.0, 2.0, -180.5]), {}, "row 3 has ra -180.5"),
         (changed("ra", [1.0, None, 2.0]), {}, "1 of 3 rows have no position, the first is row 2"),
         (changed("dec", [None] * 3), {}, "3 of 3 rows have no position"),
-        (changed("ra", [True, False, True]), {}, "column ra is bool, such as 'True', expected decimal degrees"),
-        (beside_atlas().drop_columns(["dec"]), {}, "no column 'dec' and none with the UCD pos.eq.dec;meta.main"),
+        (changed("ra", [True, False, True]), {}, "column ra is bool, expected numbers or text"),
+        (
+            beside_atlas().drop_columns(["dec"]),
+            {},
+            "no positions found; expected right ascension and declination, ICRS, by name, UCD or unit",
+        ),
         (beside_atlas(), {"ra": "alpha"}, "no column 'alpha' for ra; there are: name, ra, dec, Z"),
         (beside_atlas().rename_columns(["name", "ra", "dec", "ra"]), {}, "column ra occurs twice"),
         ([1.0, 2.0], {}, "table is a list, expected a pyarrow.Table or the path"),
@@ -1013,11 +1018,17 @@ def test_a_table_without_readable_positions_is_refused_with_a_remedy(atlas, tabl
         atlas.crossmatch(table, radius_arcsec=1, **options)
 
 
-def test_a_position_in_another_unit_is_refused(atlas):
+def test_positions_in_hours_below_zero_or_sexagesimal_match_as_in_degrees(atlas):
     table = beside_atlas()
-    hours = table.cast(pa.schema([f.with_metadata({"unit": "h"} if f.name == "ra" else {}) for f in table.schema]))
-    with pytest.raises(SchemaError, match="column ra is in h, expected deg"):
-        atlas.crossmatch(hours, radius_arcsec=1)
+    degrees = table["ra"].to_numpy()
+    expected = atlas.crossmatch(table, radius_arcsec=100)["object_id"]
+    place = table.column_names.index("ra")
+    below = table.set_column(place, "ra", pa.array(np.where(degrees > 180, degrees - 360, degrees)))
+    hours = table.set_column(place, pa.field("ra", pa.float64(), metadata={"unit": "h"}), pa.array(degrees / 15))
+    for other, note in ((below, "360 is added"), (hours, "from h to degrees")):
+        found = atlas.crossmatch(other, radius_arcsec=100)
+        assert found["object_id"].equals(expected)
+        assert any(note in each for each in galsearch.notes_of(found))
 
 
 @pytest.mark.parametrize("options", [{"radius_arcsec": -1.0}, {"radius_arcsec": 1.0, "mode": "nearest"}])

@@ -118,6 +118,14 @@ def test_a_table_without_positions_has_none():
     assert positions(table(ra=[1.0], z=[0.1])) is None
     assert positions(table(pmra=[1.0], pmdec=[2.0], ra_error=[1.0], dec_error=[1.0])) is None
     assert positions(table(GLON=[1.0], GLAT=[2.0])) is None
+    with pytest.raises(SchemaError, match=r"no positions found; column ra is bool, .*There are: ra, dec"):
+        columns.positions(table(ra=[True], dec=[1.0]), {}, name="t", required=True)
+
+
+def test_columns_of_positions_without_any_value_are_found_last():
+    empty = {"ra": pa.nulls(2), "dec": pa.nulls(2, pa.float64())}
+    assert np.isnan(positions(table(**empty)).ra).all()
+    assert positions(table(**empty, RAdeg=[1.0, 2.0], DEdeg=[3.0, 4.0])).columns == ("RAdeg", "DEdeg")
 
 
 def test_the_user_says_which_columns_are_positions():
@@ -125,7 +133,7 @@ def test_the_user_says_which_columns_are_positions():
     assert positions(two, ra="A", dec="d").columns == ("A", "D")
     with pytest.raises(SchemaError, match="no column 'B' for ra; there are: ra, dec, A, D"):
         positions(two, ra="B")
-    with pytest.raises(SchemaError, match=r"no positions in A: .*other coordinate"):
+    with pytest.raises(SchemaError, match=r"no positions found.*There are: A"):
         positions(table(A=[3.0]), ra="A")
     with pytest.raises(SchemaError, match="column A is in mm"):
         positions(table(units={"A": "mm"}, A=[3.0], D=[4.0]), ra="A", dec="D")

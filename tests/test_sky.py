@@ -124,7 +124,15 @@ def test_unreadable_positions_are_refused_with_the_text_in_the_message(text):
         parse_position(text)
 
 
-@pytest.mark.parametrize("position", [(-1, 0), (360.1, 0), (0, 90.1), (0, -91), (float("nan"), 0), (0, float("nan"))])
+def test_a_right_ascension_below_zero_has_360_added():
+    assert check_position(-0.5, 1) == (359.5, 1.0)
+    assert check_position(-180, 1) == (180.0, 1.0)
+    assert parse_position("-0.5 1") == (359.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "position", [(-180.1, 0), (360.1, 0), (0, 90.1), (0, -91), (float("nan"), 0), (0, float("nan"))]
+)
 def test_positions_off_the_sphere_are_refused(position):
     with pytest.raises(QueryError, match="degrees"):
         check_position(*position)
