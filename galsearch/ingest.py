@@ -115,11 +115,12 @@ def build(
     """Build the atlas `path` (a folder, by custom `name.atlas`) and report what landed.
 
     `source` is a folder of cutouts (JPEG, PNG, WebP, TIFF, FITS, .npy) or one mosaic picture; `table` a CSV, ECSV,
-    Parquet, FITS or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the table that
-    already holds embeddings, made by the model named `model`; of the tables that AION-Search publishes the column is
-    known (model "aion-search" or "aion"). `projector` is a projector's folder, or a folder of several: the one of
-    images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a folder
-    of model folders to use instead of those that ship. `credits` lists {title, license, acknowledgement, bibtex}.
+    Parquet, FITS or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the
+    table that already holds embeddings, made by the model named `model`; of the tables that AION-Search publishes the
+    column is known (model "aion-search" or "aion"). `projector` is a projector's folder, or a folder of several: the
+    one of images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a
+    folder of model folders to use instead of those that ship. `credits` lists {title, license, acknowledgement,
+    bibtex}.
 
     Which columns of the table are ids, positions, the redshift, file names and pixels is found by name, UCD, unit and
     values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file, x_px,
