@@ -1,5 +1,6 @@
 """Tables through files and back, each file also read by something other than what wrote it."""
 
+import bz2
 import csv
 import datetime
 import doctest
@@ -12,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import warnings
 from xml.etree import ElementTree
 
 import duckdb
@@ -20,8 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from astropy import units
+from astropy.coordinates import SkyCoord
 from astropy.io import fits, votable
-from astropy.table import Table
+from astropy.table import QTable, Table
+from astropy.time import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -767,3 +771,386 @@ def test_a_table_is_chosen_by_name_or_number(tmp_path, name):
 def test_numbers_that_stand_for_no_value_become_null(tmp_path):
     found = read_text(tmp_path, "id,g,n\n1,99,-99\n2,-99.0,3\n3,15.5,99\n99,1,1\n", missing=(99, -99))
     assert found.to_pydict() == {"id": ["1", "2", "3", "99"], "g": [None, None, 15.5, 1], "n": [None, 3, None, 1]}
+
+
+# --- text tables as people write them -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("object_id, ra, z\ng1, 1, 0.1\ng2, 2, \n", {"object_id": ["g1", "g2"], "ra": [1, 2], "z": [0.1, None]}),
+        ('object_id, "note"\n"g1", "B, c"\n', {"object_id": ["g1"], "note": ["B, c"]}),
+        ("Name;RA;V-Mag\ng1;1;14.1\ng2;2;15\n", {"Name": ["g1", "g2"], "RA": [1, 2], "V-Mag": [14.1, 15.0]}),
+        ("Name;RA;V\ng1;1,5;14,1\ng2;-2;15\n", {"Name": ["g1", "g2"], "RA": [1.5, -2.0], "V": [14.1, 15.0]}),
+        ("Name|RA\na, b|1\n", {"Name": ["a, b"], "RA": [1]}),
+        ("id\tnote\n1\ta, b\n", {"id": ["1"], "note": ["a, b"]}),
+        ("id   ra\na    1.5\nb    -\n".replace("-", "nan"), {"id": ["a", "b"], "ra": [1.5, None]}),
+        ("#x\n\n_RAJ;Name\ndeg;\n---;---\n1.0;a, b\n", {"_RAJ": [1.0], "Name": ["a, b"]}),  # VizieR
+        ("id,ra\ng1,1\n# no, not this\ng2,2\n", {"id": ["g1", "g2"], "ra": [1, 2]}),
+        ('id,note\ng1,"a\n#b"\n', {"id": ["g1"], "note": ["a\n#b"]}),
+        ("id,ra,\ng1,1,\n", {"id": ["g1"], "ra": [1]}),
+        (",ra\n5,1\n", {"column_1": [5], "ra": [1]}),
+        ("id,ra\rg1,1\rg2,2\r", {"id": ["g1", "g2"], "ra": [1, 2]}),
+        ("id,ra\ng1,00:42:44\n", {"id": ["g1"], "ra": ["00:42:44"]}),
+        ("id,z,Z\n1,2,3\n", {"id": ["1"], "z": [2], "Z_also": [3]}),
+        ("'id','note'\n'g1','a, b'\n'g2','c'\n", {"id": ["g1", "g2"], "note": ["a, b", "c"]}),
+        (f"id,n\n1,{2**70}\n", {"id": ["1"], "n": [float(2**70)]}),
+    ],
+)
+def test_dialects_of_csv_give_the_cells_that_are_meant(tmp_path, content, expected):
+    assert read_text(tmp_path, content).to_pydict() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("a;b\n1;2\n", "separated by semicolons"),
+        ("a;b\n1,5;2\n", "decimal commas"),
+        ("a,b\n1,2\n#x\n3,4\n", r"comment lines \(#\).* 1 of them"),
+        (",b\n1,2\n", "has no name"),
+        ("z,Z\n1,2\n", "'Z' is called 'Z_also'"),
+        ("id,g\n1,99\n2,99.0\n3,15\n", r"column g is 99 in 2 of 3 rows.*--missing 99"),
+    ],
+)
+def test_what_was_found_out_is_noted(tmp_path, content, note):
+    assert any(re.search(note, told) for told in notes_of(read_text(tmp_path, content)))
+    assert notes_of(read_text(tmp_path, "id,x\n1,99\n2,99\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "told"),
+    [
+        ("id,note\n1,Böker\n", "latin-1", "cp1252, such as 'Böker'"),
+        ("id,note\n1,Müller “x” – 5 µm\n", "cp1252", "cp1252"),
+        ("имя,ra\nМ 31,10\nГалактика Андромеды,2\n", "cp1251", "cp1251"),
+        ("id,note\n1,Böker\n", "utf-16", None),
+        ("id,note\n1,Boeker\n", "utf-16-le", None),
+        ("id,note\n1,Böker\n", "utf-8-sig", None),
+    ],
+)
+def test_encodings_are_found_out_and_told(tmp_path, text, encoding, told):
+    found = read_text(tmp_path, text.encode(encoding))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [{key: str(value) for key, value in row.items()} for row in found.to_pylist()] == rows
+    assert all(told in note for note in notes_of(found)) if told else notes_of(found) == []
+
+
+def test_a_column_that_turns_into_text_late_costs_nothing(tmp_path):
+    rows = "1,2,3\n" * 300_000  # beyond the block by which pyarrow decides
+    found = read_text(tmp_path, f"id,a,b\n{rows}2,2.5,x\n")
+    assert found.schema.types == [pa.string(), pa.float64(), pa.string()]
+    assert found.slice(299_999).to_pylist() == [{"id": "1", "a": 2.0, "b": "3"}, {"id": "2", "a": 2.5, "b": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("1,2\n3,4\n", "numbers and not the names"),
+        ("<html><body>Not found</body></html>", "web page"),
+        ('{"id": 1}', "JSON"),
+        (",".join(f"c{n}" for n in range(20_001)) + "\n", "20,001 columns, 20,000 are the most"),
+    ],
+)
+def test_what_is_no_table_is_told_by_what_it_is(tmp_path, content, reason):
+    with pytest.raises(SchemaError, match=reason):
+        read_text(tmp_path, content)
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="#"), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(cells, cells, st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_any_quoted_text_comes_back_whatever_separates_it(tmp_path_factory, separator, rows):
+    path, buffer = tmp_path_factory.getbasetemp() / "dialect.csv", io.StringIO()
+    writer = csv.writer(buffer, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([("object_id", "name", "x"), *(("i" + one, "n" + two, x) for one, two, x in rows)])
+    path.write_text(buffer.getvalue())
+    found = read_table(path)
+    assert found["object_id"].to_pylist() == [("i" + one).strip() for one, _, _ in rows]
+    assert found["name"].to_pylist() == [("n" + two).strip() for _, two, _ in rows]
+    assert [float(x) for x in found["x"].to_pylist()] == [x for _, _, x in rows]
+
+
+def test_formats_of_text_by_name_are_read(tmp_path):
+    table = Table({"name": ["a", "b"], "ra": [1.5, 2.5] * units.deg})
+    for name, form in {"a.tbl": "ascii.ipac", "a.mrt": "ascii.mrt"}.items():
+        table.write(tmp_path / name, format=form)
+        found = read_table(tmp_path / name)
+        assert found.to_pydict() == {"name": ["a", "b"], "ra": [1.5, 2.5]}, name
+        assert facts_of(found.field("ra"))["unit"] == "deg"
+    content = "#   1 NUMBER  Running object number\n#   2 ALPHA_J2000  Right ascension  [deg]\n 1 1.5\n 2 2.5\n"
+    assert read_text(tmp_path, content, "a.cat").to_pydict() == {"NUMBER": [1, 2], "ALPHA_J2000": [1.5, 2.5]}
+
+
+@pytest.mark.parametrize("suffix", [".vot", ".fits", ".ecsv"])
+def test_the_first_bytes_win_over_the_name(tmp_path, suffix):
+    write_table(sample(), tmp_path / f"a{suffix}")
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    for name, stored in {"b.csv": content, "c.dat": gzip.compress(content)}.items():
+        assert read_text(tmp_path, stored, name)["object_id"].to_pylist() == sample()["object_id"].to_pylist()
+
+
+# --- mixins, ids and columns that cannot be read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv"])
+@pytest.mark.parametrize("frame", ["icrs", "galactic", "fk5"])
+def test_skycoord_columns_become_degrees_icrs(tmp_path, suffix, frame):
+    place = SkyCoord([10.6847, 202.4696], [41.2687, 47.1952], unit="deg")
+    table = QTable({"object_id": ["m31", "m51"], "sky_centroid": place.transform_to(frame)})
+    table.write(tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}")
+    assert found["ra"].to_pylist() == pytest.approx([10.6847, 202.4696], abs=1e-9)
+    assert found["dec"].to_pylist() == pytest.approx([41.2687, 47.1952], abs=1e-9)
+    assert [facts_of(found.field(name))["ucd"] for name in ("ra", "dec")] == [
+        "pos.eq.ra;meta.main",
+        "pos.eq.dec;meta.main",
+    ]
+    assert facts_of(found.field("ra"))["unit"] == facts_of(found.field("dec"))["unit"] == "deg"
+    assert frame in facts_of(found.field("sky_centroid"))["description"]
+
+
+def test_a_second_position_does_not_hide_the_first(tmp_path):
+    one, two = SkyCoord([1.0], [2.0], unit="deg"), SkyCoord([3.0], [4.0], unit="deg")
+    QTable({"id": ["a"], "peak": one, "center": two}).write(tmp_path / "a.ecsv")
+    found = read_table(tmp_path / "a.ecsv").to_pylist()[0]
+    assert [found[name] for name in ("ra", "dec", "center_ra", "center_dec")] == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv"])
+def test_times_are_iso_text_and_quantities_keep_their_unit(tmp_path, suffix):
+    table = QTable({"id": ["a"], "t": Time(["2020-01-02T03:04:05"]), "v": [3.0] * units.km / units.s})
+    table.write(tmp_path / f"a{suffix}")
+    found = read_table(tmp_path / f"a{suffix}")
+    assert found.to_pylist() == [{"id": "a", "t": "2020-01-02T03:04:05.000", "v": 3.0}]
+    assert facts_of(found.field("v"))["unit"] == "km.s**-1"
+
+
+def test_strings_of_fits_end_at_nul(tmp_path):
+    raw = np.array([b"abc\0xyz", b"\0hidden"], dtype="S8")
+    fits.BinTableHDU.from_columns([fits.Column("NAME", "8A", array=raw)]).writeto(tmp_path / "a.fits")
+    assert read_table(tmp_path / "a.fits").to_pydict() == {"NAME": ["abc", None]}
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet", ".ecsv"])
+def test_ids_that_arrive_as_doubles_are_exact_or_refused(tmp_path, suffix):
+    table = pa.table({"objID": [float(2**53 - 1), None, 7.0], "z": [0.5, 1.0, 2.0]})
+    write_table(table, tmp_path / f"a{suffix}")
+    assert read_table(tmp_path / f"a{suffix}")["objID"].to_pylist() == ["9007199254740991", None, "7"]
+    table = pa.table({"objID": [1237648720693755918.0], "z": [0.5]})
+    write_table(table, tmp_path / f"b{suffix}")
+    with pytest.raises(SchemaError, match=r"objID holds 64-bit identifiers as floating.*2\*\*53.*integers or as text"):
+        read_table(tmp_path / f"b{suffix}")
+    write_table(table.append_column("name", pa.array(["a"])), tmp_path / f"c{suffix}")
+    found = read_table(tmp_path / f"c{suffix}")
+    assert (found.column_names, "left out" in notes_of(found)[0]) == (["z", "name"], True)
+
+
+def test_ids_that_a_spreadsheet_rounded_are_refused_in_csv_too(tmp_path):
+    assert read_text(tmp_path, "objid,n\n12.0,1\n")["objid"].to_pylist() == ["12"]
+    with pytest.raises(SchemaError, match="identifiers as floating-point"):
+        read_text(tmp_path, "objid,n\n1.23765E+18,1\n")
+
+
+def test_a_column_that_cannot_be_held_costs_that_column(tmp_path):
+    columns = [fits.Column("ID", "2A", array=["a"]), fits.Column("C", "C", array=[1 + 2j])]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    found = read_table(tmp_path / "a.fits")
+    assert found.to_pydict() == {"ID": ["a"]}
+    assert notes_of(found) == ["column C has type complex64, which an atlas cannot hold; it was left out"]
+
+
+def test_fits_columns_that_differ_in_case_have_their_own_values(tmp_path):
+    columns = [fits.Column(name, "D", array=[value]) for name, value in {"Z": 1.0, "z": 2.0, "x": 3.0}.items()]
+    with warnings.catch_warnings(action="ignore"):
+        fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    assert read_table(tmp_path / "a.fits").to_pydict() == {"Z": [1.0], "z_also": [2.0], "x": [3.0]}
+
+
+# --- files that ask for too much -------------------------------------------------------------------------------------
+
+ENTITIES = "<!DOCTYPE VOTABLE [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;'>]>"
+STREAM = "<TABLE><FIELD name='x' datatype='int'/><DATA><BINARY><STREAM href='{}'/></BINARY></DATA></TABLE>"
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (ENTITIES + votable_text(), "declares an entity"),
+        (f"<VOTABLE><RESOURCE>{STREAM.format('file:///etc/passwd')}</RESOURCE></VOTABLE>", "data lies elsewhere"),
+        (votable_text().replace("<TABLE>", "<TABLE nrows='1000000000000'>"), "declares 1,000,000,000,000 rows"),
+        (votable_text().replace('arraysize="*"', 'arraysize="1000000000"'), "rows of 4,000,000,000 bytes"),
+        (votable_text("<RESOURCE>" * 60, "</RESOURCE>" * 60), "nested more than 50 deep"),
+    ],
+)
+def test_a_votable_that_asks_for_too_much_is_refused_before_it_is_read(tmp_path, document, reason):
+    with pytest.raises(SchemaError, match=reason):
+        read_text(tmp_path, document, "a.vot")
+
+
+def test_an_old_document_type_is_not_fetched_and_no_fault(tmp_path):
+    document = "<!DOCTYPE VOTABLE SYSTEM 'http://us-vo.org/xml/VOTable.dtd'>" + votable_text()
+    assert read_text(tmp_path, document, "a.vot").num_rows == 1
+
+
+def ecsv_text(*lines: str) -> str:
+    head = ["%ECSV 1.0", "---", "datatype:", "- {name: id, datatype: string}", *lines]
+    return "".join(f"# {line}\n" for line in head) + "id\na\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("meta: !!python/object/apply:os.system ['touch PWNED']", "yaml"),
+        ("meta: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+        ("b: [&z [1, 1], &y [" + ",".join(["*z"] * 99) + "], &x [" + ",".join(["*y"] * 99) + "], &w ["
+         + ",".join(["*x"] * 99) + "]]", "header stands for"),
+    ],
+)  # fmt: skip
+def test_the_header_of_ecsv_makes_nothing_and_stands_for_no_more_than_it_says(tmp_path, monkeypatch, line, reason):
+    monkeypatch.chdir(tmp_path)
+    assert read_text(tmp_path, ecsv_text("meta: {a: 1}"), "a.ecsv").num_rows == 1
+    with pytest.raises(SchemaError, match=reason):
+        read_text(tmp_path, ecsv_text(line), "a.ecsv")
+    assert not (tmp_path / "PWNED").exists()
+
+
+def with_card(content: bytes, key: str, value: object) -> bytes:
+    place = content.index(f"{key:8}=".encode(), 2880)
+    return content[:place] + f"{key:8}= {value:>20}".encode().ljust(80) + content[place + 80 :]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("NAXIS2", 10**15), ("NAXIS2", -5), ("NAXIS1", 0), ("TFIELDS", 99999), ("PCOUNT", -9), ("TFORM1", "'99999999A'"),
+     ("TFORM1", "'Z'"), ("NAXIS", 999), ("BITPIX", "'x'")],
+)  # fmt: skip
+def test_headers_of_fits_that_lie_are_refused(tmp_path, key, value):
+    write_table(pa.table({"object_id": ["a"], "n": [1]}), tmp_path / "a.fits")
+    with pytest.raises(SchemaError, match=r"b\.fits: .+"):
+        read_text(tmp_path, with_card((tmp_path / "a.fits").read_bytes(), key, value), "b.fits")
+
+
+@pytest.mark.parametrize("descriptor", [(2**31 - 1, 0), (-3, -5)])
+def test_lists_of_fits_that_reach_beyond_the_file_cost_their_column(tmp_path, descriptor):
+    lists = fits.Column("L", "PD()", array=np.array([np.arange(3.0), np.arange(2.0)], dtype=object))
+    fits.BinTableHDU.from_columns([fits.Column("ID", "1A", array=["a", "b"]), lists]).writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    assert read_table(tmp_path / "a.fits")["L"].to_pylist() == [[0, 1, 2], [0, 1]]
+    found = read_text(tmp_path, content.replace(struct.pack(">ii", 3, 0), struct.pack(">ii", *descriptor), 1), "b.fits")
+    assert found.to_pydict() == {"ID": ["a", "b"]}
+    assert notes_of(found) == ["column L cannot be read (its lists reach beyond the file); it was left out"]
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_what_inflates_beyond_measure_is_refused(tmp_path, monkeypatch, suffix, pack):
+    content = b"id,x\n" + b"a,1\n" * 200_000
+    assert read_text(tmp_path, pack(content), f"a.csv{suffix}").num_rows == 200_000
+    monkeypatch.setattr(exchange.reading, "MANY", 2**16)
+    monkeypatch.setattr(exchange.reading, "INFLATION", 20)
+    with pytest.raises(SchemaError, match="over 20 times its size; if you trust it, inflate it yourself"):
+        read_text(tmp_path, pack(content), f"a.csv{suffix}")
+
+
+def test_parquet_that_promises_more_than_it_holds_is_refused(tmp_path, monkeypatch):
+    pa.parquet.write_table(pa.table({"id": pa.array(["a"] * 100_000)}), tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").num_rows == 100_000
+    monkeypatch.setattr(exchange.reading, "MANY", 2**10)
+    monkeypatch.setattr(exchange.reading, "INFLATION", 1)
+    with pytest.raises(SchemaError, match=r"promises 100,000 rows of 1 columns"):
+        read_table(tmp_path / "a.parquet")
+
+
+# --- single columns --------------------------------------------------------------------------------------------------
+
+
+def wide(tmp_path, suffix):
+    """Write vectors in twelve columns that stand in no order; return the path and the vectors."""
+    vectors = np.arange(36, dtype=np.float32).reshape(3, 12)
+    order = [10, 3, 0, 11, 2, 1, 4, 9, 5, 8, 6, 7]
+    columns = {"id": ["a", "b", "c"], **{f"feat_{n}": vectors[:, n] for n in order}}
+    write_table(pa.table(columns), tmp_path / f"wide{suffix}")
+    return tmp_path / f"wide{suffix}", vectors
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".fits", ".csv"])
+@pytest.mark.parametrize("name", ["feat_*", "feat_", "feat"])
+def test_vectors_in_many_columns_come_as_one_in_the_order_of_their_numbers(tmp_path, suffix, name):
+    path, vectors = wide(tmp_path, suffix)
+    found = pa.concat_arrays(list(exchange.column_parts(path, name)))
+    assert found.type.list_size == 12
+    assert np.array_equal(np.array(found.to_pylist()), vectors)
+    names = exchange.vector_columns(exchange.column_names(path), name)
+    assert names == [f"feat_{n}" for n in range(12)]
+    assert read_table(path, without=names).column_names == ["id"]
+
+
+def test_a_gap_or_text_among_numbered_columns_is_refused(tmp_path):
+    with pytest.raises(SchemaError, match="'feat_3' comes where number 2 should"):
+        exchange.vector_columns(["feat_0", "feat_1", "feat_3"], "feat_*")
+    with pytest.raises(SchemaError, match=r"no column 'emb' and none numbered after it, such as 'emb_0'"):
+        exchange.vector_columns(["feat_0"], "emb")
+    write_table(pa.table({"f_0": [1.0, None], "f_1": [2.0, 3.0]}), tmp_path / "a.parquet")
+    (part,) = exchange.column_parts(tmp_path / "a.parquet", "f")
+    assert np.array_equal(np.array(part.to_pylist()), [[1, 2], [np.nan, 3]], equal_nan=True)
+    write_table(pa.table({"f_0": ["x"], "f_1": [2.0]}), tmp_path / "b.parquet")
+    with pytest.raises(SchemaError, match="column f_0 of the vectors is string"):
+        list(exchange.column_parts(tmp_path / "b.parquet", "f"))
+
+
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
+    blobs = [None if n == 70 else f"picture {n}".encode() for n in range(200)]
+    cells = [{"bytes": blob, "path": f"{n}.png"} for n, blob in enumerate(blobs)] if as_struct else blobs
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"id": range(200), "image": cells}), path, row_group_size=90)
+    assert exchange.picture_column(path) == "image"
+    column = exchange.ByteColumn(path, "image")
+    assert len(column) == 200
+    assert column.names == ([f"{n}.png" for n in range(200)] if as_struct else [None] * 200)
+    for row in [*range(200), 5, 199, 0, 89, 90, 150, 64]:
+        assert column[row] == blobs[row]
+    with pytest.raises(IndexError, match="row is 200"):
+        column[200]
+    with pytest.raises(SchemaError, match="expected pictures"):
+        exchange.ByteColumn(path, "id")
+    column.close()
+
+
+# --- text stays text in what is written -------------------------------------------------------------------------------
+
+
+def test_formulas_are_quoted_on_request_and_numbers_are_not():
+    table = pa.table({"object_id": ["=1+1", "+a", "-a", "@x", "\tx", "a=b"], "=n": [-1.0] * 6})
+    plain = exchange.table_bytes(table, ".csv").decode()
+    assert list(csv.reader(io.StringIO(plain)))[1] == ["=1+1", "-1"]
+    rows = list(csv.reader(io.StringIO(exchange.table_bytes(table, ".csv", quote_formulas=True).decode())))
+    assert rows[0] == ["object_id", "'=n"]
+    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+a", "'-a", "'@x", "'\tx", "a=b"]
+    assert {row[1] for row in rows[1:]} == {"-1"}
+
+
+def test_more_columns_than_fits_holds_are_refused_with_a_remedy(tmp_path):
+    table = pa.table({f"c{n}": [1] for n in range(1000)})
+    with pytest.raises(SchemaError, match=r"a\.fits: the table has 1,000 columns, FITS holds 999; .*\.parquet"):
+        write_table(table, tmp_path / "a.fits")
+    write_table(table.select(range(999)), tmp_path / "a.fits")
+    assert read_table(tmp_path / "a.fits").num_columns == 999
+
+
+def test_control_characters_of_names_titles_and_credits_end_nothing(tmp_path):
+    evil = "a\nEND\x1b]0;x\x07\tb"
+    columns = [field(evil, pa.string(), description=evil, ucd=evil), field("A b", pa.int64()), field("a B", pa.int64())]
+    table = pa.table([["x\x1b[31m"], [1], [2]], schema=pa.schema(columns))
+    meta = {"title": evil, "sources": [{"title": evil, "license": evil}]}
+    for suffix in writing._WRITERS:
+        write_table(table.append_column("ra", pa.array([1.0])).append_column("dec", pa.array([2.0])),
+                    tmp_path / f"a{suffix}", meta=meta)  # fmt: skip
+    with fits.open(tmp_path / "a.fits") as hdus:
+        assert all(character.isprintable() for character in str(hdus[1].header).replace("\n", ""))
+    assert read_table(tmp_path / "a.fits").to_pylist()[0]["A b"] == 1
+    for suffix in (".reg", ".ajs"):
+        assert all(character.isprintable() or character == "\n" for character in (tmp_path / f"a{suffix}").read_text())

@@ -19,17 +19,27 @@ import pyarrow.compute as pc
 from galsearch.errors import SchemaError
 from galsearch.exchange import standards
 from galsearch.exchange.fields import describe, spelled
-from galsearch.exchange.request import Request
+from galsearch.exchange.request import Request, check_count
 
 HEAD_BYTES = 2**16
 HEAD_LINES = 100
+CELL = 2**24  # characters of a cell, in the head and where the csv module reads the rows
+COMMENT_BYTES, COMMENT_LINES = 2**22, 20_000  # in which the header must come
 LINE_BYTES = 2**20  # in which a carriage return may end a line
 SNIFFED_LINES = 40  # clevercsv weighs every separator on them: a few milliseconds
+SNIFFED_BYTES = 2**14
 SEPARATORS = (",", ";", "\t", "|", " ")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 ENCODINGS = ["cp1252", "cp1251", "koi8_r", "shift_jis", "euc_jp", "gb18030", "big5"]  # what tables are written in
+FORMATS = {  # of astropy.io.ascii, by how they begin
+    "ipac": rb"\A(\\[^\n]*\n)*[ ]*\|[^\n]*\|\s*\n[ ]*\|",
+    "mrt": rb"(?m)\A(Title:|[^\n]*\n)[^\0]*?^Byte-by-byte Description of file",
+    "sextractor": rb"\A#\s*1\s+[A-Z_]\w*\s[^\n]*\n#\s*\d+\s+[A-Z_]",
+    "daophot": rb"\A#K\s",
+}
 NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--", "masked"]
 RETRIES = 5  # with one column more as text, then all are
+_LONG_WORD = re.compile(r"[^\s,;|\"']{80,}")
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _INTEGER = r"[-+]?\d+"
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
@@ -55,9 +65,13 @@ def read(content: bytes, request: Request, *, separator: str = ",") -> pa.Table:
         return standards.read_ecsv(content, request)
     request.must_be_the_only_table()
     content = _as_utf8(content, request)
+    csv.field_size_limit(max(csv.field_size_limit(), CELL))
+    for format_name, pattern in FORMATS.items():
+        if re.search(pattern, content[:HEAD_BYTES]):
+            return _by_astropy(content, format_name, request)
     layout = _layout(content, separator, request)
     if layout.separator == " ":
-        return _by_blanks(content, request)
+        return _by_astropy(content, "commented_header" if content.startswith(b"#") else "basic", request)
     rows = _without_comments(content[layout.start :], request)
     if layout.quote != '"' or layout.blank_before_quote:
         rows, layout = _rewritten(rows, layout), _Layout(layout.names, ",", 0, layout.units, layout.decimal)
@@ -124,6 +138,7 @@ def _layout(content: bytes, expected: str, request: Request) -> _Layout:
     if separator != expected:
         request.notes.append(f"it is separated by {NAMES[separator]}")
     names = [name.strip() for name in next(csv.reader([header], **_reader(separator, quote)), [])]
+    check_count(len(names))
     if not any(names):
         raise ValueError("it is empty, or its first line is")
     if separator != " " and len(names) > 1 and all(re.fullmatch(_NUMBER, name) for name in names):
@@ -144,9 +159,11 @@ def _layout(content: bytes, expected: str, request: Request) -> _Layout:
 def _head(content: bytes) -> list[tuple[int, str]]:
     """Return the first lines, each with the byte where it begins; comments before the header are never too many."""
     found, start, seen = [], 0, 0
-    while start < len(content) and seen < HEAD_LINES and start < 16 * HEAD_BYTES:
-        ends = (content.find(b"\n", start), content.find(b"\r", start, start + LINE_BYTES))
-        end = min((place for place in ends if place >= 0), default=len(content))
+    while start < len(content) and seen < HEAD_LINES and start < COMMENT_BYTES and len(found) < COMMENT_LINES:
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        alone = content.find(b"\r", start, min(end, start + LINE_BYTES))
+        end = end if alone < 0 else alone
         found.append((start, content[start:end].decode("utf-8", "replace")))
         seen += content[start : start + 1] != b"#"
         start = end + (2 if content[end : end + 2] == b"\r\n" else 1)
@@ -181,9 +198,13 @@ def _separator(lines: list[str], expected: str) -> tuple[str, str]:
     """Return what separates the cells and what quotes them: as expected where that makes a table, else as sniffed."""
     if _makes_a_table(lines, expected):
         return expected, '"'
+    plain = [separator for separator in SEPARATORS[:-1] if _makes_a_table(lines, separator)]
+    if len(plain) == 1:
+        return plain[0], '"'
     from clevercsv import Error, Sniffer
 
-    sample = "\n".join(lines[:SNIFFED_LINES])[:HEAD_BYTES] + "\n"
+    sample = "\n".join(lines[:SNIFFED_LINES])[:SNIFFED_BYTES] + "\n"
+    sample = _LONG_WORD.sub("x", sample)  # its patterns of addresses take minutes on one
     try:
         found = Sniffer().sniff(sample, delimiters=list(SEPARATORS))
     except Error:
@@ -233,11 +254,7 @@ def _rewritten(rows: bytes, layout: _Layout) -> bytes:
     """Return rows that pyarrow cannot read as they are, with other quotes or blanks before them, as plain CSV."""
     text = io.StringIO(rows.decode(), newline="")
     buffer = io.StringIO()
-    limit = csv.field_size_limit(len(rows) + 1)
-    try:
-        csv.writer(buffer, lineterminator="\n").writerows(csv.reader(text, **_reader(layout.separator, layout.quote)))
-    finally:
-        csv.field_size_limit(limit)
+    csv.writer(buffer, lineterminator="\n").writerows(csv.reader(text, **_reader(layout.separator, layout.quote)))
     return buffer.getvalue().encode()
 
 
@@ -317,12 +334,11 @@ def _as_numbers(values: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
     return pc.replace_substring_regex(told, r"^\+", "").cast(pa.float64())
 
 
-def _by_blanks(content: bytes, request: Request) -> pa.Table:
-    """Read a table whose cells are separated by any number of blanks."""
+def _by_astropy(content: bytes, format_name: str, request: Request) -> pa.Table:
+    """Read a table in one of the formats that `astropy.io.ascii` knows by name."""
     from astropy.io import ascii as text_tables
 
-    text = content.decode()
-    form = "commented_header" if text.startswith("#") else "basic"
+    options = {} if format_name in FORMATS else {"fill_values": [(word, "0") for word in NULLS if word]}
     with standards.quiet():
-        table = text_tables.read(text, format=form, guess=False, fill_values=[(word, "0") for word in NULLS if word])
+        table = text_tables.read(content.decode(), format=format_name, guess=False, **options)
     return standards.from_astropy(table, request)

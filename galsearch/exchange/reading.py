@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import re
 import zlib
@@ -18,21 +19,22 @@ import pyarrow.compute as pc
 from galsearch.errors import SchemaError
 from galsearch.exchange import delimited, standards
 from galsearch.exchange.fields import VOPARQUET_KEY, describe, facts_of, free_names, plain_types, with_notes
-from galsearch.exchange.request import Request, is_id_name
+from galsearch.exchange.request import Request, check_count, is_id_name
 
 PARQUET = (".parquet", ".pq")
-COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open}
+COMPRESSED = (".gz", ".bz2")
+INFLATORS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open))
 MANY = 256 * 2**20  # bytes that a small file may become without being suspected
 INFLATION = 200  # times its size, what a larger file may become: text of tables is packed 3 to 30 times
-COLUMNS = 20_000
 EXACT = 2**53  # from here on not every integer is a double
 MANY_MISSING = 2  # rows of one number that stands for no value in other catalogs
 STAND_INS = (99.0, -99.0, 99.9, -99.9, 99.99, -99.99, 999.0, -999.0, 9999.0, -9999.0)
 READING_ERRORS = (  # what pyarrow, astropy and the decompressors raise on a bad file
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, AssertionError,
-    NotImplementedError, RecursionError, MemoryError, SyntaxError, pa.ArrowException, zlib.error,
+    NotImplementedError, RecursionError, MemoryError, SyntaxError, csv.Error, pa.ArrowException, zlib.error,
     ElementTree.ParseError,
 )  # fmt: skip
+_LINE = re.compile(r"^\S*?:(\d+):\d+: [EW]\d+: ")  # how astropy begins what it says of a VOTable
 _MAGNITUDE_NAME = re.compile(r"\w*mag(nitude)?s?(?![a-z])\w*|[ugrizyjhk]", re.IGNORECASE)
 
 
@@ -44,7 +46,9 @@ def read_table(
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
 ) -> pa.Table:
-    """Read a .csv .tsv .txt .dat .ecsv .parquet .fits or .vot file, by its name; all but Parquet also with .gz or .bz2.
+    """Read a table file; READERS has the suffixes, all but Parquet also with .gz or .bz2 after them.
+
+    The suffix says what it is, or its first bytes where they say that it is FITS, VOTable or ECSV after all.
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
@@ -64,29 +68,30 @@ def read_table(
     """
     path = Path(path)
     request = Request(path.suffix, frozenset(text), table_name, tuple(missing))
-    suffix, packed = kind_of(path)
+    suffix = kind_of(path)
     with named(path):
         if suffix in PARQUET:
             request.must_be_the_only_table()
             table = _read_parquet(path, without)
         else:
-            table = READERS[suffix](_content(path, packed), request)
+            content = _content(path)
+            table = READERS[_true_suffix(content, suffix, request)](content, request)
         _check_names(table.column_names)
         kept = [name for name in table.column_names if name not in without]
         return with_notes(_tidy(table.select(kept), request), dict.fromkeys(request.notes))
 
 
-def kind_of(path: Path) -> tuple[str, str]:
-    """Return the suffix of a table file and that of its compression, "" where it has none; SchemaError for another."""
+def kind_of(path: Path) -> str:
+    """Return the suffix of a table file without that of its compression; SchemaError for one that is not known."""
     name = path.name.lower()
-    packed = next((packing for packing in COMPRESSED if name.endswith(packing)), "")
-    suffix = Path(name.removesuffix(packed)).suffix
+    packed = name.endswith(tuple(COMPRESSED))
+    suffix = Path(name).with_suffix("").suffix if packed else Path(name).suffix
     if suffix not in READERS or (packed and suffix in PARQUET):
         raise SchemaError(
             f"{path}: cannot read a table from {''.join(path.suffixes[-2:]) or 'a file without a suffix'}; "
             f"known are {' '.join(READERS)}, and all but Parquet with {' or '.join(COMPRESSED)}"
         )
-    return suffix, packed
+    return suffix
 
 
 @contextmanager
@@ -99,7 +104,9 @@ def named(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise SchemaError(f"{path}: there is no such file; check the path") from None
     except READING_ERRORS as error:
-        reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
+        reason = " ".join(
+            (_LINE.sub(r"line \1: ", str(error)).strip().splitlines() or [type(error).__name__])[0].split()
+        )[:200]
         raise SchemaError(
             f"{path}: not readable as {path.suffix} ({reason}); copy the file again or give it its true suffix"
         ) from error
@@ -110,29 +117,58 @@ def bound(size: int) -> int:
     return max(MANY, INFLATION * size)
 
 
-def _content(path: Path, packed: str) -> bytes:
-    """Return the bytes of a file, inflated where it is compressed, under a cap."""
-    if not packed:
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file, inflated under a cap where they are compressed, whatever it is called."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    inflator = next((opened for magic, opened in INFLATORS if start.startswith(magic)), None)
+    if inflator is None:
         return path.read_bytes()
     most = bound(path.stat().st_size)
-    with COMPRESSED[packed](path) as file:
+    with inflator(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise SchemaError(
             f"inflates to more than {most:,} bytes, over {INFLATION} times its size; "
-            f"if you trust it, inflate it yourself and give the file without {packed}"
+            "if you trust it, inflate it yourself and give that file"
         )
+    if content[257:262] == b"ustar":
+        raise SchemaError("is a tar archive; unpack it and give the table in it")
     return content
+
+
+def _true_suffix(content: bytes, suffix: str, request: Request) -> str:
+    """Return the suffix that the first bytes ask for where they are plain, else that of the file's name."""
+    start = content[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"SIMPLE  ="):
+        found = ".fits"
+    elif start.startswith(b"# %ECSV"):
+        found = ".ecsv"
+    elif re.match(
+        rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<\?[^>]*>\s*|<!DOCTYPE\s+VOTABLE[^>]*>\s*)*<(\w+:)?VOTABLE\b",
+        start,
+        re.DOTALL,
+    ):
+        found = ".vot"
+    elif re.match(rb"<!doctype html|<html", start, re.IGNORECASE):
+        raise SchemaError("is a web page (HTML), perhaps what a service says of an error; open it in a browser")
+    elif re.match(rb"[{\[]\s*[\"{\[]", start):
+        raise SchemaError("is JSON, not a table; write it as CSV, ECSV or Parquet first")
+    else:
+        return suffix
+    if READERS[found] is not READERS[suffix] and found != ".ecsv":
+        request.notes.append(f"it is a {found} file by its first bytes, whatever its name says")
+    return found
 
 
 # ---- the rules of every format
 
 
 def _check_names(names: list[str]) -> None:
+    """Refuse more columns than a table may have, and two of one name."""
     if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
-        raise SchemaError(f"column {', '.join(twice)} occurs twice; names must be unique, rename one")
-    if len(names) > COLUMNS:
-        raise SchemaError(f"has {len(names):,} columns, {COLUMNS:,} are the most; put vectors into one column of lists")
+        raise SchemaError(f"column {', '.join(twice[:5])} occurs twice; names must be unique, rename one")
+    check_count(len(names))
 
 
 def _tidy(table: pa.Table, request: Request) -> pa.Table:
@@ -266,8 +302,10 @@ def _check_parquet(file, path: Path) -> None:
 
 
 READERS: dict[str, Callable[[bytes, Request], pa.Table]] = {
-    ".csv": delimited.read, ".tsv": partial(delimited.read, separator="\t"), ".txt": delimited.read,
-    ".dat": delimited.read, ".ecsv": standards.read_ecsv, **dict.fromkeys(PARQUET),
+    **dict.fromkeys((".csv", ".txt", ".dat", ".tbl", ".mrt", ".cat"), delimited.read),
+    ".tsv": partial(delimited.read, separator="\t"),
+    ".ecsv": standards.read_ecsv,
     **dict.fromkeys((".fits", ".fit", ".fts"), standards.read_fits),
     **dict.fromkeys((".vot", ".votable", ".xml"), standards.read_votable),
-}  # fmt: skip
+    **dict.fromkeys(PARQUET),
+}

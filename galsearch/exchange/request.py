@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from galsearch.errors import SchemaError
 
 CATALOG = "LDAC_OBJECTS"  # the EXTNAME of the catalog in SExtractor's FITS_LDAC
+COLUMNS = 20_000  # of a table: what each costs is not in proportion to its bytes
 TOLD = 6  # tables that are listed by name
 _ID_NAME = re.compile(
     r"(id|id_str|name|designation|iau_?name|(\w*_)?(source|target|galaxy)_?id|\w*obj(ect)?_?id)", re.IGNORECASE
@@ -17,6 +18,12 @@ _ID_NAME = re.compile(
 def is_id_name(name: str) -> bool:
     """Return whether a column of this name holds identifiers, which are text."""
     return _ID_NAME.fullmatch(name) is not None
+
+
+def check_count(columns: int) -> None:
+    """Raise SchemaError for more columns than a table may have."""
+    if columns > COLUMNS:
+        raise SchemaError(f"has {columns:,} columns, {COLUMNS:,} are the most; put vectors into one column of lists")
 
 
 @dataclass(frozen=True)

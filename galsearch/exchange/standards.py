@@ -15,14 +15,16 @@ import pyarrow.compute as pc
 
 from galsearch.errors import SchemaError
 from galsearch.exchange.fields import describe, free_names, quiet, spelled
-from galsearch.exchange.request import Part, Request, chosen
+from galsearch.exchange.request import Part, Request, check_count, chosen
 
 if TYPE_CHECKING:
     from astropy.io.fits import BinTableHDU
     from astropy.table import Column, Table
 
-DEPTH = 50  # of elements in a VOTable
+DEPTH = 50  # of elements in a VOTable, of brackets in the header of an ECSV file
+HEADER_BYTES = 2**21
 HEADER_NODES = 1_000_000  # of the YAML header of an ECSV file
+MANY = 2**28  # bytes in memory that a VOTable may declare whatever its size
 ROW_BYTES = 2**16  # of a row that a VOTable declares, which is never suspected
 TEXT_KEPT = 500  # characters of what a service says
 _COLUMN_ERRORS = (
@@ -50,6 +52,9 @@ def _check_header(text: str) -> None:
     import yaml
 
     lines = re.match(r"(#[^\n]*\n?)*", text)[0].splitlines()
+    depth = np.cumsum([1 if sign in "[{" else -1 for sign in re.findall(r"[\[\]{}]", "".join(lines))])
+    if sum(map(len, lines)) > HEADER_BYTES or (len(depth) and depth.max() > DEPTH):
+        raise ValueError(f"its header is longer than {HEADER_BYTES:,} characters, or nested more than {DEPTH} deep")
     head = "\n".join(line[2:] for line in lines if not line.startswith("# %ECSV"))
     try:
         root = yaml.compose(head, Loader=yaml.SafeLoader)  # the nodes alone: nothing is made of them
@@ -76,7 +81,8 @@ def read_votable(content: bytes, request: Request) -> pa.Table:
     """Read the table of a VOTable that was asked for; what its service says of the answer is heeded first."""
     from astropy.io import votable
 
-    _Scan(content, request).run()
+    scan = _Scan(content, request)
+    scan.run()
     with quiet(votable.exceptions.VOWarning):
         try:
             document = votable.parse(io.BytesIO(content), verify="ignore")
@@ -90,7 +96,11 @@ def read_votable(content: bytes, request: Request) -> pa.Table:
             Part(number, (*filter(None, (one.name, one.ID)),), [f.name for f in one.fields], len(one.array), one)
             for number, one in enumerate(found, start=1)
         ]
-        return from_astropy(chosen(parts, request).to_table(use_names_over_ids=True), request)
+        table = chosen(parts, request)
+        promised = dict(zip(map(id, found), scan.promises, strict=False))[id(table)]
+        if promised > len(table.array):
+            request.notes.append(f"it promises {promised:,} rows and has {len(table.array):,}; it may be cut short")
+        return from_astropy(table.to_table(use_names_over_ids=True), request)
 
 
 class _Scan:
@@ -103,7 +113,8 @@ class _Scan:
     def __init__(self, content: bytes, request: Request) -> None:
         self.content, self.request = content, request
         self.open: list[tuple[str, dict, list[str]]] = []  # elements, with the text of those that say something
-        self.width = self.rows = 0
+        self.width = self.rows = self.promised = self.fields = 0
+        self.promises: list[int] = []  # of rows, by the tables that have a FIELD
         self.said = ""
 
     def run(self) -> None:
@@ -126,24 +137,29 @@ class _Scan:
                 f"its data lies elsewhere ({facts['href'][:100]}), which is not followed; fetch it yourself"
             )
         if kind == "TABLE":
-            self.width = self.rows = 0
-            self._check_rows(facts.get("nrows", "0"))
+            told = facts.get("nrows", "").strip()
+            self.width, self.rows, self.fields = 0, 0, 0
+            self.promised = int(told[:20]) if told.isdigit() else 0
+        elif kind == "DATA":
+            self._check_width()
         elif kind == "FIELD":
             self.width += _declared_bytes(facts)
+            self.fields += 1
+            check_count(self.fields)
+            if self.fields == 1:
+                self.promises.append(self.promised)
             self._check_width()
         elif kind == "TR":
             self.rows += 1
             if not self.rows % 256:
                 self._check_width()
 
-    def _check_rows(self, told: str) -> None:
-        if told.strip().isdigit() and int(told) > len(self.content):
-            raise ValueError(f"it promises {told.strip()[:30]} rows in {len(self.content)} bytes")
-
     def _check_width(self) -> None:
-        most = max(ROW_BYTES, 4 * len(self.content)) if self.rows < 256 else max(2**31, 16 * len(self.content))
-        if self.width * max(self.rows, 1) > most:
-            raise ValueError(f"it declares rows of {self.width:,} bytes, more than it can hold")
+        rows = max(self.rows, self.promised, 1)
+        if self.width > max(ROW_BYTES, 4 * len(self.content)) or self.width * rows > max(MANY, 16 * len(self.content)):
+            raise ValueError(
+                f"it declares {rows:,} rows of {self.width:,} bytes, more than its own {len(self.content):,}"
+            )
 
     def _text(self, text: str) -> None:
         if self.open and self.open[-1][0] in ("INFO", "DESCRIPTION") and sum(map(len, self.open[-1][2])) < TEXT_KEPT:
@@ -172,7 +188,7 @@ class _Scan:
             )
         elif kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "ERROR"):
             raise _refused_by_service(said)
-        elif name == "Error" and (kind == "INFO" or "char" in facts.get("datatype", "").lower()):
+        elif (name or "").upper() == "ERROR" and (kind == "INFO" or "char" in facts.get("datatype", "char").lower()):
             raise _refused_by_service(value or said)
 
 
@@ -230,6 +246,11 @@ def _fits_table(hdu: BinTableHDU, request: Request) -> Table:
         if endless or len({name.casefold() for name in names}) < len(names):  # by name astropy finds the first only
             raise ValueError("it has columns that cannot be read together")
         table = Table.read(hdu, format="fits", unit_parse_strict="silent")
+        pairs = [column.name for column in hdu.columns if column.coord_type and str(column.format) == "2D"]
+        if pairs:  # astropy's Time, as two Julian dates that add up; other times stay the numbers that they are
+            native = Table.read(hdu, format="fits", unit_parse_strict="silent", astropy_native=True)
+            for name in pairs:
+                table[name] = native[name]
     except (*_COLUMN_ERRORS, VerifyError):
         table = _by_columns(hdu, endless, request)
     for number, name in enumerate(names, start=1):
