@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -52,7 +53,8 @@ ROOMS = (
 )
 FAST = "not slow and not browser and not durability and not hostile and not torch"
 UNREAD = ("test_layers.py", "test_docs.py", "test_public.py")  # they look at the text of the source
-NEEDS_ARGUMENTS = ("VariableReplacer", "VariableInserter")
+NEED_ARGUMENTS = ("VariableReplacer", "VariableInserter")
+OPERATORS = {name: OperatorProvider()[name]() for name in OperatorProvider() if name not in NEED_ARGUMENTS}
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "demo", "onnx_models", "__pycache__", ".hypothesis", ".pytest_cache", ".ruff_cache", "*.partial"
 )
@@ -70,9 +72,10 @@ class Mutant:
 
     def changed(self, source: str) -> str | None:
         """Return the changed source; None where it is not valid Python."""
-        changed = mutate_code(source, OperatorProvider()[self.operator](), self.occurrence)
+        changed = mutate_code(source, OPERATORS[self.operator], self.occurrence)
         try:
-            compile(changed or "(", self.path, "exec")
+            with warnings.catch_warnings(action="ignore"):  # of `is` with a literal
+                compile(changed or "(", self.path, "exec")
         except (SyntaxError, ValueError):
             return None
         return changed
@@ -87,36 +90,47 @@ class Mutant:
 
 
 def draw(count: int, seed: int, root: Path = ROOT) -> list[Mutant]:
-    """Return `count` random mutants: places in the source are equally likely, then what is done there."""
-    places = defaultdict(list)
-    for path in _files(root):
-        for mutant, position in _mutants(path.relative_to(root).as_posix(), path.read_text()):
-            places[mutant.path, position].append(mutant)
+    """Return `count` random mutants, or all there are: first a place in the source, then what is done there."""
+    trees = [Source(path.relative_to(root).as_posix(), path.read_text()) for path in _files(root)]
     random_ = random.Random(seed)
-    order = random_.sample(sorted(places), len(places))
-    drawn: list[Mutant] = []
-    for place in order:
-        mutant = random_.choice(places[place])
-        if len(drawn) < count and mutant.changed((root / mutant.path).read_text()) is not None:
-            drawn.append(mutant)
-    return drawn
+    nodes = [(tree, number) for tree in trees for number in range(len(tree.nodes))]
+    drawn: dict[tuple, Mutant] = {}
+    for tree, number in random_.sample(nodes, len(nodes)):
+        if len(drawn) == count:
+            break
+        choices = [choice for choice in tree.choices(number) if (tree.path, choice[2]) not in drawn]
+        if choices:
+            name, before, position = random_.choice(choices)
+            mutant = Mutant(tree.path, position[0][0], name, tree.occurrences(name, number) + before)
+            if mutant.changed(tree.text) is not None:
+                drawn[tree.path, position] = mutant
+    return list(drawn.values())
+
+
+class Source:
+    """One file: its nodes, in the order in which cosmic-ray counts the places of an operator."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self.text = path, text
+        self.nodes = list(ast_nodes(get_ast(text)))
+        self._annotations = _annotations(text)
+
+    def choices(self, number: int) -> list[tuple[str, int, tuple]]:
+        """Return what can be done to a node: the operator, which of its changes of that node, and the position."""
+        return [
+            (name, before, position)
+            for name, operator in OPERATORS.items()
+            for before, position in enumerate(operator.mutation_positions(self.nodes[number]))
+            if not any(start <= position[0] and position[1] <= stop for start, stop in self._annotations)
+        ]
+
+    def occurrences(self, name: str, number: int) -> int:
+        """Return at how many places an operator could change something in the nodes before one."""
+        return sum(1 for node in self.nodes[:number] for _ in OPERATORS[name].mutation_positions(node))
 
 
 def _files(root: Path) -> list[Path]:
     return sorted({path for room in ROOMS for path in (root / "galsearch").glob(room)})
-
-
-def _mutants(path: str, source: str):
-    """Yield (mutant, position) for every place where an operator can change the code."""
-    nodes, annotated = list(ast_nodes(get_ast(source))), _annotations(source)
-    for name in OperatorProvider():
-        if name in NEEDS_ARGUMENTS:
-            continue
-        operator = OperatorProvider()[name]()
-        positions = [position for node in nodes for position in operator.mutation_positions(node)]
-        for occurrence, position in enumerate(positions):
-            if not any(start <= position[0] and position[1] <= stop for start, stop in annotated):
-                yield Mutant(path, position[0][0], name, occurrence), position
 
 
 def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
