@@ -69,6 +69,7 @@ OWNERS = {
     "clevercsv": {"exchange"},
     "charset_normalizer": {"exchange"},
     "openai": {"remote"},
+    "httpx2": {"remote"},  # comes with openai
     "pydantic": {"remote"},
     "typer": {"cli"},
     "rich": {"cli"},

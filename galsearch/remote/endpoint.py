@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -27,6 +28,9 @@ FATAL = {401: "the key is not accepted", 403: "this key may not use it", 404: "t
 NO_BATCHES = {400, 404, 405, 501}  # what servers without a Batch API say when a file is sent to them
 COMPLETIONS = "/v1/chat/completions"
 MOST_KEPT = 4000  # characters of an answer that is kept as it came
+MOST_ANSWER_BYTES = 8 << 20  # of one answer; what is longer is cut, and so is none
+MOST_FILE_BYTES = 512 << 20  # of the answers of a batch
+MOST_TOKENS = 100_000_000  # that a service may say an answer took
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class Endpoint:
             base_url=service.base_url,
             timeout=service.timeout_seconds,
             max_retries=service.retries,
+            default_headers={"Accept-Encoding": "identity"},  # what is unpacked here could become any size
+            http_client=_bounded_client(library, service.timeout_seconds),
         )
         self._shape = _shape(self.fields)
         return self
@@ -152,6 +158,12 @@ class Endpoint:
         return self._read(request.key, raw.text)
 
     def _refuse(self, error: openai.APIStatusError) -> None:
+        if 300 <= error.status_code < 400:  # followed, it would carry the key and the pictures to another server
+            place = urlsplit(error.response.headers.get("location", ""))
+            raise RemoteError(
+                f"{self.host} answers {error.status_code} and points to {place.hostname or 'another place'}, which is "
+                "not followed; if you trust it, give it as --base-url"
+            ) from None
         if error.status_code in FATAL:
             raise RemoteError(
                 f"{self.host} answers {error.status_code} for model '{self.service.model}': "
@@ -174,9 +186,9 @@ class Endpoint:
         try:
             body = json.loads(text)
             usage = body.get("usage") or {}
-        except (ValueError, AttributeError):
+            tokens = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+        except (ValueError, AttributeError, RecursionError):
             return Reply(key, FAILED, said=f"no answer but {text[:200]!r}", billed=None)
-        tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if isinstance(body.get("error"), dict):
             return Reply(key, FAILED, said=str(body["error"].get("message"))[:500], billed=None)
         status, values, said = self._content(body)
@@ -198,7 +210,7 @@ class Endpoint:
             values = self._shape.model_validate_json(said).model_dump()
             blank = any(isinstance(value, str) and not value.strip() for value in values.values())
             return (MALFORMED, None, said[:MOST_KEPT]) if blank else (OK, values, None)
-        except (pydantic.ValidationError, TypeError):
+        except (pydantic.ValidationError, TypeError, RecursionError):
             cut = (
                 f"[cut off after {self.service.max_tokens} tokens] " if choice.get("finish_reason") == "length" else ""
             )
@@ -230,6 +242,8 @@ class Endpoint:
             raise RemoteError(f"{self.host} takes no batch ({_short(error)}); try --batch off") from None
         except library.APIConnectionError as error:
             raise RemoteError(f"{self.host} cannot be reached ({_short(error)}); run the same command again") from None
+        if not isinstance(getattr(made, "id", None), str):
+            raise RemoteError(f"{self.host} took a batch and gave it no id; try --batch off")
         return made.id
 
     def find_batch(self, tag: str) -> str | None:
@@ -238,7 +252,7 @@ class Endpoint:
         try:
             found = self._client.batches.list(limit=100)
             return next((one.id for one in found.data if (one.metadata or {}).get("galsearch") == tag), None)
-        except library.OpenAIError:
+        except (library.OpenAIError, AttributeError, TypeError):  # the latter of an odd answer
             return None
 
     def state(self, batch: str) -> BatchState:
@@ -251,13 +265,10 @@ class Endpoint:
                 f"{self.host} does not say how far batch {batch} is ({_short(error)}); run the same command again, it "
                 "goes on waiting"
             ) from None
-        done = found.status in ("completed", "failed", "expired", "cancelled")
-        files = tuple(name for name in (found.output_file_id, found.error_file_id) if name)
-        errors = found.errors.data if found.errors and found.errors.data else []
-        trouble = "; ".join(str(error.message) for error in errors[:3]) or None
-        if found.status == "failed" and trouble is None:
-            trouble = "the server does not say why"
-        return BatchState(done, found.request_counts.completed if found.request_counts else 0, files, trouble)
+        try:
+            return _state_of(found)
+        except (AttributeError, TypeError):
+            raise RemoteError(f"{self.host} says something odd of batch {batch}; run the same command again") from None
 
     def answers(self, file: str, keys: dict[str, str]) -> Iterator[Reply]:
         """Yield the replies in a file of a batch; `keys` maps the names of its lines to the callers' keys."""
@@ -269,11 +280,15 @@ class Endpoint:
                 f"{self.host} does not give the answers of a batch ({_short(error)}); run the same command again"
             ) from None
         for line in filter(str.strip, text.splitlines()):
-            found = json.loads(line)
-            key, response = keys.get(found.get("custom_id")), found.get("response") or {}
+            try:
+                found = json.loads(line)
+                key, response = keys.get(found.get("custom_id")), found.get("response") or {}
+                failed = response.get("status_code", 500) >= 400 or found.get("error")
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                continue  # it answers nothing, so that its question stays open
             if key is None:
                 continue
-            if response.get("status_code", 500) >= 400 or found.get("error"):
+            if failed:
                 said = json.dumps(found.get("error") or response.get("body"))[:500]
                 yield Reply(key, FAILED, said=said, billed=False)
             else:
@@ -286,6 +301,54 @@ def _library() -> ModuleType:
     except ImportError:
         raise GalsearchError("asking a vision model needs the openai package: pip install 'galsearch[vlm]'") from None
     return openai
+
+
+def _state_of(found: Any) -> BatchState:
+    """Return how far a batch is, from what the service says of it."""
+    done = found.status in ("completed", "failed", "expired", "cancelled")
+    files = tuple(name for name in (found.output_file_id, found.error_file_id) if name)
+    errors = found.errors.data if found.errors and found.errors.data else []
+    trouble = "; ".join(str(error.message) for error in errors[:3]) or None
+    if found.status == "failed" and trouble is None:
+        trouble = "the server does not say why"
+    return BatchState(done, found.request_counts.completed if found.request_counts else 0, files, trouble)
+
+
+def _tokens(said: Any) -> int | None:
+    """Return a count of tokens that can be one, else None."""
+    return said if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= MOST_TOKENS else None
+
+
+def _bounded_client(library: ModuleType, seconds: float) -> Any:
+    """Return an HTTP client that follows no redirect and reads no answer beyond its size and its time.
+
+    The time limits of the client itself are for each read; a server that sends a byte now and then would never end.
+    """
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __init__(self, inner: Any, most: int) -> None:
+            self._inner, self._left, self._end = inner, most, time.monotonic() + seconds
+
+        def __iter__(self) -> Iterator[bytes]:
+            for part in self._inner:
+                if time.monotonic() > self._end:
+                    raise httpx2.ReadTimeout(f"the answer was not complete after {seconds:g} s")
+                yield part[: self._left]
+                self._left -= len(part)
+                if self._left <= 0:
+                    return
+
+        def close(self) -> None:
+            self._inner.close()
+
+    def bound(response: Any) -> None:
+        most = MOST_FILE_BYTES if "/files/" in response.request.url.path else MOST_ANSWER_BYTES
+        response.headers.pop("Content-Encoding", None)
+        response.stream = Bounded(response.stream, most)
+
+    hooks = {"response": [bound]}
+    return library.DefaultHttpxClient(follow_redirects=False, timeout=seconds, event_hooks=hooks)
 
 
 def _shape(fields: dict[str, Any]) -> type[pydantic.BaseModel]:

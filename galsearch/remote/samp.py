@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,7 +28,9 @@ EVERYONE = "all"
 WAIT_SECONDS = 30
 SPARE_SECONDS = 5  # for the hub to say that a program did not answer in time
 REMEDY = "start TOPCAT or Aladin, which bring a hub, then send again"
+MOST_ANSWER_BYTES = 4 << 20
 _FAILURES = (OSError, HTTPException, xmlrpc.client.Error, ExpatError, ValueError)
+_ODD = (KeyError, TypeError, AttributeError, IndexError, RecursionError)  # an answer of another shape
 
 
 def send_votable(
@@ -53,7 +56,9 @@ def send_votable(
 
 
 class _Transport(xmlrpc.client.Transport):
-    """XML-RPC that gives up on a hub that does not answer."""
+    """XML-RPC that gives up on a hub that does not answer, or whose answer does not end."""
+
+    accept_gzip_encoding = False  # what is unpacked here could become any size
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -63,6 +68,20 @@ class _Transport(xmlrpc.client.Transport):
         connection = super().make_connection(host)
         connection.timeout = self._seconds
         return connection
+
+    def parse_response(self, response: HTTPResponse) -> Any:
+        """Return what an answer says, read as it came and no further than it may be long."""
+        end, content = time.monotonic() + self._seconds, bytearray()
+        while part := response.read1(65_536):
+            content += part
+            if len(content) > MOST_ANSWER_BYTES:
+                raise ValueError(f"its answer has more than {MOST_ANSWER_BYTES >> 20} MB")
+            if time.monotonic() > end:
+                raise TimeoutError(f"its answer was not complete after {self._seconds:g} s")
+        parser, unmarshaller = self.getparser()
+        parser.feed(bytes(content))
+        parser.close()
+        return unmarshaller.close()
 
 
 @contextmanager
@@ -78,7 +97,7 @@ def _registered(software: str, wait_seconds: int) -> Iterator[tuple[Any, str]]:
     try:
         yield hub, key
     finally:
-        with suppress(*_FAILURES):  # a hub that has gone has forgotten us too
+        with suppress(*_FAILURES, *_ODD):  # a hub that has gone has forgotten us too
             hub.unregister(key)
 
 
@@ -132,5 +151,7 @@ def _speaking(whom: str, remedy: str) -> Iterator[None]:
         yield
     except xmlrpc.client.Fault as error:
         raise RemoteError(f"{whom} refused ({str(error.faultString)[:200]}); {remedy}") from None
+    except _ODD as error:
+        raise RemoteError(f"{whom} gave an answer that is none of SAMP ({str(error)[:200]}); {remedy}") from None
     except _FAILURES as error:
         raise RemoteError(f"{whom} did not answer ({str(error)[:200] or type(error).__name__}); {remedy}") from None

@@ -26,7 +26,7 @@ LICENSES = {  # how a license may be written -> what the Hub calls it
     "mit": "mit", "apache-2.0": "apache-2.0", "cc0": "cc0-1.0", "cc0-1.0": "cc0-1.0", "cc-by-4.0": "cc-by-4.0",
     "cc by 4.0": "cc-by-4.0", "cc-by-sa-4.0": "cc-by-sa-4.0", "cc by-sa 4.0": "cc-by-sa-4.0",
 }  # fmt: skip
-NO_FILE = re.compile(r"[^\w.-]+")  # what the name of a bundle has no use for in a command line
+NO_FILE = re.compile(r"[^\w.-]+", re.ASCII)  # what the name of a bundle has no use for in a command line
 
 
 def write_space(
@@ -57,7 +57,7 @@ def write_space(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
-        name = path.name if dataset else NO_FILE.sub("-", path.stem) + ".duckdb"
+        name = path.name if dataset else f"{NO_FILE.sub('-', path.stem).lstrip('-.') or 'atlas'}.duckdb"
         if dataset is None and kind == "folder":
             bundle(path, aside / name, progress=progress)
         elif dataset is None:
@@ -94,6 +94,11 @@ def _check_dataset(dataset: str | None, path: Path) -> None:
         return
     if not DATASET.fullmatch(dataset):
         raise GalsearchError(f"--dataset is {dataset!r:.120}; expected the id of a data set on the Hub, user/name")
+    if NO_FILE.search(path.name) or path.name.startswith(("-", ".")):
+        raise GalsearchError(
+            f"{path.name!r:.120} is a name that cannot stand in a Dockerfile; letters, digits, '.', '-' and '_' can: "
+            "rename the file, here and in the data set"
+        )
     if path.is_dir():
         raise GalsearchError(
             f"{path} is an atlas folder, and a data set holds bundles; make one with `galsearch bundle`, upload it, "
