@@ -497,3 +497,16 @@ def test_the_space_starts_answers_and_stops(machine):
             assert b"GALSEARCH_PUBLIC=1" in environment.read_bytes().split(b"\0")
     assert process.returncode is not None
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["-h.duckdb", "a\nRUN rm -rf x.duckdb", "a b;c$(id).duckdb", "...duckdb", "µ.duckdb"])
+def test_the_name_of_a_file_writes_nothing_into_the_dockerfile(tiny_bundle, tmp_path, name):
+    path = Path(shutil.copyfile(tiny_bundle, tmp_path / name))
+    text = (galsearch.write_space(path, tmp_path / "out") / "Dockerfile").read_text()
+    first = {line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith((" ", "\t"))}
+    assert first <= {"#", "FROM", "RUN", "USER", "ENV", "WORKDIR", "COPY", "EXPOSE", "HEALTHCHECK", "CMD"}
+    assert sum(line.startswith("RUN") for line in text.splitlines()) == 2
+    command = json.loads(text.splitlines()[-1].removeprefix("CMD "))
+    assert re.fullmatch(r"[A-Za-z0-9_][\w.-]*\.duckdb", command[2], re.ASCII)
+    with pytest.raises(GalsearchError, match="cannot stand in a Dockerfile"):
+        galsearch.write_space(path, tmp_path / "second", dataset="user/name")
