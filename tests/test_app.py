@@ -1,9 +1,11 @@
 """The app's logic without a browser: what is asked, what the URL holds, and what is said when something is wrong."""
 
+import contextlib
 import io
 import json
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import hostile_app
@@ -868,24 +870,46 @@ def test_a_public_place_shows_no_path_of_the_server(public, start, tiny_bundle):
 
 
 def test_a_session_that_asks_too_much_waits(public, start, monkeypatch):
-    monkeypatch.setattr(public, "PER_MINUTE", 20)
+    monkeypatch.setattr(public, "QUOTA", galsearch.Quota(per_minute=3, action_seconds=0.0))
     app = start()
-    for number in range(30):
+    for number in range(4):
         app.text_input(key="words").set_value(f"red galaxy {number}").run()
     assert not app.exception
     assert "within a minute" in text_of(app.error)
 
 
-def test_a_full_line_says_so(public, start, monkeypatch):
-    monkeypatch.setattr(public, "WAIT_SECONDS", 0.05)
+@pytest.fixture
+def full_line(public, monkeypatch):
+    """Let the line of searches hold one, and be held by another visitor inside the block."""
+    monkeypatch.setattr(public, "QUOTA", galsearch.Quota(wait_seconds=0.05, lines={"search": 1, "sql": 8}))
+
+    @contextlib.contextmanager
+    def held():
+        holding, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with public._turns().turn(galsearch.Client("another")):
+                holding.set()
+                done.wait(SLOW_MACHINE)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert holding.wait(SLOW_MACHINE)
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    return held
+
+
+def test_a_full_line_says_so(full_line, start):
     app = start()
-    line = public._line()
-    taken = [line.acquire(timeout=1) for _ in range(public.AT_ONCE)]
-    app.text_input(key="words").set_value("red galaxy").run()
-    for _ in taken:
-        line.release()
+    with full_line():
+        app.text_input(key="words").set_value("red galaxy").run()
     assert not app.exception
-    assert "in line behind other visitors" in text_of(app.error)
+    assert "in line behind others" in text_of(app.error)
 
 
 def test_a_link_cannot_ask_for_more_rows_than_are_allowed(start, monkeypatch):
@@ -1029,17 +1053,13 @@ def test_a_query_survives_its_link(monkeypatch):
 # ---- what a place that is busy, or a query that is refused, shows
 
 
-def test_a_busy_place_is_no_count(public, start, monkeypatch):
+def test_a_busy_place_is_no_count(full_line, start):
     app = start()
     app.text_input(key="where").set_value("z < 0.05").run()
     before = ids(app)
-    monkeypatch.setattr(public, "WAIT_SECONDS", 0.05)
-    line = public._line()
-    taken = [line.acquire(timeout=1) for _ in range(public.AT_ONCE)]
-    app.session_state["state"].change(where="z < 0.06")
-    app.run()
-    for _ in taken:
-        line.release()
+    with full_line():
+        app.session_state["state"].change(where="z < 0.06")
+        app.run()
     said = text_of(app.caption)
     assert "0 of 300" not in said and "Not counted" in said
     assert "Results of the previous query" in text_of(app.warning)
