@@ -71,7 +71,7 @@ def check_position(ra: float, dec: float) -> tuple[float, float]:
         raise QueryError(f"right ascension {ra} is not within -180 to 360 degrees; hours are written 00h42m44s")
     if not -90 <= dec <= 90:
         raise QueryError(f"declination {dec} is not within -90 to 90 degrees; right ascension comes first")
-    return float(ra % 360), float(dec)
+    return float(ra % 360) % 360.0, float(dec)  # twice: -1e-20 % 360 is 360
 
 
 def parse_position(text: str) -> tuple[float, float]:

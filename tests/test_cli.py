@@ -119,6 +119,14 @@ def test_a_cone_takes_degrees_and_sexagesimal_and_crosses_ra_zero(run, tiny_path
     assert {row["ra"] > 180 for row in rows} == {True, False}
 
 
+def test_a_cone_takes_a_right_ascension_below_zero(run, tiny_path):
+    found = [
+        ids(run("search", tiny_path, "--near", ra, "10", "--radius-arcsec", "900", "-k", "500", "--format", "json")[1])
+        for ra in ("-0.05", "359.95")
+    ]
+    assert found[0] == found[1] != []
+
+
 def test_a_cone_takes_southern_declinations(run, tiny_path):
     arguments = ("--near", "12:30:00", "-90:00:00", "--radius-arcsec", "3600", "-k", "500", "--format", "json")
     code, out, _ = run("search", tiny_path, *arguments)

@@ -179,7 +179,7 @@ def test_where_no_object_lies_the_nearest_is_told(named):
     assert named.lookup("100.00 80.00").nearest is None
 
 
-def test_an_atlas_without_positions_says_so(tmp_path, tiny_models):
+def test_an_atlas_without_positions_says_so(run, tmp_path, tiny_models):
     (tmp_path / "cutouts").mkdir()
     Image.fromarray(tiny.draw(0)).save(tmp_path / "cutouts" / "a.png")
     galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models)
@@ -187,6 +187,10 @@ def test_an_atlas_without_positions_says_so(tmp_path, tiny_models):
         found = atlas.lookup("10.5 20.5")
         assert (found.kind, found.has_positions) == ("position", False)
         assert "no object of this atlas has one" in str(found)
+    cone = ("--near", "10", "20", "--radius-arcsec", "60", "--format", "json")
+    code, out, error = run("search", tmp_path / "x.atlas", *cone)
+    assert (code, json.loads(out)["rows"]) == (0, [])
+    assert "no object of this atlas has a position" in error
 
 
 def test_several_atlases_are_looked_up_as_one(named_path, tiny_folder):

@@ -140,6 +140,9 @@ def test_positions_off_the_sphere_are_refused(position):
 
 def test_right_ascension_360_is_0():
     assert check_position(360, -90) == (0.0, -90.0)
+    assert check_position(-10, 5) == (350.0, 5.0)
+    assert check_position(-1e-20, 0) == (0.0, 0.0)  # 360 - 1e-20 is 360
+    assert parse_position("-10.5 +5") == (349.5, 5.0)
 
 
 # ---- cross-match
