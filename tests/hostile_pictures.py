@@ -56,7 +56,7 @@ def chunk(kind, data):
 def png(width, height, *chunks, data=None, depth=8, color=2):
     """Return a PNG of a size whose rows are mostly zeros; `data` instead of what would be right."""
     if data is None:
-        packer = zlib.compressobj(9)
+        packer = zlib.compressobj(6)
         line = bytes(3 * width) + b"\x01"
         data = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
     size = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
@@ -102,7 +102,10 @@ def tiff_of(width, height, *more):
 def webp(width, height, *, kind=b"VP8X"):
     """Return a WebP of a size without a picture."""
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    data = {b"VP8X": b"\x02\0\0\0" + size, b"VP8L": b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14)}[kind]
+    data = {
+        b"VP8X": b"\x02\0\0\0" + size,
+        b"VP8L": b"\x2f" + struct.pack("<I", (width - 1 | height - 1 << 14) & 0xFFFFFFFF),
+    }[kind]
     body = b"WEBP" + kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
@@ -226,6 +229,8 @@ def refused():
         "npy of text": saved(np.array([["a", "b"], ["c", "d"]])),
         "npy of complex": saved(FLUX * 1j),
         "npy of one axis": saved(np.arange(9.0)),
+        "npy of an unknown version": b"\x93NUMPY\x09" + saved(FLUX)[7:],
+        "npy of a long header": b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b"{" * 1000,
         "npy of brackets": npy("(" * 110),
         "npy with a header that is code": npy("__import__('os').system('true')"),
         "npy of 40 planes": saved(np.zeros((20, 8, 40))),

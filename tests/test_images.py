@@ -375,3 +375,181 @@ def test_a_contact_sheet_shows_every_tile_of_every_section():
     assert (sheet == (255, 0, 0)).all(axis=2).sum() == 2 * 64 * 64
     assert (sheet == (0, 0, 255)).all(axis=2).sum() == 64 * 64
     assert sheet[0, 0].max() < 40
+
+
+# ---- which image of a FITS file is light
+
+
+LIGHT = galaxy()
+
+
+def unit(data, name=None, **cards):
+    found = fits.ImageHDU(np.asarray(data), name=name)
+    found.header.update(cards)
+    return found
+
+
+def aside(names):
+    """Return images that are no light, called so, each of another size or dimension."""
+    shapes = {"CON": (3, 64, 64), "WCSDVARR": (32, 32)}
+    return [unit(GENERATOR.integers(0, 9, shapes.get(name, (64, 64))).astype("i4"), name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["MSK", "WGT"],
+        ["ERR", "DQ", "WCSDVARR", "D2IMARR"],
+        ["ERR", "CON", "WHT", "VAR_POISSON", "VAR_RNOISE", "AREA"],
+        ["MASK", "UNCERT"],
+        ["WTMAP", "EXPMAP"],
+        ["EXP", "SIGMA", "FLAGS"],
+        ["SEGMENTATION", "MODEL", "BKG"],
+        ["FOOTPRINT"],
+        ["IVAR", "INVVAR", "PSF_MODEL", "CHI2", "RESIDUALS"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("place", ["primary", "SCI", "IMAGE", "unnamed", "compressed"])
+def test_light_is_taken_alone_whatever_stands_beside_it(names, place):
+    first = {
+        "primary": [fits.PrimaryHDU(LIGHT)],
+        "unnamed": [fits.PrimaryHDU(), unit(LIGHT)],
+        "compressed": [fits.PrimaryHDU(), fits.CompImageHDU(LIGHT, compression_type="GZIP_2", quantize_level=0)],
+    }.get(place, [fits.PrimaryHDU(), unit(LIGHT, place)])
+    picture = read_picture(fits_bytes(*first, *aside(names)))
+    np.testing.assert_array_equal(picture.flux[:, :, 0], LIGHT.astype(np.float32))
+    assert picture.flux.shape[2] == 1
+    assert picture.notes == ()
+
+
+def test_light_is_found_behind_what_is_none():
+    hidden = [fits.PrimaryHDU(), *aside(["MASK", "WHT"]), unit(LIGHT, "SCI")]
+    np.testing.assert_array_equal(read_picture(fits_bytes(*hidden)).flux[:, :, 0], LIGHT.astype(np.float32))
+    weight = fits.PrimaryHDU(flux(64, 64), fits.Header({"IMTYPE": "invvar"}))
+    assert read_picture(fits_bytes(weight, unit(LIGHT, IMTYPE="image"))).flux[32, 32, 0] == np.float32(LIGHT[32, 32])
+
+
+def test_of_several_images_without_a_band_the_first_is_taken_and_it_is_said():
+    chips = fits_bytes(
+        fits.PrimaryHDU(), unit(LIGHT, "SCI"), unit(flux(9, 9), "ERR"), unit(flux(32, 48), "SCI", EXTVER=2)
+    )
+    assert read_picture(chips).flux.shape == (64, 64, 1)
+    assert "took SCI (number 1) and left out SCI" in read_picture(chips).notes[0]
+    assert read_picture(chips, ext="SCI,2").flux.shape == (32, 48, 1)
+    assert read_picture(chips, ext=3).flux.shape == (32, 48, 1)
+    assert read_picture(chips, ext="err").flux.shape == (9, 9, 1)
+    galfit = read_picture(fits_bytes(fits.PrimaryHDU(), unit(LIGHT), unit(flux(64, 64)), unit(flux(64, 64))))
+    np.testing.assert_array_equal(galfit.flux[:, :, 0], LIGHT.astype(np.float32))
+    assert "extension 2, extension 3" in galfit.notes[0]
+
+
+def test_images_that_name_their_bands_are_bands_of_one_picture():
+    named = [fits.PrimaryHDU(), *(unit(flux(8, 12), name) for name in ("g", "r", "z")), *aside(["MASK"])]
+    assert read_picture(fits_bytes(*named)).bands == ("G", "R", "Z")
+    filters = [fits.PrimaryHDU(), *(unit(flux(8, 12), "SCI", FILTER=name) for name in ("F606W", "F814W"))]
+    assert read_picture(fits_bytes(*filters)).bands == ("F606W", "F814W")
+    alike = [fits.PrimaryHDU(), *(unit(flux(8, 12), "SCI", FILTER="F606W") for _ in range(2))]
+    assert read_picture(fits_bytes(*alike)).flux.shape == (8, 12, 1)
+
+
+def test_bands_are_chosen_by_name_by_number_and_out_of_a_stack():
+    planes = [flux(8, 12) for _ in range(3)]
+    several = fits_bytes(fits.PrimaryHDU(), *(unit(plane, name) for plane, name in zip(planes, "grz", strict=True)))
+    for bands in (("z", "g"), ("3", "1")):
+        picture = read_picture(several, bands=bands)
+        assert picture.bands == bands
+        np.testing.assert_array_equal(picture.flux, np.dstack([planes[2], planes[0]]))
+    stack = fits_bytes(fits.PrimaryHDU(np.array(planes), fits.Header({"BANDS": "grz"})))
+    np.testing.assert_array_equal(read_picture(stack, bands=["r"]).flux[:, :, 0], planes[1])
+    nameless = read_picture(fits_bytes(fits.PrimaryHDU(np.array(planes))), bands=["z", "r", "g"])
+    assert nameless.bands == ("z", "r", "g")
+    np.testing.assert_array_equal(red_first(nameless), np.dstack(planes))
+    for content in (several, stack):
+        with pytest.raises(SchemaError, match="u"):
+            read_picture(content, bands=["u", "g"])
+    with pytest.raises(SchemaError, match=r"no image SKY .it has"):
+        read_picture(several, ext="SKY")
+
+
+def test_scaled_integers_and_blanks_are_physical_values():
+    data = np.arange(96, dtype=np.int16).reshape(8, 12)
+    content = fits_bytes(fits.PrimaryHDU(data))
+    cards = b"".join(text.ljust(80) for text in (b"BSCALE  = 0.5", b"BZERO   = 100.0", b"BLANK   = 7"))
+    scaled = content[:2880].replace(b"END".ljust(80) + b" " * 240, cards + b"END".ljust(80)) + content[2880:]
+    picture = read_picture(scaled)
+    expected = 100 + 0.5 * data.astype(np.float32)
+    expected[0, 7] = np.nan
+    np.testing.assert_array_equal(picture.flux[:, :, 0], expected)
+    unsigned = read_picture(fits_bytes(fits.PrimaryHDU(data.astype(np.uint16) + 60_000)))
+    np.testing.assert_array_equal(unsigned.flux[:, :, 0], data + np.float32(60_000))
+
+
+# ---- frames
+
+
+@pytest.mark.parametrize("radesys", ["icrs", "ICRS", "fk5", "J2000", "FK5"])
+def test_radesys_is_read_in_any_spelling(radesys):
+    picture = read_picture(fits_bytes(fits.PrimaryHDU(flux(16, 16), sky_header(RADESYS=radesys))))
+    assert picture.sky_position(7, 7) == pytest.approx((150.0, 2.0), abs=2e-5)
+    assert picture.position_problem is None
+
+
+def test_other_frames_are_taken_to_icrs_and_back():
+    from astropy.coordinates import SkyCoord
+
+    b1950 = read_picture(fits_bytes(fits.PrimaryHDU(flux(16, 24), sky_header(RADESYS="FK4", EQUINOX=1950.0))))
+    truth = SkyCoord(150.0, 2.0, unit="deg", frame="fk4").icrs
+    assert b1950.sky_position(7, 7) == pytest.approx((truth.ra.deg, truth.dec.deg), abs=1e-6)
+    galactic = sky_header(CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN")
+    picture = read_picture(fits_bytes(fits.PrimaryHDU(flux(16, 24), galactic)))
+    truth = SkyCoord(150.0, 2.0, unit="deg", frame="galactic").icrs
+    assert picture.sky_position(7, 7) == pytest.approx((truth.ra.deg, truth.dec.deg), abs=1e-6)
+    x, y = picture.pixel_positions(*picture.sky_positions(np.array([3.0, 20.0]), np.array([1.0, 11.0])))
+    np.testing.assert_allclose((x, y), ([3, 20], [1, 11]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ({"RADESYS": "GAPPT"}, "GAPPT"),
+        ({"RADESYS": "nonsense"}, "NONSENSE"),
+        ({"CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN"}, "HPLN"),
+        ({"EQUINOX": 1e9, "RADESYS": "FK5"}, "EQUINOX"),
+    ],
+)
+def test_a_frame_that_is_not_known_gives_no_position_and_says_so(cards, said):
+    picture = read_picture(fits_bytes(fits.PrimaryHDU(flux(16, 16), sky_header(**cards))))
+    assert picture.sky_position(7, 7) is None
+    assert said in picture.position_problem
+    assert picture.pixel_arcsec == pytest.approx(0.262)
+
+
+def test_distortions_are_used_without_a_word_on_stdout(capsys):
+    sip = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-3, "B_0_2": 1e-3}
+    plain = read_picture(fits_bytes(fits.PrimaryHDU(flux(64, 64), sky_header())))
+    bent = read_picture(fits_bytes(fits.PrimaryHDU(flux(64, 64), sky_header(**sip))))
+    lookup = read_picture(fits_bytes(fits.PrimaryHDU(flux(64, 64), sky_header(CPDIS1="LOOKUP", CPDIS2="LOOKUP"))))
+    assert abs(bent.sky_position(60, 60)[1] - plain.sky_position(60, 60)[1]) > 1e-4
+    assert lookup.sky_position(60, 60) == plain.sky_position(60, 60)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SchemaError, match="A_ORDER is 1000000"):
+        read_picture(fits_bytes(fits.PrimaryHDU(flux(64, 64), sky_header(A_ORDER=10**6)))).celestial_wcs()
+
+
+# ---- arrays
+
+
+def test_arrays_are_read_by_shape_and_type():
+    def saved(array):
+        stream = io.BytesIO()
+        np.save(stream, array)
+        return stream.getvalue()
+
+    stack = flux(3, 8, 12)
+    np.testing.assert_array_equal(read_picture(saved(stack)).flux, np.moveaxis(stack, 0, 2))
+    np.testing.assert_array_equal(read_picture(saved(np.asfortranarray(stack[0]))).flux[:, :, 0], stack[0])
+    assert read_picture(saved(stack), bands=["g", "r", "z"]).bands == ("g", "r", "z")
+    rgb = read_picture(saved(np.repeat(RGB, 2, axis=0)))
+    assert rgb.stretched
+    np.testing.assert_array_equal(render(rgb), np.repeat(RGB, 2, axis=0))
