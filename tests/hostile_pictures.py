@@ -129,7 +129,7 @@ def refused():
     whole |= {"fits": fits_file(fits.PrimaryHDU(FLUX)), "rice": compressed(), "npy": saved(FLUX)}
     whole |= {"tiff lzw": encoded(kind="TIFF", compression="tiff_lzw")}
     cut = {
-        f"{name} cut to {part}": raw[: len(raw) * part // 100] for name, raw in whole.items() for part in (5, 40, 80)
+        f"{name} cut to {part}": raw[: len(raw) * part // 100] for name, raw in whole.items() for part in (5, 40, 70)
     }
     zipped = gzip.compress(whole["fits"])
     return {
