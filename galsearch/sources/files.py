@@ -14,13 +14,14 @@ import io
 import os
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from galsearch import images
 from galsearch.errors import SchemaError
@@ -126,8 +127,11 @@ class PictureArchive:
         self.path = path
         self.passed_over: list[tuple[str, str]] = []
         self._members: dict[str, Any] = {}
+        file = path.open("rb")  # held as long as the archive is
+        weakref.finalize(self, file.close)
         try:
-            self._archive: Any = zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else _open_tar(path)
+            is_zip = path.name.lower().endswith(".zip")
+            self._archive: Any = zipfile.ZipFile(file) if is_zip else _open_tar(path, file)
             for number, (member, name, problem) in enumerate(self._listed()):
                 if number == MOST_MEMBERS:
                     raise SchemaError(f"{path}: more than {MOST_MEMBERS:,} files; split it")
@@ -193,12 +197,11 @@ def _damaged(path: Path, error: Exception) -> SchemaError:
     return SchemaError(f"{path}: the archive is damaged ({' '.join(str(error).split())}); pack it again")
 
 
-def _open_tar(path: Path) -> tarfile.TarFile:
-    size = path.stat().st_size
-    name = path.name.lower()
+def _open_tar(path: Path, file: BinaryIO) -> tarfile.TarFile:
+    size, name = path.stat().st_size, path.name.lower()
     if name.endswith(".tar"):
-        return tarfile.open(path, "r:")
-    inner = (gzip.GzipFile if name.endswith((".gz", ".tgz")) else bz2.BZ2File)(path)  # held as long as the source
+        return tarfile.open(fileobj=file, mode="r:")
+    inner = gzip.GzipFile(fileobj=file) if name.endswith((".gz", ".tgz")) else bz2.BZ2File(file)
     return tarfile.open(fileobj=_Bounded(inner, max(LEAST_CAP, size * images.PICTURE.inflation)), mode="r:")
 
 
