@@ -530,7 +530,10 @@ class Manifest:
         `snr_measured`. Whatever reads measures asks here. Atlases before format 1.1 do not say; a name is trusted then.
         """
         held = self.extra.get(MEASURES_KEY)
-        return measure if held is None else held.get(measure)
+        if held is None:
+            return measure
+        column = held.get(measure) if isinstance(held, dict) else None
+        return column if isinstance(column, str) else None
 
     def to_rows(self) -> list[tuple[str, str]]:
         """Return (key, JSON value) pairs, the order in which they are stored."""

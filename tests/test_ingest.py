@@ -6,6 +6,7 @@ import json
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from astropy.io import fits
 from astropy.table import Table
@@ -172,6 +173,39 @@ def test_awkward_column_names_survive_in_both_forms(cutouts, tmp_path, tiny_mode
             assert hits.table["Radius_PX"].to_pylist() == [0]  # the table's own value
             assert "radius_px_measured" in there  # and ours beside it
             assert atlas.manifest.measure_column("radius_px") == "radius_px_measured"
+
+
+def test_measures_are_read_where_they_are_and_never_from_a_column_of_the_user(cutouts, tmp_path, tiny_models):
+    table = parquet(tmp_path / "t.parquet", id=list(LOOKS), Axis_Ratio=[-7.0] * 4, snr=[-7.0] * 4)
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    with galsearch.open(report.path) as atlas:
+        names = {name: atlas.manifest.measure_column(name) for name in ("axis_ratio", "snr", "gini")}
+        assert names == {"axis_ratio": "axis_ratio_measured", "snr": "snr_measured", "gini": "gini"}
+        rows = atlas.sql('SELECT "Axis_Ratio", axis_ratio_measured, snr_measured FROM galaxies')
+        assert set(rows["Axis_Ratio"].to_pylist()) == {-7.0}
+        found = pc.drop_null(rows["axis_ratio_measured"]).to_pylist() + pc.drop_null(rows["snr_measured"]).to_pylist()
+        assert found and min(found) > 0
+        shown = atlas.columns().filter(pc.equal(atlas.columns()["column"], "Axis_Ratio")).to_pylist()[0]
+        assert shown["description"] == shown["ucd"] == ""
+
+
+def test_what_was_found_is_reported_and_kept_in_the_provenance(cutouts, tmp_path, tiny_models):
+    lines = "\n".join(f"{name},{row},1.5,2.5" for row, name in enumerate(LOOKS))
+    table = write(tmp_path / "t.csv", f"objid,rowid,RAdeg,DEdeg\n{lines}\nnowhere,9,1,1\n,9,1,1\n")
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    told = "\n".join(report.lines())
+    assert "ids: objid" in told
+    assert "positions: in RAdeg, DEdeg" in told
+    assert "'rowid' is called 'rowid_in_table'" in told
+    assert "pictures: 4 of 4 objects" in told
+    assert "left out: 1 (no picture named … in cutouts)" in told
+    with galsearch.open(report.path) as atlas:
+        found = atlas.manifest.provenance[0]["found"]
+        assert found["positions"] == ["RAdeg", "DEdeg"]
+        assert found["renamed"] == {"rowid": "rowid_in_table"}
+        assert sum(found["left_out"].values()) == 2
+        assert atlas.search(where="rowid_in_table = 2", k=4).ids == [list(LOOKS)[2]]
+        assert len(atlas.search(near=(1.5, 2.5), radius_arcsec=1, k=9)) == 4
 
 
 def test_a_mosaic_is_searched_by_position_and_by_size(tmp_path, tiny_models):

@@ -181,6 +181,13 @@ def galaxies(store: Store, where: str | None, names: Iterable[str]) -> pa.Table:
     return store.sandbox.ask(f"SELECT {selected} FROM galaxies{cut} ORDER BY object_id", said="where")
 
 
+def _measured(store: Store, where: str | None) -> pa.Table:
+    """Return object_id and our measures by their own names, whatever their columns are called in the atlas."""
+    columns = {store.manifest.measure_column(name): name for name in measurements.COLUMNS}
+    table = galaxies(store, where, [column for column in columns if column is not None])
+    return table.rename_columns([columns.get(column, column) for column in table.column_names])
+
+
 @dataclass(frozen=True)
 class _Found:
     """Rows to write, who wrote them, how many objects gave none, digests of the inputs."""
@@ -216,8 +223,8 @@ def _from_columns(
         inputs = {str(mapping): hashlib.sha256(content).hexdigest()} if mapping else {}
         sha256 = _digest(content, "words.py")
     else:
-        table = galaxies(store, where, measurements.COLUMNS)
-        shares = measurements.Shares(_numbers(galaxies(store, None, measurements.COLUMNS)))
+        table = _measured(store, where)
+        shares = measurements.Shares(_numbers(_measured(store, None)))
         says = (measurements.say(each, shares) for each in table.to_pylist())
         inputs, sha256 = {}, _digest(b"", "words.py", "measurements.py")
     model, rows, silent, created = f"{by}-{RULES_VERSION}", [], 0, schema.now()

@@ -92,7 +92,7 @@ class Observer:
         found = self._store.thumbnails(ids) if len(ids) else {}
         there = [place for place, name in enumerate(ids) if name in found]
         pictures = [images.square(images.decode_thumbnail(found[ids[place]])) for place in there]
-        return self._seen(vectors, there, pictures, _numbers(self._store.hits(rows, None)))
+        return self._seen(vectors, there, pictures, _numbers(self._store.hits(rows, None), self._store.manifest))
 
     def terms(self, terms: Iterable[Term]) -> Objects:
         """Return what is known of objects, pictures and vectors; those that are not of the atlas have no columns."""
@@ -130,9 +130,10 @@ class Observer:
         return Objects(vectors, {**measures, ARC: arcs}, looking)
 
 
-def _numbers(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the measured columns of a table as numbers, NaN where missing."""
-    names = [name for name in table.column_names if name in schema.GALAXIES]
-    numeric = [name for name in names if pa.types.is_floating(table.schema.field(name).type)]
-    numeric += [name for name in names if pa.types.is_integer(table.schema.field(name).type)]
-    return {name: np.array(table[name].to_pylist(), np.float64) for name in numeric}  # None becomes NaN
+def _numbers(table: pa.Table, manifest: schema.Manifest) -> dict[str, np.ndarray]:
+    """Return our measures of a table of hits as numbers by their own names, NaN where missing."""
+    columns = {name: manifest.measure_column(name) for name in schema.GALAXIES}
+    columns = {name: column for name, column in columns.items() if column in table.column_names}
+    kinds = {name: table.schema.field(column).type for name, column in columns.items()}
+    numeric = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    return {name: np.array(table[columns[name]].to_pylist(), np.float64) for name in numeric}  # None becomes NaN

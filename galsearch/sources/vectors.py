@@ -17,6 +17,7 @@ from galsearch.columns import ID_NAMES, is_number, numbers
 from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.tables import (
+    MEASURES,
     Catalog,
     Reading,
     Source,
@@ -68,7 +69,14 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
     vectors = found[kept] if rejected else found
     np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
     inputs = {str(table): digest(table)}
-    return VectorSource(kept_rows, inputs, rejected, vectors, measures={}, summary=rows.summary)
+    return VectorSource(kept_rows, inputs, rejected, vectors, measures=_measures_of(kept_rows), summary=rows.summary)
+
+
+def _measures_of(table: pa.Table) -> dict[str, str]:
+    """Return the measures of ours that a table brings along: by their names, with our own descriptions."""
+    ours = {name: exchange.facts_of(schema.arrow_field(name))["description"] for name in MEASURES}
+    said = {item.name: exchange.facts_of(item)["description"] for item in table.schema}
+    return {name: name for name, meaning in ours.items() if said.get(name) == meaning}
 
 
 def _wide(names: list[str], column: str) -> list[str]:

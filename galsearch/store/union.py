@@ -211,7 +211,16 @@ def _manifest(stores: Sequence[Store]) -> schema.Manifest:
         embeddings={name: {**space, "rows": rows[name]} for name, space in manifests[0].embeddings.items()},
         sources=[source for manifest in manifests for source in manifest.sources],
         provenance=[record for manifest in manifests for record in manifest.provenance],
+        extra=_measures(manifests),
     )
+
+
+def _measures(manifests: Sequence[schema.Manifest]) -> dict[str, dict[str, str]]:
+    """Return the manifest's entry of the measures that all atlases have in columns of one name."""
+    if all(schema.MEASURES_KEY not in manifest.extra for manifest in manifests):
+        return {}  # atlases before format 1.1
+    columns = {name: {manifest.measure_column(name) for manifest in manifests} for name in schema.GALAXIES}
+    return {schema.MEASURES_KEY: {name: min(one) for name, one in columns.items() if len(one) == 1 and None not in one}}
 
 
 def _plan(plans: Sequence[Plan]) -> Plan:
