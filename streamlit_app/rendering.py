@@ -25,7 +25,7 @@ def stretched(pixels: np.ndarray, *, stretch: str, low: float, high: float, inve
     """
     finite = pixels[np.isfinite(pixels)]
     black, white = np.percentile(finite, [low, high]) if len(finite) else (0.0, 1.0)
-    scaled = np.clip((pixels.astype(np.float64) - black) / max(white - black, 1e-12), 0, 1)
+    scaled = np.clip((pixels.astype(np.float64) - black) / ((white - black) or 1.0), 0, 1)  # in any unit of flux
     level = np.where(np.isfinite(pixels), scaled, 0.0)
     bent = {
         "linear": level,
