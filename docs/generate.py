@@ -30,6 +30,7 @@ APPS = tuple(
 )
 RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
+SWEEP = ("sweep.json", "python -m benchmarks.sweep")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
 
@@ -75,6 +76,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "morphology": morphology_truth,
         "morphology_speed": morphology_speed,
         "morphology_columns": morphology_columns,
+        "sweep": sweep,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -420,6 +422,14 @@ def morphology_columns() -> str:
     names = (*shapes.COLUMNS, "morphology_flag")
     found = [schema.GALAXIES[name] for name in names]
     return table(("column", "unit", "meaning"), ((f"`{c.name}`", c.unit, c.description) for c in found))
+
+
+def sweep() -> str:
+    """Return what became of the test data of other packages."""
+    kinds = ("files", "table", "picture", "refused", "failed")
+    rows = [(f"{row['package']} {row['version']}", *(row[k] for k in kinds)) for row in _measured(*SWEEP)["packages"]]
+    total = ("all", *(sum(row[place] for row in rows) for place in range(1, len(kinds) + 1)))
+    return table(("test data of", "files", "read as a table", "read as a picture", "refused", "failed"), [*rows, total])
 
 
 def app() -> str:

@@ -493,17 +493,7 @@ def free_names(names: Sequence[str], taken: Iterable[str], *, ending: str = sche
     >>> free_names(["a", "A", "z"], ["Z"])
     ['a', 'A_in_table', 'z_in_table']
     """
-    held, free = {name.casefold() for name in taken}, []
-    wished = {name.casefold() for name in names}
-    used = set(held)
-    for name in names:
-        new, count = name, 1
-        while new.casefold() in used or (new != name and new.casefold() in wished):
-            new = f"{name}{ending}{count if count > 1 else ''}"
-            count += 1
-        used.add(new.casefold())
-        free.append(new)
-    return free
+    return exchange.free_names(names, [*taken], suffix=ending)
 
 
 def clean_name(name: str, number: int) -> str:
