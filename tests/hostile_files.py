@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from galsearch.store.vectors import file_state
 
@@ -172,7 +175,7 @@ def _objects() -> dict[str, Change]:
     }
     changes["macro that reads a file"] = sql("CREATE MACRO peek() AS TABLE SELECT * FROM read_text('/etc/passwd')")
     changes["a column that is computed"] = sql(
-        "CREATE TABLE g (object_id VARCHAR, ra DOUBLE, dec DOUBLE, e INTEGER AS (length(repeat(object_id, 1000000))))",
+        "CREATE TABLE g (object_id VARCHAR, ra DOUBLE, dec DOUBLE, e INTEGER AS (length(repeat(object_id, 9))))",
         "INSERT INTO g SELECT object_id, ra, dec FROM galaxies",
         "DROP TABLE galaxies",
         "ALTER TABLE g RENAME TO galaxies",
@@ -396,3 +399,136 @@ FOLDERS: dict[str, Change] = {
     "view galaxies": _view("galaxies", "FROM {old}"),
     "macro hash": sql("CREATE MACRO hash(a) AS 0"),
 }
+
+
+# ---- mutations: one seeded lie each, with every digest made right again
+
+BLOCK_BYTES, HEADER_BYTES = 262_144, 4_096
+NUMBERS = (*BIG, 1, 2, 7, 127, 255, 256, 65_535, -7, 2**53)
+LITERALS = (
+    *map(str, NUMBERS),
+    "NULL",
+    "'nan'",
+    "'inf'",
+    "''",
+    "repeat('x', 100000)",
+    "'\\x00'",
+    "'../x'",
+    "[1, 2]",
+    "true",
+)
+JSON_VALUES = (
+    *NUMBERS,
+    None,
+    True,
+    "",
+    "x" * 10_000,
+    [],
+    {},
+    [[[]]],
+    {"a": None},
+    1e308,
+    "../../x",
+    ["x"],
+    [None],
+    [{}],
+)
+
+
+def checksum(content: bytes) -> int:
+    """Return the checksum of a block as DuckDB computes it."""
+    words = np.frombuffer(content, "<u8")
+    with np.errstate(over="ignore"):
+        return int(np.uint64(5381) ^ np.bitwise_xor.reduce(words * np.uint64(0xBF58476D1CE4E5B9)))
+
+
+def _flip_block(path: Path, rng: random.Random) -> bool:
+    """Change bytes of a block or a header of the DuckDB file, with its checksum; say whether content may differ."""
+    data = bytearray(facts(path).read_bytes())
+    blocks = [(at, HEADER_BYTES) for at in (0, HEADER_BYTES, 2 * HEADER_BYTES)]
+    blocks += [(at, BLOCK_BYTES) for at in range(3 * HEADER_BYTES, len(data) - BLOCK_BYTES + 1, BLOCK_BYTES)]
+    at, size = rng.choice(blocks)
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        place = at + 8 + rng.randrange(rng.choice((size - 8, 64, 1_024)))
+        data[place] = rng.choice((0, 1, 127, 128, 255, data[place] ^ (1 << rng.randrange(8))))
+    data[at : at + 8] = checksum(bytes(data[at + 8 : at + size])).to_bytes(8, "little")
+    facts(path).write_bytes(data)
+    return True
+
+
+def _change_value(path: Path, rng: random.Random) -> bool:
+    """Change a value, or all values, of a column of any table."""
+    with duckdb.connect(str(facts(path))) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+        ).fetchall()
+        table, column = rng.choice(sorted(columns))
+        rows = rng.choice(("", f"WHERE rowid = {rng.randrange(300)}", f"WHERE rowid % 3 = {rng.randrange(3)}"))
+        with contextlib.suppress(duckdb.Error):  # what the column cannot hold stays as it was
+            connection.execute(f'UPDATE "{table}" SET "{column}" = {rng.choice(LITERALS)} {rows}')
+        connection.execute("CHECKPOINT")
+    keep_map(path)
+    return True
+
+
+def _change_table(path: Path, rng: random.Random) -> bool:
+    """Take out, double, permute or retype a table or a column."""
+    with duckdb.connect(str(facts(path))) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+        ).fetchall()
+        table, column = rng.choice(sorted(columns))
+        statement = rng.choice(
+            (
+                f'DELETE FROM "{table}" WHERE rowid % {rng.randrange(1, 9)} = 0',
+                f'INSERT INTO "{table}" FROM "{table}"',
+                f'CREATE OR REPLACE TABLE "{table}" AS FROM "{table}" ORDER BY "{column}" DESC',
+                f'CREATE OR REPLACE TABLE "{table}" AS FROM "{table}" ORDER BY hash("{column}")',
+                f'ALTER TABLE "{table}" ALTER "{column}" TYPE '
+                + rng.choice(("VARCHAR", "BLOB", "DOUBLE", "TINYINT", "BIGINT")),
+                f'ALTER TABLE "{table}" DROP "{column}"',
+                f'ALTER TABLE "{table}" RENAME "{column}" TO "rowid"',
+                f'DROP TABLE "{table}"',
+            )
+        )
+        with contextlib.suppress(duckdb.Error):
+            connection.execute(statement)
+        connection.execute("CHECKPOINT")
+    keep_map(path)
+    return True
+
+
+def _change_manifest(path: Path, rng: random.Random) -> bool:
+    """Change a value anywhere in the manifest."""
+    key = rng.choice(("rows", "embeddings", "sources", "provenance", "title", "version", "files", "lance_versions"))
+
+    def change(found: object) -> object:
+        if isinstance(found, (dict, list)) and found and rng.random() < 0.9:
+            place = rng.choice(sorted(found) if isinstance(found, dict) else range(len(found)))
+            found[place] = change(found[place])
+            return found
+        return rng.choice(JSON_VALUES)
+
+    manifest(key, change)(path)
+    return key == "title"
+
+
+def _flip_file(path: Path, rng: random.Random) -> bool:
+    """Change bytes of a file of Lance or of a model, and say their digest in the manifest; cut it sometimes."""
+    file = rng.choice(sorted(item for item in path.rglob("*") if item.is_file() and item.suffix != ".duckdb"))
+    data = bytearray(file.read_bytes())
+    for _ in range(rng.choice((1, 2, 8))):
+        if data:
+            place = rng.choice((rng.randrange(len(data)), max(0, len(data) - 1 - rng.randrange(200))))
+            data[place] = rng.choice((0, 1, 127, 255, data[place] ^ (1 << rng.randrange(8))))
+    file.write_bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.1 else data)
+    name, digest = str(file.relative_to(path)), zlib.crc32(file.read_bytes())
+    manifest("files", lambda found: {**found, name: digest} if name in found else found)(path)
+    return True
+
+
+def mutate(path: Path, seed: int) -> bool:
+    """Change a copy of an atlas in one seeded way; say whether what was changed may be content, which is believed."""
+    rng = random.Random(seed)
+    changes = [_change_value, _change_value, _change_table, _change_manifest, _flip_block]
+    return rng.choice([*changes, _flip_file, _flip_file] if path.is_dir() else changes)(path, rng)

@@ -48,11 +48,11 @@ class Worker:
             self._process.communicate()
             self._process = None
 
-    def tried(self, path: Path) -> dict:
+    def tried(self, path: Path, *options: str) -> dict:
         """Return what came of a file: `bad`, a list of what must not be, and `opened`."""
         if self._process is None or self._process.poll() is not None:
             self.start()
-        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.write("\t".join([str(path), *options]) + "\n")
         self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
         line = self._process.stdout.readline() if ready else ""
@@ -71,6 +71,7 @@ def worker(tiny_folder, tiny_bundle):
     found.stop()
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("name", sorted(hostile.BUNDLES))
 def test_a_bundle_with_a_lie_answers_or_is_refused(worker, tiny_bundle, tmp_path, name):
     path = Path(shutil.copyfile(tiny_bundle, tmp_path / "evil.duckdb"))
@@ -78,6 +79,7 @@ def test_a_bundle_with_a_lie_answers_or_is_refused(worker, tiny_bundle, tmp_path
     assert worker.tried(path)["bad"] == []
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("name", sorted(hostile.FOLDERS))
 def test_a_folder_with_a_lie_answers_or_is_refused(worker, tiny_folder, tmp_path, name):
     path = Path(shutil.copytree(tiny_folder, tmp_path / "evil.atlas"))
@@ -85,6 +87,7 @@ def test_a_folder_with_a_lie_answers_or_is_refused(worker, tiny_folder, tmp_path
     assert worker.tried(path)["bad"] == []
 
 
+@pytest.mark.hostile
 def test_the_worker_sees_wrong_answers_and_crashes(worker, tiny_bundle, tmp_path):
     assert worker.tried(tiny_bundle) == {"bad": [], "opened": True}
     path = Path(shutil.copyfile(tiny_bundle, tmp_path / "evil.duckdb"))
@@ -92,6 +95,25 @@ def test_the_worker_sees_wrong_answers_and_crashes(worker, tiny_bundle, tmp_path
     assert worker.tried(path)["opened"]
     assert worker.tried(Path("exit"))["bad"] == ["the process died of 9"]
     assert worker.tried(tiny_bundle)["bad"] == []
+
+
+MUTATIONS = int(os.environ.get("GALSEARCH_MUTATIONS", "2000"))
+PART = 100  # mutations of one test
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("part", range(-(-MUTATIONS // PART)))
+def test_mutations_are_answered_or_refused(worker, tiny_folder, tiny_bundle, tmp_path, part):
+    bad = {}
+    for seed in range(part * PART, min((part + 1) * PART, MUTATIONS)):
+        folder = seed % 4 == 3
+        path = tmp_path / ("mutated.atlas" if folder else "mutated.duckdb")
+        (shutil.copytree if folder else shutil.copyfile)(tiny_folder if folder else tiny_bundle, path)
+        content = hostile.mutate(path, seed)
+        said = worker.tried(path, *(["content"] if content else []), *(["quick"] if seed % 20 else []))["bad"]
+        bad |= {seed: said} if said else {}
+        shutil.rmtree(path) if folder else path.unlink()
+    assert bad == {}
 
 
 def test_there_are_two_hundred_kinds():
