@@ -389,7 +389,7 @@ FOLDERS: dict[str, Change] = {
         for value in (2**40, -1, 0, 2**63 - 1)
     },
     "rows null": sql("UPDATE rows_image SET row = NULL"),
-    "rows by the million": sql("INSERT INTO rows_image SELECT 'x' || range, range FROM range(3000000)"),
+    "rows by the million": sql("INSERT INTO rows_image SELECT 'x' || range, range FROM range(1000000)"),
     "rows permuted": sql("UPDATE rows_image SET row = 299 - row"),
     "picture rows far": sql("UPDATE rows_thumbnails SET row = 1000000"),
     "picture rows negative": sql("UPDATE rows_thumbnails SET row = -7"),
