@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import galsearch
+from galsearch import columns as roles_of_columns
 from galsearch import schema, shapes
 from galsearch.store import macros
 
@@ -55,6 +56,8 @@ def documents() -> Iterable[tuple[Path, str]]:
     parts: dict[str, Callable[[], str]] = {
         "columns": columns,
         "tables": tables,
+        "roles": roles,
+        "engine_names": engine_names,
         "manifest": manifest,
         "macros": macro_signatures,
         "commands": commands,
@@ -110,6 +113,31 @@ def columns() -> str:
     """Return the well-known columns of `galaxies`."""
     rows = ((f"`{c.name}`", c.type, c.unit, f"`{c.ucd}`", c.description) for c in schema.GALAXIES.values())
     return table(("column", "type", "unit", "UCD", "meaning"), rows)
+
+
+def roles() -> str:
+    """Return the names of columns that intake knows, by role."""
+
+    def listed(names: Iterable[object]) -> str:
+        return ", ".join(f"`{name}`" for name in names)
+
+    pairs = [f"{ra}`/`{dec}" for ra, dec in roles_of_columns.POSITION_NAMES]
+    pixels = [f"{x}`/`{y}" for x, y, _ in roles_of_columns.PIXEL_NAMES]
+    rows = (
+        ("ids", listed((*roles_of_columns.ID_NAMES, *roles_of_columns.NUMBERING))),
+        ("positions", listed(pairs)),
+        ("redshift", listed(("z", *roles_of_columns.REDSHIFT_NAMES))),
+        ("photometric redshift, where there is no other", listed(roles_of_columns.PHOTOMETRIC_NAMES)),
+        ("file of the picture", listed(roles_of_columns.FILE_NAMES)),
+        ("pixels", listed(pixels)),
+    )
+    return table(("role", "names, the first that is there wins"), rows)
+
+
+def engine_names() -> str:
+    """Return the names that no column of a user's table keeps, and why."""
+    rows = ((f"`{name}`", f"`{name}{schema.IN_TABLE}`", why) for name, why in schema.ENGINE_NAMES.items())
+    return table(("name", "stored as", "what it is"), rows)
 
 
 def tables() -> str:

@@ -435,3 +435,37 @@ def test_a_stretched_mosaic_is_cut_as_it_is(tmp_path):
     found = taken(tmp_path / "m.png", write(tmp_path / "c.csv", "id,x_px,y_px,radius_px\na,47.5,47.5,4\n"))
     assert found.take(0).picture.max() == 200
     assert images.render(images.read_picture(tmp_path / "m.png")).shape == (96, 96, 3)
+
+
+# ---- pictures in a table, vectors in many columns
+
+
+@pytest.mark.parametrize("layout", ["struct", "bytes"])
+def test_pictures_inside_parquet_are_cutouts_of_their_rows(cutouts, tmp_path, layout):
+    content = [(cutouts / f"{name}.png").read_bytes() for name in IDS[:3]] + [None]
+    image = [{"bytes": one, "path": None} for one in content] if layout == "struct" else content
+    table = parquet(tmp_path / "t.parquet", id=IDS, ra=[1.0, 2.0, 3.0, 4.0], dec=[1.0] * 4, image=image)
+    found = taken(None, table)
+    assert found.table["object_id"].to_pylist() == IDS[:3]
+    assert "image" not in found.table.column_names
+    expected = taken(cutouts)
+    for row in range(3):
+        np.testing.assert_array_equal(found.take(row).picture, expected.take(row).picture)
+    assert [item["reason"] for item in found.rejected] == ["row 4 has no picture in column image"]
+
+
+@pytest.mark.parametrize("column", ["feat_*", "feat", "feat_"])
+def test_columns_of_numbers_are_one_vector_in_the_order_of_their_numbers(tmp_path, column):
+    values = np.random.default_rng(3).normal(size=(4, 12)).astype(np.float32)
+    wide = {f"feat_{place}": values[:, place] for place in sorted(range(12), key=str)}
+    found = taken(None, parquet(tmp_path / "t.parquet", id=IDS, **wide, z=[0.1] * 4), vectors=column)
+    np.testing.assert_allclose(found.vectors, values / np.linalg.norm(values, axis=1, keepdims=True), rtol=1e-5)
+    assert not [name for name in found.table.column_names if name.startswith("feat")]
+
+
+def test_a_path_of_the_table_is_kept_beside_the_file_of_the_picture(cutouts, tmp_path):
+    lines = "\n".join(f"{name},/archive/{name}.png,x" for name in IDS)
+    found = taken(cutouts, write(tmp_path / "t.csv", f"id,path,File\n{lines}\n"))
+    assert found.table["file"].to_pylist() == [f"{name}.png" for name in IDS]
+    assert found.table["path"].to_pylist() == [f"/archive/{name}.png" for name in IDS]
+    assert found.table["File_in_table"].to_pylist() == ["x"] * 4

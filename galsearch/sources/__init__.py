@@ -14,6 +14,7 @@ from galsearch import images
 from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
+from galsearch.sources.embedded import embedded_source, picture_column
 from galsearch.sources.files import is_archive
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
 from galsearch.sources.tables import MEASURED, MEASURES, Catalog, Reading, Source, Taken, digest, normalize, read_rows
@@ -70,11 +71,13 @@ def open_source(
         return vector_source(table, vectors, reading, publication)
     if publication is not None and table is not None:
         return vector_source(table, publication.column, reading, publication)
+    bands = None if bands is None else tuple(bands)
+    if source is None and table is not None and (column := picture_column(table)):
+        return embedded_source(table, column, reading, ext=ext, bands=bands)
     rows = None if table is None else read_rows(table, reading)
     inputs = {} if table is None else {str(table): digest(table)}
     if source is None:
         raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")
-    bands = None if bands is None else tuple(bands)
     if id_from not in ("name", "path"):
         raise SchemaError(f"id_from {id_from!r} is not known; give name or path")
     if source.is_dir() or is_archive(source):
