@@ -294,8 +294,8 @@ class Pool:
                     self._idle.append(turn.worker)
                     turn.worker = None
                 self._state.notify_all()
-            if turn.worker is not None:
-                self._drop(turn.worker)
+            if turn.worker is not None:  # not in this thread: much memory takes long to give back
+                threading.Thread(target=self._drop, args=(turn.worker,), daemon=True, name="end a worker").start()
             self._fill()
 
     def _wait(self, turn: _Turn) -> None:

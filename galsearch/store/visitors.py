@@ -22,6 +22,7 @@ from galsearch.workers import Limits, Pool, ShownByName
 if TYPE_CHECKING:
     from galsearch.store.facts import Store
 
+MOST_PASSED = 1_000  # conditions that are remembered as checked
 MOST_EMBEDS = 16  # texts of one statement
 ROW = "row"  # the column that holds row numbers
 OPEN = f"{__name__}:open_atlases"
@@ -33,6 +34,7 @@ class Visits:
 
     def __init__(self, pool: Pool, number: int) -> None:
         self._pool, self._number = pool, number
+        self._passed: dict[str, None] = {}  # conditions that passed; the file does not change
 
     def ask(self, statement: str, parameters: list | None, *, title: str) -> pa.Table:
         """Return the rows of a statement of ours that holds a condition which `check_condition` has passed."""
@@ -42,7 +44,11 @@ class Visits:
     def check_condition(self, where: str) -> None:
         """Raise QueryError unless `where` is one condition of allowed functions."""
         self._check_length("where", where)
-        self._run("check_condition", title="where", where=where)
+        if where not in self._passed:
+            self._run("check_condition", title="where", where=where)
+            if len(self._passed) >= MOST_PASSED:
+                self._passed.clear()
+            self._passed[where] = None
 
     def sql(self, text: str, embed: Callable[[str], np.ndarray]) -> pa.Table:
         """Return the rows of one SELECT; the vectors of its `embed('…')` are made here and sent along."""
