@@ -39,7 +39,7 @@ def fill(state: State) -> None:
 def show(state: State) -> None:
     """Draw all of it."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.subheader("Filters", anchor=False, width="content")
+        st.header("Filters", anchor=False, width="content")
         if state.query.where or state.query.near:
             none = {"where": None, "near": None, "radius_arcsec": None}
             st.button("Clear", key="clear", type="tertiary", on_click=state.change, kwargs=none)

@@ -16,7 +16,7 @@ MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(screenshot.chromium() is None, reason="browser tests need chromium"),
 ]
-WIDTHS = {"phone": 400, "laptop": 1280, "wall": 2000}
+WIDTHS = {"phone": 390, "tablet": 800, "laptop": 1280, "wall": 2000}
 WAIT_MS = 60_000  # another process may have the machine
 expect = _playwright.expect  # waits until it holds: a page is drawn in parts
 expect.set_options(timeout=WAIT_MS)

@@ -244,7 +244,7 @@ def brush(app: AppTest, name: str, window) -> None:
 
 def test_the_map_shows_every_plot_that_the_atlas_has_something_for(page, tiny_path):
     app = page("map", tiny_path)
-    assert [head.value for head in app.subheader] == ["Similarity map", "Scatter plot", "Whole sky", "Sky"]
+    assert [head.value for head in app.header] == ["Similarity map", "Scatter plot", "Whole sky", "Sky"]
     assert "300 galaxies" in said(app).replace("*", "")
 
 
@@ -360,7 +360,7 @@ def test_an_atlas_without_positions_has_no_sky(page, bundle_path):
     with duckdb.connect(bundle_path) as connection:
         connection.execute("UPDATE galaxies SET ra = NULL, dec = NULL")
     app = page("map", bundle_path)
-    assert [head.value for head in app.subheader] == ["Similarity map", "Scatter plot"]
+    assert [head.value for head in app.header] == ["Similarity map", "Scatter plot"]
 
 
 def test_an_empty_selection_says_so(page, tiny_bundle):
@@ -447,7 +447,7 @@ def test_a_run_of_ones_own_gives_the_figures_of_the_library(page, tiny_bundle, t
     got = job_of(app, "evaluate").result.evaluation
     assert got.table.drop(["run", "created"]).equals(expected.table.drop(["run", "created"]))
     assert set(job_of(app, "evaluate").result.sheets) == {"near"}
-    assert "Results of this run" in " ".join(head.value for head in app.subheader)
+    assert "Results of this run" in " ".join(head.value for head in app.header)
 
 
 def test_targets_that_are_none_are_an_error_in_words(page, tiny_bundle):
@@ -696,7 +696,7 @@ def test_dropped_pictures_and_a_table_become_a_bundle(page, tiny_bundle, models)
         assert len(atlas) == 8 and atlas.manifest.title == "Eight"
         assert atlas["g3"].z == pytest.approx(0.03)
         assert not [found for found in atlas.check() if not found.ok]
-    assert "8 galaxies" in said(app) and app.subheader[-1].value == "1 left out"
+    assert "8 galaxies" in said(app) and app.header[-1].value == "1 left out"
     app.button(key="build_open").click().run()
     assert app.session_state["opened"] == str(job.result.bundle)
 

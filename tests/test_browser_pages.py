@@ -12,7 +12,7 @@ from PIL import Image
 import galsearch
 
 pytestmark = MARKS
-PAGES = {"Map": ".plot", "Evaluate": "h3, canvas", "Captions": "h3", "Build": "h3", "About": "h3"}
+PAGES = {"Map": ".plot", "Evaluate": "h2, canvas", "Captions": "h2", "Build": "h2", "About": "h2"}
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def show(state: State) -> None:
     """Draw the page."""
     atlas = state.atlas
     manifest = atlas.manifest
-    st.subheader(widgets.plain(manifest.title), anchor=False)
+    st.header(widgets.plain(manifest.title), anchor=False)
     with st.container(horizontal=True, gap="large", key="about_numbers"):
         st.metric("Galaxies", f"{manifest.rows:,}", width="content")
         for name, space in manifest.embeddings.items():
@@ -55,7 +55,7 @@ def show(state: State) -> None:
 
 def credits(sources: list[dict]) -> None:
     """Draw whom to thank and cite, and offer it as text to copy."""
-    st.subheader("Credits", anchor=False)
+    st.header("Credits", anchor=False)
     if not sources:
         st.info(
             "This atlas does not say where its galaxies come from. Whoever builds it can: "
@@ -107,7 +107,7 @@ def acknowledgements(sources: list[dict]) -> str:
 
 def models(cards: dict[str, dict], embeddings: dict[str, dict]) -> None:
     """Draw the cards of the models that travel along, and what made the vectors."""
-    st.subheader("Models", anchor=False)
+    st.header("Models", anchor=False)
     for name, space in embeddings.items():
         by = widgets.plain(space["model"])
         st.markdown(f"The **{widgets.plain(name)}** vectors are by {by}" + where_from(space))
@@ -155,7 +155,7 @@ def plain_value(value: object) -> str:
 
 def contents(state: State) -> None:
     """List the tables of the file with their rows."""
-    st.subheader("In the file", anchor=False)
+    st.header("In the file", anchor=False)
     found = state.sql(
         'SELECT table_name AS "table", estimated_size AS "rows", column_count AS "columns" FROM duckdb_tables() '
         "WHERE NOT internal ORDER BY table_name"
@@ -165,7 +165,7 @@ def contents(state: State) -> None:
 
 def history(provenance: list[dict]) -> None:
     """List what was done to the atlas, last first."""
-    st.subheader("Provenance", anchor=False)
+    st.header("Provenance", anchor=False)
     if not provenance:
         st.caption("Nothing is recorded.")
         return
@@ -198,7 +198,7 @@ def told(record: dict) -> dict:
 def identity(state: State) -> None:
     """Say which file this is, and what reads it."""
     manifest = state.atlas.manifest
-    st.subheader("Format", anchor=False)
+    st.header("Format", anchor=False)
     st.markdown(
         f"{widgets.code(manifest.format)} {widgets.plain(manifest.version)}, a {state.atlas.kind} made "
         f"{widgets.plain(manifest.created)} by "

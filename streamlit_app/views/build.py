@@ -52,7 +52,7 @@ def needs(atlas: galsearch.Atlas) -> bool:
 
 def show(state: State) -> None:
     """Draw the page."""
-    st.subheader("An atlas of your own galaxies", anchor=False)
+    st.header("An atlas of your own galaxies", anchor=False)
     if limits.PUBLIC:
         st.info(
             "Nothing is built here: this place is public, small and read-only. On your own machine it takes two "
@@ -206,7 +206,7 @@ def finished(built: Built) -> None:
     st.caption(f"Open it later: {widgets.code(f'galsearch app {where}')}")
     preview(built)
     if report.rejected:
-        st.subheader(f"{len(report.rejected):,} left out", anchor=False)
+        st.header(f"{len(report.rejected):,} left out", anchor=False)
         rows = pa.Table.from_pylist(report.rejected[:500])
         st.dataframe(rows, hide_index=True, alt="Images that were left out, with the reason", height="content")
 

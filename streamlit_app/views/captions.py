@@ -46,7 +46,7 @@ def show(state: State) -> None:
             "names and captions too”).",
             icon=":material/notes:",
         )
-    st.subheader("Write captions", anchor=False)
+    st.header("Write captions", anchor=False)
     if limits.PUBLIC:
         st.info(
             "Captions are not written here: this place is public and read-only, and takes no keys. On your own "
@@ -68,7 +68,7 @@ def show(state: State) -> None:
 
 def kinds(state: State) -> None:
     """List who wrote captions, when, and what they cost."""
-    st.subheader("Captions of this atlas", anchor=False)
+    st.header("Captions of this atlas", anchor=False)
     rows = state.sql(
         "SELECT model, count(*) FILTER (status = 'ok') AS captions, count(DISTINCT object_id) AS galaxies, "
         "count(*) FILTER (status = 'refused') AS refused, count(*) FILTER (status = 'malformed') AS malformed, "

@@ -61,7 +61,7 @@ def show(state: State) -> None:
             icon=":material/analytics:",
         )
     if fresh is not None:
-        st.subheader("Results of this run", anchor=False)
+        st.header("Results of this run", anchor=False)
         figures(state, fresh.evaluation.table, None, key="fresh")
         sheets(fresh)
     elif runs:
@@ -276,7 +276,7 @@ def found_now(state: State, table: pa.Table) -> None:
     }
     if not worst:
         return
-    st.subheader("Images", anchor=False)
+    st.header("Images", anchor=False)
     names = list(worst)
     said = state.param("target", names[0]) if state.param("target", names[0]) in worst else names[0]
     st.selectbox(
@@ -391,7 +391,7 @@ def sheets(measured: Measured) -> None:
             )
     if not measured.sheets:
         return
-    st.subheader("Images", anchor=False)
+    st.header("Images", anchor=False)
     name = st.selectbox("Target", list(measured.sheets), key="evaluate_sheet", width=320, on_change=current().acted)
     st.image(
         measured.sheets[name],

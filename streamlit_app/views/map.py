@@ -257,7 +257,7 @@ def selected_pictures(state: State, found: Selection | None) -> None:
     if not len(hits):
         st.info("Nothing lies in the selection. Draw it larger, or clear it.")
         return
-    st.subheader("In the selection" + (", best first" if state.query.terms else ""), anchor=False)
+    st.header("In the selection" + (", best first" if state.query.terms else ""), anchor=False)
     pictures = hits.thumbnails()
     widgets.gallery(
         [widgets.tile(hit, pictures.get(hit.object_id)) for hit in hits],
@@ -446,7 +446,7 @@ def _forget_window() -> None:
 
 def whole_sky(state: State, layers: Layers) -> None:
     """Draw the density on the whole sky in equal-area cells; what is drawn there is looked at more closely."""
-    st.subheader("Whole sky", anchor=False)
+    st.header("Whole sky", anchor=False)
     center = 180.0 if 90 <= sky_center(written(state.atlas), state) <= 270 else 0.0
     order = 5 if len(state.atlas) < 50_000 else 6
     sources = [
@@ -543,7 +543,7 @@ def sky_plot(state: State, axes: Axes, layers: Layers, found: Selection | None) 
 def head(title: str, name: str, state: State) -> None:
     """Head a plot, with the way back from a part of it."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(title, anchor=False, width="content")
+        st.header(title, anchor=False, width="content")
         if state.param(f"zoom_{name}"):
             st.button(
                 "Zoom out",

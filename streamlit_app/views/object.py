@@ -49,7 +49,7 @@ def show(state: State) -> None:
         show_why(state, galaxy)
     show_neighbors(state, galaxy)
     show_duplicates(state, galaxy)
-    st.subheader("Columns", anchor=False)
+    st.header("Columns", anchor=False)
     widgets.facts(galaxy, state.atlas.columns(), form="wide")
 
 
@@ -200,12 +200,12 @@ def show_why(state: State, galaxy: galsearch.Galaxy) -> None:
     """Draw what each term adds to the score, and which phrases the object is most like."""
     parts = contributions(state, galaxy)
     if parts:
-        st.subheader("Why it matched", anchor=False)
+        st.header("Why it matched", anchor=False)
         bars(parts)
         st.caption("Of each term of the query: its weight times its cosine with the object.")
     found = phrases(state.hash, galaxy.object_id, state)
     if found:
-        st.subheader("Phrases it is most like", anchor=False)
+        st.header("Phrases it is most like", anchor=False)
         bars(found)
         st.caption("In standard deviations above what the objects of this atlas score with the phrase.")
 
@@ -271,7 +271,7 @@ def show_neighbors(state: State, galaxy: galsearch.Galaxy) -> None:
     near = neighbors(state, galaxy.object_id)
     if near is None or not len(near):
         return
-    st.subheader("Most like it", anchor=False)
+    st.header("Most like it", anchor=False)
     pictures = near.thumbnails()
     tiles = [widgets.tile(hit, pictures.get(hit.object_id), score=f"{hit.score:.3f}") for hit in near]
     widgets.gallery(tiles, {"picked": take_neighbor}, key="neighbors", label=f"{len(tiles)} most alike, best first")
@@ -298,7 +298,7 @@ def show_duplicates(state: State, galaxy: galsearch.Galaxy) -> None:
     """Say which other rows are the same object."""
     found = duplicates(state, galaxy)
     if found:
-        st.subheader("The same object", anchor=False)
+        st.header("The same object", anchor=False)
         st.markdown(", ".join(f"{widgets.code(name)} ({why})" for name, why in found.items()))
 
 

@@ -171,7 +171,7 @@ def result(state: State, job: jobs.Job | None) -> None:
         return
     found = job.result
     done = found.reranked
-    st.subheader("The order is unchanged" if done.kept else "New order", anchor=False)
+    st.header("The order is unchanged" if done.kept else "New order", anchor=False)
     st.markdown("  \n".join(widgets.plain(line) for line in str(done).splitlines()))
     before = {name: place for place, name in enumerate(state.hits().ids, start=1)}
     pictures = found[:SHOWN].thumbnails()
