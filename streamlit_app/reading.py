@@ -47,7 +47,7 @@ def show_understanding(state: State) -> None:
     words, _ = words_of(state.query)
     if not words:
         return
-    told_unread(state, words)
+    told_hints(state, words)
     options = offered(state, words)
     if not options:
         return
@@ -63,10 +63,10 @@ def show_understanding(state: State) -> None:
         )
 
 
-def told_unread(state: State, words: str) -> None:
-    """Say which numbers of the words are in no filter, and are searched as words."""
-    for one in state.atlas.understand(words).unread:
-        st.caption(f":material/help: {plain(str(one))}")
+def told_hints(state: State, words: str) -> None:
+    """Say what a person should know of the words: numbers that are in no filter, another language, rare kinds."""
+    for hint in state.atlas.understand(words).hints:
+        st.caption(f":material/help: {plain(hint)}")
 
 
 def offered(state: State, words: str) -> dict[str, str]:

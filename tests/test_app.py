@@ -1186,3 +1186,9 @@ def test_numbers_that_no_filter_holds_are_named(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy with M_u < -21").run()
     assert "M_u < -21" in text_of(app.caption) and "not understood" in text_of(app.caption)
+
+
+def test_words_of_another_language_get_a_hint(start):
+    app = start()
+    app.text_input(key="words").set_value("Spiralgalaxie mit Balken und ohne Ring").run()
+    assert "look German" in text_of(app.caption)
