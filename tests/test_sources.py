@@ -446,12 +446,19 @@ def test_pictures_inside_parquet_are_cutouts_of_their_rows(cutouts, tmp_path, la
     image = [{"bytes": one, "path": None} for one in content] if layout == "struct" else content
     table = parquet(tmp_path / "t.parquet", id=IDS, ra=[1.0, 2.0, 3.0, 4.0], dec=[1.0] * 4, image=image)
     found = taken(None, table)
-    assert found.table["object_id"].to_pylist() == IDS[:3]
+    assert found.table["object_id"].to_pylist() == IDS
     assert "image" not in found.table.column_names
     expected = taken(cutouts)
     for row in range(3):
         np.testing.assert_array_equal(found.take(row).picture, expected.take(row).picture)
-    assert [item["reason"] for item in found.rejected] == ["row 4 has no picture in column image"]
+    with pytest.raises(SchemaError, match="row 4 has no picture in column image"):
+        found.take(3)
+
+
+def test_pictures_of_a_table_without_ids_are_called_after_their_paths(cutouts, tmp_path):
+    image = [{"bytes": (cutouts / f"{name}.png").read_bytes(), "path": f"train/{name}.png"} for name in IDS]
+    found = taken(None, parquet(tmp_path / "t.parquet", image=image, z=[0.1, 0.2, 0.3, 0.4]))
+    assert found.table["object_id"].to_pylist() == IDS
 
 
 @pytest.mark.parametrize("column", ["feat_*", "feat", "feat_"])

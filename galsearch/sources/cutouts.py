@@ -84,7 +84,7 @@ def cutout_source(
     """
     home = open_files(path, leave_out=frozenset() if table is None else frozenset([table.resolve()]))
     inputs = {**inputs, str(path): home.digest()}
-    rows = _of_files(path, home.names, id_from) if rows is None else _with_ids(rows, id_from)
+    rows = _of_files(path, home.names, id_from) if rows is None else with_ids_of_files(rows, id_from)
     files, bad = _joined(path, home.names, rows)
     bad |= off_the_sky(rows.table)
     unused = sorted(set(home.names) - {file for file in files if file})
@@ -140,7 +140,7 @@ def _check_names(path: Path, ids: list[str], files: list[str]) -> None:
         )
 
 
-def _with_ids(rows: Catalog, id_from: str) -> Catalog:
+def with_ids_of_files(rows: Catalog, id_from: str = "name") -> Catalog:
     """Return rows with ids: where the table has file names alone, they are these without suffix, or as they are."""
     if "object_id" in rows.table.column_names or rows.files is None:
         must_have_ids(rows)

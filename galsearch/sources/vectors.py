@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import exchange, published, schema
-from galsearch.columns import ID_NAMES, is_number, numbers
+from galsearch.columns import ID_NAMES
 from galsearch.errors import SchemaError
 from galsearch.published import Publication
 from galsearch.sources.tables import (
@@ -46,20 +45,17 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
     position.
     """
     names = exchange.column_names(table, table_name=reading.table_name)
-    parts = _wide(names, column)
+    parts = exchange.vector_columns(names, column)
     if publication is None:
-        rows = read_rows(table, reading, without=parts or [column])
+        rows = read_rows(table, reading, without=parts)
     else:
         others = published.other_columns(names, column)
         if "object_id" not in reading.roles and (named := _published_id(names)):
             reading = replace(reading, roles={**reading.roles, "object_id": named})
         rows = _named(read_rows(table, reading, without=[column, *others]))
     must_have_ids(rows)
-    if parts:
-        found = _beside(table, parts, reading)
-    else:
-        given = exchange.column_parts(table, column, table_name=reading.table_name)
-        found = _matrix(given, rows.table.num_rows, column)
+    given = exchange.column_parts(table, column, table_name=reading.table_name)
+    found = _matrix(given, rows.table.num_rows, column)
     if publication is not None:
         published.check_length(publication, found.shape[1], column)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
@@ -77,30 +73,6 @@ def _measures_of(table: pa.Table) -> dict[str, str]:
     ours = {name: exchange.facts_of(schema.arrow_field(name))["description"] for name in MEASURES}
     said = {item.name: exchange.facts_of(item)["description"] for item in table.schema}
     return {name: name for name, meaning in ours.items() if said.get(name) == meaning}
-
-
-def _wide(names: list[str], column: str) -> list[str]:
-    """Return the columns of numbers that make up one vector, in order of their numbers; [] where `column` is one."""
-    if column in names:
-        return []
-    pattern = re.escape(column).replace(re.escape("*"), "")
-    numbered = [(name, re.fullmatch(rf"{pattern}_?(\d+)", name)) for name in names]
-    found = sorted((int(match[1]), name) for name, match in numbered if match)
-    return [name for _, name in found] if len(found) > 1 else []
-
-
-def _beside(table: Path, parts: list[str], reading: Reading) -> np.ndarray:
-    """Return columns of numbers as the columns of `(n, d) float32`, NaN where one is missing."""
-    found = np.empty((0, len(parts)), np.float32)
-    for place, name in enumerate(parts):
-        chunks = list(exchange.column_parts(table, name, table_name=reading.table_name))
-        values = pa.chunked_array(chunks)
-        if not is_number(values.type):
-            raise SchemaError(f"column '{name}' is {values.type}, expected numbers: it is part of a vector")
-        if not place:
-            found = np.empty((len(values), len(parts)), np.float32)
-        found[:, place] = numbers(values)
-    return found
 
 
 def _published_id(names: list[str]) -> str | None:
