@@ -19,7 +19,7 @@ import pyarrow as pa
 from galsearch.errors import FormatError, VersionTooNewError, VersionTooOldError
 
 FORMAT = "galsearch.atlas"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 SOFTWARE = "galsearch"
 IMAGE = "image"  # the embedding space shared by pictures and words
 METRIC = "cosine"

@@ -54,7 +54,7 @@ def say(path: Path, key: str, value: object) -> None:
 
 
 def test_the_version_is_the_one_that_the_document_describes():
-    assert (schema.FORMAT, schema.FORMAT_VERSION) == ("galsearch.atlas", (1, 0))
+    assert (schema.FORMAT, schema.FORMAT_VERSION) == ("galsearch.atlas", (1, 1))
 
 
 @pytest.mark.parametrize("version", ["2.0", "17.3", [2, 0], 3])
@@ -89,6 +89,23 @@ def test_a_newer_minor_version_is_read_and_what_it_adds_is_kept(atlas_path, tmp_
     with galsearch.open(tmp_path / "again.duckdb") as again:
         assert again.manifest.extra["colormap"] == {"name": "viridis"}
         assert again.sql("FROM spectra_of_tomorrow").num_rows == 1
+
+
+def test_a_file_of_version_1_0_opens_answers_and_is_copied_as_such(atlas_path, tmp_path):
+    with galsearch.open(atlas_path, device="cpu") as now:
+        assert now.manifest.version == "1.1"
+        assert now.manifest.measure_column("snr") == "snr"
+        expected = now.search("red galaxy below redshift 0.1", k=5).table
+    say(atlas_path, "version", "1.0")
+    edit(atlas_path, "DELETE FROM galsearch_manifest WHERE key = 'measures'")
+    galsearch.bundle(atlas_path, tmp_path / "again.duckdb")
+    for path in (atlas_path, tmp_path / "again.duckdb"):
+        with galsearch.open(path, device="cpu") as before:
+            assert before.manifest.version == "1.0"
+            assert "measures" not in before.manifest.extra
+            assert before.manifest.measure_column("snr") == "snr"
+            assert before.search("red galaxy below redshift 0.1", k=5).table.equals(expected)
+            assert all(finding.ok for finding in before.check())
 
 
 @pytest.mark.parametrize("version", ["1.0.0", [1, 0, 0], ["1", "x"], "one", "", "-1.0", None, {}, True, [True, 0]])

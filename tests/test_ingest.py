@@ -562,7 +562,7 @@ def test_a_bundle_of_another_version_of_the_format_is_replaced(small, tmp_path):
         galsearch.open(out)
     galsearch.bundle(small, out)
     with galsearch.open(out) as atlas:
-        assert atlas.manifest.version == "1.0"
+        assert atlas.manifest.version == "1.1"
 
 
 def test_a_bundle_into_a_folder_that_is_not_there_says_so(small, tmp_path):

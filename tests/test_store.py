@@ -349,7 +349,7 @@ def test_plain_duckdb_joins_compares_and_measures(plain, tiny_bundle):
     assert sorted(object_id for (object_id,) in plain("cone")["rows"]) == near
     assert plain("separation")["rows"][0][0] == pytest.approx(3600)
     assert plain("units")["rows"] == [["deg"]]
-    assert plain("format")["rows"] == [['"1.0"']]
+    assert plain("format")["rows"] == [['"1.1"']]
     assert plain("none")["rows"] == []
 
 
