@@ -17,14 +17,13 @@ import galsearch
 
 SHOWN = 4  # sliders that are there without asking
 RADIUS_ARCSEC = 60.0
-NOT_GALAXIES = ("is_star", "is_artifact")
-EXAMPLES = {  # offered where the atlas has all the columns that are named
-    "NOT is_star AND NOT is_artifact": NOT_GALAXIES,
-    "axis_ratio < 0.4": ("axis_ratio",),
-    "color_gr > 0.5": ("color_gr",),
-    "z < 0.05": ("z",),
-    "mag_r < 17": ("mag_r",),
-}
+EXAMPLES = (  # condition, the measures of galsearch and the columns of a user's table that it needs
+    ("NOT {is_star} AND NOT {is_artifact}", ("is_star", "is_artifact"), ()),
+    ("{axis_ratio} < 0.4", ("axis_ratio",), ()),
+    ("{color_gr} > 0.5", ("color_gr",), ()),
+    ("z < 0.05", (), ("z",)),
+    ("mag_r < 17", (), ("mag_r",)),
+)
 
 
 def fill(state: State) -> None:
@@ -56,8 +55,7 @@ def show(state: State) -> None:
 def cut_box(state: State) -> None:
     """Draw the SQL condition, how many objects pass it, and the columns it may use."""
     about = columns.every(state.hash, state)
-    there = set(about["column"].to_pylist())
-    examples = [cut for cut, needed in EXAMPLES.items() if there.issuperset(needed)]
+    examples = example_cuts(state.atlas, set(about["column"].to_pylist()))
     st.text_input(
         "Filter (SQL)",
         key="where",
@@ -83,6 +81,19 @@ def cut_box(state: State) -> None:
                 format_func=widgets.code,
                 on_change=take_example_cut,
             )
+
+
+def example_cuts(atlas: galsearch.Atlas, there: set[str]) -> list[str]:
+    """Return the EXAMPLES for an atlas with the columns `there`.
+
+    A measure of galsearch is read where the manifest says: a user's column may have its name.
+    """
+    found = []
+    for cut, measures, columns_needed in EXAMPLES:
+        held = {measure: atlas.manifest.measure_column(measure) for measure in measures}
+        if there.issuperset([*held.values(), *columns_needed]):
+            found.append(cut.format_map({measure: cuts.name(column) for measure, column in held.items()}))
+    return found
 
 
 def passing_text(state: State) -> str:

@@ -13,8 +13,8 @@ import galsearch
 STRETCHES = ("linear", "square root", "asinh", "logarithm")
 SCALES = (2, 4, 8, 12, 16)
 MOST_PIXELS = 1024  # of a side, once enlarged
-FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
-MOST_BANDS = 8
+# of files that may be picked: browsers know the last part of a suffix alone
+UPLOADS = sorted({f".{suffix.rpartition('.')[2]}" for suffix in galsearch.PICTURE_SUFFIXES})
 
 
 def stretched(pixels: np.ndarray, *, stretch: str, low: float, high: float, invert: bool = False) -> np.ndarray:
@@ -37,12 +37,13 @@ def stretched(pixels: np.ndarray, *, stretch: str, low: float, high: float, inve
 
 
 def enlarged(pixels: np.ndarray, scale: int, *, smooth: bool) -> bytes:
-    """Return a `uint8` picture as PNG, each pixel `scale` wide, or as wide as MOST_PIXELS allow."""
+    """Return a `uint8` picture as PNG, each pixel `scale` wide, or as wide as MOST_PIXELS allow; larger ones shrink."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
     times = max(1, min(scale, MOST_PIXELS // max(image.size)))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
     file = io.BytesIO()
     image.resize((image.width * times, image.height * times), how).save(file, format="PNG")
     return file.getvalue()
@@ -54,39 +55,25 @@ def thumbnail_bands(picture: bytes) -> dict[str, np.ndarray]:
     return dict(zip(("red", "green", "blue"), np.moveaxis(pixels, 2, 0), strict=True))
 
 
-def fits_file(name: str | None) -> Path | None:
-    """Return the FITS file that an object came from, None where it is not at hand.
+def original_file(name: str | None) -> Path | None:
+    """Return the picture file that an object came from, None where it is not at hand.
 
     It is looked for in the folder of the environment variable GALSEARCH_PICTURES and nowhere else: a name in a bundle
     that somebody sent must not make us read other files.
     """
     folder = os.environ.get("GALSEARCH_PICTURES")
-    if not folder or not name or not str(name).lower().endswith(FITS_SUFFIXES):
+    if not folder or not name or "\0" in str(name) or not str(name).lower().endswith(galsearch.PICTURE_SUFFIXES):
         return None
     path = (Path(folder) / str(name)).resolve()
     return path if path.is_relative_to(Path(folder).resolve()) and path.is_file() else None
 
 
-def fits_bands(path: Path) -> dict[str, np.ndarray]:
-    """Return the bands of a FITS file by name, `(h, w) float64` each, north up; {} where it holds no picture."""
-    from astropy.io import fits
+def original_bands(path: Path) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the bands of a picture file by name, red first, `(h, w) float32` each, and whether it is for the eye.
 
-    bands: dict[str, np.ndarray] = {}
-    with fits.open(path, memmap=False) as file:
-        for place, part in enumerate(file):
-            if part.is_image and part.data is not None and part.data.ndim in (2, 3):
-                planes = part.data[None] if part.data.ndim == 2 else part.data[:MOST_BANDS]
-                for label, values in zip(_labels(part, place, len(planes)), planes, strict=True):
-                    unused = label if label not in bands else f"{label} ({place})"
-                    bands[unused] = np.asarray(values[::-1], np.float64)
-    return bands
-
-
-def _labels(part: object, place: int, planes: int) -> list[str]:
-    """Return a name for each plane of a part: its letter where the header has one for each, else a number."""
-    header = part.header
-    said = str(header.get("BANDS") or header.get("FILTER") or header.get("BAND") or part.name or f"extension {place}")
-    letters = said.replace(",", "").replace(" ", "")
-    if len(letters) == planes > 1:
-        return list(letters)
-    return [said] if planes == 1 else [f"{said} {plane + 1}" for plane in range(planes)]
+    FITS is turned so that its first row, the southern one by custom, is the lowest. GalsearchError where it cannot be
+    read, as at intake.
+    """
+    picture = galsearch.read_picture(path)
+    is_fits = picture.header is not None
+    return {name: plane[::-1] if is_fits else plane for name, plane in picture.planes.items()}, picture.stretched

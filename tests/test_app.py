@@ -7,6 +7,7 @@ import shlex
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import hostile_app
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import galsearch
+from galsearch import schema
 
 pytest.importorskip("streamlit", reason="the app needs streamlit")
 import streamlit as st
@@ -674,24 +676,71 @@ def test_every_stretch_goes_from_black_to_white_in_order(rendering, stretch):
     assert (np.diff(kept.astype(int)) >= 0).all()
 
 
-def test_bands_of_a_fits_file_come_by_their_names_north_up(rendering, tmp_path, monkeypatch):
+def test_bands_of_a_fits_file_come_by_their_names_red_first_north_up(rendering, tmp_path, monkeypatch):
     from astropy.io import fits
 
-    cube = np.zeros((3, 4, 5))
+    cube = np.zeros((3, 4, 5), np.float32)
     cube[1, 0, 2] = 7.0  # the bottom row of a FITS picture is its first
-    fits.PrimaryHDU(cube, fits.Header({"BANDS": "grz"})).writeto(tmp_path / "a.fits")
+    light = fits.PrimaryHDU(cube, fits.Header({"BANDS": "grz"}))
+    fits.HDUList([light, fits.ImageHDU(np.ones((4, 5)), name="WHT")]).writeto(tmp_path / "a.fits.gz")
     monkeypatch.setenv("GALSEARCH_PICTURES", str(tmp_path))
-    bands = rendering.fits_bands(rendering.fits_file("a.fits"))
-    assert list(bands) == ["g", "r", "z"]
+    bands, for_the_eye = rendering.original_bands(rendering.original_file("a.fits.gz"))
+    assert (list(bands), for_the_eye) == (["z", "r", "g"], False)  # a weight is no light
     assert bands["r"][3, 2] == 7.0
 
 
-@pytest.mark.parametrize("name", ["../secret.fits", "/etc/passwd", "missing.fits", None, "a.txt"])
+def test_a_picture_for_the_eye_stands_as_it_lies_in_its_file(rendering, tmp_path):
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    pixels[0, 2] = (255, 51, 0)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    bands, for_the_eye = rendering.original_bands(tmp_path / "a.tif")
+    assert (list(bands), for_the_eye) == (["R", "G", "B"], True)
+    assert [float(band[0, 2]) for band in bands.values()] == pytest.approx([1.0, 0.2, 0.0])
+
+
+def test_an_original_that_cannot_be_read_is_said_beside_the_thumbnail(page, tiny_atlas, tmp_path, monkeypatch):
+    object_id = tiny.object_id(2)
+    name = tiny_atlas[object_id].columns["file"]
+    (tmp_path / name).write_bytes(b"no picture")
+    monkeypatch.setenv("GALSEARCH_PICTURES", str(tmp_path))
+    app = page("object", selected=object_id)
+    assert text_of(app.error).startswith(f"{name}: it is not a picture that can be read")
+    assert "stored thumbnail" in text_of(app.caption) and not app.exception
+    Image.fromarray(tiny.draw(2)[:7, :9]).save(tmp_path / name, format="PNG")  # told by its content
+    app.run()
+    assert f"9 × 7 pixels, {name}" in text_of(app.caption) and not app.error
+
+
+def test_a_large_picture_is_shrunk_to_what_a_page_shows(rendering):
+    shown = Image.open(io.BytesIO(rendering.enlarged(np.zeros((40, 5000), np.uint8), 12, smooth=True)))
+    assert shown.size == (rendering.MOST_PIXELS, 8)
+
+
+def test_every_readable_picture_may_be_picked(rendering):
+    assert {".jpg", ".tif", ".npy", ".fits", ".fts", ".bz2", ".fz", ".gz"} <= set(rendering.UPLOADS)
+    assert all(suffix.endswith(tuple(rendering.UPLOADS)) for suffix in galsearch.PICTURE_SUFFIXES)
+
+
+@pytest.mark.parametrize("name", ["../secret.fits", "/etc/passwd", "missing.fits", None, "a.txt", "\0.fits"])
 def test_a_name_in_a_bundle_reads_nothing_outside_the_folder(rendering, tmp_path, monkeypatch, name):
     (tmp_path / "secret.fits").write_bytes(b"")
     (tmp_path / "in").mkdir()
     monkeypatch.setenv("GALSEARCH_PICTURES", str(tmp_path / "in"))
-    assert rendering.fits_file(name) is None
+    assert rendering.original_file(name) is None
+
+
+def test_example_filters_read_measures_where_the_manifest_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import filters
+
+    held = {"is_star": "is_star_measured", "is_artifact": "is_artifact", "axis_ratio": 'a "b"'}
+    manifest = schema.Manifest("t", 1, {}, extra={schema.MEASURES_KEY: held})
+    there = {"is_star", "is_artifact", "is_star_measured", "axis_ratio", 'a "b"', "color_gr", "z"}
+    assert filters.example_cuts(SimpleNamespace(manifest=manifest), there) == [
+        "NOT is_star_measured AND NOT is_artifact",
+        '"a ""b""" < 0.4',
+        "z < 0.05",  # color_gr is a column of the user's: nothing was measured
+    ]
 
 
 # ---- collections

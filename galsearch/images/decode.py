@@ -57,7 +57,9 @@ PICTURE = Limits(values=100_000_000, file_bytes=512 << 20)  # in color 33 megapi
 MOSAIC = Limits(values=2_000_000_000, file_bytes=16 << 30)
 THUMBNAIL = Limits(values=3 << 20, file_bytes=4 << 20, free_values=3 << 20)
 RASTERS = ("JPEG", "PNG", "WEBP", "TIFF")
-READABLE = "JPEG, PNG, WebP, TIFF, FITS or .npy"
+FITS_SUFFIXES = tuple(stem + end for stem in (".fits", ".fit", ".fts") for end in ("", ".gz", ".bz2", ".fz"))
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".npy", ".fz", *FITS_SUFFIXES)  # of files to try
+PICTURE_FORMATS = "JPEG, PNG, WebP, TIFF, FITS or .npy"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
 PNG_EXIF_BYTES = 1 << 16
 TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
@@ -196,7 +198,7 @@ def _inflated(content: bytes, name: str, limits: Limits) -> bytes:
         raise bad(name, reason, "unpack it first, and cut the picture into tiles")
     inner = b"".join(parts)
     if kind_of(inner) not in ("FITS", "NPY"):
-        raise bad(name, f"what is in its {kind.lower()} is neither FITS nor .npy", f"give {READABLE}")
+        raise bad(name, f"what is in its {kind.lower()} is neither FITS nor .npy", f"give {PICTURE_FORMATS}")
     return inner
 
 
@@ -227,7 +229,7 @@ def _damage() -> tuple[type[Exception], ...]:
 
 def _read_raster(content: bytes, kind: str | None, name: str, values: int) -> Picture:
     if kind not in RASTERS:
-        raise bad(name, _guess(content), f"give {READABLE}")
+        raise bad(name, _guess(content), f"give {PICTURE_FORMATS}")
     from PIL import Image
 
     if kind == "WEBP":  # Pillow makes room for all of it before it tells the size

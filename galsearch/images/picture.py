@@ -83,6 +83,14 @@ class Picture:
     header: Any = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
+    @property
+    def planes(self) -> dict[str, np.ndarray]:
+        """The bands (h, w) float32 by name, from red to blue: R, G, B as they stand, others by falling wavelength.
+
+        Where a band's name is not known the file is taken to run from blue to red, as survey stacks do.
+        """
+        return {self.bands[place]: self.flux[:, :, place] for place in red_order(self.bands)}
+
     def celestial_wcs(self) -> WCS | None:
         """Return the astropy WCS of the two sky axes, None where the file has none.
 
@@ -280,6 +288,16 @@ def _unknown_frame(header, wcs: WCS) -> str:
     if _equinox(header) is False:
         return f"its EQUINOX is {header.get('EQUINOX', header.get('EPOCH'))!r}, which is no year"
     return f"its RADESYS is {_system(header)!r}, a frame that is not known here ({', '.join(sorted(FRAMES))})"
+
+
+def red_order(bands: tuple[str, ...]) -> list[int]:
+    """Return the places of bands from red to blue; nameless ones are taken to run from blue to red."""
+    if bands == RGB:
+        return [0, 1, 2]
+    waves = [band_wavelength(band) for band in bands]
+    if any(wave is None for wave in waves):
+        return list(range(len(bands)))[::-1]
+    return sorted(range(len(bands)), key=lambda index: -waves[index])
 
 
 def band_wavelength(band: str) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from galsearch.errors import SchemaError
-from galsearch.images.picture import RGB, Picture, band_wavelength
+from galsearch.images.picture import RGB, Picture, red_order
 
 PRESETS = ("auto", "grey", "legacy", "sdss")
 LUMA = (0.299, 0.587, 0.114)
@@ -24,16 +24,7 @@ def red_first(picture: Picture) -> np.ndarray:
     R, G, B stay. Where a band's name is not known the file is taken to run from blue to red, as survey stacks
     do.
     """
-    return picture.flux[:, :, _red_order(picture.bands)]
-
-
-def _red_order(bands: tuple[str, ...]) -> list[int]:
-    if bands == RGB:
-        return [0, 1, 2]
-    waves = [band_wavelength(band) for band in bands]
-    if any(wave is None for wave in waves):
-        return list(range(len(bands)))[::-1]
-    return sorted(range(len(bands)), key=lambda index: -waves[index])
+    return picture.flux[:, :, red_order(picture.bands)]
 
 
 # ---- rendering

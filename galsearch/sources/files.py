@@ -26,8 +26,6 @@ from typing import Any, BinaryIO
 from galsearch import images
 from galsearch.errors import SchemaError
 
-FITS_SUFFIXES = tuple(stem + end for stem in (".fits", ".fit", ".fts") for end in ("", ".gz", ".bz2", ".fz"))
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".npy", ".fz", *FITS_SUFFIXES)
 READ = ".jpg .jpeg .png .webp .tif .tiff .npy .fits .fit .fts (also .gz, .bz2 or .fz)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 MOST_MEMBERS = 1_000_000
@@ -99,7 +97,7 @@ def _passed_over(name: str) -> str | None:
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return "a hidden file"
-    if parts[-1].lower().endswith(SUFFIXES):
+    if parts[-1].lower().endswith(images.PICTURE_SUFFIXES):
         return None
     suffix = PurePosixPath(name).suffix.lower()
     return f"{suffix or 'no suffix'} is not among {READ}"
@@ -112,7 +110,7 @@ def is_archive(path: Path) -> bool:
 
 def suffix_of(name: str) -> str:
     """Return the picture suffix of a file's name as it stands there, '' where it has none."""
-    length = max((len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix)), default=0)
+    length = max((len(suffix) for suffix in images.PICTURE_SUFFIXES if name.lower().endswith(suffix)), default=0)
     return name[len(name) - length :]
 
 

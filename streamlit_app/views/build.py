@@ -14,6 +14,7 @@ from typing import Any
 import jobs
 import limits
 import pyarrow as pa
+import rendering
 import streamlit as st
 import widgets
 from state import State, current
@@ -22,7 +23,6 @@ import galsearch
 
 TITLE, ICON, ORDER = "Build", ":material/construction:", 8
 JOB = "build"
-PICTURES = ["jpg", "jpeg", "png", "webp", "fits", "fit", "fz", "gz"]
 TABLES = ["csv", "ecsv", "parquet", "fits", "fit", "vot", "xml"]
 PREVIEW = 12
 UPLOAD, FOLDER = "Drop images here", "A folder on this machine"
@@ -89,8 +89,8 @@ def ask() -> None:
     )
     if way == UPLOAD:
         pictures = st.file_uploader(
-            "Cutouts, one galaxy each: JPEG, PNG, WebP or FITS",
-            type=PICTURES,
+            f"Cutouts, one galaxy each: {galsearch.PICTURE_FORMATS}",
+            type=rendering.UPLOADS,
             accept_multiple_files=True,
             key="build_pictures",
             on_change=acted,

@@ -147,7 +147,9 @@ def column_axes(state: State) -> tuple[Axes, tuple[str, str]]:
     """Return the axes of the two columns that the URL names, or of the first that fit, and the names of the two."""
     known = expressions(state.atlas)
     names = list(known)
-    first = next((pair for pair in FIRST_AXES if set(pair) <= set(names)), (names[0], names[1]))
+    held = state.atlas.manifest.measure_column  # a user's column may have the name of a measure
+    pairs = [tuple(held(name) or name for name in pair) for pair in FIRST_AXES]
+    first = next((pair for pair in pairs if set(pair) <= set(names)), (names[0], names[1]))
     x, y = (state.param(axis, name) for axis, name in zip("xy", first, strict=True))
     x, y = x if x in known else first[0], y if y in known else first[1]
     said = state.param("log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import galsearch
 TITLE, ICON, ORDER = "Object", ":material/center_focus_strong:", 2
 NEIGHBORS = 12
 PHRASES = 5
+ORIGINAL = "original file"
 SAMPLE = 1000  # objects that a phrase is compared on
 SAME_ARCSEC, SAME_COSINE = 2.0, 0.9999  # as `distinct` has it
 
@@ -109,38 +111,50 @@ def take_id() -> None:
 def show_picture(state: State, galaxy: galsearch.Galaxy) -> None:
     """Draw the picture with its controls: source, bands, levels, stretch, scale."""
     picture = state.atlas.thumbnails([galaxy.object_id]).get(galaxy.object_id)
-    file = rendering.fits_file(galaxy.columns.get("file"))
+    file = rendering.original_file(galaxy.columns.get("file"))
     if picture is None and file is None:
         st.info("This atlas has no image of the object.", icon=":material/hide_image:")
         return
-    sources = [*(["thumbnail"] if picture else []), *(["FITS"] if file else [])]
+    sources = [*(["thumbnail"] if picture else []), *([ORIGINAL] if file else [])]
     frame = st.container(key="picture")
     with st.expander("Stretch and scale", icon=":material/contrast:", expanded=True, key="stretch"):
         if len(sources) > 1:
             st.segmented_control("From", sources, default=sources[-1], required=True, key="source")
-        from_fits = file is not None and (picture is None or st.session_state.get("source") == "FITS")
-        pixels = choose_bands(rendering.fits_bands(file) if from_fits else rendering.thumbnail_bands(picture))
-        shown = stretch_controls(pixels, default="asinh" if from_fits else "linear")
+        wanted = file if picture is None or st.session_state.get("source") == ORIGINAL else None
+        bands, for_the_eye, origin = read_bands(picture, wanted)
+        if not bands:
+            return
+        pixels = choose_bands(bands)
+        shown = stretch_controls(pixels, default="linear" if for_the_eye else "asinh")
     height, width = pixels.shape[:2]
     with frame:
         st.image(shown, width="content", alt=widgets.describe(galaxy))
-        st.caption(f"{width} × {height} pixels, {widgets.plain(file.name) if from_fits else 'stored thumbnail'}")
+        st.caption(f"{width} × {height} pixels, {widgets.plain(origin)}")
+
+
+def read_bands(picture: bytes | None, file: Path | None) -> tuple[dict[str, np.ndarray], bool, str]:
+    """Return bands by name, red first, whether they are for the eye, and where they come from.
+
+    A file that cannot be read is said, and the thumbnail is shown; no bands where there is none.
+    """
+    if file is not None:
+        try:
+            return *rendering.original_bands(file), file.name
+        except galsearch.GalsearchError as error:
+            widgets.failure(error)
+    return ({} if picture is None else rendering.thumbnail_bands(picture)), True, "stored thumbnail"
 
 
 def choose_bands(bands: dict[str, np.ndarray]) -> np.ndarray:
-    """Draw the choice of bands; return `(h, w, 3)` of three as red, green and blue, or `(h, w)` of one."""
+    """Draw the choice of bands, red first; return `(h, w, 3)` of three as red, green and blue, or `(h, w)` of one."""
     names = list(bands)
-    if not names:
-        raise galsearch.SchemaError("the FITS file of this object holds no image; expected one of 2 or 3 axes")
-    same = len({band.shape for band in bands.values()}) == 1
-    choices = [*(["color"] if len(names) >= 3 and same else []), *names]
+    choices = [*(["color"] if len(names) >= 3 else []), *names]
     band = st.segmented_control(
         "Band", choices, default=choices[0], required=True, key=f"band_{'-'.join(names)}", format_func=widgets.plain
     )
     if band in bands:
         return bands[band]
-    order = names if names == ["red", "green", "blue"] else names[:3][::-1]  # planes of FITS go from blue to red
-    return np.stack([bands[name] for name in order[:3]], axis=2)
+    return np.stack([bands[name] for name in (names[0], names[len(names) // 2], names[-1])], axis=2)
 
 
 def stretch_controls(pixels: np.ndarray, *, default: str) -> bytes:

@@ -14,6 +14,7 @@ import limits
 import panel
 import phrasing
 import reading
+import rendering
 import saving
 import streamlit as st
 import widgets
@@ -34,8 +35,6 @@ EXAMPLES = (
 )
 MOST_SHOWN_TERMS = 20  # of a sum, in the menu; a collection makes up to 100
 MOST_ECHO_BYTES = 2_000_000  # of an uploaded image that is shown again
-PICTURES = ["jpg", "jpeg", "png", "webp", "fits", "fit", "fz", "gz"]
-FITS = (".fits", ".fit", ".fz", ".gz")
 
 
 def needs(atlas: galsearch.Atlas) -> bool:
@@ -162,8 +161,8 @@ def picture_menu(state: State) -> None:
     """Draw the upload; a picture becomes its vector, so that nothing is kept and a link to the search is complete."""
     with st.popover("Image", icon=":material/image_search:", key="picture_menu"):
         upload = st.file_uploader(
-            f"Find galaxies like this image (JPEG, PNG, WebP or FITS, up to {limits.UPLOAD_BYTES // 10**6} MB)",
-            type=PICTURES,
+            f"Find galaxies like this image ({galsearch.PICTURE_FORMATS}, up to {limits.UPLOAD_BYTES // 10**6} MB)",
+            type=rendering.UPLOADS,
             key="upload",
             on_change=state.acted,
         )
@@ -173,7 +172,7 @@ def picture_menu(state: State) -> None:
         digest = hashlib.sha256(upload.getvalue()).hexdigest()
         if st.session_state.uploaded != digest:
             take_picture(state, upload.name, upload.getvalue(), digest)
-        elif not upload.name.lower().endswith(FITS):
+        elif widgets.image_kind(upload.getvalue()[:16]):  # one that a browser can show
             shown = upload.getvalue() if upload.size <= MOST_ECHO_BYTES else None
             widgets.image(shown, width_px=128, alt=f"The uploaded image {upload.name}")
 
@@ -184,7 +183,7 @@ def take_picture(state: State, name: str, content: bytes, digest: str) -> None:
         widgets.failure(f"{name} has {len(content):,} bytes, at most {limits.UPLOAD_BYTES:,} are taken; cut it out")
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"image{suffix_of(name)}"
+        path = Path(folder) / digest  # nothing of the name is used: the content says what it is
         path.write_bytes(content)
         try:
             with limits.turn():
@@ -196,12 +195,6 @@ def take_picture(state: State, name: str, content: bytes, digest: str) -> None:
     st.session_state.uploaded = digest
     state.change(terms=(term,), k=FIRST_K)
     st.rerun()
-
-
-def suffix_of(name: str) -> str:
-    """Return the suffix of an uploaded file's name, "" where it is none of PICTURES; nothing else of it is used."""
-    parts = [part for part in name.lower().rsplit(".", 2)[1:] if part in PICTURES]
-    return "".join(f".{part}" for part in parts)
 
 
 def options_menu(state: State) -> None:
