@@ -55,7 +55,9 @@ class Limits:
     `seconds` is wall time and `cpu_seconds` processor time of one statement; while others wait for a process, a
     statement may take only `contested_seconds`. `memory_bytes` is what a process may take beyond what it has at its
     start, `text_characters` the length of a condition, a statement or the words of a query, `result_bytes` the size of
-    an answer. At most `processes` work at once; who waits longer than `wait_seconds` for one gets a BusyError.
+    an answer. At most `processes` work at once; who waits longer than `wait_seconds` for one gets a BusyError. As many
+    are started before anybody asks, and `spare` more to take the place of lost ones; with no `spare`, each is started
+    when it is first needed, which makes the first question wait a second and leaves an idle app alone.
     """
 
     seconds: float = 10.0
@@ -66,9 +68,10 @@ class Limits:
     text_characters: int = 20_000
     result_bytes: int = 32 << 20
     processes: int = 4
+    spare: int = 2
 
     def __post_init__(self) -> None:
-        wrong = [name for name, value in asdict(self).items() if not value > 0]
+        wrong = [name for name, value in asdict(self).items() if not (value > 0 or (name, value) == ("spare", 0))]
         if wrong:
             raise GalsearchError(f"Limits: {wrong[0]} is {getattr(self, wrong[0])}; every limit is above 0")
 
@@ -210,7 +213,8 @@ class Pool:
     """Worker processes that are ready, and the line in front of them.
 
     `prepare` is a task that each process does before it counts as ready, such as opening a file; where it fails, every
-    `run` raises its error. Processes start in the background when the pool is made, and again when one is lost.
+    `run` raises its error. Processes start in the background when the pool is made (with no `spare`, when somebody
+    asks), and again when one is lost.
     """
 
     def __init__(self, limits: Limits, *, prepare: tuple[str, dict] | None = None) -> None:
@@ -273,9 +277,9 @@ class Pool:
         """Wait in line for a worker and hold it inside the block."""
         turn = _Turn(client.get(), time.monotonic())
         self._failure = None  # whatever it was, it may be over
-        self._fill()
         with self._state:
             self._waiting.append(turn)
+            self._fill()
             try:
                 self._wait(turn)
             finally:
@@ -342,9 +346,10 @@ class Pool:
     # ---- processes
 
     def _fill(self) -> None:
-        """Start, in the background, as many processes as are wanted: a few more than may work, for lost ones."""
+        """Start, in the background, as many processes as are wanted: some more than may work, or what is asked for."""
         with self._state:
-            wanted = self.limits.processes + 1 + self.limits.processes // 4
+            most, spare = self.limits.processes, self.limits.spare
+            wanted = most + spare if spare else min(most, len(self._running) + len(self._waiting))
             lacking = wanted - len(self._idle) - len(self._running) - self._starting
             if lacking <= 0 or self._closed.is_set():
                 return

@@ -31,6 +31,7 @@ VISITORS = (
         text_characters=100_000,
         result_bytes=1 << 30,
         processes=2,
+        spare=0,  # most sessions of one's own need none
     )
 )
 QUOTA = galsearch.Quota() if PUBLIC else galsearch.Quota(per_minute=100_000, address_per_minute=100_000)

@@ -274,7 +274,7 @@ def test_every_statement_but_a_question_is_refused(atlas, outside):
 @pytest.fixture(scope="module")
 def guarded(tiny_path):
     """The tiny atlas in either form, open for visitors."""
-    with galsearch.open(tiny_path, device="cpu", visitors=galsearch.Limits(processes=1)) as opened:
+    with galsearch.open(tiny_path, device="cpu", visitors=galsearch.Limits(processes=1, spare=1)) as opened:
         yield opened
 
 

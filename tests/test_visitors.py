@@ -20,7 +20,9 @@ from galsearch.errors import BusyError, GalsearchError, LimitError, QueryError
 from galsearch.workers import Limits, Pool
 
 SECONDS = 2.0
-LIMITS = Limits(seconds=SECONDS, cpu_seconds=SECONDS, memory_bytes=512 << 20, processes=2, result_bytes=4 << 20)
+LIMITS = Limits(
+    seconds=SECONDS, cpu_seconds=SECONDS, memory_bytes=512 << 20, processes=2, spare=1, result_bytes=4 << 20
+)
 ENDLESS = hostile.HEAVY_TABLES["series, counted"]
 SLACK_SECONDS = 1.0  # over the limit
 
@@ -185,7 +187,7 @@ def test_a_process_that_dies_is_replaced_and_the_visitor_gets_one_sentence(guard
     assert guarded_bundle.count("z < 0.1") > 0
     wait_for(lambda: not guarded_bundle._workers._starting)
     wait_for(lambda: lost not in guarded_bundle._workers._all)
-    assert len(guarded_bundle._workers._idle) == LIMITS.processes + 1
+    assert len(guarded_bundle._workers._idle) == LIMITS.processes + LIMITS.spare
 
 
 @pytest.mark.parametrize("shape", hostile.SHAPES)
@@ -196,7 +198,7 @@ def test_a_shape_that_breaks_parsers_is_answered_or_refused(guarded_bundle, shap
 
 
 def test_a_file_that_was_replaced_is_not_asked_for_row_numbers_of_the_old_one(bundle_path):
-    with galsearch.open(bundle_path, device="cpu", visitors=Limits(processes=1)) as opened:
+    with galsearch.open(bundle_path, device="cpu", visitors=Limits(processes=1, spare=1)) as opened:
         assert opened.count("z < 0.1") > 0
         copy = bundle_path.with_name("copy.duckdb")
         copy.write_bytes(bundle_path.read_bytes())
@@ -216,8 +218,16 @@ def test_limits_are_above_zero():
         Limits(seconds=0)
 
 
+def test_without_spare_ones_no_process_starts_before_it_is_needed(tiny_bundle):
+    with galsearch.open(tiny_bundle, device="cpu", visitors=Limits(processes=2, spare=0)) as opened:
+        assert len(opened.search(k=3)) == 3
+        assert not opened._workers._all
+        assert opened.count("z < 1") > 0
+        assert len(opened._workers._all) == 1
+
+
 def test_a_worker_does_only_what_galsearch_has():
-    pool = Pool(Limits(processes=1))
+    pool = Pool(Limits(processes=1, spare=1))
     try:
         with pytest.raises(GalsearchError, match="not one of galsearch"):
             pool.run("os:getcwd", title="x")
@@ -229,7 +239,7 @@ def test_a_worker_does_only_what_galsearch_has():
 
 def test_a_worker_has_no_key_of_its_parent_and_writes_no_file(tiny_bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    pool = Pool(Limits(processes=1))
+    pool = Pool(Limits(processes=1, spare=1))
     try:
         children = [
             int(child) for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
@@ -242,7 +252,7 @@ def test_a_worker_has_no_key_of_its_parent_and_writes_no_file(tiny_bundle, monke
 
 
 def test_closing_ends_the_processes(tiny_bundle):
-    opened = galsearch.open(tiny_bundle, visitors=Limits(processes=1))
+    opened = galsearch.open(tiny_bundle, visitors=Limits(processes=1, spare=1))
     opened.count("z < 1")
     processes = [worker._process for worker in opened._workers._all]
     opened.close()
