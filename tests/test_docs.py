@@ -198,3 +198,27 @@ def test_spelling_is_american():
 def test_the_version_is_the_same_everywhere():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {galsearch.__version__}\n" in citation
+
+
+def test_the_counts_of_threats_are_those_of_the_tests(atlas):
+    import hostile
+    import hostile_files
+    import hostile_pictures
+    import hostile_worker
+    import test_hostile_files
+
+    said = " ".join((ROOT / "docs" / "security.md").read_text().split())
+    integration = re.search(r"GALSEARCH_MUTATIONS=(\d+)", (ROOT / ".ci" / "run").read_text())[1]
+    whole = re.search(r"GALSEARCH_MUTATIONS:-(\d+)", (ROOT / "Makefile").read_text())[1]
+    for expected in (
+        f"{len(hostile_files.BUNDLES)} kinds of lies in a bundle and {len(hostile_files.FOLDERS)} in a folder",
+        f"{int(whole):,} seeded mutations",
+        f"{hostile_worker.FEW} of {len(list(hostile_worker.questions(atlas)))} questions",
+        f"of every {test_hostile_files.WHOLE}th all",
+        f"tries the first {int(integration):,}.",
+        f"{len(hostile.HOSTILE_STATEMENTS)} statements and {len(hostile.HOSTILE_CONDITIONS)} conditions",
+        f"{len(hostile.DISCLOSING)} statements that would tell",
+        f"{len(hostile.LINKS)} links",
+        f"{len(hostile_pictures.refused())} pictures that must be refused and {len(hostile_pictures.read())} odd ones",
+    ):
+        assert expected in said

@@ -12,6 +12,7 @@ import select
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hostile_files as hostile
@@ -99,21 +100,42 @@ def test_the_worker_sees_wrong_answers_and_crashes(worker, tiny_bundle, tmp_path
 
 MUTATIONS = int(os.environ.get("GALSEARCH_MUTATIONS", "2000"))
 PART = 100  # mutations of one test
+WORKERS = 2  # that work at once
+WHOLE = 20  # every so many mutations, one is asked everything; the others a few questions each, and `check`
+
+
+@pytest.fixture(scope="module")
+def workers(tiny_bundle):
+    """Several such processes."""
+    found = [Worker(tiny_bundle) for _ in range(WORKERS)]
+    yield found
+    for one in found:
+        one.stop()
 
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("part", range(-(-MUTATIONS // PART)))
-def test_mutations_are_answered_or_refused(worker, tiny_folder, tiny_bundle, tmp_path, part):
-    bad = {}
-    for seed in range(part * PART, min((part + 1) * PART, MUTATIONS)):
-        folder = seed % 4 == 3
-        path = tmp_path / ("mutated.atlas" if folder else "mutated.duckdb")
-        (shutil.copytree if folder else shutil.copyfile)(tiny_folder if folder else tiny_bundle, path)
-        content = hostile.mutate(path, seed)
-        said = worker.tried(path, *(["content"] if content else []), *(["quick"] if seed % 20 else []))["bad"]
-        bad |= {seed: said} if said else {}
-        shutil.rmtree(path) if folder else path.unlink()
-    assert bad == {}
+def test_mutations_are_answered_or_refused(workers, tiny_folder, tiny_bundle, tmp_path, part):
+    seeds = range(part * PART, min((part + 1) * PART, MUTATIONS))
+
+    def tried(worker: Worker, first: int) -> dict[int, list[str]]:
+        forms = (tiny_folder, tmp_path / f"{first}.atlas"), (tiny_bundle, tmp_path / f"{first}.duckdb")
+        return {seed: said for seed in seeds[first::WORKERS] if (said := mutated(worker, seed, *forms[seed % 4 != 3]))}
+
+    with ThreadPoolExecutor(WORKERS) as threads:
+        bad = list(threads.map(tried, workers, range(WORKERS)))
+    assert [found for found in bad if found] == []
+
+
+def mutated(worker: Worker, seed: int, truth: Path, path: Path) -> list[str]:
+    """Return what must not be of one mutation, which is made at `path`."""
+    folder = truth.is_dir()
+    (shutil.copytree if folder else shutil.copyfile)(truth, path)
+    content = hostile.mutate(path, seed)
+    options = [*(["content"] if content else []), *([str(seed)] if seed % WHOLE else [])]
+    said = worker.tried(path, *options)["bad"]
+    shutil.rmtree(path) if folder else path.unlink()
+    return said
 
 
 def test_there_are_two_hundred_kinds():
@@ -148,6 +170,32 @@ def test_check_sees_rows_that_are_permuted_in_one_table_only(tiny_folder, tiny_b
     with galsearch.open(path, device="cpu") as atlas:
         bad = {finding.name for finding in atlas.check() if not finding.ok}
     assert bad & {"image pairs", "image order"}, bad
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "UPDATE concepts SET embedding = [f * 'nan'::FLOAT FOR f IN embedding] WHERE rowid = 1",
+            "1 phrases",
+        ),
+        ("UPDATE concepts SET embedding = NULL WHERE rowid < 2", "2 phrases"),
+        ("UPDATE concepts SET embedding = [2 * f FOR f IN embedding] WHERE rowid = 0", "1 phrases"),
+        ("INSERT INTO concepts FROM concepts LIMIT 1", "1 are there twice"),
+    ],
+)
+def test_check_sees_phrases_that_search_for_nothing(bundle_path, change, said):
+    hostile.sql(change)(bundle_path)
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        found = {finding.name: finding for finding in atlas.check()}
+    assert not found["concepts"].ok
+    assert said in found["concepts"].message
+
+
+def test_a_part_of_objects_without_ids_is_refused(bundle_path, tmp_path):
+    hostile.sql("UPDATE galaxies SET object_id = NULL")(bundle_path)
+    with galsearch.open(bundle_path, device="cpu") as atlas, pytest.raises(FormatError, match="have no object_id"):
+        atlas.search(k=3).bundle(tmp_path / "part.duckdb", models=False)
 
 
 # ---- a file that changes under its reader

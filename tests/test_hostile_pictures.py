@@ -2,21 +2,25 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import hostile_pictures
+import numpy as np
 import pytest
 
+import galsearch
 from galsearch import images
-from galsearch.errors import SchemaError
+from galsearch.errors import GalsearchError, SchemaError
 
 MEMORY = 1536 << 20  # bytes of address space that reading any picture must do with
 SECONDS = 20.0  # for one picture, on a busy machine
 RUN = """
-import json, pathlib, sys, time, warnings
+import json, pathlib, resource, sys, time, warnings
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 warnings.simplefilter("error")
 from galsearch import images
 from galsearch.errors import SchemaError
@@ -42,14 +46,11 @@ def outcomes(folder, pictures):
     for number, content in enumerate(pictures.values()):
         (folder / f"{number:04d}").write_bytes(content)
 
-    def bounded():
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": str(folder)}
     run = subprocess.run(
-        [sys.executable, "-c", RUN, folder], capture_output=True, text=True, timeout=SECONDS * 15, check=False,
-        env={**os.environ, **one_thread}, preexec_fn=bounded, cwd=Path(__file__).parent.parent,
+        [sys.executable, "-c", RUN, folder, str(MEMORY)],
+        capture_output=True, text=True, timeout=SECONDS * 15, check=False,
+        env={**os.environ, **one_thread}, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     names = list(pictures)
@@ -76,6 +77,52 @@ def test_odd_pictures_are_read_in_bounded_memory_and_time(tmp_path):
     found = outcomes(tmp_path, pictures)
     assert {name: line for name, line in found.items() if line["said"][0] != "read"} == {}
     assert set(found) == set(pictures)
+
+
+# ---- as uploads: through the worker processes of a public app, as `take_picture` of the app asks them
+
+
+@pytest.fixture(scope="module")
+def public(tiny_bundle):
+    """The tiny atlas as a public app has it open."""
+    with galsearch.open(tiny_bundle, device="cpu", visitors=galsearch.Limits(processes=2)) as opened:
+        opened.count("z < 1")  # the workers have started
+        yield opened
+
+
+def uploaded(atlas, folder, pictures):
+    """Ask for galaxies like each picture, as the app does; return the vector or the message by name, and the slow."""
+    path, found, slow = folder / "image", {}, {}
+    for name, content in pictures.items():
+        path.write_bytes(content)
+        start = time.monotonic()
+        try:
+            found[name] = atlas.embed(path)
+        except GalsearchError as error:
+            found[name] = str(error)
+        if (seconds := time.monotonic() - start) > galsearch.Limits().seconds + 2:
+            slow[name] = seconds
+    return found, slow
+
+
+@pytest.mark.hostile
+def test_more_than_fifty_hostile_uploads_are_refused_and_the_app_goes_on(public, tmp_path):
+    found, slow = uploaded(public, tmp_path, hostile_pictures.refused())
+    refused = {name: said for name, said in found.items() if isinstance(said, str)}
+    assert len(refused) > 50
+    assert set(found) - set(refused) == set()
+    assert slow == {}
+    assert {name: said for name, said in refused.items() if "\n" in said or str(tmp_path) in said} == {}
+    assert {name: said for name, said in refused.items() if "it failed" in said} == {}  # a sentence of ours, for each
+    assert public.count("z < 0.1") > 0
+
+
+@pytest.mark.hostile
+def test_odd_uploads_are_searched_with(public, tmp_path):
+    found, slow = uploaded(public, tmp_path, hostile_pictures.read())
+    assert {name: said for name, said in found.items() if isinstance(said, str)} == {}
+    assert {name for name, vector in found.items() if abs(np.linalg.norm(vector) - 1) > 1e-5} == set()
+    assert slow == {}
 
 
 @pytest.mark.hostile

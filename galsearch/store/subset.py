@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import schema
-from galsearch.errors import GalsearchError, QueryError, VersionTooNewError, VersionTooOldError
+from galsearch.errors import FormatError, GalsearchError, QueryError, VersionTooNewError, VersionTooOldError
 from galsearch.store import open_store
 from galsearch.store.facts import Store
 from galsearch.store.macros import ROW_ALIGNED
@@ -30,7 +30,7 @@ def write_subset(
     Tables that are not about objects (evaluations, costs) stay behind. Vectors that are coded are written as the
     floats that they stand for, so that every score stays what it was. The order of the rows is that of their cells,
     as in every bundle. Raises QueryError for no rows or several atlases, GalsearchError where `path` cannot be written,
-    is the atlas itself, or something other than a bundle.
+    is the atlas itself, or something other than a bundle; FormatError where rows have no object_id.
     """
     if not isinstance(store, Store):
         raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
@@ -52,6 +52,11 @@ class Subset:
     def __init__(self, store: Store, rows: np.ndarray, title: str) -> None:
         self._store, self._rows = store, np.asarray(rows, np.int64)
         self._ids = store.id_column(self._rows).cast(pa.string())
+        if self._ids.null_count:
+            raise FormatError(
+                f"{store.path}: {self._ids.null_count} of the {len(rows)} objects have no object_id, and a part is "
+                "gathered by ids; see `galsearch check`, and rebuild the atlas from its source"
+            )
         self.path, self.tables = store.path, store.tables
         self.sandbox = _Sandbox(store, self._ids)
         self._places = {name: store.vector_rows(name, self._rows) for name in store.manifest.embeddings}

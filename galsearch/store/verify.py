@@ -30,6 +30,8 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
     yield rows
     yield _ids(store)
     yield _positions(store)
+    if "concepts" in store.tables:
+        yield _phrases(store)
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
@@ -70,6 +72,18 @@ def _positions(store: Store) -> Finding:
     return Finding.of(
         "positions", "ra and dec are in range", f"{outside} positions are not on the sky", remedy, ok=not outside
     )
+
+
+def _phrases(store: Store) -> Finding:
+    """Look at the vectors of phrases, by which `concept('…')` searches."""
+    wrong, twice = store.sandbox.rows(
+        "SELECT count(*) FILTER (phrase IS NULL OR coalesce(NOT abs(sqrt(list_sum(squares)) - 1) <= $1, true) "
+        "OR list_count(squares) <> len(squares)), count(phrase) - count(DISTINCT phrase) "
+        "FROM (SELECT phrase, [x * x FOR x IN CAST(embedding AS DOUBLE[])] AS squares FROM concepts)",
+        [NORM_TOLERANCE],
+    )[0]
+    message = f"{wrong} phrases have no vector of unit length, {twice} are there twice"
+    return Finding.of("concepts", "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
 
 
 def _vectors(store: Store, name: str) -> Iterator[Finding]:
