@@ -231,12 +231,13 @@ class Hits(Sequence):
         """Return the rows as an astropy Table with units; needs astropy."""
         return exchange.to_astropy(self.table, meta=self._meta())
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
         """Write the rows in the format of the suffix; return the path.
 
         Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, and
-        .duckdb a bundle (see `bundle`). Raises SchemaError for another suffix, GalsearchError where it cannot be
-        written; then a file that was there stays as it was.
+        .duckdb a bundle (see `bundle`). `quote_formulas` puts an apostrophe before text that a spreadsheet would
+        compute; only .csv has it. Raises SchemaError for another suffix, GalsearchError where it cannot be written;
+        then a file that was there stays as it was.
         """
         path = Path(path)
         if path.suffix.lower() == BUNDLE:
@@ -244,7 +245,7 @@ class Hits(Sequence):
         if path.suffix.lower() == BIBTEX:
             exchange.write_text(self.bibtex(), path)
         else:
-            exchange.write_table(self.table, path, meta=self._meta())
+            exchange.write_table(self.table, path, meta=self._meta(), quote_formulas=quote_formulas)
         return path
 
     def to_bytes(self, suffix: str) -> bytes:

@@ -98,6 +98,10 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Write to FILE; the suffix is the format (.vot .fits .csv …)."),
 ]
+QuoteFormulas = Annotated[
+    bool,
+    typer.Option("--quote-formulas", help="In a .csv of -o, put ' before text that a spreadsheet would compute."),
+]
 Format = Annotated[str, typer.Option("--format", help="How to print: table, json, csv or votable.")]
 Device = Annotated[str, typer.Option("--device", help="Where the encoders run: auto, cpu or cuda.")]
 Images = Annotated[
@@ -407,6 +411,7 @@ def search(
     explain: Explain = False,
     output_format: Format = "table",
     output: Output = None,
+    quote_formulas: QuoteFormulas = False,
     sheet: Sheet = None,
     send_to: Annotated[
         str | None,
@@ -442,7 +447,7 @@ def search(
         if send_to:
             _tell(f"sent to {', '.join(hits.send(send_to))}")
         if output:
-            _tell(f"wrote {hits.save(output)} ({len(hits)} rows)")
+            _tell(f"wrote {hits.save(output, quote_formulas=quote_formulas)} ({len(hits)} rows)")
         elif output_format == "table":
             _print_table(hits.table)
         else:
@@ -743,6 +748,7 @@ def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT; embed('words') gives a query vector.")],
     output_format: Format = "table",
     output: Output = None,
+    quote_formulas: QuoteFormulas = False,
     device: Device = "auto",
 ):
     """Run one SELECT over the atlas, with its macros: nearest, cone, concept, like_object and embed('words')."""
@@ -751,7 +757,7 @@ def sql(
         table = atlas.sql(statement)
         if output:
             meta = {"query": statement, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(table, output, meta=meta)
+            galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
             _tell(f"wrote {output} ({table.num_rows} rows)")
         else:
             _print_rows(table, output_format)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 import tiny
 from astropy.io import votable
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
+from galsearch.store.place import disk_errors
 
 IMPORTED = """
 import sys, galsearch.cli
@@ -626,3 +628,37 @@ def test_a_ctrl_c_that_python_drops_is_not_lost():
         with pytest.raises(KeyboardInterrupt):
             report(1, 2, "working")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_csv_for_a_spreadsheet_has_no_formulas_where_that_is_asked(run, tiny_bundle, tmp_path):
+    path, out = tmp_path / "a.csv", ["-o", tmp_path / "a.csv"]
+    statement = "SELECT '=1+1' AS note, -1.5 AS n"
+    assert run("sql", tiny_bundle, statement, *out)[0] == 0
+    assert path.read_text().splitlines()[1] == '"=1+1",-1.5'
+    assert run("sql", tiny_bundle, statement, *out, "--quote-formulas")[0] == 0
+    assert path.read_text().splitlines()[1] == '"\'=1+1",-1.5'
+    assert run("search", tiny_bundle, "red", "-k", "3", *out, "--quote-formulas")[0] == 0
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_hits_are_saved_without_formulas_where_that_is_asked(tiny_bundle, tmp_path, monkeypatch):
+    with galsearch.open(tiny_bundle, device="cpu") as atlas:
+        hits = atlas.search("red", k=3)
+        names = pa.array(["=1+1", "+a", "b"])
+        monkeypatch.setattr(hits, "table", hits.table.append_column("note", names))
+        hits.save(tmp_path / "plain.csv")
+        hits.save(tmp_path / "quoted.csv", quote_formulas=True)
+    rows = {name: csv.DictReader(io.StringIO((tmp_path / f"{name}.csv").read_text())) for name in ("plain", "quoted")}
+    told = {name: [row["note"] for row in found] for name, found in rows.items()}
+    assert told == {"plain": ["=1+1", "+a", "b"], "quoted": ["'=1+1", "'+a", "b"]}
+
+
+def test_what_duckdb_makes_of_ctrl_c_is_one_of_python_where_the_engine_reads_and_writes(tiny_bundle, tmp_path):
+    with galsearch.open(tiny_bundle, device="cpu") as atlas:
+        sandbox = atlas._store.sandbox
+        for block in (sandbox.asking("sql"), sandbox._running(), disk_errors(tmp_path, "free some space")):
+            with pytest.raises(KeyboardInterrupt), block:
+                raise RuntimeError("Query interrupted")
+        with pytest.raises(RuntimeError, match="another"), sandbox.asking("sql"):
+            raise RuntimeError("another")
+        assert atlas.sql("SELECT 7 AS n")["n"].to_pylist() == [7]

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from galsearch.errors import GalsearchError
-from galsearch.store.sandbox import quoted, short
+from galsearch.store.sandbox import quoted, short, stoppable
 
 DISK_ERRORS = (  # what comes of a disk that is full, or cannot be written to
     OSError,
@@ -92,7 +92,8 @@ def exchange(one: Path, other: Path) -> bool:
 def disk_errors(path: Path, remedy: str) -> Iterator[None]:
     """Say in words that the disk is full or cannot be written, and what to do."""
     try:
-        yield
+        with stoppable():
+            yield
     except DISK_ERRORS as error:
         raise GalsearchError(
             f"{path}: could not be written ({short(error)}); {remedy}. Nothing that was there has changed"

@@ -103,7 +103,7 @@ class Sandbox:
         self.check_open()
         try:
             cursor = cursor or self.cursor()
-            with _limited(cursor, OWN_LIMIT_SECONDS):
+            with stoppable(), _limited(cursor, OWN_LIMIT_SECONDS):
                 yield cursor
         except duckdb.InterruptException:
             self.check_open()
@@ -184,7 +184,7 @@ class Sandbox:
         self.check_open()
         try:
             cursor = self.cursor()
-            with _limited(cursor, TIME_LIMIT_SECONDS):
+            with stoppable(), _limited(cursor, TIME_LIMIT_SECONDS):
                 yield cursor
         except duckdb.InterruptException:
             self.check_open()
@@ -266,6 +266,17 @@ class Sandbox:
         if parsed["error"]:
             raise QueryError(f"{said}: {parsed['error_message'][:200]}{expected}")
         return parsed["statements"]
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C be KeyboardInterrupt in the block, whatever DuckDB makes of it: a RuntimeError while it works."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from None
 
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?", re.IGNORECASE)
