@@ -582,3 +582,19 @@ def test_concept_phrases_are_unique_words():
     phrases = ingest.concept_phrases()
     assert len(set(phrases)) == len(phrases) > 10
     assert all(phrase.strip() == phrase for phrase in phrases)
+
+
+def test_the_documented_join_works_in_plain_duckdb_where_the_table_has_a_score(cutouts, tmp_path, tiny_models):
+    """The score of `nearest` is asked for; the column of the user is kept under another name that says so."""
+    table = parquet(tmp_path / "t.parquet", id=list(LOOKS), score=[-7.0] * 4)
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    bundle = galsearch.bundle(report.path, tmp_path / "x.duckdb")
+    with duckdb.connect(bundle, read_only=True) as plain:
+        found = plain.execute(
+            "SELECT object_id, score, score_in_table FROM nearest(like_object('a-red'), k := 4) "
+            "JOIN galaxies USING (object_id) ORDER BY score DESC, object_id"
+        ).fetchall()
+    assert len(found) == 4
+    assert found[0][0] == "a-red"
+    assert found[0][1] == pytest.approx(1, abs=1e-5)
+    assert {row[2] for row in found} == {-7.0}
