@@ -46,6 +46,11 @@ class Number:
         return cuts.digits_of(self.step)
 
     @property
+    def format(self) -> str:
+        """How a slider writes a value, for the sprintf of the page, which fails on decimals below 0."""
+        return "%.0f" if self.whole else f"%.{max(self.digits, 0)}f" if self.digits < 10 else "%.4g"
+
+    @property
     def step(self) -> float:
         """The step of a slider: a two-hundredth of the span, or 1 for whole numbers.
 

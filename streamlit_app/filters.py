@@ -214,7 +214,7 @@ def draw_number(state: State, one: Number, condition: str) -> None:
             one.high,
             key=key,
             step=one.step,
-            format="%.0f" if one.whole else f"%.{one.digits}f" if one.digits < 10 else "%.4g",
+            format=one.format,
             help=widgets.plain(one.description) or None,
             on_change=take_range,
             args=(one, key),

@@ -729,6 +729,16 @@ def test_a_name_in_a_bundle_reads_nothing_outside_the_folder(rendering, tmp_path
     assert rendering.original_file(name) is None
 
 
+@pytest.mark.parametrize(
+    ("high", "shown"), [(1.0, "%.4f"), (4e4, "%.0f"), (9e12, "%.0f"), (1e-12, "%.4g"), (2e3, "%.1f")]
+)
+def test_a_slider_writes_its_values_with_decimals_that_a_page_can_write(monkeypatch, high, shown):
+    monkeypatch.syspath_prepend(str(APP))
+    import columns
+
+    assert columns.Number("a", "", "", 0.0, high, whole=False).format == shown
+
+
 def test_example_filters_read_measures_where_the_manifest_says(monkeypatch):
     monkeypatch.syspath_prepend(str(APP))
     import filters
