@@ -598,3 +598,17 @@ def test_the_documented_join_works_in_plain_duckdb_where_the_table_has_a_score(c
     assert found[0][0] == "a-red"
     assert found[0][1] == pytest.approx(1, abs=1e-5)
     assert {row[2] for row in found} == {-7.0}
+
+
+def test_ids_that_were_stored_as_doubles_are_found_where_exact_and_refused_where_not(tmp_path, tiny_models):
+    exact, rounded = 2**53 - 1, 1237650000000000123
+    folder = draw(tmp_path / "cutouts", {str(exact): ("red", "edge"), "12": ("blue", "ring")})
+    table = parquet(tmp_path / "t.parquet", objid=[float(exact), 12.0], z=[0.1, 0.2])
+    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    with galsearch.open(report.path) as atlas:
+        assert (atlas[str(exact)].z, atlas["12"].z) == (0.1, 0.2)
+        assert set(atlas.search("edge", k=2).ids) == {str(exact), "12"}
+    table = parquet(tmp_path / "t.parquet", objid=[float(rounded), 12.0], z=[0.1, 0.2])
+    with pytest.raises(galsearch.SchemaError, match=r"2\*\*53"):
+        galsearch.build(tmp_path / "y.atlas", source=folder, table=table, models=tiny_models)
+    assert not (tmp_path / "y.atlas").exists()
