@@ -192,6 +192,14 @@ def test_check_sees_phrases_that_search_for_nothing(bundle_path, change, said):
     assert said in found["concepts"].message
 
 
+def test_check_sees_pictures_that_are_not_there(bundle_path):
+    hostile.sql("UPDATE thumbnails SET image = NULL WHERE rowid < 3")(bundle_path)
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        found = {finding.name: finding for finding in atlas.check()}
+    assert not found["thumbnails"].ok
+    assert found["thumbnails"].message.startswith("3 rows")
+
+
 def test_a_part_of_objects_without_ids_is_refused(bundle_path, tmp_path):
     hostile.sql("UPDATE galaxies SET object_id = NULL")(bundle_path)
     with galsearch.open(bundle_path, device="cpu") as atlas, pytest.raises(FormatError, match="have no object_id"):

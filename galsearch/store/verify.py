@@ -32,6 +32,8 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
     yield _positions(store)
     if "concepts" in store.tables:
         yield _phrases(store)
+    if "thumbnails" in store.tables:  # of a bundle
+        yield _pictures(store)
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
@@ -84,6 +86,13 @@ def _phrases(store: Store) -> Finding:
     )[0]
     message = f"{wrong} phrases have no vector of unit length, {twice} are there twice"
     return Finding.of("concepts", "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
+
+
+def _pictures(store: Store) -> Finding:
+    """Look for rows of small pictures that hold none: who has no picture has no row."""
+    empty = store.sandbox.rows("SELECT count(*) FROM thumbnails WHERE image IS NULL OR object_id IS NULL")[0][0]
+    message = f"{empty} rows of pictures hold no picture or no object_id"
+    return Finding.of("thumbnails", "every row of pictures holds one", message, _REBUILD, ok=not empty)
 
 
 def _vectors(store: Store, name: str) -> Iterator[Finding]:
