@@ -583,6 +583,7 @@ _KINDS = {
 }
 MOST_DIM = 65_536  # numbers of a vector
 _SPACE_KINDS = {"dim": int, "rows": int, "model": str, "metric": str}
+_SPACE_TEXTS = ("sha256", "space", "words")  # of an embedding; each may be absent or null
 _EMBEDDING_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # it is part of table names
 
 
@@ -663,6 +664,12 @@ def _check_kinds(values: dict, path: str) -> None:
                 "the file is damaged, copy it again"
             )
         _check_each(space, _SPACE_KINDS, path, f"embeddings.{name}.")
+        odd = next((key for key in _SPACE_TEXTS if not isinstance(space.get(key), str | None)), None)
+        if odd is not None:
+            raise FormatError(
+                f"{path}: manifest entry 'embeddings.{name}.{odd}' is {space[odd]!r:.40}, expected text; the file is "
+                "damaged, copy it again"
+            )
         if not 1 <= space["dim"] <= MOST_DIM:
             raise FormatError(
                 f"{path}: manifest entry 'embeddings.{name}.dim' is {space['dim']:.3g}, expected 1 to {MOST_DIM}; "

@@ -80,6 +80,12 @@ def test_an_embedding_needs_a_name_that_can_be_part_of_a_table_name(name):
         schema.Manifest.from_rows(manifest(embeddings={name: SPACE}).to_rows(), path="x")
 
 
+@pytest.mark.parametrize("key", ["sha256", "space", "words", "model"])
+def test_what_is_said_of_an_embedding_is_text(key):
+    with pytest.raises(FormatError, match=rf"embeddings\.image\.{key}' is 5"):
+        schema.Manifest.from_rows(manifest(embeddings={"image": {**SPACE, key: 5}}).to_rows(), path="x")
+
+
 def test_provenance_says_what_when_and_with_which_versions():
     record = schema.provenance("build", parameters={"seed": 3}, inputs={"a.csv": "0" * 64}, seconds=1.23456)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["time"])
