@@ -214,13 +214,16 @@ def _paragraph(text: str | None) -> str:
 
 
 def api() -> str:
-    """Return every public function and class with its signature and docstring, in alphabetical order."""
+    """Return every public function, constant and class with its signature and docstring, in alphabetical order."""
     public = [name for name in galsearch.__all__ if not name.startswith("__")]
     classes = {name: getattr(galsearch, name) for name in public if inspect.isclass(getattr(galsearch, name))}
-    functions = {name: getattr(galsearch, name) for name in public if name not in classes}
+    others = {name: getattr(galsearch, name) for name in public if name not in classes}
+    functions = {name: value for name, value in others.items() if callable(value)}
     parts = ["## Functions"]
     for name, function in sorted(functions.items()):
         parts += [f"### galsearch.{name}", _code(name, function), _doc(function)]
+    parts.append("## Constants")
+    parts += [f"`galsearch.{name}` = `{value!r}`" for name, value in sorted(others.items()) if name not in functions]
     parts.append("## Classes")
     for name, kind in sorted(classes.items()):
         if not issubclass(kind, Exception):
