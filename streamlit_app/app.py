@@ -57,6 +57,9 @@ The path may also stand in the environment variable `GALSEARCH_ATLAS`.
 """
 
 
+FIRST_PATH = "first"  # is in no address, but two pages of one name are refused, and the stray page may have the name
+
+
 def main() -> None:
     """Show the page of the URL, or say clearly why there is nothing to show."""
     st.set_page_config(page_title="galsearch", page_icon=str(ICON), layout="wide")
@@ -85,7 +88,11 @@ def run(state: State) -> None:
     first = next(name for name in every if name in offered)
     known = {
         name: st.Page(
-            partial(draw, shows[name], state), title=page.TITLE, icon=page.ICON, url_path=name, default=name == first
+            partial(draw, shows[name], state),
+            title=page.TITLE,
+            icon=page.ICON,
+            url_path=FIRST_PATH if name == first else name,
+            default=name == first,
         )
         for name, page in every.items()
     }
