@@ -60,6 +60,7 @@ def test_texts_of_an_atlas_are_text_on_every_page(page, address, name):
         check_is_text(page)
 
 
+@pytest.mark.hostile
 def test_hostile_links_are_answered_one_after_the_other(page, address):
     told = []
     for name, (where, said) in LINKS.items():
