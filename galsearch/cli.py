@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -1127,15 +1126,8 @@ def _tell_report(report: galsearch.Report) -> None:
         _tell(f"  {line}")
     if report.rejected:
         _tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
-    for item in _rarest_first(report.rejected)[:TOLD_REJECTIONS]:
+    for item in report.rarest_first()[:TOLD_REJECTIONS]:
         _tell(f"  {item['file'] or item['object_id']}: {item['reason']}")
-
-
-def _rarest_first(rejected: list[dict]) -> list[dict]:
-    """Sort so that thousands of one reason do not hide the few of another; reasons differ by more than a name."""
-    kinds = [re.sub(r"'.*?'|[\d.]+", "", item["reason"]) for item in rejected]
-    count = Counter(kinds)
-    return [item for _, item in sorted(zip(kinds, rejected, strict=True), key=lambda pair: count[pair[0]])]
 
 
 @contextmanager

@@ -70,6 +70,11 @@ class Report:
         """Return how often each reason to leave a row or a file out was met, by reason without names and numbers."""
         return dict(Counter(reason_kind(item["reason"]) for item in self.rejected).most_common())
 
+    def rarest_first(self) -> list[dict]:
+        """Return what was left out so that thousands of one reason do not hide the few of another."""
+        count = self.left_out()
+        return sorted(self.rejected, key=lambda item: count[reason_kind(item["reason"])])
+
     def lines(self) -> list[str]:
         """Return the summary to tell, a line each: roles of columns, names changed, pictures, what was left out."""
         told = self.summary.lines()
