@@ -33,7 +33,7 @@ class OpenFile:
         except BaseException:
             self.close()
             raise
-        self.size, self._state, self._identity = found.st_size, _state(found), (found.st_dev, found.st_ino)
+        self.size, self._state, self._identity = found.st_size, state_of(found), (found.st_dev, found.st_ino)
 
     def __del__(self) -> None:
         self.close()
@@ -57,7 +57,7 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise FormatError when the file was changed since it was opened."""
-        if _state(os.fstat(self.fileno())) != self._state:
+        if state_of(os.fstat(self.fileno())) != self._state:
             raise self.changed()
 
     def changed(self) -> FormatError:
@@ -79,7 +79,8 @@ class OpenFile:
         return b"".join(parts)
 
 
-def _state(found: os.stat_result) -> tuple[int, int]:
+def state_of(found: os.stat_result) -> tuple[int, int]:
+    """Return size and time of change: what tells that a file was written to."""
     return found.st_size, found.st_mtime_ns
 
 

@@ -21,7 +21,7 @@ from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store import macros
 from galsearch.store.facts import BATCH_ROWS, MOST_PICTURE_BYTES, Store, Stored, check_model_name, read_card, vectors
-from galsearch.store.files import check_folder, inside
+from galsearch.store.files import check_folder, inside, state_of
 from galsearch.store.sandbox import short
 from galsearch.store.vectors import MapError
 
@@ -231,7 +231,7 @@ def _state(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return state_of(found)
 
 
 def file_digest(path: Path) -> int:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from galsearch.errors import FormatError, LimitError, QueryError
 from galsearch.store import allowed, sandbox
+from galsearch.store.files import state_of
 from galsearch.workers import Limits, Pool, ShownByName
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def guard(stores: Sequence[Store], limits: Limits) -> Pool:
 def _identity(file: Path) -> list[int]:
     """Return what tells a file from another that has its name: one that replaced it has other row numbers."""
     about = file.stat()
-    return [about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns]
+    return [about.st_dev, about.st_ino, *state_of(about)]
 
 
 def _table(facts: dict, content: bytes) -> pa.Table:
