@@ -39,6 +39,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def errors_in_full():
+    """Let Streamlit tell what failed, in a process where a test before drew the public app, which hides it."""
+    yield
+    if "streamlit" in sys.modules:
+        sys.modules["streamlit"].set_option("client.showErrorDetails", "full")
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and an image model that know a few words."""
