@@ -1,11 +1,15 @@
 """Text that came from a file or a stranger, made safe to print: terminal escapes and hidden characters are shown.
 
-Files, JSON and Python keep the text as it is; only what is printed for a person goes through `printable`.
+Files, JSON and Python keep the text as it is; only what is printed for a person goes through `printable`. Names of
+files may be no text at all.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from galsearch.errors import GalsearchError
 
 # C0 and C1 controls and DEL, marks that turn the direction of writing, line separators, what is no character at all
 _UNPRINTABLE = re.compile(
@@ -25,3 +29,18 @@ def printable(text: object, *, lines: bool = False) -> str:
     """
     pattern = _LINES if lines else _UNPRINTABLE
     return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def is_text(name: str) -> bool:
+    """Say whether a name is text: one of a file whose bytes are not UTF-8 is none, and no table can hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_path(path: Path) -> None:
+    """Raise GalsearchError for a path that is not text: the engines cannot open it."""
+    if not is_text(str(path)):
+        raise GalsearchError(f"{path}: the name is not UTF-8, which the engines need; rename it")

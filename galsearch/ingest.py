@@ -30,6 +30,7 @@ from galsearch.errors import (
     VersionTooNewError,
     VersionTooOldError,
 )
+from galsearch.escaping import check_path
 from galsearch.published import Publication
 from galsearch.sources import Reading, Source, VectorSource
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
@@ -329,7 +330,10 @@ def _plan(action: str, taken: Source, parameters: dict, space: dict) -> dict:
 
 
 def _path(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)
+    if value is None:
+        return None
+    check_path(Path(value))
+    return Path(value)
 
 
 @dataclass(frozen=True)
@@ -436,6 +440,7 @@ def _trusted(path: Path) -> dict[str, str]:
 
 def _check_place(path: Path, *, overwrite: bool) -> None:
     """Raise GalsearchError unless an atlas may be written to `path`; what is no atlas is never replaced."""
+    check_path(path)
     if not path.exists():
         return
     if not is_folder_atlas(path):

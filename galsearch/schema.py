@@ -536,9 +536,13 @@ class Manifest:
         return column if isinstance(column, str) else None
 
     def to_rows(self) -> list[tuple[str, str]]:
-        """Return (key, JSON value) pairs, the order in which they are stored."""
+        """Return (key, JSON value) pairs, the order in which they are stored.
+
+        What is no character, such as a byte of a file's name that is not UTF-8, is stored as a question mark.
+        """
         known = {key: value for key, value in vars(self).items() if key != "extra"}
-        return [(key, json.dumps(value)) for key, value in {**known, **self.extra}.items()]
+        texts = {key: json.dumps(value, ensure_ascii=False) for key, value in {**known, **self.extra}.items()}
+        return [(key, text.encode(errors="replace").decode()) for key, text in texts.items()]
 
     @classmethod
     def from_rows(cls, rows: list[tuple[str, str]], *, path: str) -> Manifest:
@@ -594,7 +598,8 @@ MOST_JSON_DEPTH = 100
 def read_json(text: str | bytes):
     """Return what JSON text from a file says. Raises ValueError unless it is JSON, not too long and not too deep.
 
-    NaN and Infinity are no JSON, and numbers have at most as many digits as Python reads.
+    NaN and Infinity are no JSON, halves of a character are no text, and numbers have at most as many digits as Python
+    reads.
     """
     if not isinstance(text, (str, bytes)) or len(text) > MOST_JSON_BYTES:
         raise ValueError("not a text, or too long")
@@ -602,6 +607,8 @@ def read_json(text: str | bytes):
         found = json.loads(text, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():
+        json.dumps(found, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     level = [found]
     for _ in range(MOST_JSON_DEPTH):
         level = [item for one in level for item in _inside(one) if isinstance(item, (dict, list))]

@@ -662,3 +662,29 @@ def test_what_duckdb_makes_of_ctrl_c_is_one_of_python_where_the_engine_reads_and
         with pytest.raises(RuntimeError, match="another"), sandbox.asking("sql"):
             raise RuntimeError("another")
         assert atlas.sql("SELECT 7 AS n")["n"].to_pylist() == [7]
+
+
+def test_bytes_that_are_not_utf8_are_one_clear_error(run, tiny_path, tiny_folder, here):
+    fails(run("search", tiny_path, "x\udcfe"), "not valid Unicode")
+    fails(run("search", tiny_path, "--like", "x\udcfe"), "not valid Unicode")
+    fails(run("search", tiny_path, "--where", "object_id = 'x\udcfe'"), "where")
+    fails(run("sql", tiny_path, "SELECT 'x\udcfe'"), "not valid Unicode")
+    fails(run("bundle", tiny_folder, here / "x\udcfe.duckdb"), "not UTF-8")
+    fails(run("info", here / "x\udcfe.atlas"), "not UTF-8")
+    assert list(here.iterdir()) == []
+    (here / "x\udcfe").mkdir()
+    fails(run("build", here / "new.atlas", "--images", here / "x\udcfe"), "not UTF-8")
+
+
+def test_a_picture_whose_name_is_not_utf8_is_left_out_by_name_and_a_title_is_mended(run, tiny_models, here):
+    (here / "pictures").mkdir()
+    for name in (b"good.png", b"bad\xe9.png"):
+        Image.fromarray(picture(color="red", shape="edge")).save(here / "pictures" / "one.png")
+        os.rename(here / "pictures" / "one.png", os.fsencode(here / "pictures") + b"/" + name)
+    code, _, error = run(
+        "build", here / "a.atlas", "--images", here / "pictures", "--title", "x\udcff", "--models", tiny_models
+    )
+    assert code == 0, error
+    assert "bad\\udce9.png: a name that is not UTF-8" in error
+    with galsearch.open(here / "a.atlas") as atlas:
+        assert (atlas.manifest.title, atlas.manifest.rows) == ("x?", 1)

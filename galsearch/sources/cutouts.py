@@ -12,6 +12,7 @@ import pyarrow as pa
 from galsearch import images, morphology, schema
 from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
+from galsearch.escaping import printable
 from galsearch.sources.files import PictureArchive, PictureFolder, open_files, suffix_of
 from galsearch.sources.tables import (
     MEASURED,
@@ -90,7 +91,7 @@ def cutout_source(
     unused = sorted(set(home.names) - {file for file in files if file})
     taken, rejected, kept = without(rows, bad)
     left_out = [*((file, "no row in the table") for file in unused), *home.passed_over]
-    rejected += [{"object_id": None, "file": file, "reason": reason} for file, reason in left_out]
+    rejected += [{"object_id": None, "file": printable(file), "reason": reason} for file, reason in left_out]
     chosen = [files[row] for row in kept]
     if isinstance(home, PictureArchive):  # it is read from its start to its end
         place = {name: number for number, name in enumerate(home.names)}

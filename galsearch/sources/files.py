@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from galsearch import images
 from galsearch.errors import SchemaError
+from galsearch.escaping import is_text
 
 READ = ".jpg .jpeg .png .webp .tif .tiff .npy .fits .fit .fts (also .gz, .bz2 or .fz)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
@@ -94,6 +95,8 @@ class PictureFolder:
 
 def _passed_over(name: str) -> str | None:
     """Return why a file is passed over, by its name; None for a picture."""
+    if not is_text(name):
+        return "a name that is not UTF-8; rename the file"
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return "a hidden file"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
+from galsearch.escaping import check_path
 from galsearch.store.bundle import BundleStore
 from galsearch.store.dots import description as comparing
 from galsearch.store.facts import Store
@@ -35,6 +36,7 @@ def open_store(path: Path) -> Store:
 
     Raises FormatError when there is nothing, or nothing that is an atlas.
     """
+    check_path(path)
     if path.is_dir():
         from galsearch.store.folder import FolderStore
 

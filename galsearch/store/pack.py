@@ -173,12 +173,10 @@ def _write_vectors(connection, store: Store, partial: Path, embedding: tuple[str
             ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
             yield pa.RecordBatch.from_arrays([ids, pa.array(index.cell[part]), *numbers(part)], schema=kind)
 
-    connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
     # DuckDB's compression gains nothing on unit vectors and leaves a third of every block empty in the old layout; and
     # only what is not compressed can be read in place
     connection.execute("SET force_compression = 'uncompressed'")
-    connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
-    connection.unregister("incoming")
+    _write_table(connection, table, kind, batches())
     write_cells(connection, name, index)
     connection.execute("CHECKPOINT bundle")
     connection.execute("SET force_compression = 'auto'")
@@ -292,9 +290,29 @@ def _write_thumbnails(connection, store: Store) -> None:
                 {"object_id": there, "image": [found[name] for name in there]}, schema=kind
             )
 
-    connection.register("incoming", pa.RecordBatchReader.from_batches(kind, batches()))
-    connection.execute("CREATE TABLE thumbnails AS SELECT * FROM incoming")
-    connection.unregister("incoming")
+    _write_table(connection, "thumbnails", kind, batches())
+
+
+def _write_table(connection, table: str, kind: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    """Write what `batches` yields; what it raises is raised here as it is, where DuckDB would make its own of it."""
+    raised: list[BaseException] = []
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    connection.register("incoming", pa.RecordBatchReader.from_batches(kind, watched()))
+    try:
+        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
+    except (duckdb.Error, RuntimeError):
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        connection.unregister("incoming")
 
 
 def _write_models(connection, store: Store, *, with_models: bool) -> None:

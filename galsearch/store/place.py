@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from galsearch.errors import GalsearchError
+from galsearch.escaping import check_path
 from galsearch.store.sandbox import quoted, short, stoppable
 
 DISK_ERRORS = (  # what comes of a disk that is full, or cannot be written to
@@ -70,6 +71,7 @@ def remove_partial(partial: Path) -> None:
 
 def writing(partial: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection for writing `partial`, which puts what does not fit into memory beside it."""
+    check_path(partial)
     connection = duckdb.connect()
     connection.execute(f"SET temp_directory = {quoted(_spill(partial))}")
     return connection

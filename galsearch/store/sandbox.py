@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from galsearch.errors import FormatError, GalsearchError, LimitError, QueryError
+from galsearch.escaping import is_text
 
 if TYPE_CHECKING:
     from galsearch.store.visitors import Visits
@@ -99,7 +100,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def _running(self, cursor: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Have a cursor for one of our own statements: whatever goes wrong with it, the file is to blame."""
+        """Have a cursor for one of our own statements: what fails, unless text does, is the file's fault."""
         self.check_open()
         try:
             cursor = cursor or self.cursor()
@@ -111,6 +112,8 @@ class Sandbox:
         except duckdb.Error as error:
             self.check_open()
             self.watch()
+            if "cannot encode str as UTF-8" in str(error):  # an id that somebody asked for
+                raise QueryError("the text is not valid Unicode; check the encoding of the terminal") from None
             raise damaged(self.path, error) from None
         self.watch()
 
@@ -206,6 +209,8 @@ class Sandbox:
 
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
+        if not is_text(text):
+            raise QueryError("sql: the text is not valid Unicode; check the encoding of the terminal")
         try:
             statements = self.cursor().extract_statements(text)
         except duckdb.Error as error:
