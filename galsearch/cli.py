@@ -576,7 +576,7 @@ def classify(
                 "atlas": atlas.manifest.title,
                 "sources": atlas.manifest.sources,
             }
-            galsearch.write_table(found, output, meta=meta)
+            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
             _tell(f"wrote {output} ({found.num_rows} rows)")
         else:
             _print_rows(found, output_format)
@@ -785,6 +785,7 @@ def crossmatch(
     ] = False,
     output_format: Format = "table",
     output: Output = None,
+    quote_formulas: QuoteFormulas = False,
 ):
     """Put the objects of an atlas beside the rows of a table that lie at the same place on the sky."""
     _check_format(output_format)
@@ -803,7 +804,7 @@ def crossmatch(
         if output:
             title = f"{table.name} matched within {radius_arcsec:g} arcsec"
             meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(found, output, meta=meta)
+            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
             _tell(f"wrote {output} ({found.num_rows} rows)")
         elif output_format == "table":
             _print_table(found, columns=_matched_columns(found))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
-from astropy.io import votable
+from astropy.io import fits, votable
 from astropy.table import Table
 from PIL import Image
 from pyarrow import parquet
@@ -399,6 +399,61 @@ def test_credits_of_the_data_travel_with_the_atlas(run, cutouts, tmp_path, tiny_
     fails(run("build", tmp_path / "y.atlas", *options), "cannot be read as JSON")
 
 
+def test_what_is_said_of_a_table_is_taken_over_what_is_found(run, cutouts, tmp_path, tiny_models):
+    tables = [
+        Table({"tile": ["x"], "ra": [1.0]}),
+        Table(
+            {
+                "tile": ["red", "blue"],
+                "alpha": [10.0, 11.0],
+                "delta": [-5.0, 6.0],
+                "ra": [0.5, 0.5],
+                "zz": [0.25, 99.0],
+            }
+        ),
+    ]
+    hdus = [fits.PrimaryHDU(), *(fits.BinTableHDU(table, name=name) for table, name in zip(tables, "AB", strict=True))]
+    fits.HDUList(hdus).writeto(tmp_path / "t.fits")
+    said = ("--table-name", "B", "--id-column", "tile", "--ra", "alpha", "--dec", "delta")
+    source = ("--images", cutouts, "--table", tmp_path / "t.fits", "--models", tiny_models)
+    options = (*source, *said, "--columns", "z=zz", "--missing", "99,-99")
+    code, _, error = run("build", tmp_path / "x.atlas", *options)
+    assert code == 0, error
+    with galsearch.open(tmp_path / "x.atlas") as atlas:
+        assert (atlas["red"].ra, atlas["red"].dec, atlas["red"].z) == (10.0, -5.0, 0.25)
+        assert atlas["blue"].z is None
+    fails(run("build", tmp_path / "y.atlas", *source, "--columns", "zz"), "ROLE=COLUMN")
+    fails(run("build", tmp_path / "y.atlas", *source, "--columns", "depth=zz"), "depth")
+    fails(run("build", tmp_path / "y.atlas", *source, "--ra", "nowhere"), "nowhere")
+    fails(run("build", tmp_path / "y.atlas", *source, "--table-name", "C"), "C")
+    fails(run("build", tmp_path / "y.atlas", *source, "--missing", "many"), "many", code=2)
+    assert not (tmp_path / "y.atlas").exists()
+
+
+def test_what_is_said_of_pictures_is_taken_over_what_is_found(run, tmp_path, tiny_models):
+    drawn = {color: picture(color=color, shape="edge", size_px=32) for color in ("red", "blue")}
+    for place, first in (("a", "red"), ("b", "blue")):
+        (tmp_path / "cutouts" / place).mkdir(parents=True)
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((32, 32), np.float32), name="SCI")]
+        hdus += [
+            fits.ImageHDU(drawn[first][..., plane].astype(np.float32), name=band)
+            for plane, band in enumerate(("I", "R", "G"))
+        ]
+        fits.HDUList(hdus).writeto(tmp_path / "cutouts" / place / "one.fits")
+    source = ("--images", tmp_path / "cutouts", "--models", tiny_models)
+    fails(run("build", tmp_path / "x.atlas", *source, "--bands", "I,R,G"), "--id-from path")
+    code, _, error = run("build", tmp_path / "x.atlas", *source, "--bands", "I,R,G", "--id-from", "path")
+    assert code == 0, error
+    with galsearch.open(tmp_path / "x.atlas") as atlas:
+        assert sorted(atlas.search(k=5).ids) == ["a/one.fits", "b/one.fits"]
+        assert atlas.search("red edge", k=1).ids == ["a/one.fits"]
+    code, _, error = run("build", tmp_path / "y.atlas", *source, "--ext", "I", "--id-from", "path")
+    assert code == 0, error
+    assert "b/one.fits: every pixel has" in error  # in that band nothing of the other is seen
+    fails(run("build", tmp_path / "z.atlas", *source, "--ext", "SCI", "--id-from", "path"), "nothing was built")
+    fails(run("build", tmp_path / "z.atlas", *source, "--id-from", "place"), "place")
+
+
 def test_a_mosaic_and_a_table_of_vectors_are_built_too(run, tmp_path, tiny_models):
     field = np.random.default_rng(0).normal(8, 2, (96, 96, 3))
     y, x = np.mgrid[:96, :96]
@@ -573,6 +628,14 @@ def test_crossmatch_writes_a_file_with_units_and_says_so(run, tiny_path, positio
     assert table["separation_arcsec"].unit == "arcsec"
     assert table["separation_arcsec"].tolist() == pytest.approx([0.36] * 3, abs=1e-6)
     assert table["object_id"].tolist() == [tiny.object_id(row) for row in (4, 1, 3)]
+
+
+def test_crossmatch_writes_without_formulas_where_that_is_asked(run, tiny_path, tmp_path):
+    there = tiny.table().take([4])
+    (tmp_path / "p.csv").write_text(f"name,ra,dec\n=1+1,{there['ra'][0].as_py()},{there['dec'][0].as_py()}\n")
+    options = ("--radius-arcsec", 1, "-o", tmp_path / "found.csv")
+    assert run("crossmatch", tiny_path, tmp_path / "p.csv", *options, "--quote-formulas")[0] == 0
+    assert "'=1+1" in (tmp_path / "found.csv").read_text()
 
 
 def test_crossmatch_without_a_match_is_an_answer(run, tiny_path, positions):
