@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import re
@@ -45,6 +46,17 @@ def errors_in_full():
     yield
     if "streamlit" in sys.modules:
         sys.modules["streamlit"].set_option("client.showErrorDetails", "full")
+
+
+@pytest.fixture(scope="session")
+def packages_read_once():
+    """Streamlit reads about all installed packages anew for each AppTest, which takes as long as most tests of ours."""
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -28,10 +28,14 @@ SLOW_MACHINE = 30  # seconds that one run may take
 
 
 @pytest.fixture
-def start(monkeypatch, tiny_bundle):
-    """Start the app on an atlas, at a URL; the tiny bundle unless told otherwise."""
+def start(monkeypatch, tiny_bundle, packages_read_once):
+    """Start the app on an atlas, at a URL; the tiny bundle, which stays open meanwhile, unless told otherwise."""
     monkeypatch.syspath_prepend(str(APP))
-    for cache in (st.cache_resource, st.cache_data):
+    import jobs
+    import limits
+    import state
+
+    for cache in (st.cache_data, jobs.kept, limits._turns, state._kept_sets):
         cache.clear()
 
     def run(path: Path | None = tiny_bundle, **url: str) -> AppTest:

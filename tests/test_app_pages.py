@@ -38,7 +38,7 @@ relevant = "z < 0.05"
 
 
 @pytest.fixture
-def app_path(monkeypatch):
+def app_path(monkeypatch, packages_read_once):
     monkeypatch.syspath_prepend(str(APP))
 
 

@@ -19,7 +19,7 @@ BELOW_WHOLE = WORDS | SCIENCE | {"query", "workers"} | ENGINES
 # module -> the modules of galsearch that it may import; a package such as store stands for all files in it
 MAY_IMPORT = {
     "errors": set(),
-    "escaping": set(),
+    "escaping": {"errors"},
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
     "images": WORDS | {"images"},
