@@ -505,6 +505,7 @@ def rerank(
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what models are asked, and stop.")] = False,
     output_format: Format = "table",
     output: Output = None,
+    quote_formulas: QuoteFormulas = False,
     sheet: Sheet = None,
     device: Device = "auto",
 ):
@@ -544,7 +545,7 @@ def rerank(
         if sheet:
             _tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
         if output:
-            _tell(f"wrote {found.save(output)} ({len(found)} rows)")
+            _tell(f"wrote {found.save(output, quote_formulas=quote_formulas)} ({len(found)} rows)")
         elif output_format == "table":
             _print_table(found.table, columns=_reranked_columns(found.table))
         else:
@@ -564,6 +565,7 @@ def classify(
     least: Annotated[float, typer.Option("--least", help="Probability under which no label is given.")] = 0.5,
     output_format: Format = "table",
     output: Output = None,
+    quote_formulas: QuoteFormulas = False,
     device: Device = "auto",
 ):
     """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""

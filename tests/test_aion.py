@@ -26,6 +26,7 @@ ROWS = 40
 QUIET = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # raised inside torch.onnx
 DIM, HEADS, DEPTH, HIDDEN = 32, 4, 2, 24  # HIDDEN: two thirds of 36, as a gated layer has it
 LEVELS, WIDTH, CHANNELS = [7, 5, 5, 5, 5], 6, 64
+pytestmark = pytest.mark.slow
 ENCODER_CONFIG = {
     "act_layer": "SiLU",
     "decoder_depth": 1,

@@ -1097,6 +1097,7 @@ def test_an_atlas_of_hostile_texts_is_shown(start, hostile_bundle):
 # ---- links
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (page, _) in hostile_app.LINKS.items() if page == ""])
 def test_a_hostile_link_to_the_search_is_answered(start, name):
     app = start(**hostile_app.LINKS[name][1])

@@ -87,6 +87,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_link_to_a_page_is_answered(page, tiny_bundle, name):
     view, url = HOSTILE[name]

@@ -19,6 +19,7 @@ from galsearch import ingest, sources
 from galsearch.encode import Encoder
 from galsearch.store import Staging
 
+pytestmark = pytest.mark.slow
 ROWS = 10
 BATCH = 3  # four batches
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

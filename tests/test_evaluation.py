@@ -407,6 +407,7 @@ def test_the_targets_that_ship_have_ten_wordings_or_more_and_cover_what_is_asked
     assert shipped.version
 
 
+@pytest.mark.slow
 def test_targets_that_ship_and_do_not_fit_are_named_and_left_out(tiny_models, tiny_source, tmp_path):
     table = parquet.read_table(tiny_source[1])
     graded = table.append_column("grade_0_3", pa.array([2.5 if row % 4 == 0 else 0.5 for row in range(300)]))

@@ -8,6 +8,7 @@ inclusive, objects within 2 arcsec (or, without positions, with one vector) are 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ DESCRIBED = {  # unit, UCD and description of the columns that the input describ
     "flux_error": ("uJy", "stat.error;phot.flux", ""),
     "width": ("km/s", "phys.veloc.rotat", "Line width"),
 }
+EXAMPLES = int(os.environ.get("GALSEARCH_EXAMPLES", "4"))  # each takes seconds; CI takes more
 NAMES = ("NGC 7", "a|b", 'say "x"', "ünï", "", None)
 
 
@@ -247,7 +249,7 @@ def two_in_one_place(model: Model) -> bool:
     return bool(((vectors @ vectors.T > 0.9998) & other).any() or (near & other).any())
 
 
-@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))  # to shrink a build takes minutes
+@settings(max_examples=EXAMPLES, phases=(Phase.explicit, Phase.generate))  # to shrink a build takes minutes
 @given(model=models(), missing=st.sampled_from(["null", "numbers"]), seed=st.integers(0, 99), small=st.booleans())
 def test_an_atlas_is_what_went_in_whatever_is_done_to_it(tmp_path_factory, model, missing, seed, small):
     assume(len(model.kept) >= 4 and not two_in_one_place(model))
@@ -305,7 +307,7 @@ def drawn(rng: np.random.Generator, kind: str, folder: Path, name: str) -> np.nd
     return pixels if kind == "as seen" else None
 
 
-@settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=EXAMPLES // 2, phases=(Phase.explicit, Phase.generate))
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(["as seen", "wide", "tall", "holed", "broken"]), min_size=7, max_size=13),

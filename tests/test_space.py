@@ -31,6 +31,7 @@ from galsearch.space import wheels
 pytest.importorskip("streamlit", reason="a Space runs the versions that are installed, streamlit among them")
 pytest.importorskip("onnxruntime", reason="a Space runs the versions that are installed, onnxruntime among them")
 
+pytestmark = pytest.mark.slow
 PIN = re.compile(r"([a-z0-9-]+)==(\S+)")
 MAKE_USER = "useradd --create-home --home-dir /app --uid 1000 user"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

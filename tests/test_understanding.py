@@ -963,6 +963,19 @@ def test_classify_without_a_file_is_one_clear_line(run, tiny_path, tmp_path):
     assert "absent.yaml: No such file" in error
 
 
+def test_refinements_of_thousands_of_phrases_are_compared_with_a_few():
+    """Each is compared with each, in the process of the app."""
+    from galsearch.understanding import asked
+
+    texts = [
+        f"no {'abcdefghij'[n % 10]}{'klmnopqrst'[n // 10 % 10]}{'uvwxyzuvwx'[n // 100 % 10]}x" for n in range(1000)
+    ]
+    for words in (" ".join(texts), "no bar " * 1430, "spiral " * 2500):
+        for side in asked._sides([galsearch.Term("text", words)]):
+            assert len(set(side)) == len(side) <= asked.MOST_COMPARED
+            assert max(map(len, side), default=0) <= asked.LONGEST_COMPARED
+
+
 @pytest.mark.parametrize("words", ["🌀", "'; DROP TABLE galaxies; --", "no bar " * 1430], ids=["emoji", "sql", "long"])
 def test_odd_words_are_explained_too(run, tiny_path, words):
     code, out, error = run("search", tiny_path, words, "--explain", "--format", "csv", "-k", "2")

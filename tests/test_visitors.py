@@ -261,6 +261,7 @@ def test_closing_ends_the_processes(tiny_bundle):
         opened.count("z < 1")
 
 
+@pytest.mark.slow
 def test_who_waits_takes_over_from_who_has_had_enough(tiny_bundle):
     limits = Limits(seconds=20, cpu_seconds=20, contested_seconds=0.5)
     with galsearch.open(tiny_bundle, visitors=limits) as opened:

@@ -352,20 +352,24 @@ def _insert(connection, table: str, rows: pa.Table) -> None:
         connection.unregister("incoming")
 
 
-def _describe(connection, columns: pa.Schema, embeddings: Iterable[str], *, create: bool) -> None:
+def _describe(connection, described: pa.Schema, embeddings: Iterable[str], *, create: bool) -> None:
     """Record unit, UCD and meaning of the columns of `galaxies`; those already described are left as they are."""
-    rows = [("galaxies", item.name, *_meaning(item)) for item in columns]
+    rows = [("galaxies", item.name, *_meaning(item)) for item in described]
     if create:
         rows += schema.table_columns(embeddings)
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {schema.COLUMNS_TABLE} "
         '("table" VARCHAR, "column" VARCHAR, unit VARCHAR, ucd VARCHAR, description VARCHAR)'
     )
-    connection.executemany(
-        f"INSERT INTO {schema.COLUMNS_TABLE} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (FROM {schema.COLUMNS_TABLE} "
-        'WHERE "table" = $1 AND "column" = $2)',
-        rows,
+    names = ("table", "column", "unit", "ucd", "description")
+    once = {row[:2]: row for row in reversed(rows)}  # the first counts
+    columns = zip(*reversed(once.values()), strict=True)
+    connection.register("incoming", pa.table(dict(zip(names, map(list, columns), strict=True))))
+    connection.execute(
+        f"INSERT INTO {schema.COLUMNS_TABLE} SELECT * FROM incoming ANTI JOIN {schema.COLUMNS_TABLE} "
+        'USING ("table", "column")'
     )
+    connection.unregister("incoming")
 
 
 def _meaning(item: pa.Field) -> tuple[str, str, str]:

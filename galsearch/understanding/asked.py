@@ -24,6 +24,7 @@ from galsearch.understanding.attributes import (
 )
 from galsearch.understanding.reading import Understanding, hints_without_columns, understand
 
+MOST_COMPARED, LONGEST_COMPARED = 100, 1_000  # texts of a query, and characters of each
 BACKGROUND = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
 BATCH_ROWS = 50_000
 SPARE = 12  # refinements of each sign beyond those wished for, in the place of those that contradict the query
@@ -99,7 +100,12 @@ def _sides(terms: Sequence[Term]) -> tuple[list[str], list[str]]:
             sides = (wanted, unwanted) if term.weight > 0 else (unwanted, wanted)
             sides[0].append(read_as.wanted.text)
             sides[1].extend(map(str, read_as.unwanted))
-    return wanted, unwanted
+    return _compared(wanted), _compared(unwanted)
+
+
+def _compared(texts: list[str]) -> list[str]:
+    """Return what refinements are compared with: whoever sends thousands of phrases does not wait for all of them."""
+    return [text[:LONGEST_COMPARED] for text in dict.fromkeys(texts)][:MOST_COMPARED]
 
 
 def label(

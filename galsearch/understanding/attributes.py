@@ -5,6 +5,7 @@ Vectors are unit vectors of one space, `(n, d) float32`; scores are cosines.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def contradicts(refinement: Refinement, wanted: Sequence[str], unwanted: Sequenc
 
 def _agree(one: str, other: str) -> bool:
     """Say whether two texts share a word that describes, or the answer to a question."""
-    first, second = stated(one), stated(other)
+    first, second = _stated(one), _stated(other)
     if any(sign is not None and sign == second[question] for question, sign in first.items()):
         return True
     return any(_same_stem(word, also) for word in _describing(one) for also in _describing(other))
@@ -150,7 +151,7 @@ def _agree(one: str, other: str) -> bool:
 
 def _oppose(one: str, other: str) -> bool:
     """Say whether two texts answer a question differently, or have words of which one is the other's opposite."""
-    first, second = stated(one), stated(other)
+    first, second = _stated(one), _stated(other)
     if any(sign is not None and second[question] == (not sign) for question, sign in first.items()):
         return True
     words, others = _describing(one), _describing(other)
@@ -158,8 +159,14 @@ def _oppose(one: str, other: str) -> bool:
     return any(word in words and opposite in others for word, opposite in pairs)
 
 
-def _describing(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{3,}", text.lower())) - NO_ATTRIBUTE
+@functools.lru_cache(4096)  # each of many phrases is compared with each of many
+def _stated(text: str) -> Mapping[str, bool | None]:
+    return stated(text)
+
+
+@functools.lru_cache(4096)
+def _describing(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]{3,}", text.lower())) - NO_ATTRIBUTE
 
 
 def _same_stem(one: str, other: str) -> bool:
