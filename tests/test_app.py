@@ -81,6 +81,7 @@ def test_the_first_page_lists_galaxies(start):
     assert dict(app.query_params) == {}
 
 
+@pytest.mark.slow
 def test_words_find_what_the_library_finds(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value("red edge-on galaxy").run()
@@ -96,6 +97,7 @@ def test_an_example_fills_the_box_and_searches(start, tiny_atlas):
     assert ids(app) == found(tiny_atlas, "ring galaxy")
 
 
+@pytest.mark.slow
 def test_minus_words_and_their_weight(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value("red galaxy").run()
@@ -129,6 +131,7 @@ def test_terms_that_cancel_out_are_an_error_in_words(start):
     assert "cancel out" in text_of(app.error)
 
 
+@pytest.mark.slow
 def test_a_cut_keeps_what_passes(start, tiny_atlas):
     app = start()
     app.text_input(key="where").set_value("z < 0.05").run()
@@ -176,6 +179,7 @@ def test_an_empty_cone_says_so(start):
     assert len(ids(app)) == 24
 
 
+@pytest.mark.slow
 def test_a_link_restores_everything(start):
     app = start()
     app.text_input(key="words").set_value("blue ring").run()
@@ -502,6 +506,7 @@ def test_a_typed_cut_moves_the_slider(start):
     assert app.slider(key="range_mag_r").value[1] == 16
 
 
+@pytest.mark.slow
 def test_choices_count_what_is_left_under_the_other_cuts(start, tiny_atlas):
     app = start()
     app.text_input(key="where").set_value("z < 0.1").run()
@@ -537,6 +542,7 @@ def test_histograms_count_every_row_in_its_span(start, tiny_atlas, monkeypatch):
 # ---- understanding, refining
 
 
+@pytest.mark.slow
 def test_words_that_mean_a_cut_offer_it_and_taking_it_moves_them_into_the_box(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value("red galaxy with z < 0.1 without a ring").run()
@@ -986,6 +992,7 @@ def test_a_link_cannot_ask_for_more_rows_than_are_allowed(start, monkeypatch):
 # ---- an atlas without words
 
 
+@pytest.mark.slow
 def test_an_atlas_without_its_text_model_says_so_and_still_lists(start, bundle_path):
     import duckdb
 
@@ -1079,6 +1086,7 @@ def hostile_bundle(hostile_path, tmp_path):
     return copy
 
 
+@pytest.mark.slow
 def test_an_atlas_of_hostile_texts_is_shown(start, hostile_bundle):
     app = start(hostile_bundle)
     assert len(ids(app)) == 24
@@ -1118,6 +1126,7 @@ def test_a_query_survives_its_link(monkeypatch):
 # ---- what a place that is busy, or a query that is refused, shows
 
 
+@pytest.mark.slow
 def test_a_busy_place_is_no_count(full_line, start):
     app = start()
     app.text_input(key="where").set_value("z < 0.05").run()
@@ -1146,6 +1155,7 @@ def test_a_refused_query_keeps_the_results_of_the_one_before(start):
     assert not [box for box in app.pills if box.key == "refine"]
 
 
+@pytest.mark.slow
 def test_a_bad_filter_says_whose_results_are_shown(start):
     app = start()
     app.text_input(key="where").set_value("z < 0.05").run()

@@ -249,6 +249,7 @@ def test_the_map_shows_every_plot_that_the_atlas_has_something_for(page, tiny_pa
     assert "300 galaxies" in said(app).replace("*", "")
 
 
+@pytest.mark.slow
 def test_a_part_of_the_map_becomes_a_cut(page, tiny_bundle, tiny_atlas, density):
     app = page("map", tiny_bundle)
     brush(app, "plane", density.Window(0.0, 0.5, -0.6, 0.6))
@@ -261,6 +262,7 @@ def test_a_part_of_the_map_becomes_a_cut(page, tiny_bundle, tiny_atlas, density)
     assert f"**{count}** galaxies" in said(app)
 
 
+@pytest.mark.slow
 def test_a_selection_joins_the_cut_that_is_there(page, tiny_bundle, tiny_atlas, density):
     app = page("map", tiny_bundle, where="survey = 'd''Or' OR z < 0.1", x="z", y="mag_r", log="-")
     brush(app, "columns", density.Window(0.0, 0.15, 15.0, 19.0))
@@ -393,6 +395,7 @@ def test_without_a_run_the_page_says_how_to_make_one(page, tiny_bundle):
     assert "galsearch evaluate ATLAS --store" in said(page("evaluate", tiny_bundle))
 
 
+@pytest.mark.slow
 def test_a_kept_run_is_shown_with_its_figures(page, judged_folder):
     app = page("evaluate", judged_folder)
     assert len(app.selectbox(key=next(b.key for b in app.selectbox if b.label == "Run")).options) == 2
@@ -439,6 +442,7 @@ def finish(app: AppTest, name: str) -> AppTest:
     return app
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_gives_the_figures_of_the_library(page, tiny_bundle, tmp_path):
     app = page("evaluate", tiny_bundle)
     app.file_uploader(key="evaluate_targets").set_value(("t.toml", TARGETS.encode(), "application/toml")).run()
@@ -477,6 +481,7 @@ def test_a_public_place_takes_no_key(page, folder_path):
     assert "takes no keys" in said(app) and not app.text_input and not app.button
 
 
+@pytest.mark.slow
 def test_captions_by_rules_land_in_the_folder(page, folder_path):
     app = page("captions", folder_path, where="z < 0.1")
     app.button(key="captions_write").click().run()
@@ -489,6 +494,7 @@ def test_captions_by_rules_land_in_the_folder(page, folder_path):
     assert f"{written} captions by measurements" in said(app)
 
 
+@pytest.mark.slow
 def test_what_there_is_says_who_wrote_it(page, folder_path):
     done = galsearch.caption(folder_path)
     app = page("captions", folder_path)
@@ -517,6 +523,7 @@ def asked_model(page, folder_path):
         yield app, fake, folder_path
 
 
+@pytest.mark.slow
 def test_the_cost_is_told_before_anything_is_sent(asked_model):
     app, fake, path = asked_model
     row = galsearch.estimate_captions(
@@ -526,6 +533,7 @@ def test_the_cost_is_told_before_anything_is_sent(asked_model):
     assert app.button(key="captions_start").disabled and not fake.asked
 
 
+@pytest.mark.slow
 def test_a_vision_model_writes_captions_and_the_key_stays_nowhere(asked_model):
     app, fake, path = asked_model
     app.checkbox[0].check().run()
@@ -681,6 +689,7 @@ def models(monkeypatch, tiny_models):
     monkeypatch.setattr(galsearch, "build", partial(galsearch.build, models=tiny_models), raising=False)
 
 
+@pytest.mark.slow
 def test_dropped_pictures_and_a_table_become_a_bundle(page, tiny_bundle, models):
     app = page("build", tiny_bundle)
     app.file_uploader(key="build_pictures").set_value(
@@ -711,6 +720,7 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(page, tiny_bundle, tmp_
     assert "no such folder" in said(app)
 
 
+@pytest.mark.slow
 def test_a_folder_is_built_where_it_is_to_be_kept(page, tiny_bundle, tiny_source, tmp_path, models):
     app = page("build", tiny_bundle)
     app.segmented_control(key="build_way").set_value("A folder on this machine").run()
@@ -767,6 +777,7 @@ def test_a_second_look_needs_a_question(page, tiny_bundle):
     assert "Search for something first" in said(page("rerank", tiny_bundle))
 
 
+@pytest.mark.slow
 def test_a_second_look_gives_what_the_library_gives(page, tiny_bundle, tiny_atlas):
     app = page("rerank", tiny_bundle, words="red edge-on galaxy")
     app.button(key="rerank_start").click().run()
@@ -782,6 +793,7 @@ def test_a_second_look_gives_what_the_library_gives(page, tiny_bundle, tiny_atla
     assert "hits again" not in said(app)  # that was another question
 
 
+@pytest.mark.slow
 def test_marks_of_a_collection_are_examples(page, tiny_bundle, tiny_atlas):
     app = page("rerank", tiny_bundle, public=True, words="galaxy")
     good, bad = ([tiny.object_id(row) for row in range(first, 40, 4)] for first in (0, 1))

@@ -259,6 +259,7 @@ def test_measured_captions_are_written_found_and_bundled(path, tmp_path):
         assert record["action"] == "caption" and record["parameters"]["seed"] == 5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_words(path):
     galsearch.caption(path, copies=2)
     first = [(row["object_id"], row["caption"], row["summary"]) for row in captions(path)]
@@ -266,6 +267,7 @@ def test_the_same_seed_gives_the_same_words(path):
     assert [(row["object_id"], row["caption"], row["summary"]) for row in captions(path)] == first
 
 
+@pytest.mark.slow
 def test_label_captions_come_from_columns_or_a_mapping_of_ones_own(path, tmp_path):
     galsearch.caption(path, by="labels")
     found = captions(path)
@@ -278,6 +280,7 @@ def test_label_captions_come_from_columns_or_a_mapping_of_ones_own(path, tmp_pat
     assert row["negatives"] == ["bar"] and "bar" not in row["summary"]
 
 
+@pytest.mark.slow
 def test_texts_of_a_table_are_joined_by_id_and_searched(path, tmp_path):
     first = tiny.object_id(3)
     table = tiny.parquet(
@@ -301,6 +304,7 @@ def galsearch_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_captions_of_others_stay_and_ones_own_are_replaced_or_appended(path, tmp_path):
     table = tiny.parquet(tmp_path / "t.parquet", object_id=[tiny.object_id(0)], caption=["A quagga."])
     galsearch.caption(path, by="table", table=table, model="Ann")
@@ -314,6 +318,7 @@ def test_captions_of_others_stay_and_ones_own_are_replaced_or_appended(path, tmp
     ]
 
 
+@pytest.mark.slow
 def test_a_cut_chooses_whom_to_caption(path):
     galsearch.caption(path, by="labels", where="T > 0")
     assert [row["object_id"] for row in captions(path)] == [tiny.object_id(1)]
@@ -321,6 +326,7 @@ def test_a_cut_chooses_whom_to_caption(path):
         galsearch.caption(path, by="labels", where="nonsense > 0")
 
 
+@pytest.mark.slow
 def test_galaxies_added_later_can_be_captioned_and_captions_survive_adding(path, tmp_path, tiny_models):
     galsearch.caption(path, by="labels")
     (tmp_path / "more").mkdir()
@@ -333,6 +339,7 @@ def test_galaxies_added_later_can_be_captioned_and_captions_survive_adding(path,
         assert atlas.search("quagga", hybrid="rank", k=1).ids == ["late"]
 
 
+@pytest.mark.slow
 def test_a_bundle_is_not_captioned_and_neither_is_an_atlas_that_another_writes(path, tmp_path):
     bundle = galsearch.bundle(path, tmp_path / "x.duckdb")
     with pytest.raises(galsearch.GalsearchError, match="bundle is never changed"):
@@ -377,6 +384,7 @@ def test_wrong_options_are_said_in_words(path, options, said):
 # ---- a vision model
 
 
+@pytest.mark.slow
 def test_answers_become_captions_with_their_cost(path):
     with Server() as server:
         done = galsearch.caption(path, by="vlm", vlm=asking(server))
@@ -398,6 +406,7 @@ def test_answers_become_captions_with_their_cost(path):
     assert not path.with_name("x.atlas.answers").exists()
 
 
+@pytest.mark.slow
 def test_the_key_goes_to_the_service_and_nowhere_else(path, monkeypatch, tmp_path):
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     with Server() as server:
@@ -406,6 +415,7 @@ def test_the_key_goes_to_the_service_and_nowhere_else(path, monkeypatch, tmp_pat
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and b"sk-very-secret" in f.read_bytes()]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_asked_again_unless_told(path):
     with Server() as server:
         galsearch.caption(path, by="vlm", vlm=asking(server), where="T IS NOT NULL")
@@ -420,6 +430,7 @@ def test_what_is_there_is_not_asked_again_unless_told(path):
     assert len(ledger(path)) == 3
 
 
+@pytest.mark.slow
 def test_refusals_and_malformed_answers_are_kept_as_such(path):
     said = [
         Said(refusal="I cannot describe this."),
@@ -445,6 +456,7 @@ def test_refusals_and_malformed_answers_are_kept_as_such(path):
         assert atlas.sql("FROM matching_words('describe')").num_rows == 0
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_asked_again_by_the_client(path):
     slow = Said(status=429, headers={"retry-after-ms": "10"})
     with Server(lambda asked: slow if asked.number % 2 else fake_vlm.good(asked)) as server:
@@ -462,6 +474,7 @@ def test_a_service_that_always_fails_stops_the_job_and_changes_nothing(path):
     assert digest(path) == before
 
 
+@pytest.mark.slow
 def test_a_failure_now_and_then_is_no_caption_and_is_asked_the_next_time(path):
     with Server(lambda asked: Said(status=500) if asked.number == 3 else fake_vlm.good(asked)) as server:
         done = galsearch.caption(path, by="vlm", vlm=asking(server))
@@ -500,6 +513,7 @@ def test_without_a_key_or_the_package_the_remedy_is_named(path, monkeypatch):
 # ---- money
 
 
+@pytest.mark.slow
 def test_the_limit_is_never_exceeded_and_going_on_pays_only_the_rest(path):
     one = (TOKENS_IN * 0.4 + TOKENS_OUT * 1.6) / 1e6
     limit = 0.009
@@ -523,6 +537,7 @@ def test_an_answer_that_hides_its_tokens_counts_as_the_most_it_can_cost(path):
         assert 1 <= len(server.asked) <= 0.006 / most
 
 
+@pytest.mark.slow
 def test_a_limit_needs_a_price(path):
     with Server() as server:
         vlm = galsearch.VLM(model="llava", base_url=server.url, max_cost=1.0)
@@ -534,6 +549,7 @@ def test_a_limit_needs_a_price(path):
     assert ledger(path)[0]["cost_usd"] is None and ledger(path)[0]["tokens_in"] == ROWS * TOKENS_IN
 
 
+@pytest.mark.slow
 def test_an_estimate_sends_nothing_and_says_which_price_it_does_not_know(path):
     table = galsearch.estimate_captions(path, copies=2)
     assert table["captions"].to_pylist() == [2 * ROWS] * table.num_rows
@@ -550,6 +566,7 @@ def test_an_estimate_sends_nothing_and_says_which_price_it_does_not_know(path):
 # ---- batches
 
 
+@pytest.mark.slow
 def test_batches_are_answered_at_half_the_price(path):
     with Server(batches=True) as server:
         done = galsearch.caption(path, by="vlm", vlm=asking(server, batch="on"))
@@ -560,6 +577,7 @@ def test_batches_are_answered_at_half_the_price(path):
     assert {row["caption"] for row in captions(path)} == {GOOD["description"]}
 
 
+@pytest.mark.slow
 def test_refusals_and_errors_in_a_batch_are_told_apart(path):
     said = {1: Said(refusal="no"), 2: Said("{"), 3: Said(status=500)}
     with Server(lambda asked: said.get(asked.number) or fake_vlm.good(asked), batches=True) as server:
@@ -567,6 +585,7 @@ def test_refusals_and_errors_in_a_batch_are_told_apart(path):
     assert done.counts == {"refused": 1, "malformed": 1, "failed": 1} and done.captions == ROWS - 3
 
 
+@pytest.mark.slow
 def test_a_server_without_batches_is_asked_one_by_one(path):
     with Server() as server:
         done = galsearch.caption(path, by="vlm", vlm=asking(server, batch="on"))
@@ -574,6 +593,7 @@ def test_a_server_without_batches_is_asked_one_by_one(path):
     assert done.captions == ROWS and "has no Batch API" in done.note
 
 
+@pytest.mark.slow
 def test_a_batch_is_no_larger_than_the_limit_allows(path):
     with Server(batches=True) as server:
         done = galsearch.caption(path, by="vlm", vlm=asking(server, batch="on", max_cost=0.004))
@@ -657,6 +677,7 @@ def test_a_batch_that_was_under_way_when_killed_is_waited_for_by_the_next_run(pa
     assert len(captions(path)) == ROWS
 
 
+@pytest.mark.slow
 def test_a_batch_whose_id_was_never_heard_is_found_again_by_its_tag(path, monkeypatch):
     from galsearch.remote import Endpoint
 
@@ -690,6 +711,7 @@ def test_two_of_one_job_at_a_time_are_refused(path):
         assert server.sent == []
 
 
+@pytest.mark.slow
 def test_answers_wait_while_another_writes_the_atlas(path):
     with Server() as server:
         with WriterLock(path), pytest.raises(galsearch.GalsearchError, match="another galsearch is writing"):
@@ -707,6 +729,7 @@ def run(*arguments: object) -> object:
     return CliRunner().invoke(cli.app, [str(one) for one in arguments])
 
 
+@pytest.mark.slow
 def test_the_verb_writes_estimates_and_shows_its_prompt(path):
     done = run("caption", path, "--by", "labels", "--copies", "2")
     assert done.exit_code == 0 and "4 captions by labels-1" in done.stderr
@@ -718,6 +741,7 @@ def test_the_verb_writes_estimates_and_shows_its_prompt(path):
     assert run("caption").exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_verb_asks_a_model(path):
     with Server() as server:
         done = run("caption", path, "--by", "vlm", "--model", "gpt-4.1-mini", "--base-url", server.url, "--max-cost", 1)

@@ -399,6 +399,7 @@ def test_credits_of_the_data_travel_with_the_atlas(run, cutouts, tmp_path, tiny_
     fails(run("build", tmp_path / "y.atlas", *options), "cannot be read as JSON")
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_table_is_taken_over_what_is_found(run, cutouts, tmp_path, tiny_models):
     tables = [
         Table({"tile": ["x"], "ra": [1.0]}),
@@ -430,6 +431,7 @@ def test_what_is_said_of_a_table_is_taken_over_what_is_found(run, cutouts, tmp_p
     assert not (tmp_path / "y.atlas").exists()
 
 
+@pytest.mark.slow
 def test_what_is_said_of_pictures_is_taken_over_what_is_found(run, tmp_path, tiny_models):
     drawn = {color: picture(color=color, shape="edge", size_px=32) for color in ("red", "blue")}
     for place, first in (("a", "red"), ("b", "blue")):
@@ -454,6 +456,7 @@ def test_what_is_said_of_pictures_is_taken_over_what_is_found(run, tmp_path, tin
     fails(run("build", tmp_path / "z.atlas", *source, "--id-from", "place"), "place")
 
 
+@pytest.mark.slow
 def test_a_mosaic_and_a_table_of_vectors_are_built_too(run, tmp_path, tiny_models):
     field = np.random.default_rng(0).normal(8, 2, (96, 96, 3))
     y, x = np.mgrid[:96, :96]
@@ -536,6 +539,7 @@ def test_ctrl_c_anywhere_is_one_line_and_exit_130(run, tiny_bundle, monkeypatch,
     fails(run("search", tiny_bundle, "red"), "galsearch: stopped", code=130)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_sees_no_traceback(tiny_bundle):
     call = [sys.executable, "-c", MAIN, "sql", str(tiny_bundle), "SELECT * FROM galaxies", "--format", "json"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -545,6 +549,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback(tiny_bundle):
     assert "BrokenPipe" not in error
 
 
+@pytest.mark.slow
 def test_writing_a_votable_does_not_write_beyond_its_memory(tiny_bundle):
     """The C writer of astropy 8.0 does, by a byte, and the process dies at some later moment."""
     call = [sys.executable, "-c", MAIN, "search", str(tiny_bundle), "-k", "40", "--format", "votable"]
@@ -553,6 +558,7 @@ def test_writing_a_votable_does_not_write_beyond_its_memory(tiny_bundle):
     assert done.returncode == 0, done.stderr[:500]
 
 
+@pytest.mark.slow
 def test_a_search_of_a_bundle_loads_no_library_that_it_does_not_need(tiny_bundle):
     code = IMPORTED.format(arguments=["search", str(tiny_bundle), "red", "-k", "2"], watched=HEAVY)
     environment = {**os.environ, "PYTHONWARNINGS": "default"}

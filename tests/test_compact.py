@@ -102,6 +102,7 @@ def best(ids: list[str], vectors: np.ndarray, query: np.ndarray, k: int) -> tupl
 # ---- what is found
 
 
+@pytest.mark.slow
 def test_the_ten_nearest_are_those_of_the_floats(floats, compact):
     shares = []
     for query in questions(floats.path, 40, seed=1):
@@ -349,6 +350,7 @@ def test_vectors_that_are_not_of_unit_length_are_refused(pair, tmp_path, value):
 # ---- the least of atlases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_an_atlas_of_equal_vectors_answers(tmp_path, rows):
     vectors = np.tile(tiny.random_units(1, 8, seed=2), (rows, 1))
@@ -364,6 +366,7 @@ def test_an_atlas_of_equal_vectors_answers(tmp_path, rows):
     assert all(finding.ok for finding in findings(path).values())
 
 
+@pytest.mark.slow
 def test_vectors_that_are_centroids_have_no_code(tmp_path):
     vectors = np.eye(8, dtype=np.float32)[np.arange(64) % 8]
     _, path = build(tmp_path, vectors)
@@ -379,6 +382,7 @@ def test_vectors_that_are_centroids_have_no_code(tmp_path):
         assert atlas.search(vectors[3], k=8).ids == [f"g{row:05d}" for row in range(3, 64, 8)]
 
 
+@pytest.mark.slow
 def test_the_tiny_atlas_is_asked_in_words(tiny_folder, tiny_bundle, tmp_path):
     path = galsearch.bundle(tiny_folder, tmp_path / "tiny.duckdb", compact=True)
     bare = galsearch.bundle(path, tmp_path / "bare.duckdb", compact=True, models=False)

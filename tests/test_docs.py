@@ -200,6 +200,7 @@ def test_the_version_is_the_same_everywhere():
     assert f"\nversion: {galsearch.__version__}\n" in citation
 
 
+@pytest.mark.slow
 def test_the_counts_of_threats_are_those_of_the_tests(tiny_bundle):
     import hostile
     import hostile_files

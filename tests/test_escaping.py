@@ -63,6 +63,7 @@ def evil_path(tmp_path_factory, tiny_models):
     return path
 
 
+@pytest.mark.slow
 def test_nothing_of_an_atlas_reaches_the_terminal_unescaped(run, evil_path):
     with galsearch.open(evil_path) as atlas:
         name = atlas.search(k=1).ids[0]
@@ -111,6 +112,7 @@ def test_files_and_piped_data_keep_the_text(run, evil_path, tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["name"] == EVIL.replace("\x00", "")
 
 
+@pytest.mark.slow
 def test_data_printed_on_a_terminal_shows_its_escapes(run, evil_path, monkeypatch, capsys):
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
     for form in ("csv", "json", "votable"):
@@ -119,6 +121,7 @@ def test_data_printed_on_a_terminal_shows_its_escapes(run, evil_path, monkeypatc
         assert not OBEYED.search(out + error)
 
 
+@pytest.mark.slow
 def test_commands_to_run_next_are_quoted_for_the_shell(run, tmp_path, tiny_models):
     import shlex
 

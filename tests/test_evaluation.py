@@ -428,6 +428,7 @@ def test_an_atlas_that_no_shipped_target_fits_says_so(atlas):
 # ---- what is kept
 
 
+@pytest.mark.slow
 def test_figures_are_kept_in_a_folder_and_travel_in_its_bundle(folder_path, one, tmp_path):
     first = evaluate(folder_path, targets=one, store=True)
     evaluate(folder_path, targets=one, seed=1, store=True)
@@ -474,6 +475,7 @@ def test_a_sheet_frames_what_is_relevant(atlas, tmp_path):
 # ---- the command
 
 
+@pytest.mark.slow
 def test_the_command_prints_figures_and_writes_them(monkeypatch, capsys, tiny_path, one, tmp_path):
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["galsearch", "evaluate", *map(str, arguments)])

@@ -330,6 +330,7 @@ def test_a_bundle_cut_in_its_header_is_refused(bundle_path, length):
         galsearch.open(bundle_path)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_the_manifest_is_never_read_as_truth(bundle_path):
     data = bundle_path.read_bytes()
     good = outcome(bundle_path)
@@ -345,6 +346,7 @@ def test_a_flipped_byte_in_the_manifest_is_never_read_as_truth(bundle_path):
     assert caught >= 2  # the words stand in other tables too, which are read when needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_a_flipped_byte_anywhere_is_a_format_error_or_harmless(bundle_path, seed):
     data, good, rng = bundle_path.read_bytes(), outcome(bundle_path), random.Random(seed)
@@ -353,6 +355,7 @@ def test_a_flipped_byte_anywhere_is_a_format_error_or_harmless(bundle_path, seed
         assert outcome(bundle_path) in (None, good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
 def test_a_flipped_byte_in_a_folder_is_a_galsearch_error_or_harmless(folder_path, seed):
     rng = random.Random(seed)
@@ -402,6 +405,7 @@ def test_a_bundle_with_the_models_of_another_space_is_refused(bundle_path, tmp_p
         assert {finding.name for finding in atlas.check() if not finding.ok} == {"model text", "model image"}
 
 
+@pytest.mark.slow
 def test_a_bundle_without_models_answers_all_but_words(tiny_folder, tmp_path, monkeypatch):
     path = galsearch.bundle(tiny_folder, tmp_path / "bare.duckdb", models=False)
     with galsearch.open(path, device="cpu") as atlas:

@@ -114,6 +114,7 @@ def test_plain_duckdb_asks_it_in_words(found, part):
         assert plain.execute("SELECT count(*) FROM galaxies").fetchall() == [(12,)]
 
 
+@pytest.mark.slow
 def test_captions_and_labels_of_its_rows_travel_along(folder_path, tmp_path):
     galsearch.caption(folder_path, by="measurements")
     with galsearch.open(folder_path, device="cpu") as atlas:
@@ -144,6 +145,7 @@ def test_without_models_it_is_smaller_and_asked_by_example(found, part, tmp_path
         assert len(alone.search(alone[found.ids[0]], k=3)) == 3
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_compact_bundle_stay_what_they_are(tiny_folder, tmp_path):
     compact = galsearch.bundle(tiny_folder, tmp_path / "compact.duckdb", compact=True)
     with galsearch.open(compact, device="cpu") as atlas:
@@ -174,6 +176,7 @@ def test_of_several_atlases_a_bundle_is_refused(tiny_bundle, tmp_path):
         both.search("red", k=2).bundle(tmp_path / "part.duckdb")
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_one_too(run, tiny_bundle, tmp_path):
     code, _, error = run("search", tiny_bundle, "red", "-k", "4", "-o", tmp_path / "four.duckdb")
     assert code == 0, error

@@ -58,6 +58,7 @@ def test_the_same_vectors_lie_in_the_same_places_in_any_order():
     np.testing.assert_allclose(one[order], other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_galaxy_has_its_place_in_either_form(tiny_path, tiny_folder):
     with galsearch.open(tiny_path) as atlas:
         ids, found = places(atlas)
@@ -100,6 +101,7 @@ def finding(path):
         return next(found for found in atlas.check() if found.name == "image plane")
 
 
+@pytest.mark.slow
 def test_rows_that_were_added_get_their_place_from_optimize_and_bundle(grown):
     path, vectors = grown
     with galsearch.open(path) as atlas:
@@ -123,6 +125,7 @@ def test_a_small_atlas_places_what_is_added_at_once(tmp_path):
         np.testing.assert_allclose(places(atlas)[1], principal(vectors)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_atlas_without_a_map_opens_is_found_good_and_gets_one_when_bundled(bundle_path, tmp_path):
     with duckdb.connect(bundle_path) as connection:
         connection.execute("DROP TABLE map_image")

@@ -295,6 +295,7 @@ def test_marks_may_be_galaxies_pictures_and_embeddings(atlas, weighed, tmp_path)
     assert np.mean([int(name) % 4 == 3 for name in found.ids]) > 0.8
 
 
+@pytest.mark.slow
 def test_folder_and_bundle_give_the_same_order(tiny_folder, tiny_bundle, weighed):
     weighed(looks={"close": 1.0})
     orders = []
@@ -401,6 +402,7 @@ def options(server: Server, **more: object) -> dict:
     return {"model": "judge", "base_url": server.url, "retries": 0, "concurrency": 4, **price, **more}
 
 
+@pytest.mark.slow
 def test_answers_are_added_to_the_score_and_explained(judged_atlas):
     atlas, shows = judged_atlas
     hits = atlas.search("galaxy", k=6)
@@ -428,6 +430,7 @@ def test_the_model_is_shown_the_whole_and_its_middle_and_told_the_question(judge
     assert "a red galaxy" in asked.body["messages"][0]["content"][0]["text"]
 
 
+@pytest.mark.slow
 def test_equal_answers_leave_the_order_of_the_search(judged_atlas):
     atlas, _ = judged_atlas
     hits = atlas.search("red galaxy", k=8)
@@ -470,6 +473,7 @@ def test_answers_about_one_picture_are_averaged(judged_atlas):
     assert row["judged"] == 5 and row["answers"] == 3 and row["explanation"] == "sample 2"  # 4 is nearest to 5
 
 
+@pytest.mark.slow
 def test_asking_stops_when_no_answer_can_change_the_first_hits(judged_atlas):
     atlas, shows = judged_atlas
     hits = atlas.search("red edge", k=3)
@@ -481,6 +485,7 @@ def test_asking_stops_when_no_answer_can_change_the_first_hits(judged_atlas):
     assert "at most it would have been 1000" in str(found.reranked)
 
 
+@pytest.mark.slow
 def test_the_same_question_is_not_asked_twice(judged_atlas):
     atlas, _ = judged_atlas
     hits = atlas.search("red galaxy", k=4)
@@ -532,6 +537,7 @@ def test_an_estimate_sends_nothing_and_bounds_what_is_asked(judged_atlas):
     assert every.num_rows > 5 and every["usd"].to_pylist() == sorted(every["usd"].to_pylist())
 
 
+@pytest.mark.slow
 def test_local_re_ranking_sends_nothing(judged_atlas, weighed):
     atlas, _ = judged_atlas
     weighed(looks={"close": 1.0})
@@ -609,6 +615,7 @@ def test_the_command_shows_the_parts_and_says_what_was_done(run, tiny_bundle, we
     assert "weights: picture, close 1" in err and "exact:" in err and "read as" in err
 
 
+@pytest.mark.slow
 def test_the_command_takes_marks(run, tiny_bundle, weighed):
     weighed()
     marks = [part for name in ids_of(3, 3) for part in ("--positive", name)]
@@ -618,6 +625,7 @@ def test_the_command_takes_marks(run, tiny_bundle, weighed):
     assert np.mean([int(row["object_id"]) % 4 == 3 for row in json.loads(out)["rows"]]) > 0.8
 
 
+@pytest.mark.slow
 def test_the_command_asks_a_model_only_where_told(run, folder_path):
     with Server(lambda asked: say(6)) as server:
         where = ("--by", "vlm", "--model", "judge", "--base-url", server.url)

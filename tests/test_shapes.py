@@ -266,7 +266,7 @@ def test_noise_and_empty_pictures_have_null_columns_and_a_flag(picture):
     assert {found[name] for name in shapes.COLUMNS} == {None}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.float32]), st.integers(12, 60), st.floats(0.5, 12))
 def test_any_blobs_give_finite_numbers_or_none(seed, kind, side, sigma):
     generator = np.random.default_rng(seed)

@@ -88,6 +88,7 @@ def test_units_stand_on_the_columns_of_a_visitors_answer_too(guarded):
     assert guarded.sql("SELECT mass FROM galaxies LIMIT 1").field("mass").metadata[b"unit"] == b"solMass"
 
 
+@pytest.mark.slow
 def test_several_atlases_as_one_have_one_pool(tiny_bundle, tiny_folder):
     paths = [tiny_bundle, tiny_folder]
     with galsearch.open(paths, device="cpu") as mine, galsearch.open(paths, device="cpu", visitors=LIMITS) as theirs:
@@ -175,6 +176,7 @@ def test_an_answer_is_bounded(guarded_bundle):
         guarded_bundle.sql("SELECT range AS x FROM range(5000000)")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_replaced_and_the_visitor_gets_one_sentence(guarded_bundle):
     heard: list[str] = []
     visitor = threading.Thread(target=lambda: heard.append(said(guarded_bundle.sql, ENDLESS)))
@@ -197,6 +199,7 @@ def test_a_shape_that_breaks_parsers_is_answered_or_refused(guarded_bundle, shap
     assert time.monotonic() - before < SECONDS + SLACK_SECONDS
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_is_not_asked_for_row_numbers_of_the_old_one(bundle_path):
     with galsearch.open(bundle_path, device="cpu", visitors=Limits(processes=1, spare=1)) as opened:
         assert opened.count("z < 0.1") > 0
@@ -281,6 +284,7 @@ def test_who_waits_takes_over_from_who_has_had_enough(tiny_bundle):
         assert any("because others wait" in one for one in stopped)
 
 
+@pytest.mark.slow
 def test_who_waits_too_long_is_told_so(tiny_bundle):
     limits = Limits(seconds=10, cpu_seconds=10, contested_seconds=10, wait_seconds=0.3, processes=1)
     with galsearch.open(tiny_bundle, visitors=limits) as opened:
