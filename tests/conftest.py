@@ -40,6 +40,25 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+FACES = (
+    "test_cli",
+    "test_understanding",
+    "test_out",
+    "test_rerank",
+    "test_visitors",
+    "test_evaluation",
+    "test_fuzz_sql",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let CI alone try faces on a folder, too: how folders are read is tested where they are read."""
+    for item in items:
+        called = getattr(item, "callspec", None)
+        if called and called.params.get("form") == "folder" and item.path.stem in FACES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def errors_in_full():
     """Let Streamlit tell what failed, in a process where a test before drew the public app, which hides it."""

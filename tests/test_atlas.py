@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import astropy.units as u
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,6 +61,8 @@ class Truth:
 
 @pytest.fixture(scope="session")
 def truth(tiny_folder: Path, tiny_source) -> Truth:
+    import lancedb  # which takes seconds
+
     vectors = lancedb.connect(tiny_folder / "vectors.lance").open_table("image").to_arrow().sort_by("object_id")
     table = pq.read_table(tiny_source[1]).sort_by("object_id")
     assert vectors["object_id"].to_pylist() == table["object_id"].to_pylist()

@@ -39,7 +39,7 @@ def build(home: Path, vectors: np.ndarray) -> tuple[Path, Path]:
     return floats, galsearch.bundle(home / "a.atlas", home / "compact.duckdb", compact=True)
 
 
-@pytest.fixture(scope="module", params=DIMS)
+@pytest.fixture(scope="module", params=[DIMS[0], *(pytest.param(dim, marks=pytest.mark.slow) for dim in DIMS[1:])])
 def pair(request, tmp_path_factory) -> tuple[Path, Path]:
     """A bundle of floats and a compact one of the same vectors, large enough for an index where FEW is small."""
     vectors = tiny.random_units(ROWS, request.param, seed=5, groups=GROUPS)

@@ -1133,6 +1133,7 @@ def test_formulas_are_quoted_on_request_and_numbers_are_not():
     assert {row[1] for row in rows[1:]} == {"-1"}
 
 
+@pytest.mark.slow
 def test_more_columns_than_fits_holds_are_refused_with_a_remedy(tmp_path):
     table = pa.table({f"c{n}": [1] for n in range(1000)})
     with pytest.raises(SchemaError, match=r"a\.fits: the table has 1,000 columns, FITS holds 999; .*\.parquet"):

@@ -386,6 +386,7 @@ def test_adding_leaves_the_rows_that_were_there_as_they_were(small, tmp_path, ti
     np.testing.assert_array_equal(vectors_after[:4], vectors)
 
 
+@pytest.mark.slow
 def test_repeated_small_adds_equal_one_build(tmp_path, tiny_models):
     one = galsearch.build(tmp_path / "one.atlas", source=draw(tmp_path / "all"), models=tiny_models)
     names = list(LOOKS)

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 from fake_vlm import Said, Server
@@ -14,7 +15,7 @@ from galsearch.errors import RemoteError
 from galsearch.remote import endpoint, samp
 from galsearch.remote.endpoint import FAILED, MALFORMED, OK, Endpoint, Request, Service
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the package openai")
 ASKED = Request("one", "what is it?", b"picture")
 
 
