@@ -59,7 +59,8 @@ class Worker:
     """
 
     def __init__(self, *, aged: bool = False) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        quiet = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # a module that is compiled is no moment
+        environment = {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         call = [sys.executable, __file__, *([AGED] if aged else [])]
         self._process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
