@@ -129,9 +129,10 @@ def test_a_slider_moved_with_the_keyboard_cuts(page, tiny_atlas):
     for _ in range(20):
         page.keyboard.press("ArrowRight")
     page.get_by_text("of 300 objects pass").wait_for()
+    box = page.get_by_label("Filter (SQL)")
+    expect(box).to_have_value(re.compile("^z >= "))
     screenshot.settle(page)  # of the way there it may have asked for some positions too
-    where = page.get_by_label("Filter (SQL)").input_value()
-    assert where.startswith("z >= ")
+    where = box.input_value()
     expect_ids(page, found(tiny_atlas, where=where))
 
 
