@@ -124,6 +124,7 @@ def test_a_cut_is_checked_while_it_is_typed(page, tiny_atlas):
 
 
 def test_a_slider_moved_with_the_keyboard_cuts(page, tiny_atlas):
+    screenshot.settle(page)  # until all sliders are there
     low = page.get_by_role("slider").first
     low.focus()
     for _ in range(20):
