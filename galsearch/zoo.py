@@ -21,6 +21,7 @@ Question and answer are spelled as in the tables of votes. A question that the t
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -277,7 +278,6 @@ _BULLET = re.compile(r"\s*(?:[-•·–—]|(?P<number>\(?\w{1,2}[.)]))?\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“(•])|;\s")
 _SHORTENED = re.compile(r"\b(e\.g|i\.e|etc|approx|cf|vs)\.(?!\s+[A-Z])")
 _PLAIN = str.maketrans({"‐": "-", "‑": "-", "–": " – ", "—": " — ", "’": "'", "\u202f": " ", "\u00a0": " "})
-_RULES = tuple((rule, re.compile(rule.pattern)) for rule in LEXICON)
 
 
 class Overlap(NamedTuple):
@@ -371,13 +371,18 @@ def overlap(said: Mapping[str, str | None], truth: Mapping[str, str | None]) -> 
     return Overlap(right / len(mine) if mine else None, len(mine.keys() & true.keys()) / len(true), right / len(true))
 
 
+@functools.cache  # compiled when they are needed: a search from the command line needs none
+def _rules() -> tuple[tuple[Rule, re.Pattern], ...]:
+    return tuple((rule, re.compile(rule.pattern)) for rule in LEXICON)
+
+
 def statements(text: str) -> Iterator[Statement]:
     """Yield what the phrases of `text` state, in the order of its sentences and, within one, of `LEXICON`."""
     for number, (words, of_others) in enumerate(sentences(text)):
         if _NOT_SEEN_HERE.search(words):
             continue
         long_ago = bool(_LONG_AGO.search(words))
-        for rule, pattern in _RULES:
+        for rule, pattern in _rules():
             if of_others and rule.question != "merging":
                 continue
             found = (_statement(rule, words, match, number) for match in pattern.finditer(words))

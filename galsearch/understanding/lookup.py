@@ -142,10 +142,10 @@ def _named(store: Store, said: str) -> tuple[Candidate, ...]:
     key = name_key(said)
     if not key:
         return ()
-    rows = np.unique(np.concatenate([store.rows_named(one, most=MOST_READ) for one in _spellings(said)]))
-    if not len(rows):
+    rows = {int(row) for one in _spellings(said) for row in store.rows_named(one, most=MOST_READ)}
+    if not rows:
         return ()
-    table = store.hits(rows, None)
+    table = store.hits(np.array(sorted(rows), np.int64), None)
     names_in = _names_in(store, said)
     columns = [item.name for item in table.schema if _is_text(item.type) and item.name not in ("file", "atlas")]
     found = []

@@ -6,6 +6,7 @@ A number counts where something compares with it ("z ~ 0.3", "fainter than 17"),
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -41,23 +42,24 @@ ELSEWHERE = (  # quantities that people name and no atlas has by a name of ours 
 )
 MOST_UNREAD, MOST_NUMBERS = 10, 200
 _LOOSE = r"[+-]?(?:10\^[+-]?[0-9]+|[0-9](?:[0-9]|[.,](?=[0-9]))*(?:\s?[x*]\s?10\^[+-]?[0-9]+|e[+-]?[0-9]+)?|\.[0-9]+)"
-_NUMBERS = re.compile(rf"(?<![\w.^/]){_LOOSE}(?:\s{{0,2}}(?P<unit>{ANY_UNIT})(?![\w/]))?(?P<glued>\w*)")
+_NUMBERS = rf"(?<![\w.^/]){_LOOSE}(?:\s{{0,2}}(?P<unit>{ANY_UNIT})(?![\w/]))?(?P<glued>\w*)"
 _WORD = r"[^\W\d_](?:[\w*/]|[-'(](?=\w)|(?<=\w)\))*"
 _THAN = "|".join(sorted(COMPARATIVES, key=len, reverse=True))
 _KNOWN = "|".join(f"(?:{words})" for words in (*ELSEWHERE, *(one.words for one in QUANTITIES)))
 _KNOWN += "|" + "|".join(f"(?:{color.replace('-', ' ?- ?')})" for color in COLORS)
 _IS = r"(?:\s+(?:is|are|be|being|value|values|range|in|lies|lying|ranging|a|an|the|of))*"
-_BEFORE = re.compile(
+_BEFORE = (
     rf"(?:(?:(?<![\w-])(?P<known>{_KNOWN})|(?<![\w-])(?P<word>{_WORD})(?=\s*(?:[<>=~≈≃≤≥⩽⩾]|of\s)|\s+[a-z])){_IS})?\s*"
     rf"(?P<operator>(?P<symbol>[<>=~≈≃≤≥⩽⩾]{{1,2}})|(?:(?<![\w-])(?:no\s|not\s)?(?P<than>{_THAN})\sthan(?:\sabout)?)"
     rf"|(?<![\w-])(?:{ALL_OPERATORS}|between|from|within)(?!\w))?\s*(?:(?<![\w-])(?P<late>{_KNOWN}|{_WORD}(?=\s?=))\s*=?\s*)?(?P<bracket>[\[(]\s?)?$"
 )
-_AFTER = re.compile(rf"\s?(?P<symbol>[<>≤≥⩽⩾]=?)\s?(?P<name>{_KNOWN}|{_WORD})?")
+_AFTER = rf"\s?(?P<symbol>[<>≤≥⩽⩾]=?)\s?(?P<name>{_KNOWN}|{_WORD})?"
 _UNIT_AFTER = rf"(?:\s{{0,2}}(?P<unit>{ANY_UNIT})(?![\w/]))?(?![\w.])"
-_RANGE = re.compile(rf"\s?(?:-|to|and|,|\.\.+)\s?{_LOOSE}{_UNIT_AFTER}\]?")
-_BOUND = re.compile(rf"\s?(?:,|and|but|or|,\s?and)\s(?:{ALL_OPERATORS})\s?{_LOOSE}{_UNIT_AFTER}")
-_FAR = re.compile(rf"\s?[<>≤≥⩽⩾]=?\s?{_LOOSE}")
-_BAND = re.compile(rf"\s?(?:mag(?:nitudes?)?\s)?in\s(?:the\s)?(?P<band>[{BANDS}])(?:[\s-]band)?(?![\w-])")
+_RANGE = rf"\s?(?:-|to|and|,|\.\.+)\s?{_LOOSE}{_UNIT_AFTER}\]?"
+_BOUND = rf"\s?(?:,|and|but|or|,\s?and)\s(?:{ALL_OPERATORS})\s?{_LOOSE}{_UNIT_AFTER}"
+_FAR = rf"\s?[<>≤≥⩽⩾]=?\s?{_LOOSE}"
+_BAND = rf"\s?(?:mag(?:nitudes?)?\s)?in\s(?:the\s)?(?P<band>[{BANDS}])(?:[\s-]band)?(?![\w-])"
+_compiled = functools.cache(re.compile)  # when they are needed: it takes longer than reading a sentence
 _STOPS = frozenset(
     (
         *("with", "without", "and", "or", "but", "that", "which", "in", "at", "near", "no", "not", "of", "on", "a"),
@@ -95,7 +97,7 @@ def unread(text: str, columns: Columns, taken: Iterable[tuple[int, int]]) -> tup
 
 
 def _candidates(text: str, low: str, columns: Columns) -> Iterator[tuple[tuple[int, int], str]]:
-    for found in itertools.islice(_NUMBERS.finditer(low), MOST_NUMBERS):
+    for found in itertools.islice(_compiled(_NUMBERS).finditer(low), MOST_NUMBERS):
         one = _Number(low, found)
         if one.is_compared():
             start, end, name = one.extent()
@@ -110,11 +112,13 @@ class _Number:
     def __init__(self, low: str, found: re.Match) -> None:
         self.low, self.start, self.glued = low, found.start(), found["glued"]
         self.window = max(0, self.start - 60)
-        self.before = _BEFORE.search(low[self.window : self.start])
-        self.after = _AFTER.match(low, found.end())
+        self.before = _compiled(_BEFORE).search(low[self.window : self.start])
+        self.after = _compiled(_AFTER).match(low, found.end())
         self.end = found.end()
         bare = found.end("unit") if found["unit"] else found.start("glued")
-        self.more = _RANGE.match(low, bare) or _BOUND.match(low, bare)  # "-5 arcsec", "and < 0.03"
+        self.more = _compiled(_RANGE).match(low, bare) or _compiled(_BOUND).match(
+            low, bare
+        )  # "-5 arcsec", "and < 0.03"
         self.unit = found["unit"] or (self.more["unit"] if self.more else None)
         self.said = found[0].removesuffix(self.glued).removesuffix(found["unit"] or "").strip()
 
@@ -143,8 +147,8 @@ class _Number:
         if self.more and is_before:
             end = self.more.end()
         elif not is_before and self.after:
-            end = (_FAR.match(self.low, self.after.end()) or self.after).end()  # "0.1 < z < 0.2"
-        band = _BAND.match(self.low, end)
+            end = (_compiled(_FAR).match(self.low, self.after.end()) or self.after).end()  # "0.1 < z < 0.2"
+        band = _compiled(_BAND).match(self.low, end)
         if band and name is None:
             end, name = band.end(), f"mag_{band['band']}"
         return start, len(self.low[:end].rstrip(" .,")), name
