@@ -60,6 +60,7 @@ def ranked(ids: list[str], scores: np.ndarray, k: int) -> list[str]:
     return [ids[row] for row in np.lexsort((ids, -scores.astype(np.float32)))[:k]]
 
 
+@pytest.mark.slow
 def test_the_closest_of_several_is_the_largest_cosine(made):
     home, array, ids = made
     one, two, unlike = tiny.random_units(3, DIM, seed=11)
@@ -223,6 +224,7 @@ def test_duplicates_are_those_of_the_definition(rows, spread_arcsec, noise, shar
     assert first_alike(sky, placed, vectors).tolist() == first_by_definition(sky, placed, vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placed", [True, False])
 def test_many_copies_of_a_few_cost_little(placed):
     rows, kinds = 30_000, 20

@@ -516,6 +516,7 @@ def test_help_and_version_end_with_0():
         assert runner.invoke(cli.app, [verb, "-h"]).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(("red", "-k", "2"), 0), (("red", "-k", "0"), 1), (("red", "--format", "xml"), 2)],

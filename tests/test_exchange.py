@@ -148,7 +148,7 @@ SCHEMA = pa.schema([*KINDS.items(), ("flag", pa.bool_()), ("words", pa.string())
 
 
 @pytest.mark.parametrize("suffix", TYPED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=st.lists(table_rows, max_size=4))
 def test_any_table_comes_back(tmp_path_factory, suffix, rows):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"

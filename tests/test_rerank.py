@@ -416,6 +416,7 @@ def test_answers_are_added_to_the_score_and_explained(judged_atlas):
     assert first["rank_before"] == 15
 
 
+@pytest.mark.slow
 def test_the_model_is_shown_the_whole_and_its_middle_and_told_the_question(judged_atlas):
     atlas, shows = judged_atlas
     with Server(lambda asked: say(5)) as server:

@@ -417,6 +417,7 @@ assert len(atlas.search("ring", k=2)) == 2
 """
 
 
+@pytest.mark.slow
 def test_an_atlas_that_nobody_closes_ends_quietly(tiny_path):
     done = subprocess.run(
         [sys.executable, "-c", LEAVES_OPEN, str(tiny_path)], capture_output=True, text=True, check=False

@@ -227,6 +227,7 @@ def test_a_bundle_copied_by_duckdb_is_read_by_its_engine(wide, tmp_path):
         assert all(finding.ok for finding in atlas.check())
 
 
+@pytest.mark.slow
 def test_rows_that_are_added_are_found_at_once_and_indexed_by_optimize(wide, tmp_path, monkeypatch):
     home, ids, array = wide
     monkeypatch.setattr(cells, "LEAST_ROWS", 500)
@@ -247,6 +248,7 @@ def test_rows_that_are_added_are_found_at_once_and_indexed_by_optimize(wide, tmp
     assert galsearch.optimize(path).added == 0
 
 
+@pytest.mark.slow
 def test_an_addition_that_is_large_is_indexed_at_once(wide, tmp_path, monkeypatch):
     home, ids, array = wide
     monkeypatch.setattr(cells, "LEAST_ROWS", 500)
