@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -322,6 +323,18 @@ def _log(path: Path) -> None:
     facts(path).with_name(facts(path).name + ".wal").write_bytes(os.urandom(5_000))
 
 
+def _no_text(path: Path) -> None:
+    """Put a byte that is no UTF-8 into ids, with the checksums of their blocks made right."""
+    data = bytearray(facts(path).read_bytes())
+    places = [found.start() + 13 for found in re.finditer(rb"1237650\d{11}", data)]
+    assert places
+    for place in places[::7]:
+        data[place] = 0xFF
+    for at in {3 * HEADER_BYTES + (place - 3 * HEADER_BYTES) // BLOCK_BYTES * BLOCK_BYTES for place in places}:
+        data[at : at + 8] = checksum(bytes(data[at + 8 : at + BLOCK_BYTES])).to_bytes(8, "little")
+    facts(path).write_bytes(data)
+
+
 BUNDLES: dict[str, Change] = {
     **_maps(),
     **_manifests(),
@@ -330,6 +343,7 @@ BUNDLES: dict[str, Change] = {
     **_indexes(),
     **_blobs(),
     "a log": _log,
+    "ids that are no text": _no_text,
 }
 
 
@@ -379,7 +393,20 @@ def _table_elsewhere(path: Path) -> None:
     manifest("lance_versions", lambda found: {**found, name: 1})(path)
 
 
+def _zero_in_an_error(path: Path) -> None:
+    """Let Lance say something with a zero byte in it of a file of vectors, whose digest is made right."""
+    file = next((path / "vectors.lance" / "image.lance" / "data").iterdir())
+    data = file.read_bytes()
+    changed = data.replace(b"/lance.encodings.ColumnEncoding", b"/lance.encod\0ngs.ColumnEncoding")
+    assert changed != data
+    file.write_bytes(changed)
+    name, digest = str(file.relative_to(path)), zlib.crc32(changed)
+    manifest("files", lambda found: {**found, name: digest} if name in found else found)(path)
+
+
 FOLDERS: dict[str, Change] = {
+    "a zero byte in an error": _zero_in_an_error,
+    "ids that are no text": _no_text,
     "a pipe in the map": _file("'pipe'", lambda path: os.mkfifo(path / "pipe")),
     "an empty file in the map": _file("'empty'", lambda path: (path / "empty").touch()),
     **{

@@ -59,6 +59,7 @@ _ASKED_WRONG = (
     duckdb.ConstraintException,
     duckdb.OutOfMemoryException,
 )
+_NO_TEXT = (UnicodeDecodeError, pa.ArrowInvalid)  # DuckDB believes a file that its text is UTF-8
 
 
 class Sandbox:
@@ -109,7 +110,7 @@ class Sandbox:
         except duckdb.InterruptException:
             self.check_open()
             raise FormatError(f"{self.path}: reading it was stopped after {OWN_LIMIT_SECONDS:g} s") from None
-        except duckdb.Error as error:
+        except (duckdb.Error, *_NO_TEXT) as error:
             self.check_open()
             self.watch()
             if "cannot encode str as UTF-8" in str(error):  # an id that somebody asked for
@@ -157,12 +158,16 @@ class Sandbox:
         """Yield the rows of one of our own statements in Arrow batches, in bounded memory."""
         with contextlib.closing(self.catalog()) as cursor, self._running(cursor):  # others may be asked meanwhile
             cursor.execute(f"USE {NAME}")
-            yield from cursor.sql(statement).to_arrow_reader(rows)
+            for batch in cursor.sql(statement).to_arrow_reader(rows):
+                batch.validate(full=True)
+                yield batch
 
     def arrow(self, statement: str, parameters: list | None = None) -> pa.Table:
         """Run one of our own statements and return its rows; a failure means that the file is damaged."""
         with self._running() as cursor:
-            return cursor.sql(statement, params=parameters or []).to_arrow_table()
+            found = cursor.sql(statement, params=parameters or []).to_arrow_table()
+            found.validate(full=True)
+            return found
 
     def rows(self, statement: str, parameters: list | None = None) -> list[tuple]:
         """Like `arrow`, as Python tuples; quicker for a few rows."""
@@ -178,6 +183,7 @@ class Sandbox:
             return self.visits.ask(statement, parameters, title=said)
         with self.asking(said) as cursor:
             found = cursor.sql(statement, params=parameters or []).to_arrow_table()
+            found.validate(full=True)
         self.watch()
         return found
 
@@ -197,7 +203,7 @@ class Sandbox:
         except _ASKED_WRONG as error:
             self.check_open()
             raise QueryError(f"{said}: {_first_lines(error)}") from None
-        except duckdb.Error as error:
+        except (duckdb.Error, *_NO_TEXT) as error:
             self.check_open()
             self.watch()
             raise damaged(self.path, error) from None
@@ -400,7 +406,7 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def damaged(path: Path, error: duckdb.Error) -> FormatError:
+def damaged(path: Path, error: Exception) -> FormatError:
     """Return the FormatError for a DuckDB failure that our own statement cannot have caused."""
     reason = _first_lines(error).replace(str(path), f"{path}")
     return FormatError(

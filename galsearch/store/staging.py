@@ -237,7 +237,8 @@ class Staging:
             write_pages(connection, out, name, versions[name], space["dim"])
             spaces[name] = {**space, **rows_of(connection, name)}
             if spaces[name]["rows"] <= cells.LEAST_ROWS:  # more of them are settled, which measures it too
-                every = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name]).to_table()
+                table = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name])
+                every = table.take(list(range(table.count_rows())))  # as `folder` reads it, not by a scan
                 held = Held(as_array(every["embedding"]))
                 write_line(connection, name, held, phrases(connection, space["dim"]), seed=0)
                 spaces[name][schema.PLANE] = write_map(connection, name, held, every["object_id"])
