@@ -963,6 +963,29 @@ def test_classify_without_a_file_is_one_clear_line(run, tiny_path, tmp_path):
     assert "absent.yaml: No such file" in error
 
 
+@pytest.mark.parametrize(
+    ("text", "cuts", "unread"),
+    [
+        ("mag_r < 16 or mag_r > 20", ["(mag_r < 16 OR mag_r > 20)"], 0),
+        ("ring with z >= 0.05 or mag_r < 16", ["(z >= 0.05 OR mag_r < 16)"], 0),
+        ("edge-on or face-on galaxy", ["(axis_ratio < 0.35 OR axis_ratio > 0.8)"], 0),
+        ("z < 0.1 and mag_r < 15", ["z < 0.1", "mag_r < 15"], 0),
+        ("spiral or ring at z < 0.1", ["z < 0.1"], 0),
+        ("z 0.02±0.01", ["z BETWEEN 0.01 AND 0.03"], 0),
+        ("z = 0.02 +/- 0.01", ["z BETWEEN 0.01 AND 0.03"], 0),
+        ("radius 5 ± 1 arcsec", ["radius_arcsec BETWEEN 4 AND 6"], 0),
+        ("ellipticity 0.3 ± 0.1", ["axis_ratio BETWEEN 0.6 AND 0.8"], 0),
+        ("z > 5%", [], 1),
+        ("z < 5 %", [], 1),
+        ("z < 1e400%", [], 1),
+    ],
+)
+def test_either_of_two_a_tolerance_and_percent_are_read_as_said(text, cuts, unread):
+    found = read(text, {"z": "", "mag_r": "mag", "radius_arcsec": "arcsec", "axis_ratio": ""})
+    assert [one.sql for one in found.offers] == cuts
+    assert len(found.unread) == unread
+
+
 def test_refinements_of_thousands_of_phrases_are_compared_with_a_few():
     """Each is compared with each, in the process of the app."""
     from galsearch.understanding import asked

@@ -40,7 +40,7 @@ _POWER = re.compile(rf"([+-]?(?:{_DECIMAL})?)\s?[x*]?\s?10\^([+-]?[0-9]+)")
 
 def _value(name: str) -> str:
     """Return the pattern of a number with its unit, as two named groups."""
-    return rf"(?P<{name}>{_NUMBER})(?:\s{{0,2}}(?P<{name}_unit>{_UNIT}))?(?![\w/])"
+    return rf"(?P<{name}>{_NUMBER})(?:\s{{0,2}}(?P<{name}_unit>{_UNIT}))?(?![\w/]|\s?%)"
 
 
 OPERATORS = {
@@ -70,6 +70,7 @@ _SYMBOL = "<=|>=|=<|=>|≤|≥|⩽|⩾|<|>"
 _ALSO = (  # the other bound of the same quantity
     rf"(?:\s{{0,3}}(?P<joint>,\s?(?:and|but|or)|and|but|or|,|&)\s{{0,3}}(?P<also>{_BOUND})\s{{0,3}}{_value('two')})?"
 )
+_SPREAD = re.compile(rf"\s?(?:±|\+/-|\+-)\s?{_value('half')}")
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _IS = r"(?:\s+(?:is|are|be|being|value|values|range|in the range|in|lies|lying|ranging))*"
@@ -284,8 +285,22 @@ def offers(text: str, columns: Mapping[str, str] | Columns) -> tuple[Offer, ...]
     for one in sorted(found[:MOST_FOUND], key=lambda one: (-(one.span[1] - one.span[0]), one.span)):
         if not any(one.span[0] < other.span[1] and other.span[0] < one.span[1] for other in kept):
             kept.append(replace(one, words=text[slice(*one.span)]))
-    first = sorted(kept, key=lambda one: one.span)[:MOST_OFFERS]
+    first = _alternatives(low, sorted(kept, key=lambda one: one.span))[:MOST_OFFERS]
     return tuple(replace(one, rest=remaining(text, [one])) for one in first)
+
+
+def _alternatives(text: str, found: list[Offer]) -> list[Offer]:
+    """Return offers in the order of the text, those with nothing but "or" between them as one: either is enough."""
+    joined: list[Offer] = []
+    for one in found:
+        last = joined[-1] if joined else None
+        if last and last.seen == one.seen and re.fullmatch(r"\s*,?\s*or\s+", text[last.span[1] : one.span[0]]):
+            reason = last.reason if one.reason in last.reason else f"{last.reason}; {one.reason}"
+            words, sql = f"{last.words} or {one.words}", f"({last.sql} OR {one.sql})"
+            joined[-1] = replace(last, sql=sql, words=words, span=(last.span[0], one.span[1]), reason=reason)
+        else:
+            joined.append(one)
+    return joined
 
 
 def remaining(text: str, accepted: list[Offer]) -> str:
@@ -486,6 +501,10 @@ def _offer_between(found: re.Match, measure: _Measure) -> Iterator[Offer]:
 
 def _offer_compared(found: re.Match, measure: _Measure) -> Iterator[Offer]:
     sign = _sign(found["operator"]) if found["operator"] else "="
+    spread = _SPREAD.match(found.string, found.end())
+    if spread and sign in "=~":
+        yield from _offer_around(found, measure, spread)
+        return
     if sign == "=" and not found["operator"] and measure.quantity not in ("redshift", "magnitude", "T-type"):
         return
     said = found.groupdict()
@@ -500,6 +519,18 @@ def _offer_compared(found: re.Match, measure: _Measure) -> Iterator[Offer]:
         if first and not said["one_unit"]:  # "larger than 10 and below 20 arcmin": the unit is that of both
             first = list(_one(first[0].span, measure, sign, said["one"], said["two_unit"])) or first
     yield from [_joined(first[0], second[0], said["joint"])] if first and second else first
+
+
+def _offer_around(found: re.Match, measure: _Measure, spread: re.Match) -> Iterator[Offer]:
+    """Offer what lies within the tolerance that was said: "z = 0.02 +/- 0.01"."""
+    center, half = number(found["one"]), number(spread["half"])
+    if center is None or half is None:
+        return
+    unit = spread["half_unit"] or found["one_unit"]
+    edges = [_converted(repr(edge), unit, measure) for edge in (center - abs(half), center + abs(half))]
+    if None not in edges:
+        condition = f"BETWEEN {literal(_rounded(min(edges)))} AND {literal(_rounded(max(edges)))}"
+        yield _offer((found.start(), spread.end()), measure, condition)
 
 
 def _joined(first: Offer, second: Offer, joint: str) -> Offer:

@@ -191,6 +191,8 @@ def _reason(one: _Number, name: str | None, shown: str, columns: Columns) -> str
     grouped = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+", one.said)
     if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", one.said) and not grouped:
         return f"a decimal comma is not read; write {one.said.replace(',', '.')}"
+    if one.low[one.end :].lstrip().startswith("%"):
+        return "percent are not read; write a fraction, such as 0.05"
     if one.is_of_a_part():
         return "it is said of a part or a neighbor, and columns are of the galaxy"
     quantity = _quantity_named(name, one.unit) if name else _quantity_compared(one.before["than"], one.unit)
