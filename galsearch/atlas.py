@@ -528,6 +528,7 @@ class Atlas:
         the nearest first. No vector is compared, and what was looked up last is remembered. `search` takes a str as
         words all the same. Raises QueryError for anything but text.
         """
+        self._check_length(text)
         return self._look_up(text) if isinstance(text, str) else self._look_up.__wrapped__(text)
 
     def candidates(
@@ -562,6 +563,7 @@ class Atlas:
         """
         from galsearch.understanding.asked import hints
 
+        self._check_length(words)
         return hints(self._store, words)
 
     def understand(self, words: str) -> Understanding:
@@ -572,6 +574,7 @@ class Atlas:
         """
         from galsearch.understanding.asked import read
 
+        self._check_length(words)
         return read(self._store, words)
 
     def label(
@@ -644,10 +647,14 @@ class Atlas:
         return direction
 
     def _embed_text(self, text: str) -> np.ndarray:
-        if self._workers is not None and len(text) > self._workers.limits.text_characters:
+        self._check_length(text)
+        return self._encoder("text").encode([text])[0]
+
+    def _check_length(self, text: str) -> None:
+        """Raise LimitError for a visitor's text that is too long to be read in this process."""
+        if self._workers is not None and isinstance(text, str) and len(text) > self._workers.limits.text_characters:
             most = self._workers.limits.text_characters
             raise LimitError(f"the text has {len(text)} characters, at most {most} are taken here; write a shorter one")
-        return self._encoder("text").encode([text])[0]
 
     def _encoder(self, kind: str) -> Encoder:
         if kind not in self._encoders:

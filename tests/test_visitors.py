@@ -333,3 +333,14 @@ def test_a_hostile_text_ends_within_its_limit_while_others_are_served(guarded_bu
 def test_the_texts_are_as_many_as_promised():
     assert len(hostile.HOSTILE_STATEMENTS) + len(hostile.HOSTILE_CONDITIONS) + len(hostile.DISCLOSING) >= 150
     assert len(hostile.LINKS) >= 30
+
+
+def test_a_text_that_is_too_long_is_not_read_and_too_much_memory_is_one_sentence(tiny_bundle):
+    with galsearch.open(tiny_bundle, visitors=galsearch.Limits(processes=1, spare=1)) as opened:
+        for read in (opened.understand, opened.lookup, opened.hints, opened.search):
+            with pytest.raises(LimitError, match="characters, at most 20000"):
+                read("z < " * 6_000)
+        with pytest.raises(LimitError) as caught:
+            opened.sql("SELECT list(range) FROM range(100000000)")
+        assert "more memory" in str(caught.value)
+        assert "\n" not in str(caught.value) and "SET" not in str(caught.value)

@@ -57,7 +57,6 @@ _ASKED_WRONG = (
     duckdb.TypeMismatchException,
     duckdb.NotImplementedException,
     duckdb.ConstraintException,
-    duckdb.OutOfMemoryException,
 )
 _NO_TEXT = (UnicodeDecodeError, pa.ArrowInvalid)  # DuckDB believes a file that its text is UTF-8
 
@@ -199,6 +198,11 @@ class Sandbox:
             self.check_open()
             raise LimitError(
                 f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
+            ) from None
+        except duckdb.OutOfMemoryException:
+            self.check_open()
+            raise LimitError(
+                f"{said}: takes more memory than there is for it; ask for less: a tighter condition, or a LIMIT"
             ) from None
         except _ASKED_WRONG as error:
             self.check_open()
