@@ -375,21 +375,24 @@ def _sexagesimal(table: pa.Table, pair: tuple[str, str]) -> Positions | None:
 # ---- redshift
 
 
-def redshift(table: pa.Table, given: Mapping[str, str], *, name: str) -> Redshift:
+def redshift(table: pa.Table, given: Mapping[str, str], *, name: str, z_was: str | None = None) -> Redshift:
     """Return which column of numbers is the redshift.
 
     That is the one the user names, else `z` unless it is something else (the magnitude beside u, g, r, i, or in
     magnitudes by unit, UCD or value), else one with the UCD src.redshift, else one of REDSHIFT_NAMES, else a
-    photometric one, which the reason says.
+    photometric one, which the reason says. `z_was` is what a column called z was when the atlas was built, "band" or
+    "other": it is the same in rows that are added, whatever their values.
     """
     by_name = _by_name(table)
     z = by_name.get("z")
     asked = named(table, given, "z", name)
-    kind = None if z is None or z == asked else _what_z_is(table, z, by_name)
+    kind = None if z is None or z == asked else z_was or _what_z_is(table, z, by_name)
     aside = {"band": z if kind == "band" else None, "other": z if kind == "other" else None}
     if asked is not None:
         if not is_number(table.field(asked).type):
             raise SchemaError(f"{name}: column {asked} is {table.field(asked).type}, expected numbers for the redshift")
+        if (unit := _unit(table.field(asked))) not in DIMENSIONLESS:
+            raise SchemaError(f"{name}: column {asked} is in {unit}, and a redshift has no unit; convert it before")
         return Redshift(asked, "as you say", **({**aside, "other": z} if kind == "redshift" else aside))
     if kind == "redshift":
         return Redshift(z, "by its name")

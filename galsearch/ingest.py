@@ -226,8 +226,8 @@ def add(
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
-    measures = manifest.extra.get(schema.MEASURES_KEY)
-    reading = _reading(columns, id_column, table_name, missing, measures=measures or _trusted(path))
+    measures = manifest.extra.get(schema.MEASURES_KEY) or _trusted(path)
+    reading = _reading(columns, id_column, table_name, missing, measures=measures, z_was=_z_was(manifest))
     chosen = _pictures(ext, bands, id_from)
     taken = sources.open_source(
         _path(source),
@@ -408,12 +408,13 @@ def _reading(
     missing: Iterable[float],
     *,
     measures: Mapping[str, str] | None = None,
+    z_was: str | None = None,
 ) -> Reading:
     """Return how a table is read, as the arguments of `build` say."""
     roles = check_roles(columns or {})
     if id_column is not None:
         roles["object_id"] = id_column
-    return Reading(roles, table_name, tuple(float(each) for each in missing), measures)
+    return Reading(roles, table_name, tuple(float(each) for each in missing), measures, z_was)
 
 
 def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) -> dict:
@@ -426,6 +427,14 @@ def _said(reading: Reading) -> dict:
     """Return what was said of a table, for provenance; nothing where nothing was."""
     said = {"columns": dict(reading.roles), "table_name": reading.table_name, "missing": list(reading.missing)}
     return {key: value for key, value in said.items() if value not in ({}, None, [])}
+
+
+def _z_was(manifest: schema.Manifest) -> str | None:
+    """Return what a column called z was taken for when an atlas was built, where it was renamed: "band" or "other"."""
+    found = manifest.provenance[0].get("found") if manifest.provenance else None
+    renamed = found.get("renamed") if isinstance(found, dict) else None
+    called = {old.casefold(): str(new) for old, new in renamed.items()} if isinstance(renamed, dict) else {}
+    return {None: None, "mag_z": "band"}.get(called.get("z"), "other")
 
 
 def _trusted(path: Path) -> dict[str, str]:

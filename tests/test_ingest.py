@@ -189,6 +189,30 @@ def test_measures_are_read_where_they_are_and_never_from_a_column_of_the_user(cu
         assert shown["description"] == shown["ucd"] == ""
 
 
+def test_a_column_called_z_is_in_added_rows_what_it_was_when_the_atlas_was_built(cutouts, tmp_path, tiny_models):
+    names = list(LOOKS)
+    mags = Table({"id": names[:2], "z": [18.0, 19.0]})
+    mags["z"].unit = "mag"
+    mags.write(tmp_path / "t.ecsv")
+    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=tmp_path / "t.ecsv", models=tiny_models)
+    table = write(tmp_path / "more.csv", f"id,z\n{names[2]},0.5\n")  # which alone would be a redshift
+    told = galsearch.add(report.path, source=cutouts, table=table, models=tiny_models)
+    assert "column 'z' is called 'mag_z'" in "\n".join(told.lines())
+    with galsearch.open(report.path) as atlas:
+        assert [atlas[name].mag_z for name in names[:3]] == [18.0, 19.0, 0.5]
+        assert "z" not in atlas.columns()["column"].to_pylist()
+
+
+def test_a_velocity_is_no_redshift_even_where_that_is_said(cutouts, tmp_path, tiny_models):
+    speeds = Table({"id": list(LOOKS), "vel": [1000.0, 2.0, 3.0, 4.0]})
+    speeds["vel"].unit = "km/s"
+    speeds.write(tmp_path / "t.ecsv")
+    options = {"source": cutouts, "table": tmp_path / "t.ecsv", "models": tiny_models, "columns": {"z": "vel"}}
+    with pytest.raises(galsearch.SchemaError, match="vel is in km.*and a redshift has no unit"):
+        galsearch.build(tmp_path / "x.atlas", **options)
+    assert not (tmp_path / "x.atlas").exists()
+
+
 def test_what_was_found_is_reported_and_kept_in_the_provenance(cutouts, tmp_path, tiny_models):
     lines = "\n".join(f"{name},{row},1.5,2.5" for row, name in enumerate(LOOKS))
     table = write(tmp_path / "t.csv", f"objid,rowid,RAdeg,DEdeg\n{lines}\nnowhere,9,1,1\n,9,1,1\n")

@@ -45,13 +45,15 @@ class Taken:
 class Reading:
     """What a user says of a table: its columns by role, which table of a file, numbers that stand for no value.
 
-    `measures` says, for rows that are added, where the atlas has its measures.
+    For rows that are added, `measures` says where the atlas has its measures, and `z_was` what a column called z was
+    when it was built, "band" or "other" (None: it was not renamed).
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     table_name: str | int | None = None
     missing: tuple[float, ...] = ()
     measures: Mapping[str, str] | None = None
+    z_was: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> 
     reading = reading or Reading()
     given = columns.check_roles(reading.roles)
     place = columns.positions(table, given, name=name)
-    redshift = columns.redshift(table, given, name=name)
+    redshift = columns.redshift(table, given, name=name, z_was=reading.z_was)
     ids = columns.identifier(table, given, name=name)
     files = columns.picture_file(table, given, name=name)
     pixels = columns.pixels(table, given, name=name)
