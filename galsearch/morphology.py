@@ -212,7 +212,8 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the pixels (h, w) that are exactly 0 in all bands because a survey or a chip ends there.
 
     They fill blocks an eighth of a side wide and a tenth of the frame at least, and the rest of the frame has a sky
-    that is not 0: noise on both sides of it, or a level. Models without noise and the black sky of a JPEG have none.
+    that is not 0: noise on both sides of it, a level, or pixels at the block that are not its faintest. Models without
+    noise and the black sky of a JPEG have none, they fade into their zeros.
     """
     zero = (array == 0).all(axis=0) & ~mask
     if zero.mean() < NO_DATA:
@@ -222,13 +223,16 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     side = max(3, min(zero.shape) // 8)
     solid = minimum_filter(zero.view(np.uint8), side, mode="nearest")
     solid = maximum_filter(solid, side, mode="nearest").astype(bool) & zero
-    rest = array.sum(axis=0, dtype=np.float64)[~zero & ~mask]
-    if solid.mean() < NO_DATA or len(rest) == 0:
+    known = ~zero & ~mask
+    beside = maximum_filter(solid.view(np.uint8), 5, mode="nearest").astype(bool) & known
+    if solid.mean() < NO_DATA or not beside.any():
         return np.zeros_like(zero)
-    low, middle = np.percentile(rest, (1, 50))
+    total = array.sum(axis=0, dtype=np.float64)
+    low, faint, middle = np.percentile(total[known], (1, 25, 50))
+    is_level = low > 0.5 * middle or np.median(total[beside]) > faint
     border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
-    is_level = low > 0.5 * middle and border.mean() < 0.9  # an even source on a black sky has a black border
-    return solid if low < 0 or is_level else np.zeros_like(zero)
+    has_sky = low < 0 or (is_level and border.mean() < 0.9)  # an even source on a black sky has a black border
+    return solid if has_sky else np.zeros_like(zero)
 
 
 def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:

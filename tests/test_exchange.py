@@ -24,7 +24,7 @@ import pytest
 from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits, votable
-from astropy.table import QTable, Table
+from astropy.table import MaskedColumn, QTable, Table
 from astropy.time import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -796,10 +796,30 @@ def test_numbers_that_stand_for_no_value_become_null(tmp_path):
         ("id,z,Z\n1,2,3\n", {"id": ["1"], "z": [2], "Z_also": [3]}),
         ("'id','note'\n'g1','a, b'\n'g2','c'\n", {"id": ["g1", "g2"], "note": ["a, b", "c"]}),
         (f"id,n\n1,{2**70}\n", {"id": ["1"], "n": [float(2**70)]}),
+        ("a,b,c,d\nNone,-,...,…\n1,2.5,-3,4\n", {"a": [None, 1], "b": [None, 2.5], "c": [None, -3], "d": [None, 4]}),
+        ("a,b\n-,-\nx,None\n", {"a": ["-", "x"], "b": ["-", "None"]}),
+        ("id   ra  t\n-    1.5 -\nb    ... x\n", {"id": ["-", "b"], "ra": [1.5, None], "t": ["-", "x"]}),
+        ('a,b\n1,5" disk\n2,"5"" ""x"", ""\n', {"a": [1, 2], "b": ['5" disk', '5" "x", "']}),
+        ('# 5" x\na,b\n1,"c\nd"\n# 6", "\n2,"e"\n', {"a": [1, 2], "b": ["c\nd", "e"]}),
     ],
 )
 def test_dialects_of_csv_give_the_cells_that_are_meant(tmp_path, content, expected):
     assert read_text(tmp_path, content).to_pydict() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('a,b\n1,x\n2,"y\n3,z\n', 3),
+        ('# 5" x\na,b\n1,"x"\n# no, "\n2,"y\n3,z\n', 5),
+        ('a,b\n1,"x\n2,"y"\n3,z\n', 2),  # the next quote closes it
+        ('a;b;c\n1;"x;2\n3;z;4\n', 2),
+        ('a, b\n1, "x"\n2, "y""\n3, z\n', 3),
+    ],
+)
+def test_a_quote_that_is_never_closed_is_refused_with_its_line(tmp_path, content, line):
+    with pytest.raises(SchemaError, match=rf"a\.csv: a quote that opens in line {line} is not closed; close it"):
+        read_text(tmp_path, content)
 
 
 @pytest.mark.parametrize(
@@ -1058,6 +1078,95 @@ def test_what_inflates_beyond_measure_is_refused(tmp_path, monkeypatch, suffix, 
 def test_parquet_that_promises_more_than_it_holds_is_refused(tmp_path, monkeypatch):
     pa.parquet.write_table(pa.table({"id": pa.array(["a"] * 100_000)}), tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet").num_rows == 100_000
+    monkeypatch.setattr(exchange.reading, "MANY", 2**10)
+    monkeypatch.setattr(exchange.reading, "INFLATION", 1)
+    with pytest.raises(SchemaError, match=r"promises 100,000 rows of 1 columns"):
+        read_table(tmp_path / "a.parquet")
+
+
+def by_astropy(tmp_path):
+    table = QTable({"object_id": ["007", "008"], "ra": [1.5, 2.0] * units.hourangle, "dec": [0.1, -0.2] * units.rad})
+    table["vel"] = [3.0, 4.0] * units.km / units.s
+    table["n"] = MaskedColumn([2**62 + 1, 5], mask=[False, True], description="Stars")
+    table["note"] = MaskedColumn(["a", "b"], mask=[True, False])
+    table["t"] = Time(["2020-01-02T03:04:05", "2021-01-01T00:00:00"])
+    table["feat"] = MaskedColumn([[1.0, 2.0], [3.0, 4.0]], mask=[[False, False], [True, True]], unit="mag")
+    table["plain"] = np.array([[1, 2], [3, 4]], dtype=np.int16)
+    table.write(tmp_path / "a.parquet")
+    return tmp_path / "a.parquet"
+
+
+def test_parquet_by_astropy_has_its_units_masks_and_times(tmp_path):
+    found = read_table(by_astropy(tmp_path))
+    assert found.to_pydict() == {
+        "object_id": ["007", "008"],
+        "ra": [1.5, 2.0],
+        "dec": [0.1, -0.2],
+        "vel": [3.0, 4.0],
+        "n": [2**62 + 1, None],
+        "note": [None, "b"],
+        "t": ["2020-01-02T03:04:05.000", "2021-01-01T00:00:00.000"],
+        "feat": [[1.0, 2.0], None],
+        "plain": [[1, 2], [3, 4]],
+    }
+    told = {name: facts_of(found.field(name)) for name in found.column_names}
+    assert [told[name]["unit"] for name in ("ra", "dec", "vel", "feat")] == ["hourangle", "rad", "km.s**-1", "mag"]
+    assert told["n"]["description"] == "Stars"
+    assert found.schema.field("plain").type == pa.list_(pa.int16(), 2)
+    left = ["object_id", "dec", "vel", "note", "feat"]
+    assert read_table(tmp_path / "a.parquet", without={"ra", "n", "t", "plain"}).column_names == left
+
+
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+def test_positions_in_parquet_by_astropy_become_degrees_icrs(tmp_path, frame):
+    place = SkyCoord([10.6847], [41.2687], unit="deg").transform_to(frame)
+    QTable({"id": ["m31"], "place": place}).write(tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet")
+    assert found.column_names == ["id", "ra", "dec", "place"]
+    assert [found["ra"][0].as_py(), found["dec"][0].as_py()] == pytest.approx([10.6847, 41.2687], abs=1e-9)
+
+
+def with_header(path, header: str):
+    table = pa.parquet.read_table(path)
+    pa.parquet.write_table(table.replace_schema_metadata({"table_meta_yaml": header}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("datatype: [", "not YAML"),
+        ("words", "does not list its columns"),
+        ("datatype: []\nmeta: [1]", "does not list its columns"),
+        ("datatype: []\nmeta: {__serialized_columns__: {x: 1}}", "does not list its columns"),
+        ("datatype: []\nmeta: {__serialized_columns__: {x: {name: [1]}}}", "does not list its columns"),
+        ("datatype: [{name: n, unit: [1]}]", "not readable"),
+        ("datatype: []\nmeta: {__serialized_columns__: {x: {__class__: os.system, v: !astropy.table.SerializedColumn "
+         "{name: n}}}}", "not readable"),
+        ("datatype: []\nmeta: !!python/object/apply:os.system ['touch PWNED']", "not readable"),
+        ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+    ],
+)  # fmt: skip
+def test_a_damaged_header_of_parquet_by_astropy_is_refused(tmp_path, monkeypatch, header, reason):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SchemaError, match=rf"a\.parquet: .*{reason}"):
+        read_table(with_header(by_astropy(tmp_path), header))
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_columns_that_the_header_by_astropy_does_not_name_and_nulls_among_parts_are_kept(tmp_path):
+    table = pa.parquet.read_table(by_astropy(tmp_path))
+    numbers = pa.array([2**62 + 1, None])
+    table = table.set_column(table.column_names.index("n"), "n", numbers).append_column("more", pa.array([[1], None]))
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet")
+    assert found.select(["n", "more"]).to_pydict() == {"n": [2**62 + 1, None], "more": [[1], None]}
+    pa.parquet.write_table(table.slice(0, 0), tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").column_names == found.column_names
+
+
+def test_parquet_by_astropy_that_promises_too_much_is_refused(tmp_path, monkeypatch):
+    QTable({"n": np.zeros(100_000) * units.m}).write(tmp_path / "a.parquet")
     monkeypatch.setattr(exchange.reading, "MANY", 2**10)
     monkeypatch.setattr(exchange.reading, "INFLATION", 1)
     with pytest.raises(SchemaError, match=r"promises 100,000 rows of 1 columns"):

@@ -208,7 +208,7 @@ def test_a_velocity_is_no_redshift_even_where_that_is_said(cutouts, tmp_path, ti
     speeds["vel"].unit = "km/s"
     speeds.write(tmp_path / "t.ecsv")
     options = {"source": cutouts, "table": tmp_path / "t.ecsv", "models": tiny_models, "columns": {"z": "vel"}}
-    with pytest.raises(galsearch.SchemaError, match="vel is in km.*and a redshift has no unit"):
+    with pytest.raises(galsearch.SchemaError, match=r"vel is in km.*and a redshift has no unit"):
         galsearch.build(tmp_path / "x.atlas", **options)
     assert not (tmp_path / "x.atlas").exists()
 
@@ -637,3 +637,20 @@ def test_ids_that_were_stored_as_doubles_are_found_where_exact_and_refused_where
     with pytest.raises(galsearch.SchemaError, match=r"2\*\*53"):
         galsearch.build(tmp_path / "y.atlas", source=folder, table=table, models=tiny_models)
     assert not (tmp_path / "y.atlas").exists()
+
+
+@pytest.mark.parametrize("bands", [[], [""], ["g", " "]])
+def test_bands_without_a_name_are_one_clear_error(cutouts, tmp_path, tiny_models, bands):
+    with pytest.raises(galsearch.SchemaError, match="name images or planes"):
+        galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models, bands=bands)
+
+
+def test_a_band_that_a_file_has_not_is_refused_and_no_other_is_taken_for_it(tmp_path, tiny_models):
+    (tmp_path / "cutouts").mkdir()
+    light = picture(color="red", shape="edge", size_px=32)[..., 0].astype(np.float32)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(light, name="F814W"), fits.ImageHDU(light.T * 3, name="F606W")]
+    fits.HDUList(hdus).writeto(tmp_path / "cutouts" / "one.fits")
+    with pytest.raises(galsearch.SchemaError, match=r"it has no band F435W \(it has F814W, F606W\)"):
+        galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F435W"])
+    report = galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F606W"])
+    assert report.rows == 1

@@ -442,3 +442,13 @@ def test_zeros_that_are_data_are_not_taken_for_none(kind):
     assert not found["morphology_flag"] & shapes.FLAGS["blank"]
     if "sky" in kind or "model" in kind:
         assert found["radius_px"] == pytest.approx(5 * np.sqrt(2 * np.log(2)), rel=0.15)
+
+
+@pytest.mark.parametrize(("level", "sigma"), [(10, 1), (8, 2), (10, 3), (5, 2), (100, 5), (100, 20), (0, 1)])
+def test_a_block_of_exact_zeros_is_told_whatever_the_level_of_the_sky(level, sigma):
+    y, x = np.mgrid[-48:48, -48:48]
+    sky = np.random.default_rng(1).normal(level, sigma, x.shape)
+    whole = (100 * np.exp(-np.hypot(x, y) / 6) + sky).astype(np.float32)
+    cut = np.where(y + 48 < 45, np.float32(0), whole)
+    flags = [measure(image)["morphology_flag"] for image in (cut, whole)]
+    assert [flag & 256 for flag in flags] == [256, 0]

@@ -38,6 +38,7 @@ FORMATS = {  # of astropy.io.ascii, by how they begin
     "daophot": rb"\A#K\s",
 }
 NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "N/A", "n/a", "NA", "--", "masked"]
+BLANKS = [*NULLS, "None", "none", "-", "...", "…"]  # in a column whose other cells are numbers
 RETRIES = 5  # with one column more as text, then all are
 _LONG_WORD = re.compile(r"[^\s,;|\"']{80,}")
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
@@ -72,6 +73,7 @@ def read(content: bytes, request: Request, *, separator: str = ",") -> pa.Table:
     layout = _layout(content, separator, request)
     if layout.separator == " ":
         return _by_astropy(content, "commented_header" if content.startswith(b"#") else "basic", request)
+    _check_quotes(content, layout)
     rows = _without_comments(content[layout.start :], request)
     if layout.quote != '"' or layout.blank_before_quote:
         rows, layout = _rewritten(rows, layout), _Layout(layout.names, ",", 0, layout.units, layout.decimal)
@@ -234,6 +236,25 @@ def _units(lines: list[tuple[int, str]], first: int, separator: str) -> tuple[li
 # ---- rows
 
 
+def _check_quotes(content: bytes, layout: _Layout) -> None:
+    """Refuse a quote that is never closed, or only by the one that opens a later cell: it takes the rows between.
+
+    Every other cell has its quotes in pairs, so that an even number of them need not be looked at.
+    """
+    quote, separator = layout.quote.encode(), layout.separator.encode()
+    if not content.count(quote) % 2:
+        return
+    q, ends = re.escape(quote), rb"[\r\n" + re.escape(separator) + rb"]"
+    blanks = rb" *" if layout.quote != '"' or layout.blank_before_quote else b""
+    cell = rb"(?:\A|" + ends + rb")" + blanks + rb"(%b[^%b]*(?:%b%b[^%b]*)*)(?:%b *(\Z|(?=%b))?|\Z)"
+    for match in re.finditer(rb"(?:\A|\n)#[^\n]*|" + cell % (q, q, q, q, q, q, ends), content):
+        if match[1] is not None and match[2] is None and (match.end(1) == len(content) or b"\n" in match[1]):
+            line = 1 + content.count(b"\n", 0, match.start(1))
+            raise SchemaError(
+                f"a quote that opens in line {line:,} is not closed; close it or write it twice in quotes"
+            )
+
+
 def _without_comments(rows: bytes, request: Request) -> bytes:
     """Return the rows without lines that start with "#", but those in the middle of a quoted cell."""
     if not (rows.startswith(b"#") or b"\n#" in rows):
@@ -320,7 +341,7 @@ def _trimmed(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _as_numbers(values: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
     """Return text that is all numbers, or words for none, as integers where they fit in 64 bits, else as floats."""
-    told = pc.if_else(pc.is_in(values, value_set=pa.array(NULLS)), pa.scalar(None, pa.string()), values)
+    told = pc.if_else(pc.is_in(values, value_set=pa.array(BLANKS)), pa.scalar(None, pa.string()), values)
     some = told.drop_null()
     if decimal != ".":
         told, some = (pc.replace_substring(text, decimal, ".") for text in (told, some))
@@ -341,4 +362,10 @@ def _by_astropy(content: bytes, format_name: str, request: Request) -> pa.Table:
     options = {} if format_name in FORMATS else {"fill_values": [(word, "0") for word in NULLS if word]}
     with standards.quiet():
         table = text_tables.read(content.decode(), format=format_name, guess=False, **options)
-    return standards.from_astropy(table, request)
+    found = standards.from_astropy(table, request)
+    if format_name not in FORMATS:
+        for number, (field, values) in enumerate(zip(found.schema, found.columns, strict=True)):
+            if pa.types.is_string(field.type) and not request.wants_text(field.name):
+                values = _as_numbers(values, ".")
+                found = found.set_column(number, field.with_type(values.type), values)
+    return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FIELD_KEYS = ("unit", "ucd", "description")
 NOTES_KEY = b"galsearch.notes"
+ASTROPY_KEY = b"table_meta_yaml"  # in Parquet by astropy
 VOPARQUET_KEY = b"IVOA.VOTable-Parquet.content"
 UNIT_LENGTH = 200  # what is longer is no unit, and parsing it may take for ever
 

@@ -18,7 +18,15 @@ import pyarrow.compute as pc
 
 from galsearch.errors import SchemaError
 from galsearch.exchange import delimited, standards
-from galsearch.exchange.fields import VOPARQUET_KEY, describe, facts_of, free_names, plain_types, with_notes
+from galsearch.exchange.fields import (
+    ASTROPY_KEY,
+    VOPARQUET_KEY,
+    describe,
+    facts_of,
+    free_names,
+    plain_types,
+    with_notes,
+)
 from galsearch.exchange.request import Request, check_count, is_id_name
 
 PARQUET = (".parquet", ".pq")
@@ -72,7 +80,7 @@ def read_table(
     with named(path):
         if suffix in PARQUET:
             request.must_be_the_only_table()
-            table = _read_parquet(path, without)
+            table = _read_parquet(path, without, request)
         else:
             content = _content(path)
             table = READERS[_true_suffix(content, suffix, request)](content, request)
@@ -269,19 +277,24 @@ def _hint_at_stand_ins(values: pa.ChunkedArray, field: pa.Field, request: Reques
 # ---- Parquet
 
 
-def _read_parquet(path: Path, without: Collection[str]) -> pa.Table:
-    """Read Parquet; what a field does not say of itself a VOTable header does (VOParquet), where there is one."""
+def _read_parquet(path: Path, without: Collection[str], request: Request) -> pa.Table:
+    """Read Parquet; what a field does not say of itself a header does, that of VOParquet or else of astropy."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path, memory_map=True) as file:
         _check_parquet(file, path)
-        names = [name for name in file.schema_arrow.names if name not in without]
+        keys = file.schema_arrow.metadata or {}
+        by_astropy = ASTROPY_KEY in keys and VOPARQUET_KEY not in keys
+        header = standards.astropy_header(keys[ASTROPY_KEY]) if by_astropy else {"parts": ()}
+        names = [name for name in file.schema_arrow.names if name in header["parts"] or name not in without]
         _check_names(names)
         table = file.read(columns=names if without else None)
     if table.column_names != names:  # a name with a dot means a part of a column there
         table = parquet.read_table(path, memory_map=True).select(names)
-    header = (table.schema.metadata or {}).get(VOPARQUET_KEY, b"<VOTABLE/>")
-    said = {node.get("name"): node for node in ElementTree.fromstring(header).iterfind(".//{*}FIELD")}
+    if by_astropy:
+        return standards.with_astropy_header(table, header, request)
+    said = keys.get(VOPARQUET_KEY, b"<VOTABLE/>")
+    said = {node.get("name"): node for node in ElementTree.fromstring(said).iterfind(".//{*}FIELD")}
     fields = []
     for field in table.schema:
         node = said.get(field.name, ElementTree.Element("FIELD"))

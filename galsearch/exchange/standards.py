@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEPTH = 50  # of elements in a VOTable, of brackets in the header of an ECSV file
 HEADER_BYTES = 2**21
-HEADER_NODES = 1_000_000  # of the YAML header of an ECSV file
+HEADER_NODES = 1_000_000  # of the YAML header of an ECSV file, or of Parquet by astropy
 MANY = 2**28  # bytes in memory that a VOTable may declare whatever its size
 ROW_BYTES = 2**16  # of a row that a VOTable declares, which is never suspected
 TEXT_KEPT = 500  # characters of what a service says
@@ -42,20 +42,19 @@ def read_ecsv(content: bytes, request: Request) -> pa.Table:
 
     request.must_be_the_only_table()
     text = content.decode("utf-8-sig")
-    _check_header(text)
+    lines = re.match(r"(#[^\n]*\n?)*", text)[0].splitlines()
+    _check_header("\n".join(line[2:] for line in lines if not line.startswith("# %ECSV")))
     with quiet(YAMLError):
         return from_astropy(Table.read(text, format="ascii.ecsv"), request)
 
 
-def _check_header(text: str) -> None:
+def _check_header(head: str) -> None:
     """Refuse a YAML header that stands for far more than its bytes, by aliases of aliases."""
     import yaml
 
-    lines = re.match(r"(#[^\n]*\n?)*", text)[0].splitlines()
-    depth = np.cumsum([1 if sign in "[{" else -1 for sign in re.findall(r"[\[\]{}]", "".join(lines))])
-    if sum(map(len, lines)) > HEADER_BYTES or (len(depth) and depth.max() > DEPTH):
+    depth = np.cumsum([1 if sign in "[{" else -1 for sign in re.findall(r"[\[\]{}]", head)])
+    if len(head) > HEADER_BYTES or (len(depth) and depth.max() > DEPTH):
         raise ValueError(f"its header is longer than {HEADER_BYTES:,} characters, or nested more than {DEPTH} deep")
-    head = "\n".join(line[2:] for line in lines if not line.startswith("# %ECSV"))
     try:
         root = yaml.compose(head, Loader=yaml.SafeLoader)  # the nodes alone: nothing is made of them
     except yaml.YAMLError as error:
@@ -72,6 +71,67 @@ def _expanded(node, known: dict[int, float]) -> float:
         flat = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
         known[id(node)] = 1 + sum(_expanded(part, known) for part in flat if not isinstance(part, str))
     return known[id(node)]
+
+
+# ---- Parquet by astropy
+
+
+def astropy_header(head: bytes) -> dict:
+    """Return what astropy's YAML in a Parquet file (ASTROPY_KEY) says: its columns, and which are parts of which."""
+    from astropy.table.meta import YamlParseError, get_header_from_yaml
+
+    text = head.decode()
+    _check_header(text)
+    with quiet(YamlParseError):
+        header = get_header_from_yaml(text.split("\n"))
+    try:
+        columns = {column["name"]: column for column in header["datatype"]}
+        mixins = dict((header.get("meta") or {}).get("__serialized_columns__", {}))
+        parts = {part for mixin in mixins.values() for part in _parts_of(mixin)}
+        return {"columns": columns, "mixins": mixins, "parts": parts}
+    except _COLUMN_ERRORS as error:
+        raise ValueError("its header (table_meta_yaml) does not list its columns") from error
+
+
+def _parts_of(mixin: dict) -> Iterator[str]:
+    """Yield the names of the columns that make up one of astropy, such as `t.jd1` and `t.jd2` of a time."""
+    for key, value in mixin.items():
+        if isinstance(value, dict):
+            yield from _parts_of(value)
+        elif key == "name":
+            yield value
+
+
+def with_astropy_header(table: pa.Table, header: dict, request: Request) -> pa.Table:
+    """Return the columns of a Parquet file by astropy with their units, and as one those that are parts of one.
+
+    Columns that are no part go through as they are; astropy sees nothing but their names and what is said of them.
+    """
+    from astropy.table import Column, Table
+    from astropy.table.serialize import _construct_mixins_from_columns
+
+    parts = header["parts"]
+    found = Table(meta={"__serialized_columns__": header["mixins"]})
+    with quiet():
+        for name, values in zip(table.column_names, table.columns, strict=True):
+            data = _as_numpy(values) if name in parts else np.broadcast_to(np.False_, len(values))
+            said = header["columns"].get(name, {})
+            facts = {key: said.get(key) for key in ("unit", "description", "meta")}
+            found.add_column(Column(data, name=name, **facts, copy=False), copy=False)
+        found = from_astropy(_construct_mixins_from_columns(found), request)
+    plain = {*table.column_names} - parts
+    arrays = [table[name] if name in plain else found[name] for name in found.column_names]
+    fields = [field.with_type(values.type) for field, values in zip(found.schema, arrays, strict=True)]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _as_numpy(values: pa.ChunkedArray) -> np.ndarray:
+    """Return a column as numpy has it, vectors with a second axis; integers with nulls keep all their digits."""
+    if pa.types.is_fixed_size_list(values.type) and not values.null_count:
+        return _as_numpy(pc.list_flatten(values)).reshape(len(values), values.type.list_size)
+    if pa.types.is_integer(values.type) and values.null_count:
+        return np.array(values.to_pylist(), dtype=object)
+    return values.to_numpy()
 
 
 # ---- VOTable

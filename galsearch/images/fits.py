@@ -232,9 +232,11 @@ def _choose(
         named = [_unit_of_band(images, band) for band in bands]
         if all(named):
             return named, list(bands), []
-        if len(images) > 1 and any(named):
+        has_others = any(unit.band() and not unit.is_not_light() and len(unit.shape) == 2 for unit in images)
+        if len(images) > 1 and (any(named) or has_others):
             missing = [band for band, unit in zip(bands, named, strict=True) if unit is None]
-            raise bad(name, f"it has no band {', '.join(missing)} (it has {_listed(images)})", "name those it has")
+            there = ", ".join(unit.label if unit.is_not_light() else unit.band() or unit.label for unit in images)
+            raise bad(name, f"it has no band {', '.join(missing)} (it has {there})", "name those it has")
     banded = _banded(images)
     if banded and bands is None:
         return banded, [unit.band() for unit in banded], []
