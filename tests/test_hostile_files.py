@@ -265,6 +265,25 @@ def test_a_file_that_is_replaced_by_another_is_read_on(bundle_path, tiny_bundle)
         assert atlas.search("red", k=5).ids == before
 
 
+def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(bundle_path, tiny_bundle, monkeypatch):
+    from galsearch.store import facts
+
+    real, times = facts.Sandbox, iter(range(3))
+
+    def replaced_first(path: Path):
+        if next(times, None) is not None:
+            other = Path(shutil.copyfile(tiny_bundle, bundle_path.with_name("next")))
+            other.replace(bundle_path)
+        return real(path)
+
+    monkeypatch.setattr(facts, "Sandbox", replaced_first)
+    with galsearch.open(bundle_path, device="cpu") as atlas:
+        assert len(atlas.search("red", k=5)) == 5
+    times = iter(range(1_000))
+    with pytest.raises(FormatError, match="was changed while it was open"):
+        galsearch.open(bundle_path, device="cpu")
+
+
 def test_a_closed_atlas_says_so(tiny_path):
     atlas = galsearch.open(tiny_path, device="cpu")
     query = tiny.random_units(1, 16, seed=5)[0]

@@ -31,6 +31,7 @@ from galsearch.store.search import Ask, best_rows
 from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.wording import POSTINGS, Matches, holders_of, likely_holders, matches
 
+OPENED_AGAIN = 20  # times, while others rename files into the place of one that is being opened
 BATCH_ROWS = 8_192  # read or written at a time
 HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
 HELD_NUMBERS = 1 << 28  # and so many numbers of vectors that only their engine can read, 1 GB
@@ -71,8 +72,7 @@ class Store:
 
     def __init__(self, path: Path, facts: Path) -> None:
         self.path = path
-        self._file = _opened(facts)
-        self.sandbox = Sandbox(facts)
+        self._file, self.sandbox = _opened_twice(facts)
         self.sandbox.watch = self._file.check
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
@@ -80,8 +80,6 @@ class Store:
         self._known_rows: dict[str, int] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         try:
-            if not self._file.is_at(facts):
-                raise self._file.changed()
             self._catalog = self._read_catalog()
             self.tables = set(self._catalog.columns)
             self.manifest = self._read_manifest()
@@ -662,6 +660,25 @@ class Store:
         dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
         if dim:
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
+
+
+def _opened_twice(facts: Path) -> tuple[OpenFile, Sandbox]:
+    """Return one file, opened by us and by DuckDB; where another was renamed into its place meanwhile, that one."""
+    for _ in range(OPENED_AGAIN):
+        file = _opened(facts)
+        sandbox = None
+        try:
+            sandbox = Sandbox(facts)
+            if file.is_at(facts):
+                return file, sandbox
+        except BaseException:
+            file.close()
+            if sandbox is not None:
+                sandbox.close()
+            raise
+        sandbox.close()
+        file.close()
+    raise file.changed()
 
 
 def _opened(facts: Path) -> OpenFile:

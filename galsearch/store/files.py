@@ -52,7 +52,10 @@ class OpenFile:
 
     def is_at(self, path: Path) -> bool:
         """Say whether `path` still leads to this file."""
-        found = path.stat()
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
         return (found.st_dev, found.st_ino) == self._identity
 
     def check(self) -> None:
