@@ -225,11 +225,11 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     solid = maximum_filter(solid, side, mode="nearest").astype(bool) & zero
     known = ~zero & ~mask
     beside = maximum_filter(solid.view(np.uint8), 5, mode="nearest").astype(bool) & known
-    if solid.mean() < NO_DATA or not beside.any():
+    if solid.mean() < NO_DATA or not known.any():
         return np.zeros_like(zero)
     total = array.sum(axis=0, dtype=np.float64)
     low, faint, middle = np.percentile(total[known], (1, 25, 50))
-    is_level = low > 0.5 * middle or np.median(total[beside]) > faint
+    is_level = low > 0.5 * middle or (beside.any() and np.median(total[beside]) > faint)
     border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
     has_sky = low < 0 or (is_level and border.mean() < 0.9)  # an even source on a black sky has a black border
     return solid if has_sky else np.zeros_like(zero)

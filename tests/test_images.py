@@ -553,3 +553,11 @@ def test_arrays_are_read_by_shape_and_type():
     rgb = read_picture(saved(np.repeat(RGB, 2, axis=0)))
     assert rgb.stretched
     np.testing.assert_array_equal(render(rgb), np.repeat(RGB, 2, axis=0))
+
+
+@pytest.mark.parametrize("bands", [(), ("",), ("g", " ")])
+def test_bands_without_a_name_are_refused(tmp_path, bands):
+    path = tmp_path / "one.fits"
+    fits.writeto(path, np.arange(64, dtype=np.float32).reshape(8, 8))
+    with pytest.raises(SchemaError, match="name images or planes"):
+        read_picture(path, bands=bands)

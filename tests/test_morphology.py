@@ -452,3 +452,10 @@ def test_a_block_of_exact_zeros_is_told_whatever_the_level_of_the_sky(level, sig
     cut = np.where(y + 48 < 45, np.float32(0), whole)
     flags = [measure(image)["morphology_flag"] for image in (cut, whole)]
     assert [flag & 256 for flag in flags] == [256, 0]
+
+
+def test_a_block_of_zeros_is_told_where_nan_pixels_lie_between_it_and_the_sky():
+    y, x = np.mgrid[-48:48, -48:48]
+    whole = 100 * np.exp(-np.hypot(x, y) / 6) + np.random.default_rng(1).normal(100, 5, x.shape)
+    cut = np.where(y + 48 < 40, 0.0, np.where(y + 48 < 48, np.nan, whole)).astype(np.float32)
+    assert measure(cut)["morphology_flag"] & 256
