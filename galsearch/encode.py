@@ -26,6 +26,7 @@ import numpy as np
 
 from galsearch import images
 from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, SchemaError
+from galsearch.escaping import is_text
 from galsearch.graphs import check_graph, check_tokenizer
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
@@ -534,7 +535,7 @@ def _check_text(text: str) -> None:
         raise QueryError(f"a text encoder takes strings, not {type(text).__name__}; pictures go to an image encoder")
     if not text.strip():
         raise QueryError(f"the text is empty ({text!r}); write at least one word")
-    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_text(text):
         raise QueryError(f"the text is not valid Unicode ({text!r:.60}); check the encoding of the terminal")
 
 

@@ -332,8 +332,9 @@ def _plan(action: str, taken: Source, parameters: dict, space: dict) -> dict:
 def _path(value: str | Path | None) -> Path | None:
     if value is None:
         return None
-    check_path(Path(value))
-    return Path(value)
+    path = Path(value)
+    check_path(path)
+    return path
 
 
 @dataclass(frozen=True)
@@ -419,8 +420,7 @@ def _reading(
 
 def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) -> dict:
     """Return what was said of pictures, for `open_source` and for provenance; nothing where nothing was."""
-    if bands is not None and not (list(bands) and all(str(band).strip() for band in bands)):
-        raise SchemaError(f"bands are {list(bands)}; name images or planes, such as g,r,z, or leave them out (--bands)")
+    images.check_bands(bands)
     said = {"ext": ext, "bands": None if bands is None else list(bands), "id_from": id_from}
     return {key: value for key, value in said.items() if value not in (None, "name")}
 

@@ -71,6 +71,12 @@ NPY_HEADER = re.compile(
 )
 
 
+def check_bands(bands: Sequence[str] | None) -> None:
+    """Raise SchemaError for bands of which one has no name, or of which there are none; None leaves them open."""
+    if bands is not None and not (len(bands) and all(str(band).strip() for band in bands)):
+        raise SchemaError(f"bands are {list(bands)}; name images or planes, such as g,r,z, or leave them out (--bands)")
+
+
 def read_picture(
     source: str | Path | bytes,
     *,
@@ -91,6 +97,7 @@ def read_picture(
     Raises SchemaError with the file's name, the reason and a remedy for a file that is empty, truncated, no
     picture, beyond `limits`, without any finite pixel, of one value throughout, or of other dimensions.
     """
+    check_bands(bands)
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "picture")
     content = _inflated(_content(source, name, limits), name, limits)
     kind = kind_of(content)

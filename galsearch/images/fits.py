@@ -229,8 +229,6 @@ def _choose(
     if ext is not None:
         return [_named_unit(units, ext, name)], _names(bands), []
     if bands is not None:
-        if not (bands and all(band.strip() for band in bands)):
-            raise bad(name, f"the bands are {list(bands)}", "name images or planes, such as g,r,z, or none at all")
         named = [_unit_of_band(images, band) for band in bands]
         if all(named):
             return named, list(bands), []

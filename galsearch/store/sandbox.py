@@ -164,9 +164,7 @@ class Sandbox:
     def arrow(self, statement: str, parameters: list | None = None) -> pa.Table:
         """Run one of our own statements and return its rows; a failure means that the file is damaged."""
         with self._running() as cursor:
-            found = cursor.sql(statement, params=parameters or []).to_arrow_table()
-            found.validate(full=True)
-            return found
+            return _table(cursor, statement, parameters)
 
     def rows(self, statement: str, parameters: list | None = None) -> list[tuple]:
         """Like `arrow`, as Python tuples; quicker for a few rows."""
@@ -181,8 +179,7 @@ class Sandbox:
         if self.visits is not None:
             return self.visits.ask(statement, parameters, title=said)
         with self.asking(said) as cursor:
-            found = cursor.sql(statement, params=parameters or []).to_arrow_table()
-            found.validate(full=True)
+            found = _table(cursor, statement, parameters)
         self.watch()
         return found
 
@@ -281,6 +278,13 @@ class Sandbox:
         if parsed["error"]:
             raise QueryError(f"{said}: {parsed['error_message'][:200]}{expected}")
         return parsed["statements"]
+
+
+def _table(cursor: duckdb.DuckDBPyConnection, statement: str, parameters: list | None) -> pa.Table:
+    """Return the rows of a statement. Raises pa.ArrowInvalid where their text is not UTF-8."""
+    found = cursor.sql(statement, params=parameters or []).to_arrow_table()
+    found.validate(full=True)
+    return found
 
 
 @contextlib.contextmanager

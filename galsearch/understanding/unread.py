@@ -116,9 +116,8 @@ class _Number:
         self.after = _compiled(_AFTER).match(low, found.end())
         self.end = found.end()
         bare = found.end("unit") if found["unit"] else found.start("glued")
-        self.more = _compiled(_RANGE).match(low, bare) or _compiled(_BOUND).match(
-            low, bare
-        )  # "-5 arcsec", "and < 0.03"
+        another = (_compiled(pattern).match(low, bare) for pattern in (_RANGE, _BOUND))
+        self.more = next(filter(None, another), None)  # "-5 arcsec", "and < 0.03"
         self.unit = found["unit"] or (self.more["unit"] if self.more else None)
         self.said = found[0].removesuffix(self.glued).removesuffix(found["unit"] or "").strip()
 
