@@ -45,15 +45,16 @@ class _Commands(typer.core.TyperGroup):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Give Ctrl-C the name that reaches `main`."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise _Stopped from None
-    except RuntimeError as error:  # what DuckDB makes of Ctrl-C while it works
-        if "interrupted" not in str(error):
+    """Give Ctrl-C the name that reaches `main`, also where a compiled library makes an error of its own of it."""
+    with _kept_interrupts() as interrupted:
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise _Stopped from None
+        except Exception:
+            if interrupted:
+                raise _Stopped from None
             raise
-        raise _Stopped from None
 
 
 app = typer.Typer(
@@ -1158,16 +1159,16 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
 def _kept_interrupts() -> Iterator[list[int]]:
     """Note every Ctrl-C in a list: Python drops what is raised while an object is being deleted, Ctrl-C too."""
     came: list[int] = []
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody wants it otherwise, as nohup
-    if not ours or threading.current_thread() is not threading.main_thread():
-        yield came
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield came  # it is ignored, as under nohup, or comes to another thread
         return
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.default_int_handler(number, frame)
+        before(number, frame)
 
-    before = signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, note)
     try:
         yield came
     finally:

@@ -531,10 +531,22 @@ def test_a_process_ends_with_the_exit_code_of_its_kind(tiny_bundle, tmp_path, ar
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("Query interrupted")], ids=["python", "duckdb"])
-def test_ctrl_c_anywhere_is_one_line_and_exit_130(run, tiny_bundle, monkeypatch, stop):
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        RuntimeError("Query interrupted"),
+        duckdb.InvalidInputException("exporting a stream failed: KeyboardInterrupt"),
+        galsearch.GalsearchError("some file could not be read"),
+    ],
+    ids=["python", "duckdb", "arrow", "ours"],
+)
+def test_ctrl_c_anywhere_is_one_line_and_exit_130(run, tiny_bundle, monkeypatch, told):
     def stopping(*_, **__):
-        raise stop
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise (told or KeyboardInterrupt) from None
 
     monkeypatch.setattr(galsearch.Atlas, "search", stopping)
     fails(run("search", tiny_bundle, "red"), "galsearch: stopped", code=130)
