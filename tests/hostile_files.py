@@ -212,6 +212,7 @@ def _objects() -> dict[str, Change]:
         "CREATE SCHEMA other", "CREATE TABLE other.galaxies AS FROM galaxies", "DROP TABLE galaxies"
     )
     changes["a sequence and a type"] = sql("CREATE SEQUENCE galaxies_id", "CREATE TYPE kind AS ENUM ('a')")
+    changes["a type by the name of another"] = sql("CREATE TYPE json AS VARCHAR")
     changes["an index"] = sql("CREATE INDEX by_id ON galaxies (object_id)")
     changes["a constraint"] = sql("CREATE UNIQUE INDEX by_id ON galaxies (object_id)")
     return changes
@@ -446,6 +447,7 @@ FOLDERS: dict[str, Change] = {
     "column rowid": sql("ALTER TABLE galaxies ADD COLUMN rowid BIGINT"),
     "view galaxies": _view("galaxies", "FROM {old}"),
     "macro hash": sql("CREATE MACRO hash(a) AS 0"),
+    "type json": sql("CREATE TYPE json AS VARCHAR"),
 }
 
 

@@ -18,6 +18,7 @@ from galsearch.errors import FormatError
 HIDDEN_BY_A_COLUMN = ("rowid",)  # what DuckDB gives a meaning to until a column has the name
 PER_EMBEDDING = ("rows_", "cells_", "embedding_", "codes_", "recall_", "line_", "map_")
 UDF = "embed"  # the function that sql() adds
+_TRIGGERS = "duckdb_triggers"  # what lists them, in a DuckDB that has them
 MOST_ENTRIES = {  # rows of tables that are read as a whole
     schema.MANIFEST_TABLE: 10_000,
     schema.COLUMNS_TABLE: 1_000_000,
@@ -43,8 +44,8 @@ class Catalog:
         found = cursor.execute(f"{select} {main}").fetchall()
         self.rows = {table: int(rows) for table, rows, _ in found}
         self._refuse_views(cursor, here)
-        self._refuse_functions(cursor, name)
-        self._refuse_triggers(cursor, here)
+        if _TRIGGERS in self._refuse_functions(cursor, name):
+            self._refuse_triggers(cursor, here)
         for table, rows, checks in found:
             self._check_size(table, rows, checks)
         self.columns: dict[str, dict[str, str]] = {table: {} for table in self.rows}
@@ -61,28 +62,29 @@ class Catalog:
             if _is_ours(view) and not (view.startswith("embedding_") and f"codes_{view[10:]}" in self.rows):
                 raise self._refused(f"'{view}' is a view, and it must be a table")
 
-    def _refuse_functions(self, cursor: duckdb.DuckDBPyConnection, name: str) -> None:
-        shadowed = cursor.execute(
-            "SELECT lower(function_name) AS function FROM duckdb_functions() GROUP BY function HAVING "
-            f"bool_or(database_name = '{name}') AND (bool_or(database_name = 'system') OR function = '{UDF}') "
-            "ORDER BY ALL"
+    def _refuse_functions(self, cursor: duckdb.DuckDBPyConnection, name: str) -> set[str]:
+        """Refuse macros and types that hide ours; return those names, and that of what lists triggers if it is there.
+
+        All functions are listed once: that takes most of the time of an opening.
+        """
+        found = cursor.execute(
+            f"SELECT lower(function_name) AS function, bool_or(database_name = '{name}') AS shadowed "
+            f"FROM duckdb_functions() GROUP BY function HAVING function = '{_TRIGGERS}' OR "
+            f"(shadowed AND (bool_or(database_name = 'system') OR function = '{UDF}')) ORDER BY ALL"
         ).fetchall()
+        for function, shadowed in found:
+            if shadowed:
+                raise self._refused(f"it has a macro '{function}', which is the name of a function")
+        named = "SELECT lower(type_name) FROM duckdb_types() WHERE"
+        theirs = f"{named} database_name = '{name}' AND NOT internal"
+        shadowed = cursor.execute(f"{theirs} INTERSECT {named} internal ORDER BY ALL").fetchall()
         if shadowed:
-            raise self._refused(f"it has a macro '{shadowed[0][0]}', which is the name of a function")
-        types = cursor.execute(
-            f"SELECT type_name FROM duckdb_types() WHERE database_name = '{name}' AND NOT internal AND "
-            "lower(type_name) IN (SELECT lower(type_name) FROM duckdb_types() WHERE internal)"
-        ).fetchall()
-        if types:
-            raise self._refused(f"it has a type '{types[0][0]}', which is the name of another")
+            raise self._refused(f"it has a type '{shadowed[0][0]}', which is the name of another")
+        return {function for function, _ in found}
 
     def _refuse_triggers(self, cursor: duckdb.DuckDBPyConnection, here: str) -> None:
-        try:
-            triggers = cursor.execute(f"SELECT trigger_name FROM duckdb_triggers() {here}").fetchall()
-        except duckdb.CatalogException:  # a DuckDB that has none
-            return
-        if triggers:
-            raise self._refused(f"it has a trigger '{triggers[0][0]}', and would change what is written into it")
+        if cursor.execute(f"SELECT trigger_name FROM duckdb_triggers() {here} LIMIT 1").fetchall():
+            raise self._refused("it has a trigger, and would change what is written into it")
 
     def _check_size(self, table: str, rows: int, checks: int) -> None:
         most = MOST_ENTRIES.get(table, self._path.stat().st_size)

@@ -16,7 +16,6 @@ import numpy as np
 
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.query import Term
-from galsearch.zoo import stated
 
 if TYPE_CHECKING:
     import yaml
@@ -161,6 +160,8 @@ def _oppose(one: str, other: str) -> bool:
 
 @functools.lru_cache(4096)  # each of many phrases is compared with each of many
 def _stated(text: str) -> Mapping[str, bool | None]:
+    from galsearch.zoo import stated  # its hundreds of patterns are compiled, and few questions need them
+
     return stated(text)
 
 

@@ -270,7 +270,11 @@ _STOPS = (
     *(*",;.:()", "with", "without", "and", "or", "but", "that", "which", "in", "at", "near", "no", "not", "of", "on"),
 )
 MOST_FOUND, MOST_OFFERS = 200, 20  # more is no question that a person asks
-_VAGUE = re.compile("|".join(rf"(?P<v{n}>(?<![\w-])(?:{v.words})(?![\w-]))" for n, v in enumerate(VAGUE)))
+
+
+@functools.cache
+def _vague_words() -> re.Pattern:
+    return re.compile("|".join(rf"(?P<v{n}>(?<![\w-])(?:{v.words})(?![\w-]))" for n, v in enumerate(VAGUE)))
 
 
 def offers(text: str, columns: Mapping[str, str] | Columns) -> tuple[Offer, ...]:
@@ -698,7 +702,7 @@ def _size(found: re.Match, unit: str | None, name: str | None, columns: Columns)
 
 
 def _vague(text: str, columns: Columns) -> Iterator[Offer]:
-    for found in _VAGUE.finditer(text):
+    for found in _vague_words().finditer(text):
         entry = VAGUE[int(found.lastgroup[1:])]
         column = _vague_column(entry, columns)
         if column is None or _is_of_a_part(text, found):
