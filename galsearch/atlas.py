@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,6 +325,7 @@ class Atlas:
         self._workers = workers
         self._device = device
         self._encoders: dict[str, Encoder] = {}
+        self._loading = threading.Lock()
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._embed_text)
         self._look_up = functools.lru_cache(CACHED_TEXTS)(self._look_up)
 
@@ -430,7 +433,7 @@ class Atlas:
             )
         )
         found = answer(self._store, query, self._embed_term)
-        found.plan.provider = next((e.provider for e in self._encoders.values()), None)
+        found.plan.provider = next((e.provider for e in list(self._encoders.values())), None)
         return Hits(self, query, found)
 
     def query(self, what: str | Path | Galaxy | np.ndarray | None = None, **options: Any) -> Query:
@@ -656,9 +659,23 @@ class Atlas:
             most = self._workers.limits.text_characters
             raise LimitError(f"the text has {len(text)} characters, at most {most} are taken here; write a shorter one")
 
+    def prepare(self) -> None:
+        """Begin to load the encoder of words beside other work, so that the first search in words waits less.
+
+        What goes wrong is told by that search.
+        """
+
+        def load() -> None:
+            with suppress(GalsearchError):
+                self._encoder("text")
+
+        threading.Thread(target=load, name="galsearch-encoder").start()
+
     def _encoder(self, kind: str) -> Encoder:
         if kind not in self._encoders:
-            self._encoders[kind] = self._load_encoder(kind)
+            with self._loading:
+                if kind not in self._encoders:
+                    self._encoders[kind] = self._load_encoder(kind)
         return self._encoders[kind]
 
     @functools.cached_property

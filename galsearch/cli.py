@@ -433,6 +433,8 @@ def search(
         **{"exact": exact, "recall": recall, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
+        if words and not any(map(str.isdigit, words)):  # hardly a name
+            atlas.prepare()
         named = atlas.lookup(words) if words and len(query.terms) == 1 else None
         hits = _candidates(atlas, named, query) if named else atlas.search(query)
         if named:

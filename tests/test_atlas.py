@@ -1036,3 +1036,21 @@ def test_positions_in_hours_below_zero_or_sexagesimal_match_as_in_degrees(atlas)
 def test_a_bad_radius_or_mode_is_refused(atlas, options):
     with pytest.raises(QueryError, match="expected"):
         atlas.crossmatch(beside_atlas(), **options)
+
+
+def test_an_encoder_that_is_prepared_is_loaded_once_and_its_absence_is_told_by_the_search(tiny_bundle, monkeypatch):
+    loads, load = [], galsearch.Atlas._load_encoder
+    monkeypatch.setattr(galsearch.Atlas, "_load_encoder", lambda self, kind: loads.append(kind) or load(self, kind))
+    with galsearch.open(tiny_bundle, device="cpu") as atlas:
+        atlas.prepare()
+        assert len(atlas.search("red", k=3)) == 3
+        assert loads == ["text"]
+
+    def broken(*_):
+        raise galsearch.ModelMismatchError("no such model")
+
+    monkeypatch.setattr(galsearch.Atlas, "_load_encoder", broken)
+    with galsearch.open(tiny_bundle, device="cpu") as atlas:
+        atlas.prepare()
+        with pytest.raises(galsearch.ModelMismatchError, match="no such model"):
+            atlas.search("red")
