@@ -1,6 +1,6 @@
 """How much of what people said of galaxies our captions say, without a person: `python -m benchmarks.captioners`.
 
-Captions by measurements of EFIGI and Galaxy Zoo 1 pictures are read by `galsearch.zoo`, as captions of vision models
+Captions by measurements of EFIGI and Galaxy Zoo 1 pictures are read by `galsearch.language.decision_tree`, as captions of vision
 are, and compared with the labels of experts and volunteers, put into the same tree. Thresholds were set with one half
 of the galaxies, drawn by the SHA-256 of their file names; figures of the other half count, with bootstrap 95 %
 intervals over galaxies.
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from galsearch import images, morphology, zoo
-from galsearch.captions import labels, measurements, words
+from galsearch.captions import labels, measurements
+from galsearch.language import decision_tree, templates
+from galsearch.science import detection, images
 
 SETS = ("efigi", "gz1")
 RESAMPLES = 2000
@@ -71,7 +72,7 @@ def measured(folder: Path, name: str, limit: int) -> list[dict]:
         rows = sorted(csv.DictReader(file), key=lambda row: _digest(row["file"]))[:limit]
     for row in rows:
         row |= {key: value or None for key, value in row.items()}
-        row |= morphology.measure(images.render(images.read_picture(folder / name / row["file"])))
+        row |= detection.measure(images.render(images.read_picture(folder / name / row["file"])))
     return rows
 
 
@@ -79,10 +80,10 @@ def judged(rows: Iterable[dict], shares: measurements.Shares, rules: list[labels
     """Return what the labels and what the caption answer, for galaxies whose labels answer anything."""
     found = []
     for row in rows:
-        truth = zoo.path(answers(labels.say(row, rules)))
+        truth = decision_tree.path(answers(labels.say(row, rules)))
         if truth:
-            caption = words.write(measurements.say(row, shares), object_id=row["file"], seed=0)
-            found.append((truth, zoo.path(zoo.read(caption.text)) if caption else {}))
+            caption = templates.write(measurements.say(row, shares), object_id=row["file"], seed=0)
+            found.append((truth, decision_tree.path(decision_tree.read(caption.text)) if caption else {}))
     return found
 
 
@@ -97,7 +98,7 @@ def report(name: str, half: str, found: list[tuple[dict, dict]]) -> list[str]:
     draws = np.random.default_rng(0).integers(0, len(overlap), (RESAMPLES, len(overlap)))
     low, high = np.quantile(overlap[draws].mean(axis=1), [0.025, 0.975])
     lines = [f"{name}, {half} half, n = {len(found)}: path overlap {overlap.mean():.3f} [{low:.3f}, {high:.3f}]"]
-    for question in zoo.TREE:
+    for question in decision_tree.TREE:
         asked = [(truth[question], mine.get(question)) for truth, mine in found if question in truth]
         said = [right == answer for right, answer in asked if answer is not None]
         if asked:

@@ -1,7 +1,7 @@
 """Whether reading captions by rules agrees with a judge that is a language model: `python -m benchmarks.captions`.
 
 2,686 captions that 13 vision models wrote of 64 galaxies of Galaxy Zoo DECaLS come with a language model's reading of
-each into the decision tree, and with the volunteers' path (AION-Search, MIT). `galsearch.zoo` reads the same captions.
+each into the decision tree, and with the volunteers' path (AION-Search, MIT). `galsearch.language.decision_tree` reads the same captions.
 The lexicon was written and weighed with the captions of half of the galaxies, those whose object_id comes first in the
 order of SHA-256; figures for the other half and for all are printed and written to docs/captions.md.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import rankdata
 
-from galsearch import zoo
+from galsearch.language import decision_tree
 
 FILE = "captions/vlm_captions_gz_decals.parquet"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "captions.md"
@@ -62,7 +62,7 @@ def judged(data: Path) -> list[dict]:
     tuned_on = for_tuning(row["object_id"] for row in rows)
     found = []
     for row in rows:
-        said = zoo.read(row["caption"])
+        said = decision_tree.read(row["caption"])
         truth = {step["question"]: step["answer"] for step in json.loads(row["galaxy_zoo_tree"])}
         found.append(
             {
@@ -70,8 +70,10 @@ def judged(data: Path) -> list[dict]:
                 "galaxy": row["object_id"],
                 "tuned_on": row["object_id"] in tuned_on,
                 "ours": as_asked(said),
-                "theirs": {question: _judged(json.loads(row["judge_tree"]), question) for question in zoo.TREE},
-                "overlap": zoo.overlap(said, truth),
+                "theirs": {
+                    question: _judged(json.loads(row["judge_tree"]), question) for question in decision_tree.TREE
+                },
+                "overlap": decision_tree.overlap(said, truth),
                 "their_score": row["tree_score"],
             }
         )
@@ -86,13 +88,15 @@ def for_tuning(object_ids: Iterable[str]) -> set[str]:
 
 def as_asked(said: dict[str, str | None]) -> dict[str, str]:
     """Return the answer to every question as the stored judge writes it: silence and questions not reached apart."""
-    way = zoo.path(said)
+    way = decision_tree.path(said)
     reached = {
         question
-        for question, (_, after) in zoo.TREE.items()
+        for question, (_, after) in decision_tree.TREE.items()
         if not after or any(way.get(before) == answer for before, answer in after)
     }
-    return {question: way.get(question, SILENT) if question in reached else NOT_ASKED for question in zoo.TREE}
+    return {
+        question: way.get(question, SILENT) if question in reached else NOT_ASKED for question in decision_tree.TREE
+    }
 
 
 def _judged(tree: dict[str, str | None], question: str) -> str:
@@ -199,7 +203,7 @@ def report(rows: list[dict]) -> Iterable[str]:
     for name in ("held-out half", "all"):
         yield from ("", f"## Agreement by question, {name}", "")
         head = ("question", "n", "galaxies", "equal", "kappa", "over all captions: equal", "kappa")
-        yield from table(head, (_question(parts[name], question) for question in zoo.TREE))
+        yield from table(head, (_question(parts[name], question) for question in decision_tree.TREE))
 
 
 def _order(name: str, part: list[dict], found: dict) -> tuple[object, ...]:

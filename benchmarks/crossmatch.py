@@ -102,7 +102,7 @@ def measured(method: str, place: str, mode: str, left: int, right: int) -> dict:
 
 def galsearch_runs(here: np.ndarray, there: np.ndarray, mode: str) -> tuple[float, tuple]:
     """Return the seconds and the pairs of galsearch."""
-    from galsearch.sky import crossmatch
+    from galsearch.science.sky import crossmatch
 
     started = time.process_time()
     pairs = crossmatch(*here, *there, radius_arcsec=RADIUS_ARCSEC, mode=mode)

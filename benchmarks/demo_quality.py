@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import galsearch
-from galsearch.metrics import bootstrap_interval
+from galsearch.science.metrics import bootstrap_interval
 
 GALAXIES = "NOT is_star AND NOT is_artifact"
 QUESTIONS = (

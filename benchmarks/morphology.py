@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galsearch import images, morphology
+from galsearch.science import detection, images
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "morphology.json"
 SETS = ("efigi", "gz1")
@@ -68,7 +68,7 @@ def picture(path: Path) -> np.ndarray:
 
 def form(path: Path) -> dict:
     """Return everything that is measured on a file."""
-    return morphology.measure(picture(path))
+    return detection.measure(picture(path))
 
 
 def forms(paths: list[Path]) -> list[dict]:
@@ -85,7 +85,7 @@ def speed(data: Path, name: str, args: argparse.Namespace) -> dict:
     rows = table(data / "galaxies", name)
     chosen = np.random.default_rng(args.seed).choice(len(rows), min(args.pictures, len(rows)), replace=False)
     pictures = [picture(data / "galaxies" / name / rows[row]["file"]) for row in chosen]
-    morphology.measure(pictures[0])
+    detection.measure(pictures[0])
     alone, cpu = _rate(pictures)
     halves = [pictures[::2], pictures[1::2]]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -112,7 +112,7 @@ def _rate(pictures: list[np.ndarray]) -> tuple[float, float]:
     """Return pictures a second by the clock, and by the time that the processor worked for this process."""
     began, worked = time.perf_counter(), time.process_time()
     for pixels in pictures:
-        morphology.measure(pixels)
+        detection.measure(pixels)
     return len(pictures) / (time.perf_counter() - began), len(pictures) / (time.process_time() - worked)
 
 

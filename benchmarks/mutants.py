@@ -47,7 +47,7 @@ ROOMS = (
         "sources*.py",
         "sources/*.py",
         "ingest.py",
-        "understanding/cuts.py",
+        "language/cuts.py",
         "encode.py",
     ),
 )

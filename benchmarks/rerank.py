@@ -26,9 +26,7 @@ import numpy as np
 import galsearch
 from export.heldout import chosen
 from export.prepare import data_folder
-from galsearch import evaluation, images, schema
-from galsearch.asking import Answer
-from galsearch.metrics import Ranked, auroc
+from galsearch import evaluation, schema
 from galsearch.query import Plan, Query, Scorer, Term
 from galsearch.rerank import probe, validated
 from galsearch.rerank.arcs import arc_contrast
@@ -37,6 +35,9 @@ from galsearch.rerank.local import Sight, choose
 from galsearch.rerank.observe import Objects, Observer
 from galsearch.rerank.order import Marks
 from galsearch.rerank.views import SCALES
+from galsearch.retrieval import Answer
+from galsearch.science import images
+from galsearch.science.metrics import Ranked, auroc
 
 K, DEPTHS = 10, (10, 30)  # a choice looks deeper than the first ten, which hang on single objects
 LOOKED_AT = (200, 1000)

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from galsearch import images
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.exchange import read_table
+from galsearch.formats import read_table
+from galsearch.science import images
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("astropy", "astroquery", "photutils", "pyvo", "regions", "reproject")

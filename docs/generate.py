@@ -18,8 +18,9 @@ from pathlib import Path
 
 import galsearch
 from galsearch import columns as roles_of_columns
-from galsearch import schema, shapes
-from galsearch.store import macros
+from galsearch import schema
+from galsearch.science import morphology
+from galsearch.store.sql import macros
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
@@ -450,7 +451,7 @@ def extrapolation() -> str:
 
 def morphology_columns() -> str:
     """Return the columns of a galaxy's form, and what the bits of their flag mean."""
-    names = (*shapes.COLUMNS, "morphology_flag")
+    names = (*morphology.COLUMNS, "morphology_flag")
     found = [schema.GALAXIES[name] for name in names]
     return table(("column", "unit", "meaning"), ((f"`{c.name}`", c.unit, c.description) for c in found))
 

@@ -27,8 +27,9 @@ from torch.nn import functional
 from export.evaluate import BEGIN, DOCUMENT, END, TARGETS
 from export.models import DIM, ImageTower, TextTower, load_minilm, load_tokenizer, minilm_folder, tokenize
 from export.prepare import cache_folder
-from galsearch import images, morphology
-from galsearch.captions import labels, measurements, words
+from galsearch.captions import labels, measurements
+from galsearch.language import templates
+from galsearch.science import detection, images
 
 SETS = ("efigi", "gz1")
 SEEDS = 3
@@ -69,7 +70,7 @@ class Setting:
 
 def measure_one(path: str) -> dict:
     """Return what galsearch measures of one picture."""
-    return morphology.measure(images.render(images.read_picture(path)))
+    return detection.measure(images.render(images.read_picture(path)))
 
 
 def chosen_rows(folder: Path) -> tuple[list[dict], np.ndarray, np.ndarray]:
@@ -98,7 +99,7 @@ def captions_of(rows: list[dict], measured: list[dict], captioner: str) -> list[
                 says[index] = measurements.say(measured[index], shares)
     found = []
     for row, said in zip(rows, says, strict=True):
-        every = [words.write(said, object_id=row["object_id"], seed=seed) for seed in range(VERSIONS)]
+        every = [templates.write(said, object_id=row["object_id"], seed=seed) for seed in range(VERSIONS)]
         found.append([(one.text, one.summary) for one in every if one is not None])
     return found
 

@@ -1,7 +1,7 @@
 """A check, not a target: the shipped models on a picture no model was trained on, the Hubble eXtreme Deep Field.
 
 Finds the galaxies of scikit-image's copy (872 x 1000 RGB), embeds a cutout of each, asks in words, and prints what
-galsearch.morphology measured of the first ten. One choice was made after looking at it: edge-on disks no longer
+galsearch.science.detection measured of the first ten. One choice was made after looking at it: edge-on disks no longer
 count as examples of "spiral" (truth.py), which had put them first here. Run `python -m export.check_field`.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from galsearch import images, morphology
 from galsearch.encode import Encoder, shipped
+from galsearch.science import detection, images
 
 QUERIES = (
     "edge-on galaxy",
@@ -37,10 +37,10 @@ def field_cutouts() -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     from skimage.data import hubble_deep_field
 
     field = hubble_deep_field()
-    found = morphology.detect(field)
+    found = detection.detect(field)
     keep = ~(found["is_star"] | found["is_artifact"])
     found = {name: values[keep] for name, values in found.items()}
-    sizes = [morphology.cutout_size(radius) for radius in np.nan_to_num(found["radius_px"], nan=3.0)]
+    sizes = [detection.cutout_size(radius) for radius in np.nan_to_num(found["radius_px"], nan=3.0)]
     places = zip(found["x_px"], found["y_px"], sizes, strict=True)
     return found, [images.cutout(field, x, y, size) for x, y, size in places]
 

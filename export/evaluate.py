@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from export.foils import HELD_OUT
 from export.prepare import cache_folder
 from galsearch.encode import Encoder, shipped
-from galsearch.metrics import ndcg_exp, random_ndcg_exp
+from galsearch.science.metrics import ndcg_exp, random_ndcg_exp
 
 K = 10
 RESAMPLINGS = 50  # draws of a candidate set of the stated prevalence

@@ -35,7 +35,7 @@ from scipy.ndimage import gaussian_filter
 
 from export.heldout import chosen
 from export.prepare import data_folder
-from galsearch import images
+from galsearch.science import images
 
 SETS = ("efigi", "gz1", "phys449")  # all of SDSS
 STRETCH = 10.0

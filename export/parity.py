@@ -20,8 +20,8 @@ from export.models import load_tokenizer, minilm_folder, tokenize
 from export.prepare import MODEL_PX, cache_folder
 from export.sentences import draw_statement, word
 from export.to_onnx import SHIPPED, load_image, load_text, write_card
-from galsearch import images
 from galsearch.encode import Encoder
+from galsearch.science import images
 
 FLOOR_FP32, FLOOR_SHIPPED = 0.9999, 0.999
 FILES, SENTENCES = 256, 256

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import sep
 from PIL import Image
 
-from galsearch import images
+from galsearch.science import images
 
 STORE_PX = 96  # training samples its 64 px views from this, so that a zoom of 1.5 still has real pixels
 MODEL_PX = 64  # what the encoder sees; morphology down to a bar survives, and it is 2.3x cheaper than 96

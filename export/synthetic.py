@@ -26,7 +26,7 @@ from scipy.ndimage import map_coordinates
 from export import lenses
 from export.lenses import STRETCH, Arc, inject, is_host
 from export.prepare import MODEL_PX, STORE_PX, cache_folder
-from galsearch import images
+from galsearch.science import images
 
 SEED = 104_729  # far from those that lenses.py draws what it judges with
 PER_HOST, PAIRS = 3, 3000

@@ -16,22 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import citing, exchange, images, schema
-from galsearch.asking import Answer, answer
+from galsearch import citations, formats, schema
 from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError
 from galsearch.query import Query, Term, unit
+from galsearch.retrieval import Answer, answer
 from galsearch.schema import Finding
+from galsearch.science import images
 from galsearch.store import Store, comparing, open_for_visitors, open_stores
-from galsearch.store.verify import verify
+from galsearch.store.check import verify
 from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
+    from galsearch.language import Refinement, Understanding
+    from galsearch.lookup import Lookup
     from galsearch.rerank import Reranked
     from galsearch.rerank.observe import Observer
-    from galsearch.understanding import Lookup, Refinement, Understanding
 
 CACHED_TEXTS = 256
 RENDER = "galsearch.encode:render_picture"  # the task of a worker
@@ -165,7 +167,7 @@ class Hits(Sequence):
         """
         if self._found.scorer is None or self._names_objects():
             return []
-        from galsearch.understanding.asked import refine
+        from galsearch.zeroshot import refine
 
         return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n, terms=self.query.terms)
 
@@ -218,7 +220,7 @@ class Hits(Sequence):
         return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].value))
 
     def _asks_for_the_rare(self) -> bool:
-        from galsearch.understanding import rarity
+        from galsearch.language import rarity
 
         return any(term.kind == "text" and term.weight > 0 and rarity(term.value) for term in self.query.terms)
 
@@ -231,7 +233,7 @@ class Hits(Sequence):
 
     def to_astropy(self) -> Table:
         """Return the rows as an astropy Table with units; needs astropy."""
-        return exchange.to_astropy(self.table, meta=self._meta())
+        return formats.to_astropy(self.table, meta=self._meta())
 
     def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
         """Write the rows in the format of the suffix; return the path.
@@ -245,15 +247,15 @@ class Hits(Sequence):
         if path.suffix.lower() == BUNDLE:
             return self.bundle(path)
         if path.suffix.lower() == BIBTEX:
-            exchange.write_text(self.bibtex(), path)
+            formats.write_text(self.bibtex(), path)
         else:
-            exchange.write_table(self.table, path, meta=self._meta(), quote_formulas=quote_formulas)
+            formats.write_table(self.table, path, meta=self._meta(), quote_formulas=quote_formulas)
         return path
 
     def to_bytes(self, suffix: str) -> bytes:
         """Return what `save` would write to a file of that suffix, such as ".vot"."""
         if suffix.lower() not in (BUNDLE, BIBTEX):
-            return exchange.table_bytes(self.table, suffix, meta=self._meta())
+            return formats.table_bytes(self.table, suffix, meta=self._meta())
         with tempfile.TemporaryDirectory(prefix="galsearch-") as folder:
             return self.save(Path(folder) / f"hits{suffix.lower()}").read_bytes()
 
@@ -264,7 +266,7 @@ class Hits(Sequence):
         the sources, and says in its provenance which search they come from. Raises QueryError when there are no hits
         or several atlases are open as one, GalsearchError when `path` cannot be written or is no bundle.
         """
-        from galsearch.store.subset import write_subset
+        from galsearch.store.read.row_view import write_subset
 
         asked = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
         title = title or f"{self._atlas.manifest.title}: {self.query.formula() or 'a list'}"
@@ -293,7 +295,7 @@ class Hits(Sequence):
 
     def format(self, kind: str) -> str:
         """Return the rows as text: "json", "csv" or "votable"."""
-        return exchange.format_table(self.table, kind, meta=self._meta())
+        return formats.format_table(self.table, kind, meta=self._meta())
 
     def thumbnails(self) -> dict[str, bytes]:
         """Return the hits' small pictures as WebP bytes; those without one are absent."""
@@ -381,11 +383,11 @@ class Atlas:
 
     def bibtex(self) -> str:
         """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
-        return citing.bibtex(self.manifest.sources)
+        return citations.bibtex(self.manifest.sources)
 
     def acknowledgements(self) -> str:
         """Return what the sources of the atlas, and the models that travel with it, want to be said of them."""
-        return citing.acknowledgements(self.manifest.sources, self.models().values())
+        return citations.acknowledgements(self.manifest.sources, self.models().values())
 
     # ---- asking
 
@@ -554,7 +556,7 @@ class Atlas:
         return Hits(self, query, replace(listed, rows=listed.rows[order]))[:k]
 
     def _look_up(self, text: str) -> Lookup:
-        from galsearch.understanding.lookup import look_up
+        from galsearch.lookup import look_up
 
         return look_up(self._store, text)
 
@@ -564,7 +566,7 @@ class Atlas:
         They are numbers that no column answers, with the reason, words in another language than English, and kinds of
         galaxies so rare that the best hits may be none. `understand` has the same in parts.
         """
-        from galsearch.understanding.asked import hints
+        from galsearch.zeroshot import hints
 
         self._check_length(words)
         return hints(self._store, words)
@@ -575,7 +577,7 @@ class Atlas:
         Cuts are offered only for numeric columns that the atlas has, and nothing is applied: `query` of the reading
         takes what was accepted, and `search` takes that query. Raises QueryError when there are no words.
         """
-        from galsearch.understanding.asked import read
+        from galsearch.zeroshot import read
 
         self._check_length(words)
         return read(self._store, words)
@@ -592,7 +594,7 @@ class Atlas:
         the temperature of the text model; they compare the labels of the file, and no other. Without a vector all are
         NULL. Raises SchemaError for a file that is not one of labels, QueryError for a bad cut.
         """
-        from galsearch.understanding.asked import label
+        from galsearch.zeroshot import label
 
         card = self._encoder("text").card
         return label(self._store, labels, self._embed_texts, card=card, where=where, k=k, least=least)
@@ -605,7 +607,7 @@ class Atlas:
         With the words that are there it orders galaxies by Hubble type, higher being later. The columns are object_id
         and contrast (NULL without a vector), by object_id, of the first `k` objects or of all.
         """
-        from galsearch.understanding.asked import order
+        from galsearch.zeroshot import order
 
         return order(self._store, (more, less), self._embed_texts, where=where, k=k)
 
@@ -710,7 +712,7 @@ class Atlas:
     def _must_have(self, object_id: str) -> None:
         if self._store.has(object_id):
             return
-        from galsearch.understanding.lookup import similar_ids
+        from galsearch.lookup import similar_ids
 
         near = " or ".join(repr(one) for one in similar_ids(self._store, object_id))
         remedy = (

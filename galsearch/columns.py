@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import exchange, schema, sky
+from galsearch import formats, schema
 from galsearch.errors import QueryError, SchemaError
+from galsearch.science import sky
 
 ROLES = ("object_id", "ra", "dec", "z", "file", "x_px", "y_px")
 MISSING = -9999.0  # the marker that survey tables write for "no value"; here missing is NULL
@@ -203,11 +204,11 @@ def _by_name(table: pa.Table) -> dict[str, str]:
 
 
 def _ucd(item: pa.Field) -> str:
-    return exchange.facts_of(item)["ucd"].casefold().replace(" ", "")
+    return formats.facts_of(item)["ucd"].casefold().replace(" ", "")
 
 
 def _unit(item: pa.Field) -> str:
-    return exchange.facts_of(item)["unit"].strip().casefold()
+    return formats.facts_of(item)["unit"].strip().casefold()
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -496,7 +497,7 @@ def free_names(names: Sequence[str], taken: Iterable[str], *, ending: str = sche
     >>> free_names(["a", "A", "z"], ["Z"])
     ['a', 'A_in_table', 'z_in_table']
     """
-    return exchange.free_names(names, [*taken], suffix=ending)
+    return formats.free_names(names, [*taken], suffix=ending)
 
 
 def clean_name(name: str, number: int) -> str:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from galsearch import columns, exchange, sky
+from galsearch import columns, formats
 from galsearch.errors import SchemaError
+from galsearch.science import sky
 from galsearch.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-SEPARATION = exchange.describe(
+SEPARATION = formats.describe(
     pa.field("separation_arcsec", pa.float64()),
     unit="arcsec",
     ucd="pos.angDistance",
@@ -55,7 +56,7 @@ def match(
     found = _named(store.hits(kept, None)).take(pa.array(number))
     found = found.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))
     matched = _beside(table, found, pairs.left, keep_unmatched=keep_unmatched)
-    return exchange.with_notes(matched, [*exchange.notes_of(table), *place.notes])
+    return formats.with_notes(matched, [*formats.notes_of(table), *place.notes])
 
 
 # ---- the input
@@ -63,7 +64,7 @@ def match(
 
 def _read(table: pa.Table | Path | str, table_name: str | int | None, missing: Iterable[float]) -> tuple[pa.Table, str]:
     if isinstance(table, (str, Path)):
-        return exchange.read_table(table, table_name=table_name, missing=missing), str(table)
+        return formats.read_table(table, table_name=table_name, missing=missing), str(table)
     if not isinstance(table, pa.Table):
         raise SchemaError(
             f"table is a {type(table).__name__}, expected a pyarrow.Table or the path of a CSV, ECSV, FITS, VOTable "
@@ -161,5 +162,5 @@ def _beside(table: pa.Table, found: pa.Table, left: np.ndarray, *, keep_unmatche
 
 def _of_the_input(field: pa.Field, name: str) -> pa.Field:
     """Return a field by another name; the main position and identifier of the result are those of the atlas."""
-    facts = exchange.facts_of(field)
-    return exchange.describe(field.with_name(name), **{**facts, "ucd": facts["ucd"].removesuffix(MAIN)})
+    facts = formats.facts_of(field)
+    return formats.describe(field.with_name(name), **{**facts, "ucd": facts["ucd"].removesuffix(MAIN)})

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from galsearch import images
 from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, SchemaError
 from galsearch.escaping import is_text
 from galsearch.graphs import check_graph, check_tokenizer
+from galsearch.science import images
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
 KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
@@ -544,7 +544,7 @@ def _check_picture(picture: np.ndarray) -> None:
     if facts[0] != np.uint8 or len(facts[1]) != 3 or facts[1][2] != 3 or 0 in facts[1]:
         raise SchemaError(
             f"an image encoder takes RGB pictures (h, w, 3) uint8, not {facts[0]} {facts[1]}; "
-            "make one with galsearch.images.render"
+            "make one with galsearch.science.images.render"
         )
 
 

@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import exchange, images, schema
+from galsearch import formats, schema
 from galsearch.atlas import Atlas
 from galsearch.atlas import open as open_atlas
 from galsearch.errors import GalsearchError, QueryError, SchemaError
-from galsearch.metrics import Ranked, bootstrap_interval, recall_ceiling
 from galsearch.query import Scorer
+from galsearch.science import images
+from galsearch.science.metrics import Ranked, bootstrap_interval, recall_ceiling
 from galsearch.store import Rows, Store, put_rows
-from galsearch.store.wording import K1, B, terms_sql
+from galsearch.store.index.fulltext import K1, B, terms_sql
 
 K, RECALL_K = 10, 100
 TABLE = "evaluations"
@@ -118,7 +119,7 @@ class Evaluation:
         path = Path(path)
         written = {".json": self.to_json, ".md": self.to_markdown}.get(path.suffix.lower())
         if written is None:
-            exchange.write_table(self.table, path, meta={"title": "galsearch evaluation", **self.config})
+            formats.write_table(self.table, path, meta={"title": "galsearch evaluation", **self.config})
             return path
         try:
             path.write_text(written())
@@ -270,7 +271,7 @@ def _table(rows: list[dict], config: dict) -> pa.Table:
         "created": config["created"],
     }
     fields = [
-        exchange.describe(pa.field(c.name, _ARROW[c.type]), ucd=c.ucd, description=c.description)
+        formats.describe(pa.field(c.name, _ARROW[c.type]), ucd=c.ucd, description=c.description)
         for c in schema.TABLES[TABLE]
     ]
     return pa.Table.from_pylist([{**row, **made} for row in rows], schema=pa.schema(fields))
@@ -549,7 +550,7 @@ def caption_scores(store: Store, rows: np.ndarray, queries: Sequence[str]) -> li
     """Return the BM25 of the captions of row numbers for each query, `(n,) float64`; None where nothing has a caption.
 
     Captions alone, not names or other columns, which may hold the very labels that relevance is read from; otherwise as
-    `galsearch.store.wording`. Several captions of an object count as one text.
+    `galsearch.store.index.fulltext`. Several captions of an object count as one text.
     """
     if store.kind == "set" or "captions" not in store.tables:
         return None

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import exchange, images, published, schema, sources
+from galsearch import formats, schema, sources
 from galsearch.columns import Summary, check_roles
 from galsearch.encode import CARD_FILE, Encoder, compatible, read_card, shipped
 from galsearch.errors import (
@@ -31,8 +31,9 @@ from galsearch.errors import (
     VersionTooOldError,
 )
 from galsearch.escaping import check_path
-from galsearch.published import Publication
-from galsearch.sources import Reading, Source, VectorSource
+from galsearch.science import images
+from galsearch.sources import Reading, Source, VectorSource, known_embeddings
+from galsearch.sources.known_embeddings import Publication
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
 BATCH_ROWS = 256
@@ -510,7 +511,7 @@ def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict, Encoder | None]:
             space = _made_by(projector)
     if not space["model"]:
         raise SchemaError("the vectors' model has no name: give model (--model), so that no others get mixed in")
-    published_as = published.of_space(space["space"])
+    published_as = known_embeddings.of_space(space["space"])
     if published_as:
         space["words"] = published_as.words_here if "text" in makers.projectors else published_as.words
     return space, projector
@@ -548,10 +549,12 @@ def _makers(
         if projectors:
             raise SchemaError("projector is for vectors of a table: give the table, and no pictures")
         return made
-    looks = vectors is None and (table.suffix.lower() in (".parquet", ".pq") or published.of_model(model) is not None)
-    names = exchange.column_names(table) if looks else []
+    looks = vectors is None and (
+        table.suffix.lower() in (".parquet", ".pq") or known_embeddings.of_model(model) is not None
+    )
+    names = formats.column_names(table) if looks else []
     takes = read_card(projectors["image"])["input"].get("space") if "image" in projectors else None
-    return replace(made, publication=published.find(names, vectors=vectors, model=model, takes=takes))
+    return replace(made, publication=known_embeddings.find(names, vectors=vectors, model=model, takes=takes))
 
 
 def _projectors(path: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from galsearch.errors import QueryError
-from galsearch.sky import check_position
+from galsearch.science.sky import check_position
 
 KINDS = ("text", "object", "image", "embedding")
 COMBINE = ("mean", "max")

@@ -5,7 +5,7 @@ end, and a thread cannot be stopped. So such work is done in a process of its ow
 does one task at a time and is killed and replaced when it dies, grows or takes too long:
 
     pool = Pool(Limits(seconds=10))
-    facts, content = pool.run("galsearch.images:task", upload, title="the picture")
+    facts, content = pool.run("galsearch.science.images:task", upload, title="the picture")
 
 A task is a public function of a module of galsearch, named as text: it takes the payload (bytes) and keyword arguments
 that JSON can hold, and returns (facts, payload): what JSON can hold, and bytes. Nothing is pickled in either direction,

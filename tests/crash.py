@@ -33,16 +33,16 @@ MODULES = (
     "galsearch.cli",
     "galsearch.encode",
     "galsearch.ingest",
-    "galsearch.store.pack",
-    "galsearch.store.staging",
+    "galsearch.store.write.bundle",
+    "galsearch.store.write.folder",
 )
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock"}
 STATEMENTS = {"execute", "executemany"}
 SMALL = (
     ("galsearch.ingest", "BATCH_ROWS", 3),
-    ("galsearch.store.cells", "LEAST_ROWS", 5),
+    ("galsearch.store.index.cells", "LEAST_ROWS", 5),
 )
-NO_READERS = (("galsearch.store.settle", "KEEP", timedelta(0)),)
+NO_READERS = (("galsearch.store.write.recluster", "KEEP", timedelta(0)),)
 AGED = "aged"
 COLORS = ("red", "blue", "green", "white")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from galsearch.store.vectors import file_state
+from galsearch.store.index.vectors import file_state
 
 Change = Callable[[Path], None]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import galsearch
 from galsearch.errors import GalsearchError
-from galsearch.store import sandbox
+from galsearch.store.sql import sandbox
 
 FEW = 4  # of the questions, for one of many mutations
 WHERE = "object_id > '123765000000000001'"

@@ -19,8 +19,8 @@ import tiny
 from typer.testing import CliRunner
 
 import galsearch
-from galsearch import published
 from galsearch.encode import Encoder
+from galsearch.sources import known_embeddings
 
 ROWS = 40
 QUIET = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # raised inside torch.onnx
@@ -634,11 +634,11 @@ def test_the_command_line_builds_and_asks_a_published_table(decals, projectors, 
 
 def test_what_is_said_decides_before_what_the_columns_are_called():
     names = ["ra", "aion_mean_embedding", "aion_search_embedding"]
-    assert published.find(names, vectors=None, model=None) is published.AION_SEARCH
-    assert published.find(names, vectors=None, model=None, takes="aion-1-base") is published.AION
-    assert published.find(names, vectors=None, model="aion") is published.AION
-    assert published.find(names, vectors="mine", model="aion") is published.AION
-    assert published.find(names, vectors="aion_mean_embedding", model=None) is published.AION
-    assert published.find(names, vectors="aion_mean_embedding", model="mine") is None
-    assert published.find(names, vectors=None, model="mine") is None
-    assert published.find(["ra", "emb"], vectors=None, model=None) is None
+    assert known_embeddings.find(names, vectors=None, model=None) is known_embeddings.AION_SEARCH
+    assert known_embeddings.find(names, vectors=None, model=None, takes="aion-1-base") is known_embeddings.AION
+    assert known_embeddings.find(names, vectors=None, model="aion") is known_embeddings.AION
+    assert known_embeddings.find(names, vectors="mine", model="aion") is known_embeddings.AION
+    assert known_embeddings.find(names, vectors="aion_mean_embedding", model=None) is known_embeddings.AION
+    assert known_embeddings.find(names, vectors="aion_mean_embedding", model="mine") is None
+    assert known_embeddings.find(names, vectors=None, model="mine") is None
+    assert known_embeddings.find(["ra", "emb"], vectors=None, model=None) is None

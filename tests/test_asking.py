@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import galsearch
-from galsearch.asking import first_alike
 from galsearch.errors import ModelMismatchError, QueryError
 from galsearch.query import Query, Term
+from galsearch.retrieval import first_alike
 
 DIM = 16
 ROWS = 240

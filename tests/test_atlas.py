@@ -30,7 +30,8 @@ import galsearch
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.query import Query, Term
-from galsearch.store import cells, macros, search
+from galsearch.store.index import cells, search
+from galsearch.store.sql import macros
 
 FIRST, SECOND = tiny.object_id(0), tiny.object_id(1)
 

@@ -26,8 +26,9 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
-from galsearch.captions import clauses, labels, measurements, words
-from galsearch.store.place import WriterLock
+from galsearch.captions import labels, measurements
+from galsearch.language import clauses, templates
+from galsearch.store.write.atomic import WriterLock
 
 ROWS = 12
 DENIES = re.compile(  # written anew here, so that the code's own list is not its judge
@@ -95,10 +96,10 @@ def asking(server: Server, **options) -> galsearch.VLM:
 SAID = st.fixed_dictionaries(
     {},
     optional={
-        "kind": st.sampled_from(sorted(words.KINDS)),
+        "kind": st.sampled_from(sorted(templates.KINDS)),
         **{
-            aspect: st.sampled_from(sorted(values) + (["none"] if aspect in words.ABSENT else []))
-            for aspect, values in words.PHRASES.items()
+            aspect: st.sampled_from(sorted(values) + (["none"] if aspect in templates.ABSENT else []))
+            for aspect, values in templates.PHRASES.items()
         },
     },
 )
@@ -106,18 +107,18 @@ SAID = st.fixed_dictionaries(
 
 @given(SAID, st.text(max_size=12), st.integers(0, 2**40))
 def test_a_summary_is_one_sentence_that_denies_nothing(said, object_id, seed):
-    found = words.write(said, object_id=object_id, seed=seed)
+    found = templates.write(said, object_id=object_id, seed=seed)
     if not said:
         assert found is None
         return
     assert DENIES.search(found.summary) is None
     assert re.fullmatch(r"[A-Z][^.!?]*\.", found.summary)
-    assert set(found.negatives) == {words.ABSENT[aspect][0] for aspect, value in said.items() if value == "none"}
+    assert set(found.negatives) == {templates.ABSENT[aspect][0] for aspect, value in said.items() if value == "none"}
 
 
 @given(SAID, st.integers(0, 2**40))
 def test_a_whole_caption_denies_what_its_negatives_say_and_nothing_else(said, seed):
-    found = words.write(said, object_id="x", seed=seed)
+    found = templates.write(said, object_id="x", seed=seed)
     if found is not None:
         assert (DENIES.search(found.text) is not None) == bool(found.negatives)
         assert set(clauses.negatives(found.text)) <= set(found.negatives)
@@ -125,17 +126,17 @@ def test_a_whole_caption_denies_what_its_negatives_say_and_nothing_else(said, se
 
 def test_wording_follows_from_id_and_seed_and_differs_between_them():
     said = {"kind": "spiral", "view": "face-on", "bar": "strong", "arms": "strong", "color": "blue"}
-    first = [words.write(said, object_id="a", seed=seed) for seed in range(8)]
-    assert first == [words.write(said, object_id="a", seed=seed) for seed in range(8)]
+    first = [templates.write(said, object_id="a", seed=seed) for seed in range(8)]
+    assert first == [templates.write(said, object_id="a", seed=seed) for seed in range(8)]
     assert len({one.text for one in first}) > 4 and len({one.summary for one in first}) > 4
-    assert first != [words.write(said, object_id="b", seed=seed) for seed in range(8)]
+    assert first != [templates.write(said, object_id="b", seed=seed) for seed in range(8)]
 
 
 def test_what_has_no_words_is_refused():
     with pytest.raises(galsearch.SchemaError, match=r"'bar: huge' has no words.*strong"):
-        words.write({"bar": "huge"}, object_id="a", seed=0)
+        templates.write({"bar": "huge"}, object_id="a", seed=0)
     with pytest.raises(galsearch.SchemaError, match="'wings: two'"):
-        words.write({"wings": "two"}, object_id="a", seed=0)
+        templates.write({"wings": "two"}, object_id="a", seed=0)
 
 
 @pytest.mark.parametrize(
@@ -351,14 +352,14 @@ def test_a_bundle_is_not_captioned_and_neither_is_an_atlas_that_another_writes(p
 
 
 def test_a_failed_write_changes_nothing(path, monkeypatch):
-    from galsearch.store import amend
+    from galsearch.store.write import upsert
 
     before = digest(path)
 
     def broken(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(amend, "write_words", broken)
+    monkeypatch.setattr(upsert, "write_words", broken)
     with pytest.raises(galsearch.GalsearchError, match="no space left"):
         galsearch.caption(path)
     assert digest(path) == before

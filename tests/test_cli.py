@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
-from galsearch.store.place import disk_errors
+from galsearch.store.write.atomic import disk_errors
 
 IMPORTED = """
 import sys, galsearch.cli

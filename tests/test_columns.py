@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from galsearch import columns, exchange, schema
+from galsearch import columns, formats, schema
 from galsearch.errors import SchemaError
 from galsearch.sources import Reading, normalize
 
@@ -17,7 +17,7 @@ def table(units=None, ucds=None, **values):
     fields = []
     for name, column in values.items():
         field = pa.field(name, pa.array(column).type)
-        fields.append(exchange.describe(field, unit=(units or {}).get(name), ucd=(ucds or {}).get(name)))
+        fields.append(formats.describe(field, unit=(units or {}).get(name), ucd=(ucds or {}).get(name)))
     return pa.table([pa.array(column) for column in values.values()], schema=pa.schema(fields))
 
 
@@ -282,8 +282,8 @@ def test_a_column_called_like_a_measure_keeps_name_unit_and_description_and_ours
     mine = table(units={"SNR": "dB"}, id=["a"], SNR=[99.0], Arm_Strength=[-1.0])
     found = normalize(mine, name="t")
     assert found.table["SNR"].to_pylist() == [99.0]
-    assert exchange.facts_of(found.table.field("SNR"))["unit"] == "dB"
-    assert exchange.facts_of(found.table.field("Arm_Strength")) == {"unit": "", "ucd": "", "description": ""}
+    assert formats.facts_of(found.table.field("SNR"))["unit"] == "dB"
+    assert formats.facts_of(found.table.field("Arm_Strength")) == {"unit": "", "ucd": "", "description": ""}
     assert (found.measures["snr"], found.measures["arm_strength"]) == ("snr_measured", "arm_strength_measured")
     assert found.measures["gini"] == "gini"
 
@@ -301,10 +301,10 @@ def test_the_redshift_is_there_as_z_and_under_its_own_name():
     found = normalize(mine, name="t")
     assert found.table["z"].to_pylist() == found.table["redshift"].to_pylist() == [0.634, 0.779, 0.0443]
     assert found.table["mag_z"].to_pylist() == [18.7, 21.6, 16.0]
-    facts = exchange.facts_of(found.table.field("z"))
+    facts = formats.facts_of(found.table.field("z"))
     assert facts["ucd"] == "src.redshift"
     assert "copy of column redshift" in facts["description"]
-    assert exchange.facts_of(found.table.field("mag_z"))["description"] == schema.GALAXIES["mag_z"].description
+    assert formats.facts_of(found.table.field("mag_z"))["description"] == schema.GALAXIES["mag_z"].description
     assert found.summary.redshift == "redshift (by its name)"
 
 

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 import galsearch
 from galsearch.errors import FormatError, GalsearchError
 from galsearch.query import Scorer
-from galsearch.store import cells, macros, open_store, search, verify
-from galsearch.store.vectors import Coded, Fetched, decoded, encoded
+from galsearch.store import check, open_store
+from galsearch.store.index import cells, search
+from galsearch.store.index.vectors import Coded, Fetched, decoded, encoded
+from galsearch.store.sql import macros
 
 ROWS, GROUPS = 6_000, 40
 DIMS = (32, 256)
@@ -231,7 +233,7 @@ def test_vectors_are_read_in_place(pair):
     ],
 )
 def test_a_file_that_was_rewritten_is_asked_by_sql_and_answers_the_same(pair, small, change, monkeypatch):
-    monkeypatch.setattr("galsearch.store.facts.HELD_ROWS", FEW)
+    monkeypatch.setattr("galsearch.store.read.base.HELD_ROWS", FEW)
     with duckdb.connect(small) as connection:
         connection.execute(change)
         connection.execute("UPDATE galsearch_manifest SET value = replace(value, '\"row_aligned\": true', "
@@ -258,7 +260,7 @@ def test_a_run_that_does_not_begin_as_noted_is_not_read(pair, small):
 
 def findings(path: Path) -> dict[str, galsearch.Finding]:
     with galsearch.open(path) as atlas, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "SAMPLE_QUERIES", 4)
+        patch.setattr(check, "SAMPLE_QUERIES", 4)
         return {finding.name: finding for finding in atlas.check()}
 
 

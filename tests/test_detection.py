@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import galsearch
-from galsearch.morphology import detect, measure
+from galsearch.science.detection import detect, measure
 
 QUICK = {"phases": (Phase.explicit, Phase.generate)}
 

@@ -170,7 +170,8 @@ def test_a_writer_killed_between_lance_and_the_facts_is_rolled_back(monkeypatch,
     before = seen(path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "galsearch.store.staging.write_manifest", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+            "galsearch.store.write.folder.write_manifest",
+            lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         with pytest.raises(KeyboardInterrupt):
             galsearch.add(path, source=draw(tmp_path / "lost", 2, first=50), models=tiny_models)

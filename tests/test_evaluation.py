@@ -25,7 +25,7 @@ from galsearch.evaluation import (
     probe_scores,
     read_targets,
 )
-from galsearch.metrics import (
+from galsearch.science.metrics import (
     Ranked,
     auroc,
     ndcg_exp,

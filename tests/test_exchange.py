@@ -29,18 +29,9 @@ from astropy.time import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galsearch import exchange
+from galsearch import formats
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.exchange import (
-    describe,
-    facts_of,
-    format_table,
-    notes_of,
-    read_table,
-    to_astropy,
-    write_table,
-    writing,
-)
+from galsearch.formats import describe, facts_of, format_table, notes_of, read_table, to_astropy, write_table, writing
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
 TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
@@ -75,7 +66,7 @@ def sample() -> pa.Table:
 
 
 def test_the_example_in_the_docstring_runs():
-    assert doctest.testmod(exchange).failed == 0
+    assert doctest.testmod(formats).failed == 0
 
 
 @pytest.mark.parametrize("suffix", ROUND)
@@ -256,7 +247,7 @@ def test_parquet_of_others_takes_units_from_its_votable_header(tmp_path):
     path = tmp_path / "a.parquet"
     write_table(sample(), path)
     keys = pa.parquet.read_schema(path).metadata
-    bare = pa.schema([pa.field("ra", pa.float64())], metadata={exchange.VOPARQUET_KEY: keys[exchange.VOPARQUET_KEY]})
+    bare = pa.schema([pa.field("ra", pa.float64())], metadata={formats.VOPARQUET_KEY: keys[formats.VOPARQUET_KEY]})
     pa.parquet.write_table(pa.table([[1.0]], schema=bare), path)
     assert facts_of(read_table(path).schema.field("ra"))["unit"] == "deg"
 
@@ -323,7 +314,7 @@ def test_a_script_for_aladin_draws_a_circle_and_a_label_for_each_position(tmp_pa
 @pytest.mark.parametrize("bad", ['a");rm -all', "a`b", "a\\", "a\nrm -all"])
 def test_labels_cannot_end_an_aladin_command(bad):
     table = pa.table({"object_id": [bad], "ra": [1.0], "dec": [2.0]})
-    last = exchange.table_bytes(table, ".ajs").decode().splitlines()[-1]
+    last = formats.table_bytes(table, ".ajs").decode().splitlines()[-1]
     assert re.fullmatch(r'draw string\(1\.0,2\.0,"[^"`;\\]+"\)', last)
 
 
@@ -684,7 +675,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_plain_formats_load_no_astropy(tmp_path):
     code = (
-        "import sys, pyarrow as pa; from galsearch.exchange import describe, read_table, write_table;"
+        "import sys, pyarrow as pa; from galsearch.formats import describe, read_table, write_table;"
         "ra = describe(pa.field('ra', pa.float64()), unit='deg', ucd='pos.eq.ra', description='Right ascension');"
         "t = pa.table([[1.5, None], ['a', None]], schema=pa.schema([ra, ('id', pa.string())]));"
         f"paths = [r'{tmp_path}/a.' + suffix for suffix in ('csv', 'parquet', 'json', 'reg', 'ajs', 'vot')];"
@@ -763,7 +754,7 @@ def test_a_table_is_chosen_by_name_or_number(tmp_path, name):
     for path in several(tmp_path):
         found = read_table(path, table_name=name)
         assert (found.num_rows, notes_of(found)) == (1, [])
-        assert exchange.column_names(path, table_name=name) == found.column_names
+        assert formats.column_names(path, table_name=name) == found.column_names
         with pytest.raises(SchemaError, match=r"no table '7'; there are: 1 HEAD \(1 rows\), 2 LDAC_OBJECTS \(2 rows\)"):
             read_table(path, table_name=7)
 
@@ -1069,8 +1060,8 @@ def test_lists_of_fits_that_reach_beyond_the_file_cost_their_column(tmp_path, de
 def test_what_inflates_beyond_measure_is_refused(tmp_path, monkeypatch, suffix, pack):
     content = b"id,x\n" + b"a,1\n" * 200_000
     assert read_text(tmp_path, pack(content), f"a.csv{suffix}").num_rows == 200_000
-    monkeypatch.setattr(exchange.reading, "MANY", 2**16)
-    monkeypatch.setattr(exchange.reading, "INFLATION", 20)
+    monkeypatch.setattr(formats.reading, "MANY", 2**16)
+    monkeypatch.setattr(formats.reading, "INFLATION", 20)
     with pytest.raises(SchemaError, match="over 20 times its size; if you trust it, inflate it yourself"):
         read_text(tmp_path, pack(content), f"a.csv{suffix}")
 
@@ -1078,8 +1069,8 @@ def test_what_inflates_beyond_measure_is_refused(tmp_path, monkeypatch, suffix, 
 def test_parquet_that_promises_more_than_it_holds_is_refused(tmp_path, monkeypatch):
     pa.parquet.write_table(pa.table({"id": pa.array(["a"] * 100_000)}), tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet").num_rows == 100_000
-    monkeypatch.setattr(exchange.reading, "MANY", 2**10)
-    monkeypatch.setattr(exchange.reading, "INFLATION", 1)
+    monkeypatch.setattr(formats.reading, "MANY", 2**10)
+    monkeypatch.setattr(formats.reading, "INFLATION", 1)
     with pytest.raises(SchemaError, match=r"promises 100,000 rows of 1 columns"):
         read_table(tmp_path / "a.parquet")
 
@@ -1167,8 +1158,8 @@ def test_columns_that_the_header_by_astropy_does_not_name_and_nulls_among_parts_
 
 def test_parquet_by_astropy_that_promises_too_much_is_refused(tmp_path, monkeypatch):
     QTable({"n": np.zeros(100_000) * units.m}).write(tmp_path / "a.parquet")
-    monkeypatch.setattr(exchange.reading, "MANY", 2**10)
-    monkeypatch.setattr(exchange.reading, "INFLATION", 1)
+    monkeypatch.setattr(formats.reading, "MANY", 2**10)
+    monkeypatch.setattr(formats.reading, "INFLATION", 1)
     with pytest.raises(SchemaError, match=r"promises 100,000 rows of 1 columns"):
         read_table(tmp_path / "a.parquet")
 
@@ -1189,25 +1180,25 @@ def wide(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["feat_*", "feat_", "feat"])
 def test_vectors_in_many_columns_come_as_one_in_the_order_of_their_numbers(tmp_path, suffix, name):
     path, vectors = wide(tmp_path, suffix)
-    found = pa.concat_arrays(list(exchange.column_parts(path, name)))
+    found = pa.concat_arrays(list(formats.column_parts(path, name)))
     assert found.type.list_size == 12
     assert np.array_equal(np.array(found.to_pylist()), vectors)
-    names = exchange.vector_columns(exchange.column_names(path), name)
+    names = formats.vector_columns(formats.column_names(path), name)
     assert names == [f"feat_{n}" for n in range(12)]
     assert read_table(path, without=names).column_names == ["id"]
 
 
 def test_a_gap_or_text_among_numbered_columns_is_refused(tmp_path):
     with pytest.raises(SchemaError, match="'feat_3' comes where number 2 should"):
-        exchange.vector_columns(["feat_0", "feat_1", "feat_3"], "feat_*")
+        formats.vector_columns(["feat_0", "feat_1", "feat_3"], "feat_*")
     with pytest.raises(SchemaError, match=r"no column 'emb' and none numbered after it, such as 'emb_0'"):
-        exchange.vector_columns(["feat_0"], "emb")
+        formats.vector_columns(["feat_0"], "emb")
     write_table(pa.table({"f_0": [1.0, None], "f_1": [2.0, 3.0]}), tmp_path / "a.parquet")
-    (part,) = exchange.column_parts(tmp_path / "a.parquet", "f")
+    (part,) = formats.column_parts(tmp_path / "a.parquet", "f")
     assert np.array_equal(np.array(part.to_pylist()), [[1, 2], [np.nan, 3]], equal_nan=True)
     write_table(pa.table({"f_0": ["x"], "f_1": [2.0]}), tmp_path / "b.parquet")
     with pytest.raises(SchemaError, match="column f_0 of the vectors is string"):
-        list(exchange.column_parts(tmp_path / "b.parquet", "f"))
+        list(formats.column_parts(tmp_path / "b.parquet", "f"))
 
 
 @pytest.mark.parametrize("as_struct", [True, False])
@@ -1216,8 +1207,8 @@ def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     cells = [{"bytes": blob, "path": f"{n}.png"} for n, blob in enumerate(blobs)] if as_struct else blobs
     path = tmp_path / "a.parquet"
     pa.parquet.write_table(pa.table({"id": range(200), "image": cells}), path, row_group_size=90)
-    assert exchange.picture_column(path) == "image"
-    column = exchange.ByteColumn(path, "image")
+    assert formats.picture_column(path) == "image"
+    column = formats.ByteColumn(path, "image")
     assert len(column) == 200
     assert column.names == ([f"{n}.png" for n in range(200)] if as_struct else [None] * 200)
     for row in [*range(200), 5, 199, 0, 89, 90, 150, 64]:
@@ -1225,7 +1216,7 @@ def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     with pytest.raises(IndexError, match="row is 200"):
         column[200]
     with pytest.raises(SchemaError, match="expected pictures"):
-        exchange.ByteColumn(path, "id")
+        formats.ByteColumn(path, "id")
     column.close()
 
 
@@ -1234,9 +1225,9 @@ def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
 
 def test_formulas_are_quoted_on_request_and_numbers_are_not():
     table = pa.table({"object_id": ["=1+1", "+a", "-a", "@x", "\tx", "a=b"], "=n": [-1.0] * 6})
-    plain = exchange.table_bytes(table, ".csv").decode()
+    plain = formats.table_bytes(table, ".csv").decode()
     assert list(csv.reader(io.StringIO(plain)))[1] == ["=1+1", "-1"]
-    rows = list(csv.reader(io.StringIO(exchange.table_bytes(table, ".csv", quote_formulas=True).decode())))
+    rows = list(csv.reader(io.StringIO(formats.table_bytes(table, ".csv", quote_formulas=True).decode())))
     assert rows[0] == ["object_id", "'=n"]
     assert [row[0] for row in rows[1:]] == ["'=1+1", "'+a", "'-a", "'@x", "'\tx", "a=b"]
     assert {row[1] for row in rows[1:]} == {"-1"}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import galsearch
-from galsearch.store import cells
+from galsearch.store.index import cells
 
 PLACES_IN_A_BUNDLE, PLACES_IN_A_FOLDER = 500, 100
 CUT_SHARE = 0.2  # of the places the file ends there, at the others one bit flips

@@ -22,7 +22,7 @@ from sqlglot import exp
 
 import galsearch
 from galsearch.errors import QueryError
-from galsearch.store import sandbox
+from galsearch.store.sql import sandbox
 
 SECONDS = 0.2  # the time limit here
 SECRET = "sesame"

@@ -241,11 +241,11 @@ def test_a_file_that_is_changed_under_its_reader_is_one_clear_error(bundle_path,
 @pytest.mark.parametrize("compiled", [True, False])
 def test_vectors_that_are_cut_under_their_reader_do_not_end_the_process(tmp_path, monkeypatch, compiled):
     from galsearch.query import Scorer
-    from galsearch.store import dots
-    from galsearch.store.vectors import Mapped, runs_table
+    from galsearch.store.index import kernel
+    from galsearch.store.index.vectors import Mapped, runs_table
 
     if not compiled:
-        monkeypatch.setattr(dots, "LIBRARY", None)
+        monkeypatch.setattr(kernel, "LIBRARY", None)
     array = tiny.random_units(9_000, 64, seed=1)
     path = tmp_path / "numbers"
     path.write_bytes(array.tobytes())
@@ -266,9 +266,9 @@ def test_a_file_that_is_replaced_by_another_is_read_on(bundle_path, tiny_bundle)
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(bundle_path, tiny_bundle, monkeypatch):
-    from galsearch.store import facts
+    from galsearch.store.read import base
 
-    real, times = facts.Sandbox, iter(range(3))
+    real, times = base.Sandbox, iter(range(3))
 
     def replaced_first(path: Path):
         if next(times, None) is not None:
@@ -276,7 +276,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(bundle_path,
             other.replace(bundle_path)
         return real(path)
 
-    monkeypatch.setattr(facts, "Sandbox", replaced_first)
+    monkeypatch.setattr(base, "Sandbox", replaced_first)
     with galsearch.open(bundle_path, device="cpu") as atlas:
         assert len(atlas.search("red", k=5)) == 5
     times = iter(range(1_000))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import galsearch
-from galsearch import images
 from galsearch.errors import GalsearchError, SchemaError
+from galsearch.science import images
 
 MEMORY = 1536 << 20  # bytes of address space that reading any picture must do with
 SECONDS = 20.0  # for one picture, on a busy machine

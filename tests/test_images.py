@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from galsearch.errors import SchemaError
-from galsearch.images import (
+from galsearch.science.images import (
     Picture,
     contact_sheet,
     cutout,

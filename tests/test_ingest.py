@@ -16,7 +16,8 @@ from tiny import parquet, write
 from tiny_models import picture, reference_image, write_tiny_models
 
 import galsearch
-from galsearch import images, ingest
+from galsearch import ingest
+from galsearch.science import images
 
 LOOKS = {
     "a-red": ("red", "edge"),

@@ -175,7 +175,7 @@ def test_training_code_uses_only_what_it_shares_with_the_runtime():
         ("morphology", "from galsearch import images"),
         ("morphology", "import pyarrow as pa"),
         ("query", "from galsearch.store import Store"),
-        ("encode", "def load():\n    from galsearch.store.pack import write_bundle"),
+        ("encode", "def load():\n    from galsearch.store.write.bundle import write_bundle"),
         ("encode", "import duckdb"),
         ("store", "import onnxruntime"),
         ("store", "from galsearch import encode"),
@@ -204,7 +204,7 @@ def test_a_planted_violation_is_caught(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("query", "from galsearch.sky import check_position"),
+        ("query", "from galsearch.science.sky import check_position"),
         ("store", "import duckdb, lance\nfrom galsearch.store import cells"),
         ("atlas", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from astropy.table import Table"),
         ("cli", "import galsearch, typer\nfrom galsearch import GalsearchError"),
@@ -237,6 +237,6 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
     """Lance brings pandas along for itself, which is why that one is looked for in the source text only."""
     code = "import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module(m)\nprint(*sys.modules)"
     modules = [f"galsearch.{name}" for name in MAY_IMPORT if (ROOT / "galsearch" / f"{name}.py").exists()]
-    modules = [name for name in modules if not name.endswith("__init__")] + ["galsearch.store.staging"]
+    modules = [name for name in modules if not name.endswith("__init__")] + ["galsearch.store.write.folder"]
     run = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "streamlit", "matplotlib", "export", "lancedb"} & set(run.stdout.split())

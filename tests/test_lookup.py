@@ -11,9 +11,9 @@ import tiny
 from PIL import Image
 
 import galsearch
+from galsearch import lookup as module
 from galsearch.errors import QueryError
-from galsearch.understanding import lookup as module
-from galsearch.understanding.lookup import name_key, position_of
+from galsearch.lookup import name_key, position_of
 
 NAMES = (  # object_id, ra, dec, name_ned, aliases, morph, remark
     ("m51a", 202.469575, 47.1952583, "NGC 5194", "M 51a | Whirlpool Galaxy | MESSIER 051", "spiral", "companion 5195"),

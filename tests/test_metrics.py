@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galsearch.errors import QueryError
-from galsearch.metrics import (
+from galsearch.science.metrics import (
     bootstrap_interval,
     ndcg_exp,
     ndcg_lin,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import picture as draw
 
-from galsearch import shapes
 from galsearch.errors import SchemaError
-from galsearch.morphology import COLUMNS, cutout_size, detect, measure
 from galsearch.schema import GALAXIES
+from galsearch.science import morphology
+from galsearch.science.detection import COLUMNS, cutout_size, detect, measure
 
 
 def ellipse_radius(shape, x, y, *, axis_ratio=1.0, angle=0.0):
@@ -135,8 +135,8 @@ def test_a_neighbor_does_not_count():
 def test_where_nothing_can_be_measured_everything_is_none_with_a_reason(picture, reason):
     found = measure(picture)
     assert reason in found.pop("measure_flag")
-    blank = shapes.FLAGS["blank"] if reason == "no data" else 0
-    assert found.pop("morphology_flag") == shapes.FLAGS["unmeasured"] | blank
+    blank = morphology.FLAGS["blank"] if reason == "no data" else 0
+    assert found.pop("morphology_flag") == morphology.FLAGS["unmeasured"] | blank
     assert set(found.values()) == {None}
 
 
@@ -182,8 +182,8 @@ def test_wrong_shapes_are_refused():
 def test_measures_are_the_columns_of_the_schema():
     found = measure(gaussian((64, 64), 32, 32, 5) + noise(64, 64))
     assert set(COLUMNS) <= set(GALAXIES)
-    assert set(shapes.COLUMNS) <= set(GALAXIES)
-    assert list(found) == [*COLUMNS, *shapes.COLUMNS, "morphology_flag", "measure_flag"]
+    assert set(morphology.COLUMNS) <= set(GALAXIES)
+    assert list(found) == [*COLUMNS, *morphology.COLUMNS, "morphology_flag", "measure_flag"]
 
 
 def test_a_hundred_cutouts_a_second():
@@ -415,7 +415,7 @@ def half_missing(value, *, level=0.0):
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_half_a_frame_without_data_is_told_by_the_flag_and_measured_on_the_rest(value, level):
     found = measure(half_missing(value, level=level))
-    assert found["morphology_flag"] & shapes.FLAGS["blank"]
+    assert found["morphology_flag"] & morphology.FLAGS["blank"]
     truth = measure(half_missing(np.nan))
     assert found["snr"] == pytest.approx(truth["snr"], rel=0.02)
     assert found["radius_px"] == pytest.approx(truth["radius_px"], rel=0.02)
@@ -425,7 +425,7 @@ def test_a_frame_of_more_than_half_zeros_is_not_measured_and_says_why():
     picture = half_missing(0.0, level=10.0)
     picture[:60] = 0.0
     found = measure(picture)
-    assert found["morphology_flag"] == shapes.FLAGS["unmeasured"] | shapes.FLAGS["blank"]
+    assert found["morphology_flag"] == morphology.FLAGS["unmeasured"] | morphology.FLAGS["blank"]
     assert "no data" in found["measure_flag"]
 
 
@@ -439,7 +439,7 @@ def test_zeros_that_are_data_are_not_taken_for_none(kind):
         "photons": np.random.default_rng(0).poisson(0.3 + light / 50).astype(float),
     }[kind]
     found = measure(picture)
-    assert not found["morphology_flag"] & shapes.FLAGS["blank"]
+    assert not found["morphology_flag"] & morphology.FLAGS["blank"]
     if "sky" in kind or "model" in kind:
         assert found["radius_px"] == pytest.approx(5 * np.sqrt(2 * np.log(2)), rel=0.15)
 

@@ -25,7 +25,7 @@ def never_run(a: int) -> int:
     return a - 1
 """
 TESTS = """import pytest
-from galsearch.sky import larger, next_one
+from galsearch.science.sky import larger, next_one
 
 @pytest.fixture(scope="module")
 def made():
@@ -43,7 +43,7 @@ def test_nothing_is_compared():
 def tree(tmp_path):
     """A small project that looks like this one."""
     root = tmp_path / "project"
-    files = {"galsearch/__init__.py": "", "galsearch/sky.py": SOURCE, "tests/test_sky.py": TESTS}
+    files = {"galsearch/__init__.py": "", "galsearch/science/sky.py": SOURCE, "tests/test_sky.py": TESTS}
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -70,10 +70,10 @@ def test_the_draw_depends_on_the_seed_alone_and_leaves_annotations_out(tree):
 @pytest.mark.slow
 def test_what_tests_notice_is_killed_and_what_they_only_run_survives(tree, tmp_path):
     drawn = [
-        mutants.Mutant("galsearch/sky.py", 4, "ReplaceComparisonOperator_Gt_Lt", 0),
-        mutants.Mutant("galsearch/sky.py", 4, "ReplaceComparisonOperator_Gt_GtE", 0),
-        mutants.Mutant("galsearch/sky.py", 7, "NumberReplacer", 0),
-        mutants.Mutant("galsearch/sky.py", 10, "NumberReplacer", 2),
+        mutants.Mutant("galsearch/science/sky.py", 4, "ReplaceComparisonOperator_Gt_Lt", 0),
+        mutants.Mutant("galsearch/science/sky.py", 4, "ReplaceComparisonOperator_Gt_GtE", 0),
+        mutants.Mutant("galsearch/science/sky.py", 7, "NumberReplacer", 0),
+        mutants.Mutant("galsearch/science/sky.py", 10, "NumberReplacer", 2),
     ]
     copy = mutants.copy_of(tree, tmp_path / "copy")
     mutants.covered(copy, 1, tmp_path / "map")

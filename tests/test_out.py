@@ -17,7 +17,7 @@ import pytest
 from astropy.table import Table
 
 import galsearch
-from galsearch import GalsearchError, QueryError, RemoteError, citing, schema
+from galsearch import GalsearchError, QueryError, RemoteError, citations, schema
 from galsearch.remote import samp
 
 FORMATS = (".csv", ".ecsv", ".fits", ".vot", ".xml", ".parquet", ".json", ".reg", ".ajs", ".bib", ".duckdb")
@@ -213,7 +213,7 @@ def test_bibtex_has_each_entry_once_and_no_key_twice():
         {"bibtex": f"  {one} "},
         {"bibtex": "@article{smith, title={Bars}}\n@misc{b, note={x}}"},
     ]
-    found = entries(citing.bibtex(sources))
+    found = entries(citations.bibtex(sources))
     assert found.pop("galsearch")["version"] == galsearch.__version__
     assert {key: fields.get("title") for key, fields in found.items()} == {
         "smith": "Rings",
@@ -223,30 +223,30 @@ def test_bibtex_has_each_entry_once_and_no_key_twice():
 
 
 def test_a_source_without_bibtex_gets_an_entry_that_latex_can_read():
-    found = entries(citing.bibtex([{"title": "Deep & wide_1 {50%}", "license": "CC0", "bibtex": "see the web"}]))
+    found = entries(citations.bibtex([{"title": "Deep & wide_1 {50%}", "license": "CC0", "bibtex": "see the web"}]))
     entry = found["deep-wide-1-50"]
     assert entry["title"] == r"{Deep \& wide\_1 \{50\%\}}"
     assert entry["note"] == "License: CC0. see the web"
-    assert len(entries(citing.bibtex([{}, {}, {"title": "★"}, {"bibtex": "@article{half, title={x}"}]))) == 4
+    assert len(entries(citations.bibtex([{}, {}, {"title": "★"}, {"bibtex": "@article{half, title={x}"}]))) == 4
 
 
 def test_the_demo_is_cited_by_its_paper():
     from galsearch.ingest import DEMO_CREDIT
 
-    found = entries(citing.bibtex([DEMO_CREDIT]))
+    found = entries(citations.bibtex([DEMO_CREDIT]))
     assert (found["Illingworth2013"]["journal"], found["Illingworth2013"]["year"]) == ("ApJS", "2013")
-    assert DEMO_CREDIT["acknowledgement"] in citing.acknowledgements([DEMO_CREDIT])
+    assert DEMO_CREDIT["acknowledgement"] in citations.acknowledgements([DEMO_CREDIT])
 
 
 def test_the_program_is_cited_as_its_citation_file_says():
     said = (Path(__file__).parent.parent / "CITATION.cff").read_text()
-    assert f'title: "{citing.SOFTWARE_TITLE}"' in said
-    assert f"name: {citing.SOFTWARE_AUTHOR}" in said
+    assert f'title: "{citations.SOFTWARE_TITLE}"' in said
+    assert f"name: {citations.SOFTWARE_AUTHOR}" in said
 
 
 def test_models_are_acknowledged_with_what_they_were_trained_on(atlas):
     card = {"id": "m-1", "license": "MIT", "training": {"sets": [{"credit": "A"}, {"credit": "B"}]}, "notices": ["N."]}
-    said = citing.acknowledgements([{"title": "S", "license": "L", "acknowledgement": "Thanks."}], [card])
+    said = citations.acknowledgements([{"title": "S", "license": "L", "acknowledgement": "Thanks."}], [card])
     assert said.split("\n\n")[:2] == ["S (L)\nThanks.", "Model m-1 (MIT)\nTrained with: A; B\nN."]
     assert "drawn by tests/tiny.py" in atlas.search("red", k=1).acknowledgements()
 

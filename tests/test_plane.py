@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 import galsearch
-from galsearch.store import cells, plane
-from galsearch.store.vectors import Held
+from galsearch.store.index import cells, projection
+from galsearch.store.index.vectors import Held
 
 DIM = 24
 PLACES = "SELECT object_id, x, y FROM map_image ORDER BY object_id"
@@ -38,7 +38,7 @@ def places(atlas):
 @pytest.mark.parametrize("rows", [3, 200, 20_000])  # the last one is read in several blocks
 def test_the_plane_is_that_of_the_first_two_principal_components(rows):
     vectors = tiny.random_units(rows, DIM, seed=1, groups=5)
-    found, about = plane.flatten(Held(vectors))
+    found, about = projection.flatten(Held(vectors))
     expected, shares = principal(vectors)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert about == {"method": "pca", "explained": pytest.approx(shares, abs=1e-4)}
@@ -46,7 +46,9 @@ def test_the_plane_is_that_of_the_first_two_principal_components(rows):
 
 @pytest.mark.parametrize(("rows", "dim"), [(1, 8), (0, 8), (5, 1), (2, 8)])
 def test_too_few_numbers_for_a_plane_lie_on_a_line_or_a_point(rows, dim):
-    found, about = plane.flatten(Held(tiny.random_units(rows, dim, seed=2) if rows else np.empty((0, dim), np.float32)))
+    found, about = projection.flatten(
+        Held(tiny.random_units(rows, dim, seed=2) if rows else np.empty((0, dim), np.float32))
+    )
     assert found.shape == (rows, 2) and np.isfinite(found).all()
     assert np.isfinite(about["explained"]).all()
 
@@ -54,7 +56,7 @@ def test_too_few_numbers_for_a_plane_lie_on_a_line_or_a_point(rows, dim):
 def test_the_same_vectors_lie_in_the_same_places_in_any_order():
     vectors = tiny.random_units(500, DIM, seed=3, groups=4)
     order = np.random.default_rng(0).permutation(500)
-    one, other = plane.flatten(Held(vectors))[0], plane.flatten(Held(vectors[order]))[0]
+    one, other = projection.flatten(Held(vectors))[0], projection.flatten(Held(vectors[order]))[0]
     np.testing.assert_allclose(one[order], other, atol=1e-6)
 
 
@@ -163,7 +165,7 @@ def test_a_way_that_is_not_there_is_named_before_anything_is_written(tiny_bundle
 @pytest.mark.slow
 def test_umap_keeps_neighbors_together_and_is_kept_by_a_copy(tmp_path, monkeypatch):
     pytest.importorskip("umap", reason="a map by UMAP needs umap-learn")
-    monkeypatch.setattr(plane, "FITTED_ROWS", 300)  # the others are put among them
+    monkeypatch.setattr(projection, "FITTED_ROWS", 300)  # the others are put among them
     vectors = tiny.random_units(400, DIM, seed=6, groups=4)
     table = vector_table(tmp_path / "a.parquet", vectors)
     galsearch.build(tmp_path / "a.atlas", table=table, vectors="vector", model="theirs")

@@ -12,8 +12,9 @@ import pytest
 from fake_vlm import Said, Server
 
 from galsearch.errors import RemoteError
-from galsearch.remote import endpoint, samp
-from galsearch.remote.endpoint import FAILED, MALFORMED, OK, Endpoint, Request, Service
+from galsearch.remote import samp
+from galsearch.remote.llm import endpoint
+from galsearch.remote.llm.endpoint import FAILED, MALFORMED, OK, Endpoint, Request, Service
 
 pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the package openai")
 ASKED = Request("one", "what is it?", b"picture")

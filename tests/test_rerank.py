@@ -13,14 +13,14 @@ from PIL import Image
 from scipy import stats
 
 import galsearch
-from galsearch import images
 from galsearch.errors import GalsearchError, QueryError
+from galsearch.language import understand
 from galsearch.rerank import attributes, probe, validated
 from galsearch.rerank.arcs import arc_contrast
 from galsearch.rerank.judge import Board, panels
 from galsearch.rerank.observe import Observer
 from galsearch.rerank.views import SCALES, crop, look
-from galsearch.understanding import understand
+from galsearch.science import images
 
 POINTS = 0.5  # standard deviations a point: what the documents say
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galsearch import shapes
-from galsearch.morphology import measure
 from galsearch.schema import GALAXIES
+from galsearch.science import morphology
+from galsearch.science.detection import measure
 
 NEEDS_STATMORPH = pytest.mark.skipif(
     importlib.util.find_spec("statmorph") is None, reason="statmorph is not installed: pip install 'galsearch[astro]'"
 )
-FORM = (*shapes.COLUMNS, "morphology_flag")
+FORM = (*morphology.COLUMNS, "morphology_flag")
 
 
 def plane(side, *, axis_ratio=1.0, angle=0.0, at=None):
@@ -91,10 +91,10 @@ def test_concentration_of_an_exponential_and_a_de_vaucouleurs_profile(n, low, hi
 
 def test_noise_and_flat_profiles_have_no_sersic_index():
     r = np.arange(30) + 0.5
-    assert shapes.sersic_index(r, np.full(30, 5.0), np.full(30, 1.0)) is None
+    assert morphology.sersic_index(r, np.full(30, 5.0), np.full(30, 1.0)) is None
     jumps = np.where(np.arange(30) % 2, 20.0, 100.0)
-    assert shapes.sersic_index(r, jumps, np.full(30, 1.0)) is None
-    assert shapes.sersic_index(r[:5], np.exp(-r[:5]), np.full(5, 1e-6)) is None
+    assert morphology.sersic_index(r, jumps, np.full(30, 1.0)) is None
+    assert morphology.sersic_index(r[:5], np.exp(-r[:5]), np.full(5, 1e-6)) is None
 
 
 def test_the_petrosian_radius_of_an_exponential_disk():
@@ -113,10 +113,10 @@ def test_the_petrosian_radius_of_an_exponential_disk():
 def test_gini_is_half_the_relative_mean_difference_of_all_pairs():
     light = np.random.default_rng(1).exponential(size=60)
     pairs = np.abs(light[:, None] - light).sum() / (2 * 60 * 59 * light.mean())
-    assert shapes.gini(light) == pytest.approx(pairs)
-    assert shapes.gini(np.full(9, 3.0)) == pytest.approx(0)
-    assert shapes.gini(np.array([0, 0, 0, 7.0])) == pytest.approx(1)
-    assert shapes.gini(np.zeros(5)) is None
+    assert morphology.gini(light) == pytest.approx(pairs)
+    assert morphology.gini(np.full(9, 3.0)) == pytest.approx(0)
+    assert morphology.gini(np.array([0, 0, 0, 7.0])) == pytest.approx(1)
+    assert morphology.gini(np.zeros(5)) is None
 
 
 def test_m20_adds_the_brightest_pixels_until_they_hold_a_fifth():
@@ -132,14 +132,14 @@ def test_m20_adds_the_brightest_pixels_until_they_hold_a_fifth():
         if held >= 0.2 * total:
             break
     whole = (light * ((x - center[0]) ** 2 + (y - center[1]) ** 2)).sum()
-    assert shapes.m20(light) == pytest.approx(np.log10(sum(moments) / whole))
+    assert morphology.m20(light) == pytest.approx(np.log10(sum(moments) / whole))
 
 
 def test_m20_of_nothing_and_of_one_pixel_is_none():
-    assert shapes.m20(np.zeros((5, 5))) is None
+    assert morphology.m20(np.zeros((5, 5))) is None
     single = np.zeros((5, 5))
     single[2, 3] = 4
-    assert shapes.m20(single) is None
+    assert morphology.m20(single) is None
 
 
 # ---- asymmetry and smoothness
@@ -216,8 +216,8 @@ def test_a_turned_galaxy_keeps_its_form():
 
 def test_an_inclined_disk_has_no_bar_arms_or_ring():
     found = measure(disk_with(spiral, axis_ratio=0.2))
-    assert found["morphology_flag"] & shapes.FLAGS["inclined"]
-    assert {found[name] for name in shapes.PATTERNS} == {None}
+    assert found["morphology_flag"] & morphology.FLAGS["inclined"]
+    assert {found[name] for name in morphology.PATTERNS} == {None}
     assert found["gini"] is not None
 
 
@@ -249,21 +249,21 @@ def test_companions_are_near_and_not_faint():
 
 def test_flags_say_what_is_wrong():
     small, wide = sersic(64, 1, 1.6) * 5 + noise(64), sersic(64, 1, 12, axis_ratio=0.3) + noise(64)
-    assert measure(small)["morphology_flag"] & shapes.FLAGS["small"]
+    assert measure(small)["morphology_flag"] & morphology.FLAGS["small"]
     assert measure(small)["gini"] is None
-    assert measure(wide)["morphology_flag"] & shapes.FLAGS["border"]
+    assert measure(wide)["morphology_flag"] & morphology.FLAGS["border"]
     faint = sersic(160, 0.5, 22) * 0.018 + noise(160)
     found = measure(faint)
-    assert found["morphology_flag"] & (shapes.FLAGS["faint"] | shapes.FLAGS["unmeasured"])
+    assert found["morphology_flag"] & (morphology.FLAGS["faint"] | morphology.FLAGS["unmeasured"])
     assert found["asymmetry"] is None
 
 
 @pytest.mark.parametrize("picture", [noise(64), np.full((64, 64, 3), np.nan), np.zeros((64, 64), np.uint8)])
 def test_noise_and_empty_pictures_have_null_columns_and_a_flag(picture):
     found = measure(picture)
-    assert found["morphology_flag"] & ~shapes.FLAGS["blank"] == shapes.FLAGS["unmeasured"]
-    assert bool(found["morphology_flag"] & shapes.FLAGS["blank"]) == (np.isnan(picture).mean() > 0.5)
-    assert {found[name] for name in shapes.COLUMNS} == {None}
+    assert found["morphology_flag"] & ~morphology.FLAGS["blank"] == morphology.FLAGS["unmeasured"]
+    assert bool(found["morphology_flag"] & morphology.FLAGS["blank"]) == (np.isnan(picture).mean() > 0.5)
+    assert {found[name] for name in morphology.COLUMNS} == {None}
 
 
 @settings(max_examples=15, deadline=None)

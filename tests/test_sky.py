@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from benchmarks.crossmatch import METHODS, measured, table
 from benchmarks.crossmatch import PLACES as PLACES_MEASURED
-from galsearch import sky
 from galsearch.errors import QueryError
-from galsearch.sky import (
+from galsearch.science import sky
+from galsearch.science.sky import (
     check_position,
     crossmatch,
     crossmatch_blocks,

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny import parquet, write
 from tiny_models import picture
 
-from galsearch import images
 from galsearch.errors import SchemaError
+from galsearch.science import images
 from galsearch.sources import open_source, stem
 
 IDS = ["a-red", "b-blue", "c-green", "d-white"]

@@ -24,7 +24,10 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.errors import GalsearchError, QueryError
-from galsearch.store import cells, facts, macros, sandbox, search, verify
+from galsearch.store import check
+from galsearch.store.index import cells, search
+from galsearch.store.read import base
+from galsearch.store.sql import macros, sandbox
 
 ROWS, DIM, GROUPS = 6_000, 32, 40
 TWINS = 60  # rows with one and the same vector
@@ -153,7 +156,7 @@ def test_probes_with_a_cut_that_nothing_passes_give_nothing(large):
 
 
 def test_rows_are_found_by_id_whether_remembered_held_or_read(large_paths, form, large_rows, monkeypatch):
-    monkeypatch.setattr(facts, "KNOWN_ROWS", 8)
+    monkeypatch.setattr(base, "KNOWN_ROWS", 8)
     ids, vectors, _ = large_rows
     asked = [ids[70], "nobody", ids[3], ids[70], *ids[200:210], ids[3]]
     with galsearch.open(large_paths[form]) as atlas:
@@ -461,7 +464,7 @@ def edit(path: Path, *statements: str) -> None:
 
 def findings(path: Path) -> dict[str, galsearch.Finding]:
     with galsearch.open(path, device="cpu") as atlas, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "SAMPLE_QUERIES", 4)
+        patch.setattr(check, "SAMPLE_QUERIES", 4)
         return {finding.name: finding for finding in atlas.check()}
 
 

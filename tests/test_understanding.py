@@ -20,7 +20,7 @@ from tiny import random_units
 import galsearch
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
-from galsearch.understanding import (
+from galsearch.language import (
     VAGUE,
     contrast,
     foreign_language,
@@ -30,8 +30,8 @@ from galsearch.understanding import (
     type_in_words,
     understand,
 )
-from galsearch.understanding.asked import LABELS, _table
-from galsearch.understanding.attributes import TEMPERATURE, Label
+from galsearch.language.attributes import TEMPERATURE, Label
+from galsearch.zeroshot import LABELS, _table
 
 COLUMNS = {
     "z": "",
@@ -988,15 +988,15 @@ def test_either_of_two_a_tolerance_and_percent_are_read_as_said(text, cuts, unre
 
 def test_refinements_of_thousands_of_phrases_are_compared_with_a_few():
     """Each is compared with each, in the process of the app."""
-    from galsearch.understanding import asked
+    from galsearch import zeroshot
 
     texts = [
         f"no {'abcdefghij'[n % 10]}{'klmnopqrst'[n // 10 % 10]}{'uvwxyzuvwx'[n // 100 % 10]}x" for n in range(1000)
     ]
     for words in (" ".join(texts), "no bar " * 1430, "spiral " * 2500):
-        for side in asked._sides([galsearch.Term("text", words)]):
-            assert len(set(side)) == len(side) <= asked.MOST_COMPARED
-            assert max(map(len, side), default=0) <= asked.LONGEST_COMPARED
+        for side in zeroshot._sides([galsearch.Term("text", words)]):
+            assert len(set(side)) == len(side) <= zeroshot.MOST_COMPARED
+            assert max(map(len, side), default=0) <= zeroshot.LONGEST_COMPARED
 
 
 @pytest.mark.parametrize("words", ["🌀", "'; DROP TABLE galaxies; --", "no bar " * 1430], ids=["emoji", "sql", "long"])
@@ -1011,7 +1011,7 @@ def test_odd_words_are_explained_too(run, tiny_path, words):
 
 @pytest.mark.parametrize("name", ["text", "words", "cuts", "reading", "language"])
 def test_the_examples_in_the_docstrings_hold(name):
-    found = doctest.testmod(import_module(f"galsearch.understanding.{name}"))
+    found = doctest.testmod(import_module(f"galsearch.language.{name}"))
     assert found.attempted > 0 and found.failed == 0
 
 

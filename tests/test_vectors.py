@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.query import Scorer
-from galsearch.store import cells, dots, vectors
-from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Reordered, Trusted, runs_table
+from galsearch.store.index import cells, kernel, vectors
+from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Reordered, Trusted, runs_table
 
 DIM = 7
 
@@ -56,17 +56,17 @@ def test_runs_that_end_anywhere_give_every_vector_whole(tmp_path_factory, rows, 
 
 
 def test_the_library_was_compiled():
-    if dots.LIBRARY is None and not os.environ.get("GALSEARCH_CI"):
+    if kernel.LIBRARY is None and not os.environ.get("GALSEARCH_CI"):
         pytest.skip("galsearch was installed without a C compiler")
-    assert dots.LIBRARY is not None
+    assert kernel.LIBRARY is not None
 
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_scores_are_those_of_numpy_with_and_without_the_library(tmp_path, monkeypatch, compiled):
     if not compiled:
-        monkeypatch.setattr(dots, "LIBRARY", None)
-    monkeypatch.setattr(dots, "WORTH", 1_000)
-    monkeypatch.setattr(dots, "threads", lambda: 3)
+        monkeypatch.setattr(kernel, "LIBRARY", None)
+    monkeypatch.setattr(kernel, "WORTH", 1_000)
+    monkeypatch.setattr(kernel, "threads", lambda: 3)
     array = tiny.random_units(9_000, 70, seed=1)
     path = tmp_path / "numbers"
     mapped = Mapped(laid_out(path, array, [100, 20_001, 20_030, 20_040, 400_000]), 70, path)
@@ -75,7 +75,7 @@ def test_scores_are_those_of_numpy_with_and_without_the_library(tmp_path, monkey
     true = array[rows] @ array[0] + np.max(array[rows] @ array[1:3].T, axis=1)
     for kind in (mapped, Held(array)):
         for _ in range(20):
-            with dots.crew(array.size):
+            with kernel.crew(array.size):
                 np.testing.assert_allclose(kind.scores(scorer, rows), true, atol=1e-5)
                 np.testing.assert_allclose(kind.scores(scorer, rows[::-1]), true[::-1], atol=1e-5)
         for outside in (-1, 9_000) if compiled else ():
@@ -84,14 +84,14 @@ def test_scores_are_those_of_numpy_with_and_without_the_library(tmp_path, monkey
 
 
 def test_many_threads_may_ask_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(dots, "WORTH", 1_000)
+    monkeypatch.setattr(kernel, "WORTH", 1_000)
     array = tiny.random_units(4_000, 64, seed=1)
     path = tmp_path / "numbers"
     mapped = Mapped(laid_out(path, array, [64_000, 128_001]), 64, path)
     rows = np.arange(4_000)
 
     def asked(place: int) -> np.ndarray:
-        with dots.crew(array.size):
+        with kernel.crew(array.size):
             return mapped.scores(Scorer(array[place]), rows)
 
     with ThreadPoolExecutor(4) as pool:
@@ -297,7 +297,7 @@ def test_deeper_questions_and_higher_recall_visit_more_cells(wide):
 
 def test_the_wished_recall_decides_how_many_cells_are_visited(wide, monkeypatch):
     home, _, array = wide
-    monkeypatch.setattr("galsearch.store.search.EXACT_MATCHES", 10)
+    monkeypatch.setattr("galsearch.store.index.search.EXACT_MATCHES", 10)
     with galsearch.open(home / "wide.duckdb") as atlas:
         visited = [atlas.search(array[0], k=5, recall=wished).plan.cells_probed for wished in (0.5, 0.95)]
         assert visited[0] < visited[1]

@@ -152,7 +152,7 @@ def test_a_function_that_nobody_listed_is_refused_by_its_name(guarded):
 
 
 def test_every_allowed_function_is_one_of_duckdb_or_ours(atlas):
-    from galsearch.store import allowed
+    from galsearch.store.sql import allowed
 
     known = {name.lower() for name in atlas.sql("SELECT function_name AS f FROM duckdb_functions()")["f"].to_pylist()}
     operators = {"!", "~", "!__postfix", "->", "is", "__between"}
@@ -235,7 +235,7 @@ def test_a_worker_does_only_what_galsearch_has():
         with pytest.raises(GalsearchError, match="not one of galsearch"):
             pool.run("os:getcwd", title="x")
         with pytest.raises(GalsearchError, match="it failed"):
-            pool.run("galsearch.sky:separation_arcsec", title="x")
+            pool.run("galsearch.science.sky:separation_arcsec", title="x")
     finally:
         pool.close()
 

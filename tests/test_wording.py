@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galsearch.store.sandbox import Sandbox
-from galsearch.store.wording import STOP_WORDS, matches, terms_sql, word_macros, write_word_index
+from galsearch.store.index.fulltext import STOP_WORDS, matches, terms_sql, word_macros, write_word_index
+from galsearch.store.sql.sandbox import Sandbox
 
 K1, B = 1.2, 0.75
 

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from benchmarks import captions
-from galsearch import zoo
 from galsearch.errors import QueryError
+from galsearch.language import decision_tree
 
 DATA = os.environ.get("GALSEARCH_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="GALSEARCH_DATA is not set: the captions are needed here")
@@ -62,17 +62,19 @@ FEATURED = "featured-or-disk"
     ],
 )
 def test_a_plain_statement_is_read(text, question, answer):
-    assert zoo.read(text)[question] == answer
+    assert decision_tree.read(text)[question] == answer
 
 
 def test_every_answer_of_the_tree_can_be_stated():
-    stated = {(rule.question, answer) for rule in zoo.LEXICON for answer in (rule.answer, rule.denied) if answer}
-    assert stated == {(question, answer) for question, (answers, _) in zoo.TREE.items() for answer in answers}
+    stated = {
+        (rule.question, answer) for rule in decision_tree.LEXICON for answer in (rule.answer, rule.denied) if answer
+    }
+    assert stated == {(question, answer) for question, (answers, _) in decision_tree.TREE.items() for answer in answers}
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "Bright and blue, with a red star nearby.", "Taken in three bands."])
 def test_where_nothing_is_said_nothing_is_answered(text):
-    assert set(zoo.read(text).values()) == {None}
+    assert set(decision_tree.read(text).values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_where_nothing_is_said_nothing_is_answered(text):
     ],
 )
 def test_how_far_a_denial_reaches(text, bar, arms):
-    answers = zoo.read(text)
+    answers = decision_tree.read(text)
     assert (answers["bar"], answers["has-spiral-arms"]) == (bar, arms)
 
 
@@ -102,30 +104,32 @@ def test_how_far_a_denial_reaches(text, bar, arms):
     "text", ["Possibly a strong bar.", "A hint of a bar.", "A bar may be present.", "A faint bar."]
 )
 def test_a_bar_that_is_only_hinted_at_is_weak(text):
-    assert zoo.read(text)["bar"] == "weak"
+    assert decision_tree.read(text)["bar"] == "weak"
 
 
 def test_a_hedged_statement_weighs_less_than_a_plain_one():
-    plain, hedged = (next(zoo.statements(text)).weight for text in ("An elliptical.", "Perhaps an elliptical."))
-    assert hedged == pytest.approx(zoo.HEDGED * plain)
+    plain, hedged = (
+        next(decision_tree.statements(text)).weight for text in ("An elliptical.", "Perhaps an elliptical.")
+    )
+    assert hedged == pytest.approx(decision_tree.HEDGED * plain)
 
 
 def test_a_merger_that_is_only_hinted_at_is_a_disturbance():
-    assert zoo.read("A possible merger.")["merging"] == "minor-disturbance"
+    assert decision_tree.read("A possible merger.")["merging"] == "minor-disturbance"
 
 
 def test_of_contradictions_the_one_said_more_surely_wins():
-    assert zoo.read("Possibly an elliptical. It is a spiral.")["smooth-or-featured"] == FEATURED
-    assert zoo.read("Possibly a spiral. It is an elliptical of type E3.")["smooth-or-featured"] == "smooth"
+    assert decision_tree.read("Possibly an elliptical. It is a spiral.")["smooth-or-featured"] == FEATURED
+    assert decision_tree.read("Possibly a spiral. It is an elliptical of type E3.")["smooth-or-featured"] == "smooth"
 
 
 def test_of_equal_contradictions_the_first_wins():
-    assert zoo.read("A small bulge. A moderate bulge.")["bulge-size"] == "small"
-    assert zoo.read("A moderate bulge. A small bulge.")["bulge-size"] == "moderate"
+    assert decision_tree.read("A small bulge. A moderate bulge.")["bulge-size"] == "small"
+    assert decision_tree.read("A moderate bulge. A small bulge.")["bulge-size"] == "moderate"
 
 
 def test_saying_it_twice_in_one_sentence_adds_nothing():
-    assert zoo.read("A small bulge, a small bulge. A large bulge. A large bulge.")["bulge-size"] == "large"
+    assert decision_tree.read("A small bulge, a small bulge. A large bulge. A large bulge.")["bulge-size"] == "large"
 
 
 @pytest.mark.parametrize(
@@ -140,54 +144,57 @@ def test_saying_it_twice_in_one_sentence_adds_nothing():
     ],
 )
 def test_only_the_central_galaxy_as_seen_here_is_judged(text):
-    assert zoo.read(text)["bar"] is None
+    assert decision_tree.read(text)["bar"] is None
 
 
 def test_what_follows_an_aside_about_others_is_judged_again():
-    assert zoo.read("Beside a background galaxy, the main galaxy has a strong bar.")["bar"] == "strong"
-    assert zoo.read("Background objects:\n  - a spiral\nMain galaxy:\n  - a strong bar")["bar"] == "strong"
+    assert decision_tree.read("Beside a background galaxy, the main galaxy has a strong bar.")["bar"] == "strong"
+    assert decision_tree.read("Background objects:\n  - a spiral\nMain galaxy:\n  - a strong bar")["bar"] == "strong"
 
 
 def test_neighbors_count_for_merging():
-    assert zoo.read("A companion galaxy is merging with it.")["merging"] == "merger"
+    assert decision_tree.read("A companion galaxy is merging with it.")["merging"] == "merger"
 
 
 def test_what_happened_long_ago_is_not_merging_now():
-    assert zoo.read("It was formed by past mergers.")["merging"] is None
-    assert zoo.read("There are no signs of a past merger.")["merging"] == "none"
+    assert decision_tree.read("It was formed by past mergers.")["merging"] is None
+    assert decision_tree.read("There are no signs of a past merger.")["merging"] == "none"
 
 
 def test_a_heading_alone_says_nothing():
-    assert zoo.read("Bar: hard to say anything here.")["bar"] is None
-    assert zoo.read("**Bar:** none.")["bar"] == "no"
-    assert zoo.read("1. Bar\n2. Spiral Arms\nAn elliptical.")["has-spiral-arms"] == "no"
+    assert decision_tree.read("Bar: hard to say anything here.")["bar"] is None
+    assert decision_tree.read("**Bar:** none.")["bar"] == "no"
+    assert decision_tree.read("1. Bar\n2. Spiral Arms\nAn elliptical.")["has-spiral-arms"] == "no"
 
 
 def test_a_bulge_that_is_there_is_not_absent():
-    assert zoo.read("A bulge is seen. Its bulge is red. No dust lane and no clump hides a bulge.")["bulge-size"] is None
+    assert (
+        decision_tree.read("A bulge is seen. Its bulge is red. No dust lane and no clump hides a bulge.")["bulge-size"]
+        is None
+    )
 
 
 def test_markdown_and_typographic_signs_do_not_matter():
-    plain = zoo.read("An edge-on disk. It isn't barred. A boxy bulge, e.g. a peanut.")
-    assert zoo.read("* An **edge‑on** disk.\n* It isn’t _barred_.\n• A boxy bulge, e.g. a peanut.") == plain
+    plain = decision_tree.read("An edge-on disk. It isn't barred. A boxy bulge, e.g. a peanut.")
+    assert decision_tree.read("* An **edge‑on** disk.\n* It isn’t _barred_.\n• A boxy bulge, e.g. a peanut.") == plain
     assert plain["disk-edge-on"] == "yes" and plain["bar"] == "no" and plain["edge-on-bulge"] == "boxy"
 
 
 def test_a_disk_with_arms_is_taken_not_to_be_edge_on_unless_it_says_so():
-    assert zoo.read("A disk with a small bulge.")["disk-edge-on"] == "no"
-    assert zoo.read("An edge-on disk with a small bulge.")["disk-edge-on"] == "yes"
-    assert zoo.read("A disk.")["disk-edge-on"] is None
+    assert decision_tree.read("A disk with a small bulge.")["disk-edge-on"] == "no"
+    assert decision_tree.read("An edge-on disk with a small bulge.")["disk-edge-on"] == "yes"
+    assert decision_tree.read("A disk.")["disk-edge-on"] is None
 
 
 def test_case_and_repetition_do_not_change_a_reading():
     text = "A face-on spiral with two loosely wound arms, no bar and a small bulge. It is isolated."
-    assert zoo.read(text.upper()) == zoo.read(text) == zoo.read(text)
+    assert decision_tree.read(text.upper()) == decision_tree.read(text) == decision_tree.read(text)
 
 
 def test_a_text_without_an_end_of_sentence_is_read_in_pieces():
     text = "a strong bar, " * 200
-    assert max(len(sentence.words) for sentence in zoo.sentences(text)) == zoo.LONGEST
-    assert zoo.read(text)["bar"] == "strong"
+    assert max(len(sentence.words) for sentence in decision_tree.sentences(text)) == decision_tree.LONGEST
+    assert decision_tree.read(text)["bar"] == "strong"
 
 
 # ---- signs
@@ -215,7 +222,7 @@ def test_a_text_without_an_end_of_sentence_is_read_in_pieces():
     ],
 )
 def test_a_query_says_whether_it_wants_a_thing_or_its_absence(text, question, sign):
-    assert zoo.stated(text)[question] is sign
+    assert decision_tree.stated(text)[question] is sign
 
 
 # ---- paths and scores
@@ -223,7 +230,7 @@ def test_a_query_says_whether_it_wants_a_thing_or_its_absence(text, question, si
 
 def test_a_path_leaves_out_what_does_not_follow():
     answers = {"smooth-or-featured": "smooth", "how-rounded": "round", "bar": "strong", "merging": "none"}
-    assert zoo.path(answers) == {"smooth-or-featured": "smooth", "how-rounded": "round", "merging": "none"}
+    assert decision_tree.path(answers) == {"smooth-or-featured": "smooth", "how-rounded": "round", "merging": "none"}
 
 
 def test_a_path_goes_down_in_the_order_of_the_questions():
@@ -236,45 +243,47 @@ def test_a_path_goes_down_in_the_order_of_the_questions():
         "smooth-or-featured": FEATURED,
         "spiral-arm-count": None,
     }
-    assert list(zoo.path(answers)) == [
+    assert list(decision_tree.path(answers)) == [
         *("smooth-or-featured", "disk-edge-on", "has-spiral-arms", "spiral-winding", "bar", "merging")
     ]
 
 
 def test_a_path_ends_where_a_question_is_not_answered():
-    assert zoo.path({"how-rounded": "round", "merging": "none"}) == {}
-    assert zoo.path({"smooth-or-featured": "artifact", "merging": "none"}) == {"smooth-or-featured": "artifact"}
+    assert decision_tree.path({"how-rounded": "round", "merging": "none"}) == {}
+    assert decision_tree.path({"smooth-or-featured": "artifact", "merging": "none"}) == {
+        "smooth-or-featured": "artifact"
+    }
 
 
 def test_every_question_can_be_reached_by_answers_that_exist():
-    for question, (_, after) in zoo.TREE.items():
-        assert all(answer in zoo.TREE[before].answers for before, answer in after), question
-        assert not after or list(zoo.TREE).index(after[0][0]) < list(zoo.TREE).index(question)
+    for question, (_, after) in decision_tree.TREE.items():
+        assert all(answer in decision_tree.TREE[before].answers for before, answer in after), question
+        assert not after or list(decision_tree.TREE).index(after[0][0]) < list(decision_tree.TREE).index(question)
 
 
 def test_overlap_tells_wrong_from_silent():
     truth = {"smooth-or-featured": "smooth", "how-rounded": "round", "merging": "none"}
-    assert zoo.overlap(truth, truth) == (1.0, 1.0, 1.0)
+    assert decision_tree.overlap(truth, truth) == (1.0, 1.0, 1.0)
     silent = {"smooth-or-featured": "smooth"}
-    assert zoo.overlap(silent, truth) == (1.0, pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert decision_tree.overlap(silent, truth) == (1.0, pytest.approx(1 / 3), pytest.approx(1 / 3))
     wrong = {**truth, "how-rounded": "in-between"}
-    assert zoo.overlap(wrong, truth) == (pytest.approx(2 / 3), 1.0, pytest.approx(2 / 3))
-    assert zoo.overlap({}, truth) == (None, 0.0, 0.0)
+    assert decision_tree.overlap(wrong, truth) == (pytest.approx(2 / 3), 1.0, pytest.approx(2 / 3))
+    assert decision_tree.overlap({}, truth) == (None, 0.0, 0.0)
 
 
 def test_a_wrong_turn_costs_precision():
     truth = {"smooth-or-featured": "smooth", "how-rounded": "round", "merging": "none"}
     said = {"smooth-or-featured": FEATURED, "disk-edge-on": "yes", "edge-on-bulge": "none", "merging": "none"}
-    assert zoo.overlap(said, truth) == (0.25, pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert decision_tree.overlap(said, truth) == (0.25, pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
 def test_what_is_not_in_the_tree_is_refused():
     with pytest.raises(QueryError, match="no question of the tree"):
-        zoo.path({"color": "red"})
+        decision_tree.path({"color": "red"})
     with pytest.raises(QueryError, match="use one of strong, weak, no"):
-        zoo.path({"bar": "maybe"})
+        decision_tree.path({"bar": "maybe"})
     with pytest.raises(QueryError, match="leave out galaxies"):
-        zoo.overlap({"smooth-or-featured": "smooth"}, {"bar": None})
+        decision_tree.overlap({"smooth-or-featured": "smooth"}, {"bar": None})
 
 
 # ---- the benchmark
@@ -335,5 +344,5 @@ def test_the_rules_rank_the_models_as_the_stored_judge_does_on_the_held_out_half
     rows = [row for row in captions.judged(Path(DATA)) if not row["tuned_on"]]
     assert len({row["galaxy"] for row in rows}) == 32 and len({row["model"] for row in rows}) == 13
     assert captions.ranking(rows)["spearman"][0] >= captions.BAR
-    kappas = {q: captions.agreement(rows, q, asked_by_both=True)["kappa"][0] for q in zoo.TREE}
+    kappas = {q: captions.agreement(rows, q, asked_by_both=True)["kappa"][0] for q in decision_tree.TREE}
     assert all(kappa > 0.2 for kappa in kappas.values()), kappas  # better than chance in every question

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import exchange, schema
-from galsearch.captions import clauses, labels, measurements, words
+from galsearch import formats, schema
+from galsearch.captions import labels, measurements
 from galsearch.errors import GalsearchError, SchemaError
+from galsearch.language import clauses, templates
 from galsearch.store import Rows, Store, open_store, put_rows
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _from_columns(
         inputs, sha256 = {}, _digest(b"", "words.py", "measurements.py")
     model, rows, silent, created = f"{by}-{RULES_VERSION}", [], 0, schema.now()
     for done, (object_id, said) in enumerate(zip(table["object_id"].to_pylist(), says, strict=True), start=1):
-        found = [words.write(said, object_id=object_id, seed=seed) for seed in seeds]
+        found = [templates.write(said, object_id=object_id, seed=seed) for seed in seeds]
         silent += found[0] is None
         rows += [
             row(
@@ -276,7 +277,7 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
     if table is None:
         raise GalsearchError("captions by table need a table: give table= (--table) with ids and captions")
     path = Path(table)
-    found = exchange.read_table(path, text=columns)
+    found = formats.read_table(path, text=columns)
     for name in columns:
         if name not in found.column_names:
             raise SchemaError(

@@ -26,8 +26,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from galsearch.captions.words import check_said
 from galsearch.errors import SchemaError
+from galsearch.language.templates import check_said
 
 OURS = ("efigi.toml", "galaxy_zoo.toml")
 _KEYS = {"column", "from", "to", "matches", "say", "also"}

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import images, schema
-from galsearch.captions import OK, TABLE, Captioned, Progress, clauses, galaxies, put, row
+from galsearch import schema
+from galsearch.captions import OK, TABLE, Captioned, Progress, galaxies, put, row
 from galsearch.errors import GalsearchError, SchemaError
+from galsearch.language import clauses
 from galsearch.remote import (
     MALFORMED,
     REFUSED,
@@ -37,6 +38,7 @@ from galsearch.remote import (
     price_of,
     tokens_of,
 )
+from galsearch.science import images
 from galsearch.store import open_store
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@
 cost and keeps every answer on disk as it arrives, `prices` knows what models cost.
 """
 
-from galsearch.remote.asking import Journal, Outcome, ask_all, ledger_line, tokens_of
-from galsearch.remote.endpoint import FAILED, MALFORMED, OK, REFUSED, Endpoint, Reply, Request, Service
-from galsearch.remote.prices import Price, known_models, price_of
+from galsearch.remote.llm.endpoint import FAILED, MALFORMED, OK, REFUSED, Endpoint, Reply, Request, Service
+from galsearch.remote.llm.jobs import Journal, Outcome, ask_all, ledger_line, tokens_of
+from galsearch.remote.llm.prices import Price, known_models, price_of
 
 __all__ = [
     "FAILED",

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from galsearch.asking import Answer
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.rerank.judge import Judge, by_model, estimate
 from galsearch.rerank.local import by_sight
 from galsearch.rerank.observe import Observer
 from galsearch.rerank.order import Marks, Pool, Reranked
+from galsearch.retrieval import Answer
 from galsearch.store import Store
 
 WAYS = ("local", "vlm")

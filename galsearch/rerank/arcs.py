@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galsearch import images
+from galsearch.science import images
 
 SIDE_PX = 64  # to which a picture is brought
 REACH = 0.36  # of the side: circles up to this radius; the arcs of a group lie further out

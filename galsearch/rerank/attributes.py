@@ -1,6 +1,6 @@
 """Which words ask for something that is measured, and how well an object's measures answer them.
 
-The words are read by `galsearch.understanding` first: abbreviations are written out, and what is not wanted is apart.
+The words are read by `galsearch.language` first: abbreviations are written out, and what is not wanted is apart.
 A measure is compared with those of a sample of the atlas and becomes a normal score, so that blur, depth and stretch of
 the pictures do not matter; what is NULL says nothing, for or against, and counts as the middle of the sample.
 """
@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from galsearch.understanding import Understanding
+from galsearch.language import Understanding
 
 ARC = "arc_contrast"  # measured when it is asked for, by galsearch.rerank.arcs; all others are columns
 

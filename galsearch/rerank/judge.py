@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import images
-from galsearch.asking import Answer
 from galsearch.captions.vlm import ANSWERS, png
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.query import Query
@@ -43,6 +41,8 @@ from galsearch.remote import (
     tokens_of,
 )
 from galsearch.rerank.order import Marks, Pool, Reranked
+from galsearch.retrieval import Answer
+from galsearch.science import images
 
 JUDGED, JUDGE_PART = "judged", "score_judge"
 PROMPT, PLACE = "rerank-1.md", "{question}"

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from galsearch import schema
-from galsearch.asking import Answer
 from galsearch.errors import QueryError
 from galsearch.query import Query
 from galsearch.rerank import attributes, probe, validated
 from galsearch.rerank.attributes import Attribute
 from galsearch.rerank.observe import Objects, Observer
 from galsearch.rerank.order import LEAST_MARKS, Marks, Pool, Reranked
+from galsearch.retrieval import Answer
 from galsearch.store import Store
-from galsearch.understanding.asked import read
+from galsearch.zeroshot import read
 
 CROPS, MEASURED, PROBED = "score_crops", "score_measured", "score_probe"
 LEARNED = ("whole", "close", "core")  # scales that a probe learns from

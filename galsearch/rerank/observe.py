@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from galsearch import images, schema
+from galsearch import schema
 from galsearch.encode import Encoder
 from galsearch.errors import QueryError
 from galsearch.query import Scorer, Term
 from galsearch.rerank.arcs import arc_contrast
 from galsearch.rerank.attributes import ARC
 from galsearch.rerank.views import look
+from galsearch.science import images
 from galsearch.store import Store
 
 SAMPLE = 256  # ordinary objects; on one core, 700 crops of them are encoded a second

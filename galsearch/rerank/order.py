@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from galsearch import schema
-from galsearch.asking import Answer
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.rerank import probe
+from galsearch.retrieval import Answer
 from galsearch.store import Store
 
 BEFORE = "score_before"

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from galsearch import exchange, images
+from galsearch import formats
 from galsearch.errors import SchemaError
-from galsearch.published import Publication
+from galsearch.science import images
 from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
 from galsearch.sources.embedded import embedded_source
 from galsearch.sources.files import is_archive
+from galsearch.sources.known_embeddings import Publication
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
 from galsearch.sources.tables import MEASURED, MEASURES, Catalog, Reading, Source, Taken, digest, normalize, read_rows
 from galsearch.sources.vectors import VectorSource, position_name, vector_source
@@ -72,7 +73,7 @@ def open_source(
     if publication is not None and table is not None:
         return vector_source(table, publication.column, reading, publication)
     bands = None if bands is None else tuple(bands)
-    if source is None and table is not None and (column := exchange.picture_column(table)):
+    if source is None and table is not None and (column := formats.picture_column(table)):
         return embedded_source(table, column, reading, ext=ext, bands=bands)
     rows = None if table is None else read_rows(table, reading)
     inputs = {} if table is None else {str(table): digest(table)}

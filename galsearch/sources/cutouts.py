@@ -9,10 +9,11 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from galsearch import images, morphology, schema
+from galsearch import schema
 from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
 from galsearch.escaping import printable
+from galsearch.science import detection, images
 from galsearch.sources.files import PictureArchive, PictureFolder, open_files, suffix_of
 from galsearch.sources.tables import (
     MEASURED,
@@ -45,7 +46,7 @@ class CutoutSource(Source):
         picture = images.read_picture(self.home.read(file), name=name, ext=self.ext, bands=self.bands)
         rgb = images.render(picture)
         light = rgb if picture.stretched else images.red_first(picture)
-        measured = {name: value for name, value in morphology.measure(light).items() if name in MEASURED}
+        measured = {name: value for name, value in detection.measure(light).items() if name in MEASURED}
         on_the_sky = _on_the_sky(picture, measured["radius_px"])
         problem = picture.position_problem
         self.picture_notes.update([*picture.notes, *([f"no position: {problem}"] if problem else [])])

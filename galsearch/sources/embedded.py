@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from galsearch import exchange
+from galsearch import formats
 from galsearch.errors import SchemaError
 from galsearch.sources.cutouts import CutoutSource, with_ids_of_files
 from galsearch.sources.tables import Reading, digest, off_the_sky, read_rows, without
@@ -15,7 +15,7 @@ from galsearch.sources.tables import Reading, digest, off_the_sky, read_rows, wi
 class PictureColumn:
     """The pictures in a column, by names such as `image[3]` that count rows from 1; read a few rows at a time."""
 
-    cells: exchange.ByteColumn
+    cells: formats.ByteColumn
     rows: dict[str, int]
 
     def read(self, name: str) -> bytes:
@@ -33,7 +33,7 @@ def embedded_source(
 
     Without a column of ids, what the table calls each picture (`path` of {bytes, path}) is the id, without its suffix.
     """
-    cells = exchange.ByteColumn(table, column)
+    cells = formats.ByteColumn(table, column)
     rows = read_rows(table, reading, without=[column])
     rows = with_ids_of_files(replace(rows, files=cells.names if any(cells.names) else None))
     taken, rejected, kept = without(rows, {**rows.bad, **off_the_sky(rows.table)})

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from galsearch import images
 from galsearch.errors import SchemaError
 from galsearch.escaping import is_text
+from galsearch.science import images
 
 READ = ".jpg .jpeg .png .webp .tif .tiff .npy .fits .fit .fts (also .gz, .bz2 or .fz)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import images, morphology, schema
+from galsearch import schema
 from galsearch.errors import GalsearchError, SchemaError
+from galsearch.science import detection, images
 from galsearch.sources.tables import (
     FORM,
     MEASURES,
@@ -42,8 +43,8 @@ class MosaicSource(Source):
         known = self.table.slice(row, 1).to_pylist()[0]
         x, y = known["x_px"], known["y_px"]
         radius, ratio = self._size(known, "radius_px"), self._size(known, "axis_ratio")
-        size = min(morphology.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
-        measured = morphology.measure(images.cutout(self.light, x, y, size))
+        size = min(detection.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
+        measured = detection.measure(images.cutout(self.light, x, y, size))
         return Taken(images.cutout(self.rgb, x, y, size), {name: measured[name] for name in FORM})
 
     def _size(self, known: dict[str, Any], name: str) -> float | None:
@@ -56,7 +57,7 @@ def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict
     """Cut a mosaic at the places of a catalog (ra and dec with a WCS, or x_px and y_px), or at its own detections."""
     rgb = images.render(picture)
     light = images.red_first(picture)
-    detections = _detections_table(morphology.detect(light), picture, name)
+    detections = _detections_table(detection.detect(light), picture, name)
     light = rgb if picture.stretched else light
     problem = picture.position_problem
     noted = Counter([*picture.notes, *([f"no positions: {problem}"] if problem else [])])

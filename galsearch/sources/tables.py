@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import columns, exchange, morphology, schema, shapes
+from galsearch import columns, formats, schema
 from galsearch.columns import MISSING, Pixels, Summary
 from galsearch.errors import SchemaError
+from galsearch.science import detection, morphology
 
-FORM = (*shapes.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
+FORM = (*morphology.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
 MEASURED = (
-    *(name for name in morphology.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px")),
+    *(name for name in detection.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px")),
     *FORM,
 )
 MEASURES = (
@@ -102,7 +103,7 @@ def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> 
     """Read a table, all but the columns `without`; ids and file names stay digit for digit, whatever their names."""
     known = {spelled for name in (*columns.ID_NAMES, *columns.FILE_NAMES) for spelled in (name, name.upper())}
     text = {*known, *(reading.roles[role] for role in ("object_id", "file") if role in reading.roles)}
-    found = exchange.read_table(
+    found = formats.read_table(
         table, text=text, without=without, table_name=reading.table_name, missing=reading.missing
     )
     if found.num_rows == 0:
@@ -137,7 +138,7 @@ def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> 
     }
     kept, measures, renamed, reasons = _names_beside(table, ours, moved, redshift, reading)
     fields = [_known_facts(table.field(old).with_name(new)) for old, new in kept.items()]
-    notes = (*exchange.notes_of(table), *(place.notes if place else ()))
+    notes = (*formats.notes_of(table), *(place.notes if place else ()))
     made = pa.table(
         [values for _, values in ours.values()] + [table[old] for old in kept],
         schema=pa.schema([item for item, _ in ours.values()] + fields),
@@ -183,11 +184,11 @@ def _redshift_column(table: pa.Table, redshift: columns.Redshift) -> dict[str, t
     if redshift.column is None:
         return {}
     item, known = table.field(redshift.column), schema.GALAXIES["z"]
-    said = exchange.facts_of(item)
+    said = formats.facts_of(item)
     if redshift.column.casefold() != "z":
         said["description"] = f"{known.description}, a copy of column {redshift.column}"
     facts = {"unit": "", "ucd": said["ucd"] or known.ucd, "description": said["description"] or known.description}
-    return {"z": (exchange.describe(pa.field("z", item.type), **facts), table[redshift.column])}
+    return {"z": (formats.describe(pa.field("z", item.type), **facts), table[redshift.column])}
 
 
 def _names_beside(
@@ -224,12 +225,12 @@ def _why(column: str, redshift: columns.Redshift) -> str:
 
 def _known_facts(item: pa.Field) -> pa.Field:
     """Return a magnitude of a well-known name with what is known of it, where the table does not say otherwise."""
-    said = exchange.facts_of(item)
+    said = formats.facts_of(item)
     magnitude = not said["unit"] or said["unit"].startswith("mag")
     if item.name not in MAGNITUDES or not columns.is_number(item.type) or not magnitude:
         return item
-    known = exchange.facts_of(schema.arrow_field(item.name))
-    return exchange.describe(item, **{key: value or known[key] for key, value in said.items()})
+    known = formats.facts_of(schema.arrow_field(item.name))
+    return formats.describe(item, **{key: value or known[key] for key, value in said.items()})
 
 
 def _without_id(ids: list[str | None], column: str) -> dict[int, str]:

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import exchange, published, schema
+from galsearch import formats, schema
 from galsearch.columns import ID_NAMES
 from galsearch.errors import SchemaError
-from galsearch.published import Publication
+from galsearch.sources import known_embeddings
+from galsearch.sources.known_embeddings import Publication
 from galsearch.sources.tables import (
     MEASURES,
     Catalog,
@@ -44,20 +45,20 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
     their numbers. Of a published table its other vectors are left out, and rows without any id are called after their
     position.
     """
-    names = exchange.column_names(table, table_name=reading.table_name)
-    parts = exchange.vector_columns(names, column)
+    names = formats.column_names(table, table_name=reading.table_name)
+    parts = formats.vector_columns(names, column)
     if publication is None:
         rows = read_rows(table, reading, without=parts)
     else:
-        others = published.other_columns(names, column)
+        others = known_embeddings.other_columns(names, column)
         if "object_id" not in reading.roles and (named := _published_id(names)):
             reading = replace(reading, roles={**reading.roles, "object_id": named})
         rows = _named(read_rows(table, reading, without=[column, *others]))
     must_have_ids(rows)
-    given = exchange.column_parts(table, column, table_name=reading.table_name)
+    given = formats.column_parts(table, column, table_name=reading.table_name)
     found = _matrix(given, rows.table.num_rows, column)
     if publication is not None:
-        published.check_length(publication, found.shape[1], column)
+        known_embeddings.check_length(publication, found.shape[1], column)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
     bad = {row: f"row {row + 1}: its vector has length {lengths[row]:g}, so no direction" for row in useless}
@@ -70,8 +71,8 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
 
 def _measures_of(table: pa.Table) -> dict[str, str]:
     """Return the measures of ours that a table brings along: by their names, with our own descriptions."""
-    ours = {name: exchange.facts_of(schema.arrow_field(name))["description"] for name in MEASURES}
-    said = {item.name: exchange.facts_of(item)["description"] for item in table.schema}
+    ours = {name: formats.facts_of(schema.arrow_field(name))["description"] for name in MEASURES}
+    said = {item.name: formats.facts_of(item)["description"] for item in table.schema}
     return {name: name for name, meaning in ours.items() if said.get(name) == meaning}
 
 
@@ -80,7 +81,7 @@ def _published_id(names: list[str]) -> str | None:
     by_name = {name.casefold(): name for name in names}
     if any(name in by_name for name in ID_NAMES):
         return None
-    return next((by_name[name] for name in published.IDS if name in by_name), None)
+    return next((by_name[name] for name in known_embeddings.IDS if name in by_name), None)
 
 
 def _named(rows: Catalog) -> Catalog:

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from galsearch import citing, schema
+from galsearch import citations, schema
 from galsearch.errors import GalsearchError
 from galsearch.ingest import bundle
 from galsearch.space.wheels import EXTRAS, pins, write_wheel
@@ -131,8 +131,8 @@ def _words(manifest: schema.Manifest, title: str, name: str, dataset: str | None
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "port": str(PORT),
         "command": json.dumps([*command, "--public", "--port", str(PORT)]),
-        "credits": citing.acknowledgements(manifest.sources).strip(),
-        "bibtex": citing.bibtex(manifest.sources).strip(),
+        "credits": citations.acknowledgements(manifest.sources).strip(),
+        "bibtex": citations.bibtex(manifest.sources).strip(),
         "software": schema.software(),
     }
 

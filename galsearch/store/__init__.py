@@ -10,9 +10,9 @@ from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
-from galsearch.store.bundle import BundleStore
-from galsearch.store.dots import description as comparing
-from galsearch.store.facts import Store
+from galsearch.store.index.kernel import description as comparing
+from galsearch.store.read.base import Store
+from galsearch.store.read.bundle import BundleStore
 from galsearch.workers import Limits, Pool, ShownByName
 
 __all__ = [
@@ -38,7 +38,7 @@ def open_store(path: Path) -> Store:
     """
     check_path(path)
     if path.is_dir():
-        from galsearch.store.folder import FolderStore
+        from galsearch.store.read.folder import FolderStore
 
         return FolderStore(path)
     if not path.exists():
@@ -57,7 +57,7 @@ def open_stores(paths: Sequence[Path]) -> Store:
         raise QueryError("no atlas was named; give the path of one, or a list of paths")
     if len(paths) == 1:
         return open_store(paths[0])
-    from galsearch.store.union import UnionStore
+    from galsearch.store.read.multi import UnionStore
 
     stores: list[Store] = []
     try:
@@ -75,7 +75,7 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
     Messages then name a path without its folder. Close the store and the pool.
     """
-    from galsearch.store.visitors import guard
+    from galsearch.store.sql.visitors import guard
 
     store = open_stores([ShownByName(path.absolute()) for path in paths])
     try:
@@ -88,13 +88,13 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
     if name in ("Staging", "is_folder_atlas", "staged"):
-        from galsearch.store import staging as home
+        from galsearch.store.write import folder as home
     elif name in ("Rows", "put_rows"):
-        from galsearch.store import amend as home
+        from galsearch.store.write import upsert as home
     elif name == "write_bundle":
-        from galsearch.store import pack as home
+        from galsearch.store.write import bundle as home
     elif name == "fixed_size_list":
-        from galsearch.store import index as home
+        from galsearch.store.write import index_tables as home
     else:
         raise AttributeError(name)
     return getattr(home, name)

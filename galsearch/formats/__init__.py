@@ -1,0 +1,57 @@
+"""Read and write tables as astronomers exchange them; only this package knows FITS tables, VOTable and DS9.
+
+Inside galsearch a table is a `pyarrow.Table` whose fields carry `unit` (VOUnit), `ucd` (UCD1+) and
+`description` as metadata. pyarrow reads and writes CSV and Parquet, astropy the rest; it is imported only then.
+One rule for missing values on the way in: a masked cell, a NaN in a scalar column and, in every format but
+Parquet, an empty string are null, since CSV, ECSV, FITS and VOTable cannot tell an empty string from a missing one.
+
+    >>> import pyarrow as pa
+    >>> print(format_table(pa.table({"object_id": ["a", "b"], "z": [0.1, None]}), "csv"), end="")
+    "object_id","z"
+    "a",0.1
+    "b",
+"""
+
+from galsearch.formats.columns import ByteColumn, column_names, column_parts, picture_column, vector_columns
+from galsearch.formats.fields import (
+    FIELD_KEYS,
+    NOTES_KEY,
+    VOPARQUET_KEY,
+    describe,
+    facts_of,
+    free_names,
+    notes_of,
+    with_notes,
+)
+from galsearch.formats.reading import read_table
+from galsearch.formats.writing import (
+    REGION_RADIUS_ARCSEC,
+    format_table,
+    table_bytes,
+    to_astropy,
+    write_table,
+    write_text,
+)
+
+__all__ = [
+    "FIELD_KEYS",
+    "NOTES_KEY",
+    "REGION_RADIUS_ARCSEC",
+    "VOPARQUET_KEY",
+    "ByteColumn",
+    "column_names",
+    "column_parts",
+    "describe",
+    "facts_of",
+    "format_table",
+    "free_names",
+    "notes_of",
+    "picture_column",
+    "read_table",
+    "table_bytes",
+    "to_astropy",
+    "vector_columns",
+    "with_notes",
+    "write_table",
+    "write_text",
+]

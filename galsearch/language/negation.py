@@ -1,0 +1,366 @@
+"""What a "no" reaches: English rules for the short sentences that people search with.
+
+"without", "no" and "lacking" strike out the noun phrase that follows, up to a comma or a word that opens another
+clause; "not" and "non-" strike out one property; either strikes out every member of a list that ends in "or". After
+"without", "and" goes on ("without a bar and a ring"), after "no" and "not" it does not ("no bar and blue arms").
+"absent" and "not visible" strike out what stands before them. Two negations cancel each other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from galsearch.language.text import Edit, Token, tokens
+
+# Longest first. "thing": a noun phrase follows; "chain": and its "and" goes on; "property": one word follows.
+NEGATORS = {
+    "thing": ("little or no", "few or no", "little to no", "no", "w/o a", "nor", "neither", "never"),
+    "chain": (
+        *("without", "w/o", "sans", "lacking", "lacks", "lack of", "lack", "devoid of", "free of", "free from"),
+        *("absence of", "except for", "except", "excluding", "excludes", "exclude", "avoiding", "avoid", "minus"),
+        *("other than", "apart from", "rather than", "instead of", "as opposed to", "anything but", "everything but"),
+        *("missing", "unlike"),
+    ),
+    "property": (
+        *("does not", "do not", "did not", "doesn't", "don't", "didn't", "can not", "cannot", "can't"),
+        *("not", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "non"),
+    ),
+}
+NO_NEGATION = (  # begin with a negator and deny nothing
+    *("not only", "not just", "not merely", "not necessarily", "not sure", "no doubt", "without doubt", "no matter"),
+    *("without a doubt", "without question", "no idea", "missing link", "minus sign"),
+)
+VERBS = (  # between "not" and a thing: "does not have a bar", "not showing arms"
+    *("have", "has", "having", "show", "showing", "contain", "containing", "display", "displaying", "host", "hosting"),
+    *("possess", "include", "including", "exhibit", "exhibiting", "want", "need", "see", "seeing", "with", "like"),
+)
+ARTICLES = ("a", "an", "the", "any")
+FILLERS = (
+    *(*ARTICLES, "of", "visible", "obvious", "clear", "apparent", "discernible", "evident", "detectable"),
+    *(
+        "evidence",
+        "sign",
+        "signs",
+        "hint",
+        "hints",
+        "trace",
+        "traces",
+        "indication",
+        "indications",
+        "kind",
+        "sort",
+        "me",
+        "us",
+    ),
+)
+TRAILING = (*("visible", "seen", "present", "detected", "apparent", "whatsoever", "there", "at", "all", "either"),)
+ADVERBS = ("very", "too", "so", "quite", "really", "that", "particularly")
+LINKS = (  # what joins a negation to the words before it, and goes with it
+    *("and", "or", "but", "yet", "though", "although", "while", "with", "that", "which", "who", "where", "there"),
+    *("is", "are", "was", "were", "be", "being", "does", "do", "did", "has", "have", "having", "it", "they", ","),
+)
+JOINTS = ("and", "or", "but", ",")
+CLAUSE = (  # words that end a noun phrase
+    *("but", "yet", "though", "although", "however", "with", "without", "which", "that", "who", "whose", "while"),
+    *("whereas", "in", "at", "near", "around", "on", "from", "by", "plus", "has", "have", "having", "is", "are", "was"),
+    *("were", "be", "seen", "viewed", "showing", "show", "shows", "containing", "between", "under", "over"),
+    *("above", "below", "since", "because", "if", "when", "where", "for", "as", "to", "only", "also", "like"),
+    *("then", "please", "just", "and", "or", "nor"),
+)
+AFTER_AND = ("with", "has", "have", "is", "are", "showing", "two", "three", "four", "many", "several", "multiple")
+GONE = ("absent", "missing", "lacking", "invisible", "undetected")
+SEEN = ("visible", "present", "seen", "detected", "apparent", "evident", "discernible", "detectable", "resolved")
+OBJECTS = ("galaxy", "galaxies", "object", "objects", "source", "sources", "system", "systems")
+PHRASES = (  # properties of several words
+    *("star forming", "grand design", "early type", "late type", "edge on", "face on", "low surface brightness"),
+    *("gas poor", "gas rich", "metal poor", "metal rich", "tightly wound", "loosely wound", "star like", "disk like"),
+)
+NOUNS = "bar|arm|bulge|dust|ring|dis[ck]|companion|jet|tail|halo|gas|lane|knot|nucleus|lens"
+PROPERTIES = (
+    "barred|spiral|interacting|merging|merger|active|elliptical|star-?forming|dis[ck]y|edge-on|face-on|ringed|dusty|"
+    "lensed|irregular|symmetric|disturbed|warped|perturbed|obscured|peculiar"
+)
+_LESS = re.compile(rf"(?:(?:{NOUNS})-?less|(?:{NOUNS})-free|no-(?:{NOUNS})s?)")
+_NON = re.compile(rf"non-[^\W\d_][\w-]*|(?:non|un-?)(?:{PROPERTIES})")
+_NOT_NON = ("non-thermal", "non-parametric", "non-linear", "non-trivial", "non-standard")
+MOST_WORDS = 6  # of a thing; what is longer is no noun phrase
+MOST_MEMBERS = 8
+
+
+@dataclass(frozen=True)
+class Negation:
+    """What one negation strikes out: `spans` of its members, all of it as `said`, and the `edit` that takes it out."""
+
+    spans: tuple[tuple[int, int], ...]
+    said: tuple[int, int]
+    edit: Edit
+
+
+def negations(text: str, numbers: tuple[tuple[int, int], ...] = ()) -> list[Negation]:
+    """Return the negations of a text that `plain` gave, in order.
+
+    `numbers` are spans that stand for one property, such as "brighter than 17".
+    """
+    return _Sentence(text, numbers).read()
+
+
+class _Sentence:
+    """A text on its way from the first token to the last."""
+
+    def __init__(self, text: str, numbers: tuple[tuple[int, int], ...]) -> None:
+        self.tokens = _joined(tokens(text), numbers)
+        self.words = [token.text for token in self.tokens]
+        self.numbers = set(numbers)
+        self.found: list[Negation] = []
+        self.free = 0  # the first token that no negation has taken
+
+    def read(self) -> list[Negation]:
+        place = 0
+        while place < len(self.tokens):
+            place = max(self._at(place), place + 1)
+        return self.found
+
+    def _at(self, place: int) -> int:
+        """Read what begins at a token; return where to go on, or the same place when nothing does."""
+        skipped = self._phrase(place, NO_NEGATION)
+        if skipped:
+            return place + skipped
+        if self._is_compound(place):
+            return self._compound(place)
+        kind, length = self._negator(place)
+        if kind is None or self._is_number_mark(place) or self._ends(place, length, kind):
+            return self._gone(place)
+        return self._negated(place, place + length, kind)
+
+    def _negated(self, place: int, begin: int, kind: str) -> int:
+        """Read what follows a negator."""
+        if kind == "property" and self._phrase(begin, SEEN):
+            return self._struck_before(place, begin + 1)
+        second, more = self._negator(self._past(begin, FILLERS))
+        if second or self._is_compound(begin):
+            return self._cancelled(place, begin, second, more)
+        return self._struck(place, begin, kind)
+
+    # ---- what negates
+
+    def _phrase(self, place: int, phrases: tuple[str, ...]) -> int:
+        """Return how many tokens the longest of the phrases that begins here has, 0 for none."""
+        fits = (len(p.split()) for p in phrases if self.words[place : place + len(p.split())] == p.split())
+        return max(fits, default=0)
+
+    def _negator(self, place: int) -> tuple[str | None, int]:
+        found = [(self._phrase(place, phrases), kind) for kind, phrases in NEGATORS.items()]
+        length, kind = max(found, key=lambda item: item[0])
+        return (kind, length) if length else (None, 0)
+
+    def _is_compound(self, place: int) -> bool:
+        word = self.words[place] if place < len(self.words) else ""
+        return bool(_LESS.fullmatch(word) or _NON.fullmatch(word)) and word not in _NOT_NON
+
+    def _is_number_mark(self, place: int) -> bool:
+        """Say whether "no" is that of "Arp no. 87", or "minus" a sign."""
+        after = [word for word in self.words[place + 1 : place + 3] if word != "."]
+        digit = bool(after) and after[0][0].isdigit() and self._span(place + 1) not in self.numbers
+        return self.words[place] in ("no", "minus") and digit
+
+    def _ends(self, place: int, length: int, kind: str) -> bool:
+        """Say whether nothing follows that could be struck out: "dust lane missing"."""
+        after = place + length
+        if kind == "property" or (after < len(self.words) and self.words[after] in (*FILLERS, *VERBS)):
+            return False
+        return after >= len(self.words) or self._stops(after)
+
+    def _stops(self, place: int) -> bool:
+        word = self.words[place]
+        return word in CLAUSE or not (word[0].isalnum() or self._span(place) in self.numbers)
+
+    def _span(self, place: int) -> tuple[int, int]:
+        token = self.tokens[place] if place < len(self.tokens) else Token("", -1, -1)
+        return token.start, token.end
+
+    def _past(self, place: int, words: tuple[str, ...]) -> int:
+        while place < len(self.words) and self.words[place] in words:
+            place += 1
+        return place
+
+    # ---- what is struck out
+
+    def _compound(self, place: int) -> int:
+        """Take "non-barred", "unbarred", "barless", "bar-free": a prefix or a suffix is the negator."""
+        token = self.tokens[place]
+        word = token.text
+        if {"or", "/"} & {*self.words[max(0, place - 1) : place], *self.words[place + 1 : place + 2]}:
+            return place + 1  # "barred or unbarred": either will do, which is for the text model to say
+        if _LESS.fullmatch(word):
+            lead = 3 if word.startswith("no-") else 0
+            tail = 0 if lead else 4 + word.endswith(("-less", "-free"))
+        else:
+            lead = 3 if word.startswith("non") else 2
+            lead, tail = lead + (word[lead] == "-"), 0
+        self._add([(token.start + lead, token.end - tail)], place, place + 1)
+        return place + 1
+
+    def _struck(self, place: int, begin: int, kind: str) -> int:
+        """Take the members that follow a negator."""
+        if kind == "property":
+            verb = self._past(begin, VERBS)
+            articles = self._past(verb, ARTICLES)
+            kind, begin = ("thing", verb) if articles > begin else (kind, begin)
+        if self.words[place] == "neither":
+            begin = self._past(begin, ("of", "them", "these", "which"))
+            kind = "thing" if self._past(begin, ARTICLES) > begin else "property"
+        number = self._number_of(begin)
+        if number:
+            self._add([self._span(number)], place, number + 1)
+            return number + 1
+        member = self._property if kind == "property" else self._thing
+        spans, after = self._members(begin, member, goes_on=kind == "chain" or self.words[place] == "neither")
+        if not spans:
+            return place
+        self._add(spans, place, after)
+        return after
+
+    def _number_of(self, begin: int) -> int:
+        """Return the place of the number in "no galaxies with z > 1", which is what is denied; 0 for none."""
+        noun = self._past(begin, ARTICLES)
+        after = self._past(noun + 1, (*LINKS, *ARTICLES, "at", "of", "than"))
+        is_object = noun < len(self.words) and self.words[noun] in (*OBJECTS, "anything", "those", "ones", "everything")
+        return after if is_object and self._span(after) in self.numbers else 0
+
+    def _members(self, begin: int, member: object, *, goes_on: bool) -> tuple[list[tuple[int, int]], int]:
+        """Return the spans of a list's members and where it ends; commas join only where an "or" follows."""
+        spans, after = [], begin
+        place = begin
+        while len(spans) < MOST_MEMBERS:
+            span, end = member(place)
+            if span is None:
+                break
+            spans.append(span)
+            after = end
+            link = self._link(end, goes_on=goes_on, member=member)
+            if link is None:
+                break
+            place = link
+        return spans, after
+
+    def _link(self, end: int, *, goes_on: bool, member: object) -> int | None:
+        """Return where the next member begins, None when the list ends here."""
+        place = end
+        comma = place < len(self.words) and self.words[place] == ","
+        place += comma
+        word = self.words[place] if place < len(self.words) else ""
+        if word in ("or", "nor", "/") or (word == "and" and goes_on and self._continues(place + 1)):
+            return place + 1
+        return place if comma and self._or_follows(place, member) else None
+
+    def _continues(self, place: int) -> bool:
+        word = self.words[place] if place < len(self.words) else ""
+        return bool(word) and word not in AFTER_AND and not word[0].isdigit() and self._negator(place)[0] is None
+
+    def _or_follows(self, place: int, member: object) -> bool:
+        """Say whether members and commas lead to an "or": only then is a comma part of the list."""
+        for _ in range(MOST_MEMBERS):
+            span, end = member(place)
+            if span is None:
+                return False
+            place = end + (end < len(self.words) and self.words[end] == ",")
+            if place < len(self.words) and self.words[place] in ("or", "nor"):
+                return True
+            if place == end:
+                return False
+        return False
+
+    def _thing(self, place: int) -> tuple[tuple[int, int] | None, int]:
+        """Return the span of the noun phrase at a token, without fillers around it, and where it ends."""
+        begin = self._past(place, FILLERS)
+        end = begin
+        while end < len(self.words) and end - begin < MOST_WORDS and not self._stops(end):
+            if self._negator(end)[0] or (end > begin and self._span(end) in self.numbers):
+                break
+            end += 1
+        last = end
+        while last > begin and self.words[last - 1] in TRAILING:
+            last -= 1
+        if self.words[end : end + 2] == ["at", "all"]:
+            end += 2
+        return ((self.tokens[begin].start, self.tokens[last - 1].end), end) if last > begin else (None, place)
+
+    def _property(self, place: int) -> tuple[tuple[int, int] | None, int]:
+        """Return the span of a property with its adverbs, or of a place such as "in a cluster", and where it ends."""
+        if place < len(self.words) and self.words[place] in ("in", "at", "near", "on", "from", "within"):
+            span, end = self._thing(place + 1)
+            return (None if span is None else (self.tokens[place].start, span[1])), end
+        if place < len(self.words) and self.words[place] in ARTICLES:
+            return self._thing(place)
+        end = place
+        while end < len(self.words) and (self.words[end] in ADVERBS or self.words[end].endswith("ly")):
+            end += 1
+        if end >= len(self.words) or self._stops(end):
+            return None, place
+        end += self._phrase(end, PHRASES) or 1
+        return (self.tokens[place].start, self.tokens[end - 1].end), end
+
+    # ---- what stands before
+
+    def _gone(self, place: int) -> int:
+        return self._struck_before(place, place + 1) if self.words[place] in GONE else place
+
+    def _struck_before(self, place: int, after: int) -> int:
+        """Take the noun phrase before "absent" or "not visible"."""
+        end = place
+        while end > self.free and self.words[end - 1] in (*LINKS, "appear", "appears", ":"):
+            end -= 1
+        begin = end
+        while begin > self.free and end - begin < 3 and not self._stops(begin - 1):
+            if self.words[begin - 1] in (*OBJECTS, *LINKS, *ARTICLES):
+                break
+            begin -= 1
+        if begin == end:
+            return place
+        self._add([(self.tokens[begin].start, self.tokens[end - 1].end)], begin, after)
+        return after
+
+    def _cancelled(self, place: int, begin: int, second: str | None, more: int) -> int:
+        """Take two negations out: what follows is wanted."""
+        if second is None:  # "not non-barred": the prefix goes with the "not"
+            token = self.tokens[begin]
+            lead = next((len(p) for p in ("non-", "non", "un-", "un") if token.text.startswith(p)), 0)
+            end = token.start + lead if lead else token.end
+            self.found.append(Negation((), (self.tokens[place].start, end), Edit(self.tokens[place].start, end)))
+            return begin + 1
+        last = self._past(begin, FILLERS) + more
+        by = "" if second == "property" else "with"
+        end = self.tokens[last - 1].end if last <= len(self.tokens) else self.tokens[-1].end
+        said = self.tokens[place].start, end
+        self.found.append(Negation((), said, Edit(*said, by)))
+        self.free = last
+        return last
+
+    def _add(self, spans: list[tuple[int, int]], first: int, after: int) -> None:
+        """Note what is struck out, and take what linked it to the words before; less where a noun still follows."""
+        alone = after >= len(self.words) or self._stops(after)
+        start, end = self.tokens[first].start, self.tokens[after - 1].end
+        said = start, end
+        follows = self.words[after] if after < len(self.words) else ""
+        if follows == "but" or (follows == "and" and first > self.free and self.words[first - 1] == "with"):
+            end = self.tokens[after].end  # "with no bar and rings" is "with rings"
+        if follows != "and" or end == said[1]:
+            while first > self.free and self.words[first - 1] in ((*LINKS, *ARTICLES) if alone else JOINTS):
+                first -= 1
+        self.found.append(Negation(tuple(spans), said, Edit(self.tokens[first].start, end)))
+        self.free = after
+
+
+def _joined(found: list[Token], numbers: tuple[tuple[int, int], ...]) -> list[Token]:
+    """Return the tokens with those inside each of the spans made one."""
+    out, spans = [], sorted(numbers, reverse=True)
+    for token in found:
+        while spans and spans[-1][1] <= token.start:
+            spans.pop()
+        if spans and spans[-1][0] <= token.start:
+            if not out or out[-1].start != spans[-1][0]:
+                out.append(Token("\0", *spans[-1]))
+        else:
+            out.append(token)
+    return out

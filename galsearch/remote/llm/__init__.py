@@ -1,0 +1,1 @@
+"""Language models outside: the endpoint, many jobs under a budget, prices."""

@@ -1,0 +1,1 @@
+"""What is computed from numbers alone: the sky, pictures, detection, morphology, metrics."""

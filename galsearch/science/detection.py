@@ -1,0 +1,450 @@
+"""Finds the sources of a picture and measures their light: place, size, shape, brightness, color.
+
+The module hides one recipe and its thresholds. `detect` runs it over a mosaic, `measure` over a cutout for
+the object in its center; they differ in how the background is found and in which sources are kept. Every
+quantity is the column of the same name in `schema.GALAXIES`.
+
+Pictures are (h, w) or (h, w, b), 8-bit or float, with the bands in order of falling wavelength: R, G, B of a
+JPEG, or z, r, g of a survey (`images.red_first` puts them so). NaN means "no data" and is masked. Inputs are
+never modified. Positions count from (0, 0), the center of the first pixel. 8-bit values are divided by 255. A
+JPEG's values are stretched for the eye, so its brightness, concentration and colors rank sources of one
+picture; they are not photometry. The form of a cutout's galaxy, once it is found, is measured by `shapes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galsearch.errors import SchemaError
+from galsearch.science import morphology
+
+CUTOUT_RADII = 8.0  # side of a cutout in half-light radii: the eye sees a galaxy out to 1.5 to 2 of them
+SMALLEST_CUTOUT = 24
+SMALLEST_MEASURED = 12  # pixels; below, the frame of sky and the galaxy are one
+ROUND = 0.95  # above this axis ratio a position angle is noise
+POINT_RATIO = 0.9  # stars are at least this round
+FRAME = 0.08  # width of a cutout's frame of sky, as part of its side
+STAR_SNR = 60.0  # fainter sources cannot be told point-like from small
+SPIKES = 0.12  # four-fold part of a halo's light, over any other symmetry, above which it is diffraction
+SHARPEST = 1.15  # a star's half-light radius is below this many times that of the sharpest bright sources
+BLANK = 0.25  # part of the frame without data from which on the flag says so
+NO_DATA = 0.1  # part of the frame that exact zeros in one block must fill to be taken for no data
+NO_NOISE = 1e-6  # of a band's range: noise below is rounding
+ENOUGH_SOURCES = 50  # fewer bright sources than this do not show how sharp a star is
+COLUMNS = (
+    "x_px",
+    "y_px",
+    "radius_px",
+    "axis_ratio",
+    "position_angle",
+    "concentration",
+    "brightness",
+    "color_gr",
+    "color_br",
+    "snr",
+    "is_star",
+    "is_artifact",
+    "is_edge",
+)
+
+
+@dataclass(frozen=True)
+class _Sky:
+    """A picture without background: light (b, h, w), noise (b,) a pixel, signal in sigmas and mask (h, w).
+
+    Light and noise are in `unit`, a power of two of the picture's own, so that no measure depends on the flux unit.
+    """
+
+    light: np.ndarray
+    noise: np.ndarray
+    signal: np.ndarray
+    mask: np.ndarray
+    unit: float = 1.0
+
+
+def detect(
+    picture: np.ndarray,
+    *,
+    threshold: float = 4.0,
+    min_area_px: int = 10,
+    contrast: float = 0.002,
+    background_px: int = 64,
+) -> dict[str, np.ndarray]:
+    """Return every source of a mosaic as equal-length arrays, one a column of `COLUMNS`, brightest first.
+
+    `threshold` is in sigmas of the noise-weighted sum of the bands, `min_area_px` the pixels that must pass
+    it, `contrast` the part of a blend's light that a piece needs to count as a source of its own,
+    `background_px` the mesh of the background; keep it above twice the largest galaxy's radius. Measures are
+    float64 with NaN where a source has none; flags are bool. Equal brightness is ordered by y, then x.
+    """
+    bands, mask, unit = _planes(picture)
+    sky = replace(_subtract_mesh(bands, mask, background_px), unit=unit)
+    sources, segments = _extract(sky, threshold, min_area_px, contrast)
+    found = _measure(sky, sources, segments, np.arange(len(sources)))
+    spiked = np.array([_has_spikes(sky, segments, found, row, row + 1) for row in range(len(sources))], dtype=bool)
+    psf_px = _sharpest_radius(found)
+    found["is_edge"] = _touches_edge(sources, found, mask.shape)
+    found["is_star"] = spiked | _is_point(found, psf_px)
+    found["is_artifact"] = _is_artifact(found, spiked, psf_px)
+    order = np.lexsort((found["x_px"], found["y_px"], -found["brightness"]))
+    return {name: found[name][order] for name in COLUMNS}
+
+
+def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.02) -> dict[str, float | str | None]:
+    """Return the measures of the source in the center of a cutout: `COLUMNS`, those of `shapes`, and `measure_flag`.
+
+    The sky is the cutout's frame, a constant. The source is the one that covers the central pixel, or the
+    nearest within 15 % of the side. What cannot be measured is None, and `measure_flag` says why in words
+    (None: all is well); without a central source everything is None, but `morphology_flag`, a number that says
+    the same for the form (`shapes.FLAGS`). One cutout does not show how sharp a star is: `is_star` is True only
+    for diffraction spikes, and `is_artifact` is False.
+    """
+    bands, mask, unit = _planes(picture)
+    blank = morphology.FLAGS["blank"] * bool(mask.mean() >= BLANK)
+    if min(mask.shape) < SMALLEST_MEASURED:
+        return _nothing(f"smaller than {SMALLEST_MEASURED} px", blank)
+    if mask.mean() > 0.5:
+        return _nothing("more than half of the pixels have no data", blank)
+    if np.ptp(bands) == 0:
+        return _nothing("every pixel has one value", blank)
+    sky = replace(_subtract_frame(bands, mask, eight_bit=np.asarray(picture).dtype == np.uint8), unit=unit)
+    sources, segments = _extract(sky, threshold, 10, contrast)
+    row = _central(sources, segments)
+    if row is None:
+        return _nothing("no source in the center", blank)
+    found = _one(sky, sources, segments, row)
+    return found | {"morphology_flag": found["morphology_flag"] | blank}
+
+
+def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict[str, float | str | None]:
+    found = _measure(sky, sources, segments, np.array([row]))
+    box, (height, width) = sources[row], sky.mask.shape
+    edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
+    values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in found.items()}
+    values["is_star"] = _has_spikes(sky, segments, found, 0, row + 1)
+    values["is_artifact"] = False
+    values["is_edge"] = bool(edge)
+    reason = "the source reaches the border, so its size is a lower limit" if edge else None
+    if values["radius_px"] is None:
+        reason = "no light is left after the sky is taken away"
+    form = morphology.measure(
+        sky.signal, segments, segment=row + 1, center=(values["x_px"], values["y_px"]),
+        bands=sky.light, noise=sky.noise, mask=sky.mask,
+    )  # fmt: skip
+    return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
+
+
+def _nothing(reason: str, flag: int) -> dict[str, float | str | None]:
+    form = morphology.nothing()
+    form["morphology_flag"] |= flag
+    return {**dict.fromkeys(COLUMNS), **form, "measure_flag": reason}
+
+
+def _central(sources: np.ndarray, segments: np.ndarray) -> int | None:
+    height, width = segments.shape
+    covering = int(segments[height // 2, width // 2])
+    if covering:
+        return covering - 1
+    if len(sources) == 0:
+        return None
+    distance = np.hypot(sources["x"] - (width - 1) / 2, sources["y"] - (height - 1) / 2)
+    nearest = int(distance.argmin())
+    return nearest if distance[nearest] < 0.15 * min(height, width) else None
+
+
+def _subtract_frame(bands: np.ndarray, mask: np.ndarray, *, eight_bit: bool) -> _Sky:
+    """Return the sky of a cutout: the median of its frame, and the noise below that median.
+
+    Light only adds, so the lower half of the frame's values is the noise even where neighbors or spiral arms
+    reach into it; where most of the sky is one value, as in counts of few photons, the upper half is. 8-bit pictures
+    get at least one step of noise: their true noise may be rounded away.
+    """
+    width = max(2, round(FRAME * min(mask.shape)))
+    frame = np.ones(mask.shape, dtype=bool)
+    frame[width:-width, width:-width] = False
+    frame &= ~mask
+    frame = frame if frame.sum() >= 30 else ~mask
+    low, middle, high = np.percentile(bands[:, frame].astype(np.float64), (15.87, 50, 84.13), axis=1)
+    noise = np.where(middle > low, middle - low, 0 if eight_bit else high - middle)
+    noise = np.maximum(noise, 1 / 255 if eight_bit else 0)
+    sky = _weigh(bands - middle[:, None, None].astype(np.float32), noise, mask)
+    low, middle = np.percentile(sky.signal[frame], (15.87, 50))
+    sky.signal[:] /= max(middle - low, 0.5)  # bands share noise; half a sigma where rounding hides it
+    return sky
+
+
+def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (b, h, w) float32 with zeros for missing values, the mask of pixels missing in any band, and the unit.
+
+    Flux is divided by a power of two near its range, the unit: it may be in counts or in W/m2/Hz. 8-bit values are
+    parts of 255, their unit is 1. Bands that are all equal become one.
+    """
+    array = np.asarray(picture)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or min(array.shape) < 1:
+        raise SchemaError(f"a picture of shape {np.shape(picture)} cannot be measured; give (h, w) or (h, w, bands)")
+    array = np.moveaxis(array, 2, 0)
+    missing = ~np.isfinite(array)
+    mask = np.ascontiguousarray(missing.any(axis=0))
+    mask |= _zeros_without_data(array, mask)
+    unit = 1.0 if array.dtype == np.uint8 else _unit(array, ~missing)
+    scale = 1 / 255 if array.dtype == np.uint8 else 1 / unit
+    bands = np.empty(array.shape, np.float32)
+    for band, values in zip(bands, array, strict=True):
+        band[...] = values * (np.float32(scale) if values.dtype == np.uint8 else np.float64(scale))
+    bands[missing] = 0
+    if (bands == bands[:1]).all():  # gray saved as RGB: to call its colors 0 would be a lie
+        bands = bands[:1]
+    return bands, mask, unit
+
+
+def _unit(array: np.ndarray, known: np.ndarray) -> float:
+    """Return the power of two below the range of the finite values; 1 where they have none."""
+    low = float(np.min(array, initial=np.inf, where=known))
+    high = float(np.max(array, initial=-np.inf, where=known))
+    return float(2.0 ** np.floor(np.log2(high - low))) if high > low else 1.0
+
+
+def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the pixels (h, w) that are exactly 0 in all bands because a survey or a chip ends there.
+
+    They fill blocks an eighth of a side wide and a tenth of the frame at least, and the rest of the frame has a sky
+    that is not 0: noise on both sides of it, a level, or pixels at the block that are not its faintest. Models without
+    noise and the black sky of a JPEG have none, they fade into their zeros.
+    """
+    zero = (array == 0).all(axis=0) & ~mask
+    if zero.mean() < NO_DATA:
+        return np.zeros_like(zero)
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    side = max(3, min(zero.shape) // 8)
+    solid = minimum_filter(zero.view(np.uint8), side, mode="nearest")
+    solid = maximum_filter(solid, side, mode="nearest").astype(bool) & zero
+    known = ~zero & ~mask
+    beside = maximum_filter(solid.view(np.uint8), 5, mode="nearest").astype(bool) & known
+    if solid.mean() < NO_DATA or not known.any():
+        return np.zeros_like(zero)
+    total = array.sum(axis=0, dtype=np.float64)
+    low, faint, middle = np.percentile(total[known], (1, 25, 50))
+    is_level = low > 0.5 * middle or (beside.any() and np.median(total[beside]) > faint)
+    border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
+    has_sky = low < 0 or (is_level and border.mean() < 0.9)  # an even source on a black sky has a black border
+    return solid if has_sky else np.zeros_like(zero)
+
+
+def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:
+    import sep
+
+    backgrounds = [sep.Background(band, mask=mask, bw=mesh, bh=mesh) for band in bands]
+    light = np.stack([band - b.back() for band, b in zip(bands, backgrounds, strict=True)])
+    noise = np.array([b.globalrms for b in backgrounds])
+    sky = _weigh(light, noise, mask)
+    sky.signal[:] /= max(sep.Background(sky.signal, mask=mask, bw=mesh, bh=mesh).globalrms, 1e-6)
+    return sky
+
+
+def _weigh(light: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> _Sky:
+    """Return the sky whose signal is the sum over bands weighted for the best signal-to-noise ratio.
+
+    A band without noise (synthetic, or black after 8-bit rounding) is given a thousandth of its range, and a band
+    of one value throughout counts for nothing.
+    """
+    light[:, mask] = 0
+    span = np.ptp(light.reshape(len(light), -1), axis=1).astype(np.float64)
+    noise = np.where(noise > NO_NOISE * span, noise, 1e-3 * span)
+    noise = np.where(span > 0, noise, 1.0)
+    weights = np.where(span > 0, noise**-2, 0.0)
+    signal = np.tensordot(weights, light, axes=1) / (np.sqrt(weights.sum()) or 1.0)
+    return _Sky(light, noise, np.ascontiguousarray(signal, dtype=np.float32), mask)
+
+
+def _extract(sky: _Sky, threshold: float, area: int, contrast: float) -> tuple[np.ndarray, np.ndarray]:
+    import sep
+
+    sep.set_sub_object_limit(8192)
+    sep.set_extract_pixstack(max(300_000, sky.signal.size))
+    return sep.extract(
+        sky.signal,
+        threshold,
+        err=1.0,
+        mask=sky.mask,
+        minarea=area,
+        deblend_cont=contrast,
+        segmentation_map=True,
+    )
+
+
+def _measure(sky: _Sky, sources: np.ndarray, segments: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the measures of `sources[rows]` as float64 arrays, NaN where one cannot be had."""
+    picked = sources[rows]
+    ids = (rows + 1).astype(np.int32)
+    x, y = picked["x"].astype(float), picked["y"].astype(float)
+    major, minor = np.maximum(picked["a"], 0.3).astype(float), np.maximum(picked["b"], 0.3).astype(float)
+    angle = np.clip(picked["theta"].astype(float), -np.pi / 2, np.pi / 2)  # the nearest float32 of pi/2 is beyond it
+    total, brightness, reach = _total_light(sky, segments, ids, (x, y, major, minor, angle))
+    radius, concentration = _light_radii(sky, segments, ids, (x, y), (total, reach))
+    ratio = np.clip(minor / major, 0, 1)
+    sums = _band_sums(sky, segments)[ids]
+    area = np.bincount(segments.ravel())[ids] if len(ids) else np.zeros(0)
+    red, middle, blue = _three(_keep_significant(sums, sky.noise * np.sqrt(area)[:, None]))
+    signal = np.bincount(segments.ravel(), weights=sky.signal.ravel(), minlength=len(sources) + 1)[ids]
+    return {
+        "x_px": x,
+        "y_px": y,
+        "radius_px": radius,
+        "axis_ratio": ratio,
+        "position_angle": np.where(ratio < ROUND, np.degrees(picked["theta"]), np.nan),
+        "concentration": concentration,
+        "brightness": brightness * sky.unit,
+        "color_gr": _color(middle, red),
+        "color_br": _color(blue, red),
+        "snr": signal / np.sqrt(np.maximum(area, 1)),
+    }
+
+
+def _total_light(sky: _Sky, segments: np.ndarray, ids: np.ndarray, ellipse: tuple) -> tuple:
+    """Return a source's signal, its light, and how far its ellipse of 2.5 Kron radii (Kron 1980) reaches.
+
+    Both sums are over the source's own pixels and the sky pixels in the ellipse, where its faint wings are.
+    Pixels of neighbors count for nothing; to fill them with the mean, as masked apertures do, would double
+    crowded sources.
+    """
+    import sep
+
+    x, y, a, b, theta = ellipse
+    kron, _ = sep.kron_radius(sky.signal, x, y, a, b, theta, 6.0, mask=sky.mask, seg_id=ids, segmap=segments)
+    reach = np.clip(2.5 * np.nan_to_num(kron, nan=1.4), 3.5, 7)  # past 7 it is a neighbor's light
+    sums = []
+    for plane in (sky.signal, sky.light.sum(axis=0)):
+        wings, _, _ = sep.sum_ellipse(np.where(segments == 0, plane, 0), x, y, a, b, theta, reach, subpix=3)
+        own = np.bincount(segments.ravel(), weights=plane.ravel(), minlength=segments.max() + 1)[ids]
+        sums.append(own + wings)
+    return *sums, reach * a
+
+
+def _light_radii(sky: _Sky, segments: np.ndarray, ids: np.ndarray, center: tuple, light: tuple) -> tuple:
+    """Return half-light radius and 5 log10(r80 / r20) in circular apertures (Conselice 2003, ApJS 147, 1)."""
+    import sep
+
+    if len(ids) == 0:
+        return np.zeros(0), np.zeros(0)
+    total, reach = light
+    positive = np.where(total > 0, total, 1.0)
+    radii, _ = sep.flux_radius(
+        sky.signal, *center, np.maximum(reach, 3.0), [0.2, 0.5, 0.8], normflux=positive,
+        mask=sky.mask, seg_id=ids, segmap=segments,
+    )  # fmt: skip
+    r20, r50, r80 = np.where((total > 0)[:, None] & (radii > 0), radii, np.nan).T
+    resolved = r20 > 0.5  # within half a pixel there is no profile
+    return r50, np.where(resolved, 5 * np.log10(r80 / np.where(resolved, r20, 1)), np.nan)
+
+
+def _band_sums(sky: _Sky, segments: np.ndarray) -> np.ndarray:
+    """Return the light of every segment in every band, (segments + 1, b); row 0 is the sky."""
+    flat = segments.ravel()
+    return np.stack([np.bincount(flat, weights=band.ravel()) for band in sky.light], axis=1)
+
+
+def _keep_significant(sums: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return the sums with NaN where they are not above one sigma: the logarithm of noise is no color."""
+    return np.where(sums > sigma, sums, np.nan)
+
+
+def _three(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the reddest, middle and bluest band of (n, b); one band has no colors, two have no middle."""
+    none = np.full(len(sums), np.nan)
+    count = sums.shape[1]
+    if count == 1:
+        return none, none, none
+    middle = none if count == 2 else sums[:, count // 2]
+    return sums[:, 0], middle, sums[:, -1]
+
+
+def _color(bluer: np.ndarray, redder: np.ndarray) -> np.ndarray:
+    return -2.5 * np.log10(bluer / redder)
+
+
+def _has_spikes(sky: _Sky, segments: np.ndarray, found: dict, row: int, segment: int) -> bool:
+    """Tell whether the halo of a round, bright source has the four-fold symmetry of diffraction spikes.
+
+    The halo is what lies between 1.4 and 4 half-light radii. Bands are judged one by one, for two cameras of
+    one mosaic may be rotated against each other, and an eight-fold sum would hide both crosses.
+    """
+    radius, ratio = found["radius_px"][row], found["axis_ratio"][row]
+    if not (radius >= 2 and ratio > 0.85 and found["snr"][row] > STAR_SNR):
+        return False
+    x, y, reach = found["x_px"][row], found["y_px"][row], int(4 * radius) + 1
+    rows = slice(max(0, round(y) - reach), round(y) + reach + 1)
+    columns = slice(max(0, round(x) - reach), round(x) + reach + 1)
+    near = segments[rows, columns]
+    dy, dx = np.ogrid[: near.shape[0], : near.shape[1]]
+    dy, dx = dy + rows.start - y, dx + columns.start - x
+    distance, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
+    halo = (distance > 1.4 * radius) & (distance < 4 * radius) & ((near == 0) | (near == segment))
+    light = np.maximum(sky.light[:, rows, columns][:, halo], 0)
+    waves = np.exp(1j * np.outer(angle[halo], (1, 2, 3, 4)))
+    strength = np.abs(light @ waves) / np.maximum(light.sum(axis=1, keepdims=True), 1e-12)
+    return bool((strength[:, 3] - strength[:, :3].max(axis=1)).max() > SPIKES)
+
+
+def _sharpest_radius(found: dict) -> float:
+    """Return the half-light radius of the sharpest bright round sources, NaN where too few show it."""
+    round_ones = (found["snr"] > STAR_SNR) & (found["axis_ratio"] > POINT_RATIO) & np.isfinite(found["radius_px"])
+    if round_ones.sum() < ENOUGH_SOURCES:
+        return float("nan")
+    return float(np.percentile(found["radius_px"][round_ones], 2))
+
+
+def _is_point(found: dict, psf_px: float) -> np.ndarray:
+    bright_and_round = (found["snr"] > STAR_SNR) & (found["axis_ratio"] > POINT_RATIO)
+    return bright_and_round & (found["radius_px"] < SHARPEST * psf_px)
+
+
+def _is_artifact(found: dict, spiked: np.ndarray, psf_px: float) -> np.ndarray:
+    """Tell what no galaxy makes: sharper than a star, a point in one band alone, or part of a spike."""
+    sharper = found["radius_px"] < 0.6 * psf_px
+    middle_only = (found["color_gr"] < -0.9) & (found["color_gr"] - found["color_br"] < -0.9)
+    return sharper | (middle_only & (found["radius_px"] < 1.5 * psf_px)) | _is_spike(found, spiked)
+
+
+def _is_spike(found: dict, spiked: np.ndarray) -> np.ndarray:
+    """Tell faint thin sources within twelve half-light radii of a spiked star whose major axis points at it."""
+    spike = np.zeros(len(spiked), dtype=bool)
+    for star in np.flatnonzero(spiked):
+        dx, dy = found["x_px"] - found["x_px"][star], found["y_px"] - found["y_px"][star]
+        turn = np.radians(found["position_angle"]) - np.arctan2(dy, dx)
+        spike |= (
+            (np.hypot(dx, dy) < 12 * found["radius_px"][star])
+            & (found["brightness"] < 0.05 * found["brightness"][star])
+            & (found["axis_ratio"] < 0.4)
+            & (np.abs(np.sin(turn)) < 0.1)
+        )
+    return spike
+
+
+def _touches_edge(sources: np.ndarray, found: dict, shape: tuple[int, int]) -> np.ndarray:
+    """Tell sources with a pixel on the border, or whose cutout (`cutout_size`) would reach over it."""
+    height, width = shape
+    touch = (sources["xmin"] <= 0) | (sources["ymin"] <= 0)
+    touch |= (sources["xmax"] >= width - 1) | (sources["ymax"] >= height - 1)
+    sides = [cutout_size(r, q) for r, q in zip(found["radius_px"], found["axis_ratio"], strict=True)]
+    half = np.array(sides, dtype=float) / 2
+    x, y = found["x_px"], found["y_px"]
+    return touch | (np.minimum(x, width - 1 - x) < half - 0.5) | (np.minimum(y, height - 1 - y) < half - 0.5)
+
+
+def cutout_size(radius_px: float, axis_ratio: float = 1.0) -> int:
+    """Return the even side, in pixels, of a cutout in which a galaxy fills a third to a half of the frame.
+
+    `radius_px` is the half-light radius in circular apertures. A thin galaxy reaches farther along its major
+    axis than that radius tells, so it gets a larger frame; a source without a radius (NaN) gets the smallest,
+    24 px.
+    """
+    if not np.isfinite(radius_px):
+        return SMALLEST_CUTOUT
+    thin = 1.4 - 0.4 * (axis_ratio if np.isfinite(axis_ratio) else 1.0)
+    side = CUTOUT_RADII * radius_px * thin
+    return max(SMALLEST_CUTOUT, 2 * int(np.ceil(side / 2)))

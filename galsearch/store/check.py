@@ -1,0 +1,214 @@
+"""What can be wrong with the files of an atlas, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from galsearch import schema
+from galsearch.errors import FormatError
+from galsearch.query import Scorer
+from galsearch.schema import Finding
+from galsearch.store.index.cells import LIKE
+from galsearch.store.index.vectors import Vectors
+from galsearch.store.read.base import BATCH_ROWS, Store
+from galsearch.store.sql.macros import ROW_ALIGNED, vector_table
+
+NORM_TOLERANCE = 1e-3
+SAMPLE_QUERIES = 64
+LEAST_RECALL = 0.95
+
+
+def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
+    """Yield one finding for each thing looked at, the good ones too; reads the whole atlas once."""
+    broken = store.corrupt_tables()
+    yield Finding.of("blocks", "every block can be read", "; ".join(broken), _COPY, ok=not broken)
+    if broken:
+        return  # what follows would only say the same again
+    rows = _rows(store)
+    yield rows
+    yield _ids(store)
+    yield _positions(store)
+    if "concepts" in store.tables:
+        yield _phrases(store)
+    if "thumbnails" in store.tables:  # of a bundle
+        yield _pictures(store)
+    for name in store.manifest.embeddings:
+        findings = list(_vectors(store, name))
+        yield from findings
+        if findings[0].ok:
+            findings.append(_pairs(store, name))
+            yield findings[-1]
+        if f"cells_{name}" in store.tables:
+            findings.append(_cells(store, name))
+            yield findings[-1]
+        if store.manifest.embeddings[name].get(ROW_ALIGNED):
+            yield _aligned(store, name)
+        if f"map_{name}" in store.tables:
+            yield _plane(store, name)
+        if rows.ok and all(finding.ok for finding in findings):  # the sample is drawn by row number
+            yield _recall(store, name, seed)
+
+
+def _rows(store: Store) -> Finding:
+    found = store.sandbox.rows("SELECT count(*) FROM galaxies")[0][0]
+    said = store.manifest.rows
+    return Finding.of(
+        "rows", f"{found} objects", f"{found} objects, the manifest says {said}", _REBUILD, ok=found == said
+    )
+
+
+def _ids(store: Store) -> Finding:
+    twice = store.sandbox.rows(
+        "SELECT object_id FROM galaxies GROUP BY object_id HAVING count(*) > 1 OR object_id IS NULL LIMIT 3"
+    )
+    return Finding.of("object_id", "ids are unique", f"ids are missing or repeated: {twice}", _REBUILD, ok=not twice)
+
+
+def _positions(store: Store) -> Finding:
+    outside = store.sandbox.rows(
+        "SELECT count(*) FROM galaxies WHERE ra < 0 OR ra >= 360 OR abs(dec) > 90 OR (ra IS NULL) <> (dec IS NULL)"
+    )[0][0]
+    remedy = "give ra and dec in degrees ICRS, both or neither, and rebuild"
+    return Finding.of(
+        "positions", "ra and dec are in range", f"{outside} positions are not on the sky", remedy, ok=not outside
+    )
+
+
+def _phrases(store: Store) -> Finding:
+    """Look at the vectors of phrases, by which `concept('…')` searches."""
+    wrong, twice = store.sandbox.rows(
+        "SELECT count(*) FILTER (phrase IS NULL OR coalesce(NOT abs(sqrt(list_sum(squares)) - 1) <= $1, true) "
+        "OR list_count(squares) <> len(squares)), count(phrase) - count(DISTINCT phrase) "
+        "FROM (SELECT phrase, [x * x FOR x IN CAST(embedding AS DOUBLE[])] AS squares FROM concepts)",
+        [NORM_TOLERANCE],
+    )[0]
+    message = f"{wrong} phrases have no vector of unit length, {twice} are there twice"
+    return Finding.of("concepts", "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
+
+
+def _pictures(store: Store) -> Finding:
+    """Look for rows of small pictures that hold none: who has no picture has no row."""
+    empty = store.sandbox.rows("SELECT count(*) FROM thumbnails WHERE image IS NULL OR object_id IS NULL")[0][0]
+    message = f"{empty} rows of pictures hold no picture or no object_id"
+    return Finding.of("thumbnails", "every row of pictures holds one", message, _REBUILD, ok=not empty)
+
+
+def _vectors(store: Store, name: str) -> Iterator[Finding]:
+    space = store.manifest.embeddings[name]
+    rows = store.sandbox.rows(f"SELECT count(*) FROM ({store.holders(name)})")[0][0]
+    agreed = rows == space["rows"]
+    message = f"{rows} vectors, the manifest says {space['rows']}"
+    yield Finding.of(f"{name} vectors", f"{rows} vectors of {space['dim']}", message, _REBUILD, ok=agreed)
+    if not agreed:
+        return
+    worst = worst_length(store.vectors(name))
+    message = f"a vector's length differs from 1 by {worst:.3g}"
+    yield Finding.of(f"{name} norms", "vectors have unit length", message, _REBUILD, ok=worst <= NORM_TOLERANCE)
+    alone = store.sandbox.rows(
+        f"SELECT count(*) FROM ({store.holders(name)}) WHERE object_id NOT IN (SELECT object_id FROM galaxies)"
+    )[0][0]
+    yield Finding.of(f"{name} ids", "every vector has its object", f"{alone} vectors have none", _REBUILD, ok=not alone)
+    bad, unused = store.map_faults(name)
+    good = f"not used, the engine is asked ({'; '.join(unused)})" if unused else "the map of the vectors fits the file"
+    message = f"{bad} runs of numbers do not have the digest that was noted"
+    yield Finding.of(f"{name} map", good, message, _COPY, ok=not bad)
+
+
+def _pairs(store: Store, name: str) -> Finding:
+    """Compare the objects, vectors and cells that answers are made of with those that are stored together."""
+    bad = done = 0
+    try:
+        known = store.cells(name)
+        for ids, vectors, cell in store.stored(name):
+            places = np.arange(done, done + len(ids))
+            done += len(ids)
+            ours, found = store.id_column(store.object_rows(name, places)), store.vectors(name).take(places)
+            wrong = np.array([one != other for one, other in zip(ours.to_pylist(), ids.to_pylist(), strict=True)], bool)
+            wrong |= (np.ascontiguousarray(found).view(np.uint32) != vectors.view(np.uint32)).any(axis=1)
+            if known is not None and cell is not None:
+                wrong |= np.searchsorted(known.starts, places, side="right") - 1 != cell
+            bad += int(wrong.sum())
+        message = f"{bad} vectors are found under another object or in another cell than they are stored with"
+    except FormatError as error:
+        bad, message = bad or 1, str(error)
+    return Finding.of(f"{name} pairs", "vectors are found under their objects", message, _REBUILD, ok=not bad)
+
+
+def worst_length(found: Vectors) -> float:
+    """Return how far the length of a vector is from 1 at most; infinity where one is not finite."""
+    worst = 0.0
+    for start in range(0, found.rows, BATCH_ROWS):
+        stop = min(start + BATCH_ROWS, found.rows)
+        lengths = np.linalg.norm(found.take(np.arange(start, stop)).astype(np.float64), axis=1)
+        found.done(start, stop)
+        worst = max(worst, float(np.max(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1), initial=0)))
+    return worst
+
+
+def _cells(store: Store, name: str) -> Finding:
+    """Compare the index with the rows: a cell that is not listed is one whose galaxies plain SQL never finds."""
+    if store.kind == "bundle":
+        table = vector_table(name, store.manifest.embeddings[name])
+        differing = store.sandbox.rows(
+            f"SELECT count(*) FROM (SELECT cell, count(*) AS held FROM {table} GROUP BY cell) "
+            f"FULL JOIN cells_{name} USING (cell) WHERE coalesce(held, 0) <> coalesce(rows, 0)"
+        )[0][0]
+    else:  # rows that were added since lie in no cell, and are compared one by one
+        listed = store.sandbox.rows(f"SELECT coalesce(sum(rows), 0) FROM cells_{name}")[0][0]
+        differing = int(listed > store.manifest.embeddings[name]["rows"])
+    message = f"{differing} cells do not hold the rows that the index says"
+    try:
+        store.cells(name)
+    except FormatError as error:
+        message, differing = str(error), differing or 1
+    return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
+
+
+def _aligned(store: Store, name: str) -> Finding:
+    differing = store.sandbox.rows(
+        f"SELECT count(*) FROM ({store.holders(name)}) h LEFT JOIN galaxies g ON g.rowid = h.place "
+        "WHERE g.object_id IS DISTINCT FROM h.object_id"
+    )[0][0]
+    message = f"{differing} vectors are not those of the rows of galaxies at their place, the manifest says all are"
+    return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
+
+
+def _plane(store: Store, name: str) -> Finding:
+    """Look at the map of the vectors: one finite place for each object on it, and how many are not on it yet."""
+    placed, ids, wrong = store.sandbox.rows(
+        "SELECT count(*), count(DISTINCT object_id), count(*) FILTER (NOT coalesce(isfinite(x) AND isfinite(y), false) "
+        f"OR object_id NOT IN (SELECT object_id FROM ({store.holders(name)}))) FROM map_{name}"
+    )[0]
+    late = store.manifest.embeddings[name]["rows"] - placed
+    good = f"{placed} vectors have their place in the plane"
+    good += f", {late} that were added since have none until `galsearch optimize` or `bundle`" if late else ""
+    bad = f"{wrong + placed - ids} places are not numbers, are of no vector or are there twice"
+    return Finding.of(f"{name} plane", good, bad, _REBUILD, ok=not wrong and placed == ids and late >= 0)
+
+
+def _recall(store: Store, name: str, seed: int) -> Finding:
+    """Compare the index with exact search on stored vectors, each disturbed a little so that it is no member."""
+    generator = np.random.default_rng(seed)
+    rows = store.manifest.embeddings[name]["rows"]
+    places = np.sort(generator.choice(rows, size=min(SAMPLE_QUERIES, rows), replace=False))
+    queries = store.vectors(name).take(places)
+    queries = queries + generator.normal(scale=0.3 / np.sqrt(queries.shape[1]), size=queries.shape)
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    shares, approximate = [], False
+    for query in queries:
+        quick, _, plan = store.nearest(Scorer(query), k=10, embedding=name, asked=LIKE)
+        true, _, _ = store.nearest(Scorer(query), k=10, embedding=name, exact=True)
+        approximate |= not plan.exact
+        shares.append(len(set(quick.tolist()) & set(true.tolist())) / max(1, len(true)))
+    recall = float(np.mean(shares)) if shares else 1.0
+    kind = "the index" if approximate else "exact search (too few rows to need the index)"
+    message = f"recall@10 of {kind} is {recall:.3f} on {len(shares)} queries"
+    return Finding.of(
+        f"{name} recall", message, message, "search with more probes, or rebuild", ok=recall >= LEAST_RECALL
+    )
+
+
+_COPY = "copy it again from its source"
+_REBUILD = f"rebuild it with `galsearch build` (format {'.'.join(map(str, schema.FORMAT_VERSION))})"

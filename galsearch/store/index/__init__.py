@@ -1,0 +1,1 @@
+"""Comparing vectors and words: cells, search, full-text index, projection."""

@@ -1,0 +1,224 @@
+"""Inner products of stored rows with a vector: in place, in several threads, without Python's lock.
+
+The loop is a small C function (kernel.c), compiled when galsearch is installed. Where no compiler was there the same is
+done with numpy by `vectors`, at about half the speed; `galsearch info` says which of the two is in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+VERSION = 2  # of what kernel.c offers; a library that was compiled from another is not used
+MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do that at full speed
+WORTH = 1 << 18  # numbers from which on another thread saves more than it costs
+FINE, OUTSIDE, VANISHED, UNFIT = -1, -2, -3, -4
+NAME = "_kernel" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+_Int = ctypes.c_int64
+_here = threading.local()
+
+
+class VanishedError(Exception):
+    """The file that rows lie in was cut while they were read."""
+
+
+class _Task(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("pieces", "vector", "rows")),
+        ("count", _Int),
+        *((name, ctypes.c_void_p) for name in ("out", "done")),
+        ("next", _Int),
+        ("vanished", _Int),
+        ("after", ctypes.c_void_p),
+    ]
+
+
+class _CrewStruct(ctypes.Structure):
+    _fields_ = [("first", _Task), ("over", _Int), ("inside", _Int)]
+
+
+class _Pieces(ctypes.Structure):
+    _fields_ = [
+        ("bytes", ctypes.c_void_p),
+        ("size", _Int),
+        ("item", _Int),
+        ("dim", _Int),
+        ("rows", _Int),
+        ("count", _Int),
+        *((name, ctypes.c_void_p) for name in ("first", "at", "head", "seen")),
+        ("fit", _Int),
+    ]
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """Return the compiled functions; None where they were not compiled, or from another version of kernel.c."""
+    try:
+        library = ctypes.CDLL(str(path))
+        library.galsearch_dots_version.restype = _Int
+        if library.galsearch_dots_version() != VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
+    pointer = ctypes.c_void_p
+    library.galsearch_fit.argtypes, library.galsearch_fit.restype = [pointer], _Int
+    library.galsearch_copy.argtypes, library.galsearch_copy.restype = [pointer, pointer, _Int, pointer], _Int
+    library.galsearch_prepare.argtypes, library.galsearch_prepare.restype = [pointer, pointer, _Int], _Int
+    library.galsearch_chunks.argtypes, library.galsearch_chunks.restype = [pointer], _Int
+    library.galsearch_do.argtypes, library.galsearch_do.restype = [pointer, pointer], _Int
+    library.galsearch_call.argtypes, library.galsearch_call.restype = [pointer, _Int], _Int
+    library.galsearch_dismiss.argtypes, library.galsearch_dismiss.restype = [pointer], None
+    library.galsearch_inside.argtypes, library.galsearch_inside.restype = [pointer], _Int
+    return library
+
+
+LIBRARY = _load(Path(__file__).with_name(NAME))
+
+
+def threads() -> int:
+    """Return how many threads compare rows."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_THREADS, usable)
+
+
+def description() -> str:
+    """Return how rows are compared here, in words."""
+    if LIBRARY is None:
+        return "numpy, because no C compiler was there when galsearch was installed; install it again with one"
+    return f"compiled, {threads()} thread{'s' if threads() > 1 else ''}"
+
+
+class Pieces:
+    """Rows of `dim` numbers that follow one another through pieces of `content`, `(bytes,) uint8`.
+
+    `first` `(p + 1,)` are the numbers that the pieces begin with and how many there are, `at` `(p,)` the bytes where
+    they lie, `head` `(p,)` their first eight bytes, compared when a piece is first read; None: not compared. All int64.
+    `dtype` is float32 or int8. Raises ValueError when the pieces do not follow one another inside `content`, or hold
+    no whole rows.
+    """
+
+    def __init__(
+        self,
+        content: np.ndarray,
+        dtype: type,
+        dim: int,
+        *,
+        first: np.ndarray,
+        at: np.ndarray,
+        head: np.ndarray | None = None,
+    ) -> None:
+        self._kept = [np.ascontiguousarray(one, np.int64) for one in (first, at, *([] if head is None else [head]))]
+        if len(first) != len(at) + 1 or (head is not None and len(head) != len(at)):
+            raise ValueError(f"{len(at)} pieces need as many heads and {len(at) + 1} first numbers")
+        self.seen, self._content, self._dim = np.zeros(len(at), np.uint8), content, dim
+        self._dtype = np.dtype(dtype)
+        places = [one.ctypes.data for one in self._kept] + ([None] if head is None else [])
+        sizes = content.nbytes, self._dtype.itemsize, dim, int(first[-1]) // dim, len(at)
+        self._struct = _Pieces(content.ctypes.data, *sizes, *places, self.seen.ctypes.data)
+        self._pointer = ctypes.addressof(self._struct)
+        if LIBRARY.galsearch_fit(self._pointer) != FINE:
+            raise ValueError(f"the pieces do not lie one after another inside {content.nbytes} bytes in rows of {dim}")
+
+    def prepare(self, rows: np.ndarray) -> bool:
+        """Ask for what was not read before, all at once, and say whether its pieces begin as noted.
+
+        `rows` is contiguous int64. Raises IndexError when one of them is not there, VanishedError when the
+        file was cut.
+        """
+        answer = LIBRARY.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows))
+        if answer == OUTSIDE:
+            raise IndexError(f"a row is not among the {self._struct.rows} that there are")
+        _check(answer)
+        return answer == FINE
+
+    def take(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return copies of rows `(n, dim)`; None when a piece does not begin as noted."""
+        rows = np.ascontiguousarray(rows, np.int64)
+        if not self.prepare(rows):
+            return None
+        out = np.empty((len(rows), self._dim), self._dtype)
+        _check(LIBRARY.galsearch_copy(self._pointer, rows.ctypes.data, len(rows), out.ctypes.data))
+        return out
+
+    def products(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """Return the inner products `(n,) float32` with `vector`; None when a piece does not begin as noted."""
+        rows, vector = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(vector, np.float32)
+        if len(vector) != self._dim:
+            raise ValueError(f"a vector of {len(vector)} numbers cannot be compared with rows of {self._dim}")
+        if not self.prepare(rows):
+            return None
+        out = np.empty(len(rows), np.float32)
+        places = (array.ctypes.data for array in (vector, rows))
+        task = _Task(self._pointer, *places, len(rows), out.ctypes.data)
+        done = np.zeros(LIBRARY.galsearch_chunks(ctypes.addressof(task)), np.uint8)
+        task.done = done.ctypes.data
+        crew = getattr(_here, "crew", None)
+        if crew is None or out.size * self._dim < WORTH:
+            _check(LIBRARY.galsearch_do(ctypes.addressof(task), None))
+        else:
+            crew.do(task, [self, vector, rows, out, done])
+        return out
+
+
+def _check(answer: int) -> None:
+    """Raise what the compiled functions say in numbers."""
+    if answer == VANISHED:
+        raise VanishedError
+    if answer == UNFIT:
+        raise ValueError("pieces that were not checked cannot be read")
+
+
+class _Crew:
+    """Threads that take part in what one thread does, task after task, without being woken for each."""
+
+    _leaving: ClassVar[list[_Crew]] = []  # over, but a thread may still look at the last task
+
+    def __init__(self) -> None:
+        self._struct, self._kept = _CrewStruct(), []
+        self._at = self._last = ctypes.addressof(self._struct)  # of its first task, which is a dummy
+        self._library = LIBRARY
+        self._library.galsearch_call(self._at, threads() - 1)
+
+    def do(self, task: _Task, arrays: list) -> None:
+        """Do a task; it and its arrays are kept for threads that look at them later."""
+        self._kept += [task, *arrays]
+        last, self._last = self._last, ctypes.addressof(task)
+        _check(self._library.galsearch_do(self._last, last))
+
+    def dismiss(self) -> None:
+        """Let the threads go, without waiting for one that is held up."""
+        self._library.galsearch_dismiss(self._at)
+        self._leaving.append(self)
+        self._leaving[:] = [crew for crew in self._leaving if crew.inside()]
+
+    def inside(self) -> int:
+        """Return how many threads still look at the tasks."""
+        return self._library.galsearch_inside(self._at)
+
+    def __del__(self) -> None:  # whatever happened, also Ctrl-C anywhere: no thread looks at memory that is gone
+        self._library.galsearch_dismiss(self._at)
+        while self.inside():
+            time.sleep(0)
+
+
+@contextlib.contextmanager
+def crew(numbers: int) -> Iterator[None]:
+    """Have other threads at hand inside the block, where `numbers` to compare are enough to make them worth it."""
+    if LIBRARY is None or numbers < WORTH or threads() < 2 or getattr(_here, "crew", None) is not None:
+        yield
+        return
+    _here.crew = _Crew()
+    try:
+        yield
+    finally:
+        _here.crew.dismiss()
+        _here.crew = None

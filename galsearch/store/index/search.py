@@ -1,0 +1,211 @@
+"""How the best rows are found: which of them to compare, and how to keep the best without losing a tie.
+
+Rows are numbers, vectors come from `vectors.Vectors`; where they lie and what SQL said is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from galsearch.query import Plan, Scorer
+from galsearch.store.index import kernel
+from galsearch.store.index.cells import FAR, LIKE, WORDS, Cells
+from galsearch.store.index.vectors import BLOCK_ROWS, Vectors
+
+EXACT_MATCHES = 4_096  # so few rows that pass a cut are compared as quickly as cells are chosen
+SCORE_ERROR = 1e-5  # of single precision: rows that score no worse than the last one wanted, by this much, are kept
+KEEP_SPARE = 65_536  # candidates kept beyond those wanted before the worst of them are dropped
+SCAN_BYTES = 32 << 20  # vectors that are compared at a time
+DENSE = 0.25  # a scan of a larger share of the rows hands back the memory of what it has read
+FOLLOWS = 0.95  # a cut that leaves a smaller share of the cells with a match is taken to follow the vectors
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: the `wanted` best rows, of those in `matching` (sorted row numbers) or of all of them (None).
+
+    `probes` fixes how many cells are visited, `exact` all; else `recall` is what the visited cells should reach for
+    queries of the kind `asked` (cells.LIKE, cells.WORDS, None: not known).
+    """
+
+    scorer: Scorer
+    wanted: int
+    matching: np.ndarray | None = None
+    exact: bool = False
+    probes: int | None = None
+    recall: float = 0.98
+    asked: str | None = None
+
+
+def best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarray, np.ndarray, Plan]:
+    """Return the best rows, their scores `(n,) float32` and how they were found; best first, then by row number.
+
+    They are at least the `wanted` ones, and with them every row that scores the same as the last of them.
+    """
+    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    with kernel.crew(matches * vectors.dim):
+        return _best_rows(vectors, cells, ask)
+
+
+def _best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarray, np.ndarray, Plan]:
+    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    pool = _Pool(min(ask.wanted, matches))
+    visits = None if ask.exact or cells is None else _visits(cells, ask, matches)
+    if visits is None:
+        plan = Plan("exact", matches, _compare_all(vectors, ask, pool), exact=True)
+    else:
+        scanned, visited = _compare_cells(vectors, cells, ask, visits, pool)
+        plan = Plan("ivf", matches, scanned, scanned >= matches, cells_probed=visited, cells=len(cells))
+    rows, _ = pool.best()
+    scores = np.concatenate(
+        [np.empty(0), *(ask.scorer.exact(vectors.take(part)) for part in _parts(rows, BLOCK_ROWS))]
+    ).astype(np.float32)
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order], plan
+
+
+class _Pool:
+    """The best candidates so far, and those that tie with the last of them."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._rows: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+        self._held, self._least = 0, -np.inf
+
+    def add(self, rows: np.ndarray, scores: np.ndarray) -> None:
+        if self._least > -np.inf:
+            good = scores >= self._least
+            rows, scores = rows[good], scores[good]
+        self._rows.append(rows)
+        self._scores.append(scores)
+        self._held += len(rows)
+        if self._held > self._wanted + KEEP_SPARE:
+            rows, scores = self.best()
+            self._rows, self._scores, self._held = [rows], [scores], len(rows)
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that may be among the wanted ones, and their scores."""
+        rows = np.concatenate([np.empty(0, np.int64), *self._rows])
+        scores = np.concatenate([np.empty(0, np.float32), *self._scores])
+        if len(rows) > self._wanted > 0:
+            self._least = np.partition(scores, len(scores) - self._wanted)[-self._wanted] - SCORE_ERROR
+            good = scores >= self._least
+            rows, scores = rows[good], scores[good]
+        return (rows, scores) if self._wanted else (rows[:0], scores[:0])
+
+
+def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _compare_all(vectors: Vectors, ask: Ask, pool: _Pool) -> int:
+    """Compare every row that matches; return how many were compared."""
+    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    for start in range(0, matches, step := _step(vectors)):
+        stop = min(start + step, matches)
+        rows = np.arange(start, stop) if ask.matching is None else ask.matching[start:stop]
+        pool.add(rows, vectors.scores(ask.scorer, rows))
+        if matches >= DENSE * vectors.rows:
+            vectors.done(int(rows[0]), int(rows[-1]) + 1)
+    return matches
+
+
+def _step(vectors: Vectors) -> int:
+    return max(BLOCK_ROWS, SCAN_BYTES // (4 * vectors.dim))
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """The cells that hold a match, closest first, and how many of them to visit at first.
+
+    `more` says that the number is a guess: where a cut may follow the vectors, visiting goes on until the later two
+    thirds of the cells gave none of the best rows.
+    """
+
+    order: np.ndarray
+    first: int
+    more: bool
+
+
+def _visits(cells: Cells, ask: Ask, matches: int) -> _Visits | None:
+    """Return which cells to visit; None when comparing all that matches is as quick.
+
+    Cells without a match are passed over: where the cut follows the vectors, the closest cells may all be empty.
+    """
+    if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
+        return None
+    scores = cells.scores(ask.scorer)
+    held = cells.held if ask.matching is None else np.diff(np.searchsorted(ask.matching, cells.starts))
+    there = np.flatnonzero(held)
+    probes = ask.probes or _probes(cells, ask, matches, there)
+    more = ask.matching is not None and ask.probes is None
+    order = _closest(scores, there, len(there) if more else probes)
+    reached = np.cumsum(held[order])
+    if not len(order) or reached[-1] < ask.wanted:
+        order = _closest(scores, there, len(there))
+        reached = np.cumsum(held[order])
+    enough = int(np.searchsorted(reached, ask.wanted)) + 1  # never fewer rows than were wanted
+    first = min(len(order), max(probes, enough))
+    few_left = ask.probes is None and (not first or reached[first - 1] > matches / 2)
+    return None if few_left else _Visits(order, first, more)
+
+
+def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` of `cells` with the largest scores, the largest first."""
+    if count < len(cells):
+        cells = cells[np.argpartition(-scores[cells], count)[:count]]
+    return cells[np.argsort(-scores[cells])]
+
+
+def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:
+    """Return how many of the cells `there` reach the recall.
+
+    The best of a share s of the rows lie as deep as 1 / s as many of all.
+    """
+    kinds = [ask.asked] if ask.asked else [LIKE, WORDS]
+    depth = float(ask.wanted)
+    if ask.matching is not None:
+        depth *= max(1.0, float(cells.held[there].sum()) / matches)
+        kinds = [LIKE, WORDS, FAR] if len(there) < FOLLOWS * len(cells) else kinds
+    return cells.curves.probes(recall=ask.recall, depth=depth, kinds=kinds, cells=len(cells))
+
+
+def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visits: _Visits, pool: _Pool) -> tuple[int, int]:
+    """Visit cells and compare the rows in no cell; return how many rows were compared and how many cells visited."""
+    indexed, start, stop, scanned = int(cells.starts[-1]), 0, visits.first, 0
+    if indexed < vectors.rows:
+        scanned = _compare_spans(vectors, ask, np.array([indexed]), np.array([vectors.rows]), pool)
+    while start < stop:
+        visit = visits.order[start:stop]
+        scanned += _compare_spans(vectors, ask, cells.starts[visit], cells.starts[visit + 1], pool)
+        start = stop
+        if visits.more and _is_late(pool.best()[0], cells, visits.order[stop // 3 : stop]):
+            stop = min(2 * stop, len(visits.order))
+    return scanned, stop
+
+
+def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
+    """Say whether any of the best rows lies in one of the cells `late`."""
+    return bool(np.isin(np.searchsorted(cells.starts, rows, side="right") - 1, late).any())
+
+
+def _compare_spans(vectors: Vectors, ask: Ask, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
+    """Compare the rows that match in several spans of rows; return how many."""
+    if ask.matching is None:
+        rows = _numbers(starts, stops)
+    else:
+        rows = ask.matching[_numbers(np.searchsorted(ask.matching, starts), np.searchsorted(ask.matching, stops))]
+    for part in _parts(rows, _step(vectors)):
+        pool.add(part, vectors.scores(ask.scorer, part))
+    return len(rows)
+
+
+def _numbers(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return the numbers of several spans, one span after another."""
+    counts = stops - starts
+    return np.arange(int(counts.sum())) + np.repeat(starts - np.cumsum(counts) + counts, counts)

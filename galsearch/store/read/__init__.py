@@ -1,0 +1,1 @@
+"""Reading an atlas: folder, bundle, several as one, some rows of one."""

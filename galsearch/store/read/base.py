@@ -1,0 +1,750 @@
+"""What both forms of an atlas share: the facts in DuckDB, the way from a question to row numbers, the answers' order.
+
+A row is known by its number in `galaxies`; object_ids are looked up at the end. A form adds only where its vectors and
+blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galsearch import schema
+from galsearch.errors import FormatError, ModelMismatchError, QueryError
+from galsearch.query import Plan, Scorer
+from galsearch.store.files import OpenFile
+from galsearch.store.index.cells import Cells, Curves
+from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches
+from galsearch.store.index.search import Ask, best_rows
+from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
+from galsearch.store.read.admission import Catalog
+from galsearch.store.sql import macros
+from galsearch.store.sql.macros import ROW_ALIGNED
+from galsearch.store.sql.sandbox import NAME, Sandbox, damaged, identifier
+
+OPENED_AGAIN = 20  # times, while others rename files into the place of one that is being opened
+BATCH_ROWS = 8_192  # read or written at a time
+HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
+HELD_NUMBERS = 1 << 28  # and so many numbers of vectors that only their engine can read, 1 GB
+HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
+FEW_IDS = 50  # up to so many are quicker taken one by one
+FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
+KNOWN_ROWS = 100_000  # so many ids are remembered with their rows, about 20 MB
+MOST_MEASURED = 100_000  # rows of measured recall
+BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
+MOST_PICTURE_BYTES = 16 << 20  # of a thumbnail; a larger one is none
+_MODEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
+ENGINE_TABLES = (
+    "rows_",
+    "cells_",
+    "embedding_",
+    "codes_",
+    "recall_",
+    "line_",
+    "map_",
+)  # per embedding, made anew by whoever writes
+OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
+
+
+class Stored(NamedTuple):
+    """Vectors as they are stored: their object_ids, `(n, d) float32`, and their cells `(n,)` where they are noted."""
+
+    ids: pa.Array
+    vectors: np.ndarray
+    cell: np.ndarray | None = None
+
+
+class Store:
+    """An open atlas, read-only. Vectors go in and out as numpy arrays, rows as Arrow tables, ids as text."""
+
+    kind: str
+    objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
+
+    def __init__(self, path: Path, facts: Path) -> None:
+        self.path = path
+        self._file, self.sandbox = _opened_twice(facts)
+        self.sandbox.watch = self._file.check
+        self._vectors: dict[str, Vectors] = {}
+        self._index: dict[str, Cells | None] = {}
+        self._sample: dict[str, np.ndarray] = {}
+        self._known_rows: dict[str, int] = {}
+        self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        try:
+            self._catalog = self._read_catalog()
+            self.tables = set(self._catalog.columns)
+            self.manifest = self._read_manifest()
+            self._catalog.check_types(self.manifest.embeddings)
+            self.objects, self._span = self._count_objects()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the files; questions that other threads ask at the time end with an error."""
+        self.sandbox.close()
+        self._file.close()
+
+    # ---- facts
+
+    def _read_manifest(self) -> schema.Manifest:
+        if schema.MANIFEST_TABLE not in self.tables:
+            raise FormatError(
+                f"{self.path}: this is a DuckDB file without a {schema.MANIFEST_TABLE} table, so not an atlas; "
+                "make one with `galsearch build` and `galsearch bundle`"
+            )
+        sizes = f"SELECT coalesce(sum(strlen(key) + strlen(value)), 0)::BIGINT FROM {schema.MANIFEST_TABLE}"
+        if self.sandbox.rows(sizes)[0][0] > schema.MOST_JSON_BYTES:
+            raise FormatError(
+                f"{self.path}: the manifest is longer than {schema.MOST_JSON_BYTES >> 20} MB, so this is no atlas of "
+                "galsearch; rebuild it from its source"
+            )
+        found = self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}")
+        return schema.Manifest.from_rows(found, path=str(self.path))
+
+    def _read_catalog(self) -> Catalog:
+        cursor = self.sandbox.catalog()
+        try:
+            return Catalog(cursor, NAME, self._file.path)
+        except duckdb.Error as error:
+            raise damaged(self._file.path, error) from None
+        finally:
+            cursor.close()
+
+    def describe(self) -> pa.Table:
+        """Return the public columns of `galaxies`: column, type, unit, ucd, description, in table order."""
+        return self.sandbox.arrow(
+            "SELECT d.column_name AS column, d.data_type AS type, coalesce(c.unit, '') AS unit, "
+            "coalesce(c.ucd, '') AS ucd, coalesce(c.description, '') AS description "
+            f'FROM duckdb_columns() d LEFT JOIN {schema.COLUMNS_TABLE} c ON c."table" = d.table_name '
+            f"AND c.\"column\" = d.column_name WHERE d.database_name = '{NAME}' AND d.table_name = 'galaxies' "
+            "ORDER BY d.column_index"
+        )
+
+    def fact_tables(self) -> set[str]:
+        """Return the tables that hold facts, not vectors, pictures, models or the store's own bookkeeping."""
+        return {name for name in self.tables - OWN_TABLES if not name.startswith(ENGINE_TABLES)}
+
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the row numbers of `ids` that there are, in that order.
+
+        Rows once found are remembered, as are those of answers: what a user asks about next was mostly just shown.
+        """
+        ids = [str(name) for name in ids]  # survey ids are numbers to some
+        known = {name: row for name in ids if (row := self._known_rows.get(name)) is not None}
+        unknown = [name for name in dict.fromkeys(ids) if name not in known]
+        if unknown:
+            found = self._look_up(unknown)
+            self._remember(found)
+            known |= found
+        return np.array([known[name] for name in ids if name in known], np.int64)
+
+    def _look_up(self, ids: list[str]) -> dict[str, int]:
+        """Return the row numbers of those of `ids` that there are: the file has no index of them, so all are read."""
+        if "_held_ids" in self.__dict__ and len(ids) <= FEW_LOOKED_UP:
+            rows = ((name, pc.index(self._held_ids, name).as_py()) for name in ids)
+            return {name: row for name, row in rows if row >= 0}
+        self._check_numbers()
+        wanted = "SELECT object_id, rowid FROM galaxies WHERE object_id IN (SELECT unnest($1::VARCHAR[]))"
+        return dict(self.sandbox.rows(wanted, [ids]))
+
+    def _remember(self, rows: dict[str, int]) -> None:
+        if len(self._known_rows) + len(rows) > KNOWN_ROWS:
+            self._known_rows = {}
+        self._known_rows.update(rows)
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Return the object_ids of row numbers, in that order."""
+        places = rows.tolist()
+        if self.objects <= HELD_IDS and len(places) <= FEW_IDS:
+            found = [self._held_ids[row].as_py() for row in places]
+        else:
+            found = self.id_column(rows).to_pylist()
+        if len(places) <= KNOWN_ROWS // 10:  # not what a whole atlas is walked through by
+            self._remember(dict(zip(found, places, strict=True)))
+        return found
+
+    def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
+        """Return the object_ids of row numbers, in that order, as Arrow text."""
+        if self.objects <= HELD_IDS:
+            return self._held_ids.take(_column(pa.int64(), rows))
+        self._check_numbers()
+        statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
+        found = self.sandbox.arrow(statement, [rows.tolist()])
+        return found["object_id"].take(_column(pa.int64(), _find(numbers(found, "row"), rows)))
+
+    @functools.cached_property
+    def _held_ids(self) -> pa.Array:
+        self._check_numbers()
+        return self.sandbox.arrow("SELECT object_id FROM galaxies")["object_id"].combine_chunks()
+
+    def rows(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
+        found = self.hits(self.rows_of(ids), None)
+        table = found.remove_column(found.column_names.index("score"))
+        renamed = ["score" if name == "score_in_table" else name for name in table.column_names]
+        return table.rename_columns(renamed)
+
+    def hits(self, rows: np.ndarray, scores: np.ndarray | None) -> pa.Table:
+        """Return object_id, score and every other column of row numbers, in that order.
+
+        A small atlas keeps its rows in memory after the first search. Nothing here makes an Arrow column of Python
+        objects: that imports pandas, a third of a second.
+        """
+        if self.in_memory:
+            found = self._held_rows.take(_column(pa.int64(), rows))
+        else:
+            self._check_numbers()
+            columns = self._hit_columns("NULL::FLOAT")
+            statement = (
+                f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
+            )
+            found = self.sandbox.arrow(statement, [rows.tolist()])
+            found = found.take(_column(pa.int64(), _find(numbers(found, "row"), rows))).remove_column(0)
+            found = self._with_units(found)
+        if scores is None:
+            return found
+        column = _column(pa.float32(), np.asarray(scores, np.float32))
+        return found.set_column(found.column_names.index("score"), found.field("score"), column)
+
+    @property
+    def in_memory(self) -> bool:
+        """Say whether the columns of all objects are kept in memory."""
+        return self.objects <= HELD_ROWS
+
+    def _check_numbers(self) -> None:
+        """Raise FormatError unless the rows of `galaxies` are numbered from 0 on without a gap."""
+        if self._span != self.objects:
+            raise FormatError(
+                f"{self.path}: rows of galaxies were taken out one by one ({self.objects} are numbered up to "
+                f"{self._span}), so that rows and vectors no longer belong together; make the atlas again from its "
+                "source, or bundle the objects that are wanted"
+            )
+
+    def _count_objects(self) -> tuple[int, int]:
+        """Return how many objects there are, and one more than the largest row number."""
+        if "galaxies" not in self.tables:
+            return 0, 0  # which is said to be missing where every table is looked for
+        return self.sandbox.rows("SELECT count(*), coalesce(max(rowid) + 1, 0) FROM galaxies")[0]
+
+    @functools.cached_property
+    def _held_rows(self) -> pa.Table:
+        """All rows as hits without scores."""
+        self._check_numbers()
+        return self._with_units(self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies"))
+
+    def list(self, condition: str | None, *, k: int) -> tuple[np.ndarray, int]:
+        """Return the numbers of the first k rows that pass `condition`, by object_id, and how many pass in all."""
+        self._check_numbers()
+        cut = f" WHERE {condition}" if condition else ""
+        statement = f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}"
+        # without a condition nobody's text is in it, and no visitor's process is needed
+        found = self.sandbox.ask(statement, said="where") if condition else self.sandbox.arrow(statement)
+        return numbers(found, "row"), self.count(condition)
+
+    def _hit_columns(self, score: str) -> str:
+        """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
+        rename = " RENAME (score AS score_in_table)" if "score_in_table" in self._about else ""
+        return f"galaxies.object_id, {score} AS score, galaxies.* EXCLUDE (object_id){rename}"
+
+    def has(self, object_id: str) -> bool:
+        """Say whether there is such an object."""
+        return len(self.rows_of([object_id])) > 0
+
+    def similar_ids(self, object_id: str, *, n: int) -> list[str]:
+        """Return up to `n` ids that differ from one in few letters, the most alike first; equal ones by id."""
+        most = max(1, len(object_id) // 5)
+        return [
+            name
+            for (name,) in self.sandbox.rows(
+                "SELECT object_id FROM galaxies WHERE abs(length(object_id) - length($1::VARCHAR)) <= $2 "
+                "AND damerau_levenshtein(lower(object_id), lower($1::VARCHAR)) <= $2 "
+                "ORDER BY damerau_levenshtein(object_id, $1::VARCHAR), object_id LIMIT $3",
+                [object_id, most, n],
+            )
+        ]
+
+    def _with_units(self, table: pa.Table) -> pa.Table:
+        """Give the columns that are known by name and type their unit, UCD and description."""
+        known = {item.name: item for item in self._fields}
+        fields = [
+            known[item.name] if item.name in known and known[item.name].type == item.type else item
+            for item in table.schema
+        ]
+        return table.cast(pa.schema(fields))
+
+    @functools.cached_property
+    def _fields(self) -> list[pa.Field]:
+        """The columns of hits as Arrow fields with their metadata."""
+        columns = self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies LIMIT 0").schema
+        return [item.with_metadata(self._about.get(item.name)) for item in columns]
+
+    @functools.cached_property
+    def _about(self) -> dict[str, dict[str, str]]:
+        """What is said of each column of `galaxies`, as Arrow field metadata."""
+        keys = ("unit", "ucd", "description")
+        about = {row["column"]: {key: row[key] for key in keys} for row in self.describe().to_pylist()}
+        score = schema.SCORE
+        hit = {"unit": score.unit, "ucd": score.ucd, "description": score.description}
+        return (
+            {"score_in_table": about["score"], **about, "score": hit} if "score" in about else {**about, "score": hit}
+        )
+
+    # ---- cuts
+
+    def condition(self, where: str | None, near: tuple[float, float] | None, radius_arcsec: float | None) -> str | None:
+        """Return one SQL condition on `galaxies` for the cuts of a query, checked, or None when there is no cut.
+
+        The cone is inclusive and right at the poles and across RA 0. Objects without a position never match one.
+        """
+        parts = []
+        if where is not None:
+            self.prepare(where)
+            self.sandbox.check_condition(where)
+            parts.append(f"({where}\n)")
+        if near is not None:
+            parts.append(_cone(near, radius_arcsec))
+        return " AND ".join(parts) or None
+
+    def count(self, condition: str | None) -> int:
+        """Return how many objects pass `condition`."""
+        if condition is None:
+            return self.objects
+        return self.sandbox.ask(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", said="where")["n"][0].as_py()
+
+    def _passing(self, condition: str) -> np.ndarray:
+        """Return the row numbers of the objects that pass, ascending."""
+        self._check_numbers()
+        found = numbers(self.sandbox.ask(f"SELECT rowid AS row FROM galaxies WHERE {condition}", said="where"), "row")
+        return found if (found[1:] > found[:-1]).all() else np.sort(found)
+
+    def holders(self, embedding: str) -> str:
+        """Return a SELECT of `object_id` and `place`, the row number of its vector, for the objects that have one."""
+        raise NotImplementedError
+
+    def _space(self, embedding: str) -> dict:
+        self.sandbox.check_open()
+        try:
+            return self.manifest.embeddings[embedding]
+        except KeyError:
+            there = ", ".join(self.manifest.embeddings) or "none"
+            raise QueryError(f"{self.path} has no embedding '{embedding}', it has: {there}") from None
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return ra, dec of row numbers in degrees ICRS, `(n, 2) float64`, NaN where unknown."""
+        table = self.hits(rows, None)
+        found = [np.array(table[name].to_pylist(), np.float64) for name in ("ra", "dec")]
+        return np.stack(found, axis=1).reshape(-1, 2)
+
+    # ---- words
+
+    def words(self, text: str, condition: str | None) -> Matches:
+        """Return the rows that have a word of `text` in their names or captions, and their BM25 scores, best first."""
+        passing = None if condition is None else self._passing(condition)
+        found = matches(self.sandbox, text, passing) if POSTINGS in self.tables else None
+        if found is None:
+            raise QueryError(
+                f"{self.path} has no index of words, so they cannot be matched; build or bundle it again, or leave "
+                "hybrid out"
+            )
+        return found
+
+    def rows_named(self, text: str, *, most: int) -> np.ndarray:
+        """Return up to `most` row numbers of objects that `text` may name: they hold all its words, in any column."""
+        if POSTINGS in self.tables:
+            found = holders_of(self.sandbox, text, most=most)
+        else:
+            known = self.describe().to_pylist()
+            columns = [row["column"] for row in known if row["type"] == "VARCHAR" and row["column"] != "file"]
+            found = likely_holders(self.sandbox, text, columns, most=most)
+        return np.array([row for row in found if 0 <= row < self.manifest.rows], np.int64)
+
+    # ---- vectors
+
+    def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of row numbers, `(n,) float32`; NaN for objects without a vector."""
+        places = self.vector_rows(embedding, rows)
+        out = np.full(len(rows), np.nan, np.float32)
+        out[places >= 0] = scorer.exact(self.vectors(embedding).take(places[places >= 0]))
+        return out
+
+    def vectors_of(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of row numbers that all have one, `(n, d) float32`."""
+        return self.vectors(embedding).take(self.vector_rows(embedding, rows))
+
+    def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
+        """Return the scores of a sample of the atlas, the same one every time, ascending."""
+        if embedding not in self._sample:
+            rows = self.vectors(embedding).rows
+            chosen = np.random.default_rng(0).choice(rows, size=min(BACKGROUND, rows), replace=False)
+            self._sample[embedding] = self.vectors(embedding).take(np.sort(chosen))
+        return np.sort(scorer.of(self._sample[embedding]))
+
+    def line(self, embedding: str, asked: str | None) -> float | None:
+        """Return the score under which nothing is convincing; None where it was not measured for such queries."""
+        if asked is None or f"line_{embedding}" not in self.tables:
+            return None
+        found = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1 LIMIT 1", [asked])
+        return found[0][0] if found else None
+
+    def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
+        """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
+        self._space(embedding)
+        rows = self.rows_of(ids)
+        places = self.vector_rows(embedding, rows)
+        if len(rows) < len(ids) or (places < 0).any():
+            lost = set(ids) - set(self.ids(rows[places >= 0]))
+            raise QueryError(
+                f"object '{next(i for i in ids if i in lost)}' has no vector in {self.path}, so nothing can be "
+                "compared with it; choose another, or ask in words"
+            )
+        return self.vectors(embedding).take(places)
+
+    def vectors(self, embedding: str) -> Vectors:
+        """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
+        if embedding not in self._vectors:
+            rows, engine = self.vector_count(embedding), functools.partial(self._unmapped, embedding)
+            try:
+                found = Trusted(self._in_place(embedding), engine)
+                self._vectors[embedding] = found if found.rows == rows else engine()
+            except MapError:
+                self._vectors[embedding] = engine()
+        return self._vectors[embedding]
+
+    def map_faults(self, embedding: str) -> tuple[int, list[str]]:
+        """Return how many runs of the map do not have the digest noted, and why parts of it cannot be used."""
+        bad, unused = 0, []
+        for part, (width, dtype) in self._parts(embedding).items():
+            try:
+                bad += self._mapped(part, width, dtype=dtype).damaged_runs()
+            except MapError as error:
+                unused.append(f"{part}: {error}")
+        return bad, unused
+
+    def _parts(self, embedding: str) -> dict[str, tuple[int, type]]:
+        """Return what the map may have of an embedding, by name: how many numbers a row, and of which type."""
+        return {f"embedding_{embedding}": (self._space(embedding)["dim"], np.float32)}
+
+    def _in_place(self, embedding: str) -> Vectors:
+        """Return the vectors of an embedding as the mapped file holds them. Raises MapError."""
+        return self._mapped(f"embedding_{embedding}", self._space(embedding)["dim"])
+
+    def _mapped(self, name: str, width: int, *, dtype: type = np.float32) -> Mapped | Chain:
+        if schema.MAP_TABLE not in self.tables:
+            raise MapError("there is no map")
+        runs = self.sandbox.arrow(
+            "SELECT file, first_value, run_values, byte_offset, head, crc32 "
+            f"FROM {schema.MAP_TABLE} WHERE name = $1 ORDER BY first_value",
+            [name],
+        )
+        if not runs.num_rows:
+            raise MapError("the map is empty")
+        return mapped(runs, width, self._place, dtype=dtype)
+
+    def _unmapped(self, embedding: str) -> Vectors:
+        dim = self._space(embedding)["dim"]
+        found = Fetched(self.vector_count(embedding), dim, functools.partial(self._fetch, embedding))
+        small = found.rows <= HELD_ROWS and found.rows * dim <= HELD_NUMBERS
+        return Held(found.take(np.arange(found.rows))) if small else found
+
+    def vector_count(self, embedding: str) -> int:
+        """Return how many vectors there are; what the manifest says of it is only compared with it, by `check`."""
+        raise NotImplementedError
+
+    def _place(self, file: str | None) -> Path | OpenFile:
+        """Return a file that the map names, or its path; None is the file of the facts."""
+        raise NotImplementedError
+
+    def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors at sorted row numbers from their engine."""
+        raise NotImplementedError
+
+    def cells(self, embedding: str) -> Cells | None:
+        """Return the index of an embedding; None when there is none."""
+        if embedding not in self._index:
+            self._index[embedding] = self._read_cells(embedding) if f"cells_{embedding}" in self.tables else None
+        return self._index[embedding]
+
+    def unindexed(self, embedding: str) -> int:
+        """Return how many vectors lie in no cell; every question compares them all."""
+        known = self.cells(embedding)
+        return self.vector_count(embedding) - (int(known.starts[-1]) if known else 0)
+
+    def _read_centroids(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the centroids of the cells, `(c, d) float32`, and where their rows begin, `(c + 1,) int64`."""
+        table = self.sandbox.arrow(f"SELECT cell::BIGINT AS cell, rows FROM cells_{embedding} ORDER BY cell")
+        cell, held = numbers(table, "cell"), numbers(table, "rows")
+        every = self.vector_count(embedding)
+        each = ((held >= 0) & (held <= every)).all()  # then their sum is a number
+        if not (np.array_equal(cell, np.arange(len(cell))) and each and held.sum() <= every):
+            raise self._damaged_index(embedding, f"the cells do not share out its {every} vectors")
+        starts = np.concatenate([[0], np.cumsum(held)]).astype(np.int64)
+        try:
+            found = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
+            centroids = found.take(np.arange(found.rows)) if found.rows == len(held) else None
+        except MapError:
+            centroids = None
+        if centroids is None:
+            column = self.sandbox.arrow(f"SELECT centroid FROM cells_{embedding} ORDER BY cell")["centroid"]
+            centroids = vectors(column)
+        if not np.isfinite(centroids).all():
+            raise self._damaged_index(embedding, "a centroid is not finite")
+        return centroids, starts
+
+    def _damaged_index(self, embedding: str, what: str) -> FormatError:
+        return FormatError(
+            f"{self.path}: the index of '{embedding}' is damaged ({what}); copy the atlas again, or rebuild it"
+        )
+
+    def _read_cells(self, embedding: str) -> Cells | None:
+        centroids, starts = self._read_centroids(embedding)
+        if len(centroids) < 2:
+            return None
+        return Cells(centroids, starts, Curves(self._read_curves(embedding, len(centroids))))
+
+    def _read_curves(self, embedding: str, cells: int) -> list[tuple[str, int, int, float]]:
+        """Return what was measured of the recall, without what no measurement can be."""
+        table = f"recall_{embedding}"
+        if table not in self.tables or self._catalog.rows[table] > MOST_MEASURED:
+            return []
+        return self.sandbox.rows(
+            f"SELECT asked, depth, probes, recall FROM {table} WHERE asked IS NOT NULL AND depth > 0 "
+            f"AND probes BETWEEN 1 AND {cells} AND recall BETWEEN 0 AND 1"
+        )
+
+    def vector_rows(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Return the places of objects among the vectors; -1 for one that has none."""
+        if self._is_aligned(embedding):
+            return np.where(rows < self.vector_count(embedding), rows, -1)
+        return self._joined(embedding)[0][rows]
+
+    def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
+        """Return the row numbers in `galaxies` of places among the vectors."""
+        return places if self._is_aligned(embedding) else self._joined(embedding)[1][places]
+
+    def _is_aligned(self, embedding: str) -> bool:
+        """Say whether row i of the vectors is the object of row i of `galaxies`, for every vector."""
+        return bool(self._space(embedding).get(ROW_ALIGNED)) and self.vector_count(embedding) <= self.objects
+
+    def _joined(self, embedding: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the place among the vectors of each row of `galaxies` (-1: none), and the reverse."""
+        if embedding not in self._pairs:
+            self._check_numbers()
+            joined = f"JOIN ({self.holders(embedding)}) h ON h.object_id = g.object_id"
+            found = self.sandbox.arrow(f"SELECT g.rowid AS row, h.place FROM galaxies g {joined}")
+            rows, places, count = numbers(found, "row"), numbers(found, "place"), self.vector_count(embedding)
+            if len(places) != count or not np.array_equal(np.sort(places), np.arange(count)):
+                raise self._damaged_index(embedding, "not every vector has one object")
+            there, back = np.full(self.objects, -1, np.int64), np.zeros(count, np.int64)
+            there[rows], back[places] = places, rows
+            self._pairs[embedding] = there, back
+        return self._pairs[embedding]
+
+    # ---- search
+
+    def nearest(
+        self,
+        scorer: Scorer,
+        *,
+        k: int,
+        embedding: str = schema.IMAGE,
+        condition: str | None = None,
+        exclude: Sequence[str] = (),
+        exact: bool = False,
+        probes: int | None = None,
+        recall: float | None = None,
+        asked: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, Plan]:
+        """Return the row numbers and scores `(n,) float32` of the best objects that pass `condition`, best first.
+
+        n is min(k, matches), always. Equal scores are ordered by object_id. `scorer` is of the embedding's length;
+        another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `asked` says what the
+        query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
+        """
+        space = self._space(embedding)
+        if scorer.dim != space["dim"]:
+            raise ModelMismatchError(
+                f"the query has {scorer.dim} dimensions and {self.path} holds '{embedding}' vectors of "
+                f"{space['dim']} ({space['model']}); embed it with the atlas's own model: atlas.embed(…)"
+            )
+        clock = time.perf_counter()
+        matching = None if condition is None else self._matching(condition, embedding)
+        filtered = time.perf_counter()
+        left_out = self.vector_rows(embedding, self.rows_of(exclude)) if exclude else np.empty(0, np.int64)
+        hit = len(left_out) if matching is None else sum(_has(matching, place) for place in left_out)
+        ask = Ask(scorer, k + hit, matching, exact, probes, recall or RECALL, asked)
+        places, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), ask)
+        if hit:
+            kept = ~np.isin(places, left_out)
+            places, scores = places[kept], scores[kept]
+        rows, scores = self._ordered(self.object_rows(embedding, places), scores, k)
+        plan.matches -= hit
+        plan.milliseconds = {
+            "filter": (filtered - clock) * 1e3,
+            "search": (time.perf_counter() - filtered) * 1e3,
+        }
+        return rows, scores, plan
+
+    def _matching(self, condition: str, embedding: str) -> np.ndarray:
+        """Return the places among the vectors of the objects that pass, ascending."""
+        rows = self._passing(condition)
+        if self._is_aligned(embedding):
+            return rows[: np.searchsorted(rows, self.vector_count(embedding))]
+        places = self.vector_rows(embedding, rows)
+        return np.sort(places[places >= 0])
+
+    def _ordered(self, rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best; object_ids are looked up only for scores that are equal."""
+        k = min(k, len(rows))
+        tied = scores >= scores[k - 1] if k else scores < 0
+        rows, scores = rows[tied], scores[tied]
+        if (scores[1:] == scores[:-1]).any():  # they are in order
+            order = np.lexsort((np.array([name or "" for name in self.ids(rows)], dtype=object), -scores))
+            rows, scores = rows[order], scores[order]
+        return rows[:k], scores[:k]
+
+    def corrupt_tables(self) -> list[str]:
+        """Read every value of every table and return the messages of those that cannot be read."""
+        bad = []
+        for name in sorted(self.tables):
+            try:
+                self.sandbox.rows(
+                    f"SELECT bit_xor(hash({(row := self._no_column(name))})) FROM {identifier(name)} {row}"
+                )
+            except FormatError as error:
+                bad.append(f"table {name}: {error}")
+        return bad
+
+    def _no_column(self, table: str) -> str:
+        """Return a name that no column of a table has, for the table as a whole."""
+        known = {column.casefold() for column in self._catalog.columns[table]}
+        return next(name for name in (f"every_{number}" for number in range(len(known) + 1)) if name not in known)
+
+    def stored(self, embedding: str) -> Iterator[Stored]:
+        """Yield the vectors with their object_ids as their engine has them, in the order in which they are stored.
+
+        Nothing here goes by row numbers or by the map, so that `check` can compare both with it.
+        """
+        raise NotImplementedError
+
+    # ---- SQL
+
+    def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
+        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox."""
+        if self.sandbox.visits is not None:
+            return self._with_units(self.sandbox.visits.sql(text, embed))
+        self.sandbox.check_select(text)
+        self._register(embed)
+        self.prepare(text)
+        return self._with_units(self.sandbox.ask(text, said="sql"))
+
+    def prepare(self, text: str) -> None:
+        """Have our own macros at hand for this thread where a SQL text may call them, whatever the file has instead."""
+        if self.sandbox.visits is None and macros.is_named_in(text):
+            self.sandbox.define(self._definitions())
+
+    def _definitions(self) -> list[str]:
+        """Return the statements that make our macros anew for a thread, whatever the file has by their names."""
+        return macros.facts_macros(temp=macros.OURS)
+
+    def _register(self, embed: Callable[[str], np.ndarray]) -> None:
+        dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
+        if dim:
+            self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
+
+
+def _opened_twice(facts: Path) -> tuple[OpenFile, Sandbox]:
+    """Return one file, opened by us and by DuckDB; where another was renamed into its place meanwhile, that one."""
+    for _ in range(OPENED_AGAIN):
+        file = _opened(facts)
+        sandbox = None
+        try:
+            sandbox = Sandbox(facts)
+            if file.is_at(facts):
+                return file, sandbox
+        except BaseException:
+            file.close()
+            if sandbox is not None:
+                sandbox.close()
+            raise
+        sandbox.close()
+        file.close()
+    raise file.changed()
+
+
+def _opened(facts: Path) -> OpenFile:
+    log = facts.with_name(facts.name + ".wal")
+    if log.exists() and log.stat().st_size:
+        raise FormatError(
+            f"{log}: changes to {facts.name} that were never finished; open it once with DuckDB, which finishes them, "
+            "or remove this file, and open the atlas again"
+        )
+    try:
+        return OpenFile(facts)
+    except OSError as error:
+        raise FormatError(f"{facts}: cannot be read ({error.strerror}); copy the atlas again from its source") from None
+
+
+def _column(kind: pa.DataType, values: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def check_model_name(name: object, path: Path) -> str:
+    """Return the name of a model. Raises FormatError for one that is not of small letters, digits and underscores."""
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+        raise FormatError(f"{path}: {name!r:.40} is no name of a model; copy the atlas again from its source")
+    return name
+
+
+def read_card(text: str | bytes, name: str) -> dict:
+    """Return the model card that `text` is; FormatError naming `name` when it is not a JSON object."""
+    try:
+        card = schema.read_json(text)
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise FormatError(f"{name}: its card is not a JSON object, so it is damaged; copy the atlas again")
+    return card
+
+
+def vectors(column: pa.ChunkedArray | pa.Array, *, dtype: type = np.float32) -> np.ndarray:
+    """Return a fixed-size list column of that type as `(n, d)` numbers, without copying where Arrow allows."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # a chunked array of no chunks
+        return np.empty((0, column.type.list_size), dtype)
+    if column.null_count:
+        raise FormatError("a stored vector is NULL, so the atlas is damaged; copy it again from its source")
+    flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
+    values = np.frombuffer(flat.buffers()[1], dtype, len(flat), np.dtype(dtype).itemsize * flat.offset)
+    return values.reshape(len(column), column.type.list_size)
+
+
+def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
+    """Return the cone as a condition; the band in declination is there to be skipped quickly."""
+    ra, dec = near
+    band = radius_arcsec / 3600 + 1e-9
+    return (
+        f"(dec BETWEEN {dec - band!r} AND {dec + band!r} "
+        f"AND {macros.separation_sql('ra', 'dec', repr(float(ra)), repr(float(dec)))} <= {float(radius_arcsec)!r})"
+    )
+
+
+def _has(ascending: np.ndarray, value: int) -> bool:
+    place = np.searchsorted(ascending, value)
+    return place < len(ascending) and bool(ascending[place] == value)
+
+
+def _find(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where each of the wanted numbers is among those found, which are all there in any order."""
+    order = np.argsort(found, kind="stable")
+    return order[np.searchsorted(found, wanted, sorter=order)]

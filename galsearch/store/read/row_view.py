@@ -1,0 +1,131 @@
+"""A bundle of some rows only: what writes bundles is shown a store that has no others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galsearch import schema
+from galsearch.errors import FormatError, GalsearchError, QueryError, VersionTooNewError, VersionTooOldError
+from galsearch.store import open_store
+from galsearch.store.index.vectors import Held, Vectors
+from galsearch.store.read.base import Store
+from galsearch.store.sql.macros import ROW_ALIGNED
+from galsearch.store.write.bundle import write_bundle
+
+WHOLE = ("concepts", schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
+
+
+def write_subset(
+    store: Store, rows: np.ndarray, path: Path, *, title: str, record: dict, with_models: bool = True
+) -> None:
+    """Write the objects of the row numbers `rows` as a bundle of their own: rows, vectors, pictures, captions, models.
+
+    Tables that are not about objects (evaluations, costs) stay behind. Vectors that are coded are written as the
+    floats that they stand for, so that every score stays what it was. The order of the rows is that of their cells,
+    as in every bundle. Raises QueryError for no rows or several atlases, GalsearchError where `path` cannot be written,
+    is the atlas itself, or something other than a bundle; FormatError where rows have no object_id.
+    """
+    if not isinstance(store, Store):
+        raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
+    if not len(rows):
+        raise QueryError("nothing was found, and a bundle needs a row; loosen the cuts, then bundle the answer")
+    if path.exists():
+        if path.samefile(store.path):
+            raise GalsearchError(f"{path} is the atlas that was asked; choose another name for the part of it")
+        with contextlib.suppress(VersionTooOldError, VersionTooNewError):  # an atlas all the same
+            open_store(path).close()  # refuses to replace anything else
+    if not path.parent.is_dir():
+        raise GalsearchError(f"{path.parent}: no such folder; make it first, or choose another place for the bundle")
+    write_bundle(Subset(store, rows, title), path, record=record, with_models=with_models)
+
+
+class Subset:
+    """Some rows of an open atlas, in the order given, as `write_bundle` reads a store."""
+
+    def __init__(self, store: Store, rows: np.ndarray, title: str) -> None:
+        self._store, self._rows = store, np.asarray(rows, np.int64)
+        self._ids = store.id_column(self._rows).cast(pa.string())
+        if self._ids.null_count:
+            raise FormatError(
+                f"{store.path}: {self._ids.null_count} of the {len(rows)} objects have no object_id, and a part is "
+                "gathered by ids; see `galsearch check`, and rebuild the atlas from its source"
+            )
+        self.path, self.tables = store.path, store.tables
+        self.sandbox = _Sandbox(store, self._ids)
+        self._places = {name: store.vector_rows(name, self._rows) for name in store.manifest.embeddings}
+        self.manifest = replace(
+            store.manifest,
+            title=title,
+            rows=len(rows),
+            embeddings={
+                name: {key: value for key, value in space.items() if key not in (schema.CODES, ROW_ALIGNED)}
+                | {"rows": int((self._places[name] >= 0).sum())}
+                for name, space in store.manifest.embeddings.items()
+                if (self._places[name] >= 0).any()
+            },
+        )
+
+    def vectors(self, embedding: str) -> Vectors:
+        """Return the vectors of the rows that have one."""
+        places = self._places[embedding]
+        return Held(self._store.vectors(embedding).take(places[places >= 0]))
+
+    def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
+        """Return the rows, counted here, of places among the vectors."""
+        return np.flatnonzero(self._places[embedding] >= 0)[places]
+
+    def cells(self, embedding: str) -> None:
+        """Return no index: that of all rows is not one for these."""
+
+    def id_column(self, rows: np.ndarray) -> pa.ChunkedArray | pa.Array:
+        """Return the object_ids of rows, counted here."""
+        return self._ids.take(pa.array(rows))
+
+    def fact_tables(self) -> set[str]:
+        """Return the tables that are about objects, and those that every reader needs."""
+        there = self._store.fact_tables()
+        return {name for name in there if name in WHOLE or "object_id" in self.sandbox.columns(f'FROM "{name}"')}
+
+    def has_thumbnails(self) -> bool:
+        """Say whether there are pictures."""
+        return self._store.has_thumbnails()
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures of `ids`; those without one are absent."""
+        return self._store.thumbnails(ids)
+
+    def models(self) -> list[str]:
+        """Return the names of the models that travel along."""
+        return self._store.models()
+
+    def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
+        """Return (card, ONNX bytes, tokenizer bytes) of a model."""
+        return self._store.model(name)
+
+
+class _Sandbox:
+    """The facts of an atlas, of which every row that is about an object is about one of `ids`."""
+
+    def __init__(self, store: Store, ids: pa.Array | pa.ChunkedArray) -> None:
+        self._inner, self._ids = store.sandbox, ids
+        self.cursor = store.sandbox.cursor
+
+    def columns(self, statement: str) -> list[str]:
+        """Return the names of the columns that a statement gives."""
+        return self._inner.arrow(f"SELECT * FROM ({statement}) LIMIT 0").column_names
+
+    def arrow(self, statement: str) -> pa.Table:
+        """Run a statement; of rows with an object_id only ours come back, in our order."""
+        if "object_id" not in self.columns(statement):
+            return self._inner.arrow(statement)
+        ours = "object_id IN (SELECT unnest($1::VARCHAR[]))"
+        found = self._inner.arrow(f"SELECT * FROM ({statement}) WHERE {ours}", [self._ids.to_pylist()])
+        place = pc.index_in(found["object_id"].cast(pa.string()), value_set=self._ids)
+        return found.take(pc.sort_indices(pa.table({"place": place}), sort_keys=[("place", "ascending")]))

@@ -1,0 +1,1 @@
+"""Writing an atlas: atomic file replacement, folder, bundle, upsert, recluster."""

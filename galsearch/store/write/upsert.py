@@ -1,0 +1,105 @@
+"""Changing tables of facts beside `galaxies` in a folder: rows by their key, all tables in one commit.
+
+A copy of `galaxies.duckdb` is changed and then takes its place, so that readers see the atlas before or after, and an
+interruption changes nothing. Vectors and pictures are not touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from galsearch import schema
+from galsearch.errors import SchemaError
+from galsearch.store.read.folder import FACTS, FolderStore
+from galsearch.store.sql.sandbox import short
+from galsearch.store.write.atomic import WriterLock, disk_errors, remove_partial
+from galsearch.store.write.index_tables import write_manifest, write_words
+
+REMEDY = "free some space, then run the same command again"
+WORDED = "captions"  # the table whose words are searched
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for a table of `schema.TABLES`, and the columns that say which rows of it they take the place of."""
+
+    table: pa.Table
+    key: tuple[str, ...]
+
+
+def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
+    """Put rows into tables of the folder `path`, all at once; rows with the same key are replaced, others stay.
+
+    A table that is not there is made. Rows of an object that is not in `galaxies` are left out. Tables are stored in
+    the order of their key. `record` is appended to the provenance, and the words of captions are found from then on.
+    Raises GalsearchError when another is writing the atlas or the disk is full, SchemaError for rows that do not fit.
+    """
+    for name in tables:
+        if name not in schema.TABLES:
+            raise SchemaError(f"table '{name}' is not in the schema; write one of {', '.join(schema.TABLES)}")
+    facts, partial = path / FACTS, path / (FACTS + ".partial")
+    with disk_errors(path, REMEDY), WriterLock(path):
+        store = FolderStore(path)
+        manifest = store.manifest
+        store.close()
+        try:
+            remove_partial(partial)
+            shutil.copyfile(facts, partial)
+            connection = duckdb.connect(partial)
+            try:
+                for name, rows in tables.items():
+                    _put(connection, name, rows)
+                if WORDED in tables:
+                    write_words(connection)
+                write_manifest(connection, manifest, record)
+                connection.execute("CHECKPOINT")
+            finally:
+                connection.close()
+            partial.replace(facts)
+        finally:
+            remove_partial(partial)
+
+
+def _put(connection: duckdb.DuckDBPyConnection, name: str, rows: Rows) -> None:
+    columns = schema.TABLES[name]
+    kinds = ", ".join(f"{column.name} {column.type}" for column in columns)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({kinds})")
+    _describe(connection, name)
+    connection.register("incoming", rows.table)
+    there = "WHERE object_id IN (SELECT object_id FROM galaxies)" if "object_id" in rows.table.column_names else ""
+    same = " AND ".join(f"old.{key} IS NOT DISTINCT FROM new.{key}" for key in rows.key)
+    order = ", ".join(f"{key} NULLS FIRST" for key in _order(name, rows.key))
+    try:
+        connection.execute(
+            f"CREATE TEMP TABLE amended AS SELECT * FROM (SELECT * FROM {name} AS old "
+            f"WHERE NOT EXISTS (SELECT 1 FROM incoming AS new WHERE {same}) "
+            f"UNION ALL BY NAME SELECT * FROM incoming {there}) ORDER BY {order}"
+        )
+        connection.execute(f"DROP TABLE {name}")
+        connection.execute(f"CREATE TABLE {name} ({kinds})")
+        connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM amended")
+        connection.execute("DROP TABLE amended")
+    except (duckdb.BinderException, duckdb.ConversionException, duckdb.CatalogException) as error:
+        raise SchemaError(f"rows do not fit table '{name}': {short(error)}; give the columns of its schema") from None
+    finally:
+        connection.unregister("incoming")
+
+
+def _order(name: str, key: tuple[str, ...]) -> list[str]:
+    """Return the columns to order by: the key first, then every other, so that the order is total."""
+    return [*key, *(column.name for column in schema.TABLES[name] if column.name not in key)]
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Record the columns of a table that an older galsearch did not know."""
+    connection.executemany(
+        f"INSERT INTO {schema.COLUMNS_TABLE} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (FROM {schema.COLUMNS_TABLE} "
+        'WHERE "table" = $1 AND "column" = $2)',
+        [(name, c.name, c.unit, c.ucd, c.description) for c in schema.TABLES[name]],
+    )

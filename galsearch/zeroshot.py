@@ -1,0 +1,165 @@
+"""What an atlas brings to an understanding: its numeric columns, its phrases, its vectors, its tables of results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import formats, schema
+from galsearch.errors import QueryError
+from galsearch.language.attributes import (
+    Embed,
+    Refinement,
+    contradicts,
+    contrast,
+    label_vectors,
+    read_labels,
+    refinements,
+)
+from galsearch.language.parser import Understanding, hints_without_columns, understand
+from galsearch.query import Scorer, Term
+from galsearch.store import Store
+
+MOST_COMPARED, LONGEST_COMPARED = 100, 1_000  # texts of a query, and characters of each
+BACKGROUND = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
+BATCH_ROWS = 50_000
+SPARE = 12  # refinements of each sign beyond those wished for, in the place of those that contradict the query
+_NUMERIC = re.compile(r"U?(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?|INTEGER|FLOAT|DOUBLE|DECIMAL.*")
+
+
+def _field(name: str, kind: pa.DataType, ucd: str, description: str) -> pa.Field:
+    return formats.describe(pa.field(name, kind), unit="", ucd=ucd, description=description)
+
+
+LABELS = (
+    _field("object_id", pa.string(), "meta.id;meta.main", "Object"),
+    _field("label", pa.string(), "meta.code.class", "Label that fits; NULL where none is convincing"),
+    _field("best", pa.string(), "meta.code.class", "Most likely label, convincing or not; NULL without a vector"),
+    _field("probability", pa.float64(), "stat.probability", "Of the most likely label, among those of the file"),
+    _field("margin", pa.float64(), "stat.probability", "Its probability minus that of the next label"),
+    _field("score", pa.float64(), "stat.value", "Cosine similarity to the phrases of the most likely label"),
+)
+CONTRAST = (
+    LABELS[0],
+    _field("contrast", pa.float64(), "stat.value", "Cosine with the first phrase minus that with the second"),
+)
+
+
+def read(store: Store, words: str) -> Understanding:
+    """Return the reading of words for an atlas."""
+    rows = store.describe().to_pylist()
+    numeric = [row for row in rows if _NUMERIC.fullmatch(row["type"])]
+    columns, ucds = ({row["column"]: row[what] for row in numeric} for what in ("unit", "ucd"))
+    return understand(words, columns, phrases(store)[0], ucds=ucds)
+
+
+def hints(store: Store, words: str) -> tuple[str, ...]:
+    """Return what to tell a person of words unasked; columns are read only where there is a number."""
+    return read(store, words).hints if any(map(str.isdigit, words)) else hints_without_columns(words)
+
+
+def phrases(store: Store) -> tuple[list[str], np.ndarray]:
+    """Return the phrases that the atlas knows and their vectors `(p, d) float32`; none where it has no such table."""
+    first = store.stores[0] if store.kind == "set" else store
+    found = first.sandbox.arrow("SELECT phrase, embedding FROM concepts ORDER BY phrase") if _knows(first) else None
+    if found is None or not found.num_rows:
+        return [], np.empty((0, 0), np.float32)
+    return found["phrase"].to_pylist(), np.array(found["embedding"].to_pylist(), np.float32)
+
+
+def _knows(store: Store) -> bool:
+    return "concepts" in store.tables
+
+
+def refine(
+    store: Store, rows: np.ndarray, asked: np.ndarray, *, n: int, terms: Sequence[Term] = ()
+) -> list[Refinement]:
+    """Return how to refine an answer of these row numbers to a query vector, without what contradicts its terms."""
+    known, vectors = phrases(store)
+    if not known or vectors.shape[1] != len(asked):
+        return []
+    rng = np.random.default_rng(0)
+    total = store.manifest.rows
+    sample = np.sort(rng.choice(total, size=min(BACKGROUND, total), replace=False))
+    found = refinements(_vectors(store, rows)[1], _vectors(store, sample)[1], known, vectors, n=n + SPARE, asked=asked)
+    wanted, unwanted = _sides(terms)
+    kept = [one for one in found if not contradicts(one, wanted, unwanted)]
+    return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
+
+
+def _sides(terms: Sequence[Term]) -> tuple[list[str], list[str]]:
+    """Return the texts that terms ask for, and those that they ask to be away from, negations read."""
+    wanted, unwanted = [], []
+    for term in terms:
+        if term.kind == "text":
+            read_as = understand(term.value, {})
+            sides = (wanted, unwanted) if term.weight > 0 else (unwanted, wanted)
+            sides[0].append(read_as.wanted.text)
+            sides[1].extend(map(str, read_as.unwanted))
+    return _compared(wanted), _compared(unwanted)
+
+
+def _compared(texts: list[str]) -> list[str]:
+    """Return what refinements are compared with: whoever sends thousands of phrases does not wait for all of them."""
+    return [text[:LONGEST_COMPARED] for text in dict.fromkeys(texts)][:MOST_COMPARED]
+
+
+def label(
+    store: Store,
+    path: str | Path,
+    embed: Embed,
+    *,
+    card: Mapping,
+    where: str | None,
+    k: int | None,
+    least: float,
+) -> pa.Table:
+    """Return what `Atlas.label` says."""
+    labels = read_labels(path)
+    parts = []
+    for ids, there, vectors in _batches(store, where, k):
+        found = label_vectors(vectors, labels, embed, card=card, least=least)
+        values = (found.label, found.best, found.probability.tolist(), found.margin.tolist(), found.score.tolist())
+        parts.append(_table(LABELS, ids, there, values))
+    return pa.concat_tables(parts)
+
+
+def order(store: Store, ends: tuple[str, str], embed: Embed, *, where: str | None, k: int | None) -> pa.Table:
+    """Return what `Atlas.contrast` says."""
+    parts = []
+    for ids, there, vectors in _batches(store, where, k):
+        parts.append(_table(CONTRAST, ids, there, (contrast(vectors, embed, ends=ends).tolist(),)))
+    return pa.concat_tables(parts)
+
+
+def _table(fields: tuple[pa.Field, ...], ids: list[str], there: np.ndarray, values: tuple[list, ...]) -> pa.Table:
+    """Return a row for every id, NULL where it has no vector."""
+    columns = [pa.array(ids, pa.string())]
+    place = pa.array(np.where(there, np.cumsum(there) - 1, 0), mask=~there)
+    for item, found in zip(fields[1:], values, strict=True):
+        columns.append(pa.array(found, item.type).take(place) if found else pa.nulls(len(ids), item.type))
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _batches(store: Store, where: str | None, k: int | None) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """Yield ids, which of them have a vector, and those vectors, for the objects that pass, by object_id."""
+    if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
+        raise QueryError(f"k is {k!r}, expected a whole number from 1, or nothing for every object")
+    rows, _ = store.list(store.condition(where, None, None), k=k or max(store.manifest.rows, 1))
+    for start in range(0, max(len(rows), 1), BATCH_ROWS):
+        batch = rows[start : start + BATCH_ROWS]
+        there, vectors = _vectors(store, batch)
+        yield store.ids(batch), there, vectors
+
+
+def _vectors(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which row numbers have a vector, and those vectors `(m, d) float32`."""
+    dim = store.manifest.embeddings[schema.IMAGE]["dim"]
+    probe = Scorer(np.eye(1, dim, dtype=np.float32)[0])
+    there = np.isfinite(store.scores(schema.IMAGE, probe, rows)) if len(rows) else np.empty(0, bool)
+    found = rows[there]
+    return there, store.vectors_of(schema.IMAGE, found) if len(found) else np.empty((0, dim), np.float32)
