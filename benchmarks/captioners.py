@@ -1,9 +1,9 @@
 """How much of what people said of galaxies our captions say, without a person: `python -m benchmarks.captioners`.
 
-Captions by measurements of EFIGI and Galaxy Zoo 1 pictures are read by `galsearch.language.decision_tree`, as captions of vision
-are, and compared with the labels of experts and volunteers, put into the same tree. Thresholds were set with one half
-of the galaxies, drawn by the SHA-256 of their file names; figures of the other half count, with bootstrap 95 %
-intervals over galaxies.
+Captions by measurements of EFIGI and Galaxy Zoo 1 pictures are read by `galsearch.language.decision_tree`, as captions
+of vision models are, and compared with the labels of experts and volunteers, put into the same tree. Thresholds were
+set with one half of the galaxies, drawn by the SHA-256 of their file names; figures of the other half count, with
+bootstrap 95 % intervals over galaxies.
 """
 
 from __future__ import annotations

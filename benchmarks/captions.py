@@ -1,9 +1,9 @@
 """Whether reading captions by rules agrees with a judge that is a language model: `python -m benchmarks.captions`.
 
 2,686 captions that 13 vision models wrote of 64 galaxies of Galaxy Zoo DECaLS come with a language model's reading of
-each into the decision tree, and with the volunteers' path (AION-Search, MIT). `galsearch.language.decision_tree` reads the same captions.
-The lexicon was written and weighed with the captions of half of the galaxies, those whose object_id comes first in the
-order of SHA-256; figures for the other half and for all are printed and written to docs/captions.md.
+each into the decision tree, and with the volunteers' path (AION-Search, MIT). `galsearch.language.decision_tree` reads
+the same captions. The lexicon was written and weighed with the captions of half of the galaxies, those whose object_id
+comes first in the order of SHA-256; figures for the other half and for all are printed and written to docs/captions.md.
 """
 
 from __future__ import annotations

@@ -40,16 +40,8 @@ from benchmarks.covering import FIXTURE
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    *("store/*.py", "asking.py", "query.py", "sky.py", "morphology.py", "shapes.py", "columns.py"),
-    *(
-        "exchange*.py",
-        "exchange/*.py",
-        "sources*.py",
-        "sources/*.py",
-        "ingest.py",
-        "language/cuts.py",
-        "encode.py",
-    ),
+    *("store/**/*.py", "retrieval.py", "query.py", "science/sky.py", "science/detection.py", "science/morphology.py"),
+    *("columns.py", "formats/*.py", "sources/*.py", "ingest.py", "language/cuts.py", "encode.py"),
 )
 FAST = "not slow and not browser and not durability and not hostile and not torch"
 UNREAD = ("test_layers.py", "test_docs.py", "test_public.py")  # they look at the text of the source

@@ -27,10 +27,10 @@ __version__ = version("galsearch")
 
 _HOMES = {
     "Atlas": "atlas",
-    "Galaxy": "atlas",
-    "Hit": "atlas",
-    "Hits": "atlas",
-    "contact_sheet": "atlas",
+    "Galaxy": "hits",
+    "Hit": "hits",
+    "Hits": "hits",
+    "contact_sheet": "hits",
     "PICTURE_FORMATS": "science.images",
     "PICTURE_SUFFIXES": "science.images",
     "Picture": "science.images",

@@ -1,0 +1,326 @@
+"""What a search returns: galaxies, hits with scores, their tables, pictures, refinements and exports."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from galsearch import formats, schema
+from galsearch.errors import QueryError
+from galsearch.query import Query, Term
+from galsearch.retrieval import Answer, answer
+from galsearch.science import images
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from galsearch.atlas import Atlas
+    from galsearch.language import Refinement
+    from galsearch.rerank import Reranked
+
+BUNDLE, BIBTEX = ".duckdb", ".bib"
+
+
+class Galaxy:
+    """One object: `object_id` and every column of `galaxies` as attributes; NULL is None."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.columns = columns
+
+    @property
+    def object_id(self) -> str:
+        """The object's identifier."""
+        return self.columns["object_id"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "columns":
+            raise AttributeError(name)
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise AttributeError(f"no column '{name}'; there are: {', '.join(self.columns)}") from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.object_id!r})"
+
+
+class Hit(Galaxy):
+    """A galaxy that was found: also has `score`, the cosine similarity to the query, or None when only listed."""
+
+    def __repr__(self) -> str:
+        score = "" if self.score is None else f", score={self.score:.3f}"
+        return f"Hit({self.object_id!r}{score})"
+
+
+class Hits(Sequence):
+    """What a search found, best first; equal scores are ordered by object_id.
+
+    `plan` says how it was found, `query` what was asked. `ids` are the object_ids, `scores` the cosines,
+    `(n,) float32` (None when only listed). `table` has object_id, score and all columns, with units; on a large
+    atlas it is read when first asked for, so ask before the atlas is closed. `reranked` says what `rerank` did; None
+    for the order of a search.
+    """
+
+    def __init__(self, atlas: Atlas, query: Query, found: Answer, *, reranked: Reranked | None = None) -> None:
+        self.query = query
+        self.reranked = reranked
+        self.plan = found.plan
+        self.scores = found.scores
+        self.ids: list[str] = atlas._store.ids(found.rows)
+        self._found = found
+        self._atlas = atlas
+        if atlas._store.in_memory:  # costs nothing, and outlives the atlas
+            self.table  # noqa: B018
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int | slice) -> Hit | Hits:
+        if isinstance(index, slice):
+            return Hits(self._atlas, self.query, self._found[index], reranked=self.reranked)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"hit {index} of {len(self)}")
+        return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} hits of {self.query.formula() or 'a list'}>"
+
+    @functools.cached_property
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        table = self._atlas._store.hits(self._found.rows, self.scores)
+        if self._found.parts:  # the score is no cosine, but what its parts add up to
+            table = table.set_column(1, schema.hit_field("score"), table["score"])
+        for place, (name, values) in enumerate(self._found.extra().items(), start=2):
+            kind = schema.hit_field(name)
+            table = table.add_column(place, kind, pa.array(values.tolist(), kind.type, from_pandas=True))
+        return table
+
+    @functools.cached_property
+    def percentiles(self) -> np.ndarray | None:
+        """How unusual each score is: the percentage of a sample of the atlas that scores lower; None when listed."""
+        if self._found.scorer is None:
+            return None
+        background = self._atlas._store.background(schema.IMAGE, self._found.scorer)
+        return 100 * np.searchsorted(background, self._similarity(), side="left") / len(background)
+
+    @functools.cached_property
+    def convincing(self) -> int | None:
+        """How many of the hits, from the first on, are above the line under which nothing is convincing.
+
+        The line was measured when the atlas was written: for an example, the score that the nearest other object has
+        for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
+        None where there is no line: sums of terms, arrays, and atlases written before there were lines; nor has the
+        order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`), nor one that asks for
+        what is so rare that high scores are mostly of something else (`Understanding.rarity`).
+        """
+        if "score_before" in self._found.parts or self._names_objects() or self._asks_for_the_rare():
+            return None
+        line = self._atlas._store.line(schema.IMAGE, self._found.asked)
+        return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
+
+    def refinements(self, *, n: int = 3) -> list[Refinement]:
+        """Return ways to refine the question: up to `n` phrases to have more of, then up to `n` to have less of.
+
+        "more" divide these hits most, "less" are what they have most beyond ordinary galaxies of the atlas; both are
+        phrases that the atlas knows, strongest first, and `refinement.term()` is what to add to the query. What would
+        take back words of the query is left out: less of what it asks for, more of what it does not want. None where
+        the hits are fewer than two or only listed, the text names an object, or the atlas knows no phrases.
+        """
+        if self._found.scorer is None or self._names_objects():
+            return []
+        from galsearch.zeroshot import refine
+
+        return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n, terms=self.query.terms)
+
+    def rerank(
+        self,
+        by: str = "local",
+        *,
+        n: int = 200,
+        positives: Sequence[str | Path | Galaxy | np.ndarray] = (),
+        negatives: Sequence[str | Path | Galaxy | np.ndarray] = (),
+        progress: Callable[[int, int, str], None] | None = None,
+        **asking: Any,
+    ) -> Hits:
+        """Return as many hits as these, in a better order of the first `n`, or in this one where none is better.
+
+        "local" looks at the pictures again, whole and in parts, and at what was measured of what the words ask for,
+        with weights that were chosen beforehand on validation objects. `positives` and `negatives`, two or more of
+        each, are examples of what is wanted and what is not: object_ids, galaxies, paths of pictures or embeddings. A
+        probe learns from them, and the new order must put more pairs of them right than the old one, or the old one
+        stays. "vlm" has a vision model answer from 1 to 10 how well each picture fits; `asking` is then that of
+        `galsearch.Judge`, and needs `model`. Only "vlm" sends anything anywhere.
+
+        `reranked` of the result says what was done and how much each part counts; the parts are columns and add up to
+        `score`, in standard deviations of ordinary objects. Raises QueryError for rows that are only listed and for an
+        atlas without pictures, GalsearchError for a model that cannot be asked, RemoteError when it stops answering.
+        """
+        from galsearch.rerank import rerank
+
+        atlas = self._atlas
+        marks = [tuple(_example(one) for one in some) for some in (positives, negatives)]
+        wider = answer(atlas._store, replace(self.query, k=max(n, len(self), 1)), atlas._embed_term)
+        options = {"by": by, "k": len(self), "marks": marks, "progress": progress, **asking}
+        found, done = rerank(atlas._store, atlas._observer, self.query, wider, **options)
+        return Hits(atlas, self.query, found, reranked=done)
+
+    def estimate_rerank(self, *, n: int = 200, **asking: Any) -> pa.Table:
+        """Return what `rerank("vlm", ...)` would cost at most, before anything is sent: a row a model, cheapest first.
+
+        The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is not known. `asking` is
+        that of `galsearch.Judge`; without `model`, all models whose price is known. Tokens are estimates, within a
+        factor of two; fewer answers are needed where the order of these hits is settled earlier.
+        """
+        from galsearch.rerank import estimate
+
+        return estimate(self.query, hits=max(n, len(self)), **asking)
+
+    def _names_objects(self) -> bool:
+        """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""
+        terms = self.query.terms
+        return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].value))
+
+    def _asks_for_the_rare(self) -> bool:
+        from galsearch.language import rarity
+
+        return any(term.kind == "text" and term.weight > 0 and rarity(term.value) for term in self.query.terms)
+
+    def _similarity(self) -> np.ndarray:
+        return self._found.parts.get("score_vector", self.scores)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
+        return self.table
+
+    def to_astropy(self) -> Table:
+        """Return the rows as an astropy Table with units; needs astropy."""
+        return formats.to_astropy(self.table, meta=self._meta())
+
+    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
+        """Write the rows in the format of the suffix; return the path.
+
+        Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, and
+        .duckdb a bundle (see `bundle`). `quote_formulas` puts an apostrophe before text that a spreadsheet would
+        compute; only .csv has it. Raises SchemaError for another suffix, GalsearchError where it cannot be written;
+        then a file that was there stays as it was.
+        """
+        path = Path(path)
+        if path.suffix.lower() == BUNDLE:
+            return self.bundle(path)
+        if path.suffix.lower() == BIBTEX:
+            formats.write_text(self.bibtex(), path)
+        else:
+            formats.write_table(self.table, path, meta=self._meta(), quote_formulas=quote_formulas)
+        return path
+
+    def to_bytes(self, suffix: str) -> bytes:
+        """Return what `save` would write to a file of that suffix, such as ".vot"."""
+        if suffix.lower() not in (BUNDLE, BIBTEX):
+            return formats.table_bytes(self.table, suffix, meta=self._meta())
+        with tempfile.TemporaryDirectory(prefix="galsearch-") as folder:
+            return self.save(Path(folder) / f"hits{suffix.lower()}").read_bytes()
+
+    def bundle(self, path: str | Path, *, title: str | None = None, models: bool = True) -> Path:
+        """Write these galaxies as an atlas of their own, one file that opens and searches like any bundle.
+
+        It has their rows, vectors, pictures, captions and labels, the phrases, the models (unless not `models`) and
+        the sources, and says in its provenance which search they come from. Raises QueryError when there are no hits
+        or several atlases are open as one, GalsearchError when `path` cannot be written or is no bundle.
+        """
+        from galsearch.store.read.row_view import write_subset
+
+        asked = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
+        title = title or f"{self._atlas.manifest.title}: {self.query.formula() or 'a list'}"
+        record = schema.provenance("select", parameters=asked)
+        write_subset(self._atlas._store, self._found.rows, Path(path), title=title, record=record, with_models=models)
+        return Path(path)
+
+    def send(self, to: str = "all") -> list[str]:
+        """Send the rows to TOPCAT, Aladin or other programs of this desktop by SAMP; return who has loaded them.
+
+        `to` is a part of a program's name, or "all". Raises RemoteError when no SAMP hub runs, no such program takes
+        tables, or one of them could not load it.
+        """
+        from galsearch.remote.samp import send_votable
+
+        name = f"galsearch: {self.query.formula() or 'list'}"
+        return send_votable(self.to_bytes(".vot"), name=name, software=schema.software(), to=to)
+
+    def bibtex(self) -> str:
+        """Return the BibTeX entries to cite: of the atlas's sources, and of galsearch."""
+        return self._atlas.bibtex()
+
+    def acknowledgements(self) -> str:
+        """Return what the sources, and the models that were asked, want to be said of them in a paper."""
+        return self._atlas.acknowledgements()
+
+    def format(self, kind: str) -> str:
+        """Return the rows as text: "json", "csv" or "votable"."""
+        return formats.format_table(self.table, kind, meta=self._meta())
+
+    def thumbnails(self) -> dict[str, bytes]:
+        """Return the hits' small pictures as WebP bytes; those without one are absent."""
+        return self._atlas.thumbnails(self.ids)
+
+    def contact_sheet(self, path: str | Path, *, title: str | None = None) -> Path:
+        """Write a PNG of the hits' pictures with their ids and scores; return the path."""
+        return contact_sheet({title or self.query.formula(): self}, path)
+
+    def _meta(self) -> dict:
+        manifest = self._atlas.manifest
+        return {
+            "title": f"galsearch: {self.query.formula() or 'list'}",
+            "query": self.query.to_json(),
+            "atlas": manifest.title,
+            "software": schema.software(),
+            "matches": self.plan.matches,
+            # a ranking ends where it was asked to; a list that ends before its end is cut short
+            "status": "OVERFLOW" if self.scores is None and self.plan.matches > len(self) else "OK",
+            "sources": manifest.sources,
+        }
+
+
+def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term:
+    """Return the query term that `what` stands for; the type decides, never its content."""
+    if isinstance(what, Galaxy):
+        return Term("object", what.object_id, weight)
+    if isinstance(what, Path):
+        return Term("image", str(what), weight)
+    if isinstance(what, str):
+        return Term("text", what, weight)
+    if isinstance(what, np.ndarray) and what.ndim == 1 and what.dtype.kind in "iuf":
+        return Term("embedding", tuple(what.astype(float).tolist()), weight)
+    raise QueryError(
+        f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
+        "an embedding (array of one dimension) or a Query"
+    )
+
+
+def _example(what: str | Path | Galaxy | np.ndarray) -> Term:
+    """Return the term of a marked example; a str is an object_id."""
+    return Term("object", what) if isinstance(what, str) else term(what)
+
+
+def contact_sheet(answers: dict[str, Hits], path: str | Path) -> Path:
+    """Write one PNG with a titled row of pictures for each answer; return the path."""
+    sections = []
+    for title, hits in answers.items():
+        pictures = hits.thumbnails()
+        tiles = [
+            (images.decode_thumbnail(pictures[hit.object_id]), _label(hit)) for hit in hits if hit.object_id in pictures
+        ]
+        sections.append((title, tiles))
+    Path(path).write_bytes(images.contact_sheet(sections))
+    return Path(path)
+
+
+def _label(hit: Hit) -> str:
+    return hit.object_id if hit.score is None else f"{hit.object_id}  {hit.score:.2f}"
