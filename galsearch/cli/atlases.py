@@ -1,0 +1,275 @@
+"""Commands that make an atlas or tell what is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import galsearch
+from galsearch.cli import options
+from galsearch.cli.options import ARCHIVES, check_format, numbers
+from galsearch.cli.output import again, cell, print_data, print_rows, print_table, progress_bar, tell, text_of
+from galsearch.cli.program import app
+
+TOLD_REJECTIONS = 10  # of a build or an addition
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put the demo atlas.")] = Path("demo"),
+    models: options.Models = None,
+    device: options.Device = "auto",
+):
+    """Build an atlas of the Hubble eXtreme Deep Field and search it: a first look, with nothing to download."""
+    with progress_bar() as progress:
+        report, bundle = galsearch.demo(folder, models=models, device=device, progress=progress)
+    _tell_report(report)
+    with galsearch.open(bundle, device=device) as atlas:
+        words = atlas.search("edge-on galaxy", where="NOT is_star AND NOT is_artifact", k=12)
+        likeness = atlas.search(words[0], where="NOT is_star AND NOT is_artifact", k=12)
+        answers = {"in words: edge-on galaxy": words, f"by example: more like {words[0].object_id}": likeness}
+        for title, hits in answers.items():
+            tell("", title)
+            print_table(hits.table)
+        sheet = galsearch.contact_sheet(answers, folder / "contact_sheet.png")
+    tell(
+        "",
+        f"pictures of both: {sheet}",
+        f"next: {again('search', bundle, 'face-on spiral galaxy')}",
+        f"      {again('app', bundle)}   (needs galsearch[app]; in a checkout: make app)",
+    )
+
+
+@app.command()
+def build(
+    path: Annotated[Path, typer.Argument(help="The atlas to make, by custom name.atlas.", metavar="ATLAS")],
+    images: options.Images = None,
+    mosaic: options.Mosaic = None,
+    table: options.Table = None,
+    vectors: options.Vectors = None,
+    model: options.ModelName = None,
+    models: options.Models = None,
+    id_column: options.IdColumn = None,
+    ext: options.Ext = None,
+    bands: options.Bands = None,
+    id_from: options.IdFrom = "name",
+    columns: options.Columns = None,
+    ra: options.RaColumn = None,
+    dec: options.DecColumn = None,
+    x: options.XColumn = None,
+    y: options.YColumn = None,
+    table_name: options.TableName = None,
+    missing: options.Missing = None,
+    projector: options.Projector = None,
+    title: Annotated[str | None, typer.Option("--title", help="What to call it.")] = None,
+    credits: Annotated[
+        Path | None,
+        typer.Option("--credits", help="JSON list of {title, license, acknowledgement, bibtex} of the data."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an atlas that is there.")] = False,
+    device: options.Device = "auto",
+):
+    """Build an atlas from cutouts, a mosaic, or a table of embeddings. Stopped builds go on when run again."""
+    with progress_bar() as progress:
+        report = galsearch.build(
+            path,
+            source=_one_source(images, mosaic),
+            table=table,
+            vectors=vectors,
+            model=model,
+            models=models,
+            id_column=id_column,
+            ext=ext,
+            bands=_band_list(bands),
+            id_from=id_from,
+            columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
+            table_name=table_name,
+            missing=numbers(missing),
+            projector=projector,
+            title=title,
+            credits=_credits(credits),
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+        )
+    _tell_report(report)
+    tell(f"next: {again('bundle', path, path.with_suffix('.duckdb'))}")
+
+
+@app.command()
+def add(
+    path: options.AtlasPath,
+    images: options.Images = None,
+    mosaic: options.Mosaic = None,
+    table: options.Table = None,
+    vectors: options.Vectors = None,
+    model: options.ModelName = None,
+    models: options.Models = None,
+    id_column: options.IdColumn = None,
+    ext: options.Ext = None,
+    bands: options.Bands = None,
+    id_from: options.IdFrom = "name",
+    columns: options.Columns = None,
+    ra: options.RaColumn = None,
+    dec: options.DecColumn = None,
+    x: options.XColumn = None,
+    y: options.YColumn = None,
+    table_name: options.TableName = None,
+    missing: options.Missing = None,
+    projector: options.Projector = None,
+    device: options.Device = "auto",
+):
+    """Append galaxies to an atlas folder; what is there stays as it is."""
+    with progress_bar() as progress:
+        report = galsearch.add(
+            path,
+            source=_one_source(images, mosaic),
+            table=table,
+            vectors=vectors,
+            model=model,
+            models=models,
+            id_column=id_column,
+            ext=ext,
+            bands=_band_list(bands),
+            id_from=id_from,
+            columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
+            table_name=table_name,
+            missing=numbers(missing),
+            projector=projector,
+            device=device,
+            progress=progress,
+        )
+    _tell_report(report)
+
+
+@app.command()
+def optimize(path: options.AtlasPath):
+    """Put galaxies that were added to an atlas folder into its index; small atlases need none."""
+    report = galsearch.optimize(path)
+    tell(f"{path}: {report.added} of {report.rows} galaxies put into the index, in {report.seconds:.1f} s")
+
+
+@app.command()
+def bundle(
+    path: options.AtlasPath,
+    out: Annotated[Path, typer.Argument(help="The file to write, by custom name.duckdb.", metavar="FILE")],
+    no_models: Annotated[bool, typer.Option("--no-models", help="Leave the encoders out: a smaller file.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Store the vectors as 8-bit codes: a quarter of their size.")
+    ] = False,
+    layout: Annotated[
+        str | None, typer.Option("--map", help="Lay the vectors out in a plane: pca, or umap (galsearch[umap]).")
+    ] = None,
+):
+    """Write an atlas as one file, which any DuckDB can read and search."""
+    with progress_bar() as progress:
+        galsearch.bundle(path, out, models=not no_models, compact=compact, map=layout, progress=progress)
+    tell(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", f"next: {again('search', out, 'spiral galaxy')}")
+
+
+@app.command()
+def info(path: options.AtlasPath, output_format: options.Format = "table"):
+    """Tell what an atlas holds: title, rows, models, sources, columns with units."""
+    with galsearch.open(path) as atlas:
+        manifest = atlas.manifest
+        if output_format == "json":
+            print(json.dumps({**dict(vars(manifest)), "columns": atlas.columns().to_pylist()}, indent=1))
+            return
+        check_format(output_format)
+        tell(
+            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {path}), "
+            f"created {manifest.created} by {manifest.software}"
+        )
+        for name, space in manifest.embeddings.items():
+            numbers = "8-bit codes" if space.get("codes") else "numbers"
+            tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}")
+        tell(f"vectors are compared by: {atlas.compares_with}")
+        for source in manifest.sources:
+            tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")
+        print_rows(atlas.columns(), output_format)
+
+
+@app.command()
+def show(
+    path: options.AtlasPath,
+    object_id: Annotated[str, typer.Argument(help="Which object.")],
+    output_format: options.Format = "table",
+):
+    """Show every column of one object, with units."""
+    with galsearch.open(path) as atlas:
+        atlas[object_id]  # says so when there is none
+        table = atlas.rows([object_id])
+        if output_format != "table":
+            print_rows(table, output_format)
+            return
+        for field in table.schema:
+            unit = (field.metadata or {}).get(b"unit", b"").decode()
+            print(f"{text_of(field.name):20} {cell(table[field.name][0].as_py())} {text_of(unit)}".rstrip())
+
+
+@app.command()
+def check(path: options.AtlasPath, device: options.Device = "auto"):
+    """Verify an atlas: blocks, counts, norms, models and their self-tests, recall. Exit 1 if a part fails."""
+    with galsearch.open(path, device=device) as atlas:
+        failed = 0
+        for finding in atlas.check():
+            failed += not finding.ok
+            remedy = "" if finding.ok else f"; {finding.remedy}"
+            print(text_of(f"{'ok  ' if finding.ok else 'BAD '} {finding.name}: {finding.message}{remedy}"))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cite(
+    path: options.AtlasPath,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="As BibTeX entries instead of sentences.")] = False,
+):
+    """Print what to cite and to acknowledge for the data, the models and the program."""
+    with galsearch.open(path) as atlas:
+        print_data(atlas.bibtex() if bibtex else atlas.acknowledgements())
+
+
+def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
+    if images and mosaic:
+        raise typer.BadParameter("give --images or --mosaic, not both")
+    if images and not (images.is_dir() or (images.is_file() and images.name.lower().endswith(ARCHIVES))):
+        raise galsearch.SchemaError(f"{images}: no such folder; --images takes a folder or an archive of cutouts")
+    if mosaic and not mosaic.is_file():
+        raise galsearch.SchemaError(f"{mosaic}: no such file; --mosaic takes one picture, --images a folder")
+    return images or mosaic
+
+
+def _band_list(bands: str | None) -> list[str] | None:
+    return None if bands is None else [name.strip() for name in bands.split(",") if name.strip()]
+
+
+def _credits(path: Path | None) -> list[dict] | None:
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise galsearch.SchemaError(f"{path}: cannot be read as JSON ({error}); give a list of objects") from None
+    if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+        raise galsearch.SchemaError(f"{path}: expected a JSON list of {{title, license, acknowledgement, bibtex}}")
+    return found
+
+
+def _roles(columns: list[str] | None, **named: str | None) -> dict[str, str]:
+    """Return which column has which role, as --columns and the options for single roles say."""
+    return galsearch.parse_roles(columns or []) | {role: column for role, column in named.items() if column}
+
+
+def _tell_report(report: galsearch.Report) -> None:
+    on = f" (encoder on {report.provider})" if report.provider else ""
+    tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s{on}")
+    for line in report.lines():
+        tell(f"  {line}")
+    if report.rejected:
+        tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
+    for item in report.rarest_first()[:TOLD_REJECTIONS]:
+        tell(f"  {item['file'] or item['object_id']}: {item['reason']}")

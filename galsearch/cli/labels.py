@@ -1,0 +1,211 @@
+"""Commands that label, caption and evaluate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import galsearch
+from galsearch.cli import options
+from galsearch.cli.options import check_format
+from galsearch.cli.output import print_data, print_rows, progress_bar, tell
+from galsearch.cli.program import app
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@app.command()
+def classify(
+    path: options.AtlasPath,
+    labels: Annotated[
+        Path, typer.Argument(help="YAML: a line `label: phrase` or `label: [phrases]` for each.", metavar="LABELS")
+    ],
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the objects to label.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="How many to label, by object_id; all unless said.")] = None,
+    least: Annotated[float, typer.Option("--least", help="Probability under which no label is given.")] = 0.5,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+    device: options.Device = "auto",
+):
+    """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""
+    check_format(output_format)
+    with galsearch.open(path, device=device) as atlas:
+        found = atlas.label(labels, where=where, k=k, least=least)
+        if output:
+            meta = {
+                "title": f"labels of {labels.name}",
+                "atlas": atlas.manifest.title,
+                "sources": atlas.manifest.sources,
+            }
+            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({found.num_rows} rows)")
+        else:
+            print_rows(found, output_format)
+    counts = Counter(found["label"].to_pylist())
+    none = counts.pop(None, 0)
+    tell(", ".join([*(f"{name}: {count}" for name, count in sorted(counts.items())), f"no label: {none}"]))
+
+
+@app.command()
+def evaluate(
+    path: options.AtlasPath,
+    targets: Annotated[
+        Path | None, typer.Option("--targets", help="TOML file of what to look for; EFIGI and Galaxy Zoo unless said.")
+    ] = None,
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the candidates.")] = None,
+    folds: Annotated[int, typer.Option("--folds", help="Folds, by a digest of the object_id.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of folds, draws and candidate sets.")] = 0,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Folder for a PNG of pictures per target.")] = None,
+    store: Annotated[bool, typer.Option("--store", help="Also keep the figures in the atlas folder.")] = False,
+    output_format: options.Format = "table",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write: .json all, .md summary, .csv .vot … figures.")
+    ] = None,
+    device: options.Device = "auto",
+):
+    """Measure how well words find what is labeled: nDCG, precision, recall, AUROC, beside baselines and chance."""
+    check_format(output_format)
+    found = galsearch.evaluate(
+        path, targets=targets, where=where, folds=folds, seed=seed, sheet=sheet, store=store, device=device
+    )
+    for name, reason in found.left_out.items():
+        tell(f"left out: {name}: {reason}")
+    if output:
+        tell(f"wrote {found.save(output)} ({found.table.num_rows} rows)")
+    elif output_format == "json":
+        print_data(found.to_json())
+    elif output_format == "table":
+        print_rows(found.shown(), output_format)
+    else:
+        print_rows(found.table, output_format)
+    tell(f"config {found.config['config_sha256'][:12]}, targets {found.config['targets']['version']}, seed {seed}")
+    if sheet:
+        tell(f"wrote pictures of {len(found.best)} targets to {sheet}")
+    if store:
+        tell(f"kept in {path}: table evaluations")
+
+
+@app.command("caption")
+def write_captions(
+    path: Annotated[Path | None, typer.Argument(help="An atlas folder, name.atlas.", metavar="ATLAS")] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="Who writes: measurements, labels, table, or vlm (a vision model).")
+    ] = "measurements",
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on the objects to caption.")] = None,
+    copies: Annotated[int, typer.Option("--copies", help="Captions an object, in different words.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the wording.")] = 0,
+    append: Annotated[
+        bool, typer.Option("--append", help="Keep captions of the same object and model with other seeds.")
+    ] = False,
+    mapping: Annotated[
+        Path | None, typer.Option("--mapping", help="TOML rules for labels, instead of those of EFIGI and Galaxy Zoo.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Table of captions, joined by id.")] = None,
+    id_column: Annotated[str, typer.Option("--id-column", help="Its column of ids.")] = "object_id",
+    caption_column: Annotated[str, typer.Option("--caption-column", help="Its column of captions.")] = "caption",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Vision model to ask; for a table, who wrote it.")
+    ] = None,
+    base_url: options.BaseUrl = None,
+    key_env: options.KeyEnv = "OPENAI_API_KEY",
+    prompt: Annotated[Path | None, typer.Option("--prompt", help="Text file to ask with, instead of ours.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the pictures to send, instead of thumbnails.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="US dollars on this model and prompt before it stops.")
+    ] = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    concurrency: options.Concurrency = 8,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Batch API, within a day for half the price: auto, on or off.")
+    ] = "auto",
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout-seconds", help="How long to wait for an answer.")
+    ] = 120.0,
+    retries: Annotated[int, typer.Option("--retries", help="How often to ask again after an error.")] = 5,
+    again: Annotated[bool, typer.Option("--again", help="Ask again what the atlas has from this model.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print what vision models would cost; send nothing.")
+    ] = False,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print what vision models are asked, and stop.")
+    ] = False,
+    output_format: options.Format = "table",
+):
+    """Write captions into an atlas folder: what each galaxy looks like, in words that --hybrid searches."""
+    if show_prompt:
+        print(galsearch.caption_prompt(prompt))
+        return
+    if path is None:
+        raise typer.BadParameter("name the atlas to caption", param_hint="ATLAS")
+    if estimate:
+        prices = {"price_in": price_in, "price_out": price_out}
+        found = galsearch.estimate_captions(path, where=where, copies=copies, prompt=prompt, model=model, **prices)
+        print_rows(found, output_format)
+        _tell_estimate(found)
+        return
+    vlm = None
+    if by == "vlm":
+        if not model:
+            raise typer.BadParameter("name the model to ask", param_hint="--model")
+        vlm = galsearch.VLM(
+            model=model,
+            base_url=base_url,
+            key_env=key_env,
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            retries=retries,
+            price_in=price_in,
+            price_out=price_out,
+            prompt=prompt,
+            images=images,
+            max_cost=max_cost,
+            batch=batch,
+            again=again,
+        )
+    with progress_bar() as progress:
+        done = galsearch.caption(
+            path,
+            by=by,
+            where=where,
+            copies=copies,
+            seed=seed,
+            append=append,
+            mapping=mapping,
+            table=table,
+            id_column=id_column,
+            caption_column=caption_column,
+            model=model,
+            vlm=vlm,
+            progress=progress,
+        )
+    _tell_captioned(done)
+
+
+def _tell_estimate(found: pa.Table) -> None:
+    """Say what an estimate is worth, and which price is missing."""
+    unknown = [row["model"] for row in found.to_pylist() if row["usd"] is None]
+    if unknown:
+        tell(f"the price of {unknown[0]} is not known; give it with --price-in and --price-out")
+    tell("an estimate, within a factor of two; usd_batch is for answers within a day. Nothing was sent")
+
+
+def _tell_captioned(done: galsearch.Captioned) -> None:
+    tell(f"{done.path}: {done.captions} captions by {done.model} in {done.seconds:.1f} s")
+    if done.silent:
+        tell(f"nothing could be said of {done.silent} objects: no values, or no picture")
+    if done.counts:
+        tell(", ".join(f"{name}: {count}" for name, count in done.counts.items()))
+    if done.cost_usd is None:
+        tell("cost: not known, this model's price is not; see --price-in and --price-out")
+    elif done.cost_usd:
+        tell(f"cost: {done.cost_usd:.4f} US dollars (table 'caption_costs' of the atlas)")
+    if done.note:
+        tell(done.note)

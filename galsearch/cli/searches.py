@@ -1,0 +1,350 @@
+"""Commands that search: words, examples, SQL, a table of positions; re-ranking."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import galsearch
+from galsearch.cli import options
+from galsearch.cli.options import check_format, numbers
+from galsearch.cli.output import SHOWN_COLUMNS, again, print_data, print_rows, print_table, progress_bar, tell
+from galsearch.cli.program import app
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
+
+
+@app.command()
+def search(
+    path: options.AtlasPath,
+    words: options.Words = None,
+    like: options.Like = None,
+    image: options.Image = None,
+    plus: options.Plus = None,
+    minus: options.Minus = None,
+    where: options.Where = None,
+    near: options.Near = None,
+    radius_arcsec: options.RadiusArcsec = None,
+    k: options.HowMany = 12,
+    closest: options.Closest = False,
+    distinct: options.Distinct = False,
+    hybrid: options.Hybrid = False,
+    recall: options.Recall = None,
+    exact: options.Exact = False,
+    explain: options.Explain = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+    sheet: options.Sheet = None,
+    send_to: Annotated[
+        str | None,
+        typer.Option("--send-to", help="Also send to this running program by SAMP: topcat, aladin, … or all."),
+    ] = None,
+    device: options.Device = "auto",
+):
+    """Search in words, by example, by SQL and by position, all at once.
+
+    Words that are an object's id or name ("NGC 5194"), or a position, give that object and are not searched for.
+    """
+    check_format(output_format)
+    query = galsearch.Query(
+        _terms(words, like or [], image or [], plus or [], minus or []),
+        near=galsearch.parse_position(" ".join(near)) if near else None,
+        combine="max" if closest else "mean",
+        hybrid="sum" if hybrid else None,
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
+        **{"exact": exact, "recall": recall, "distinct": distinct},
+    )
+    with galsearch.open(path, device=device) as atlas:
+        if words and not any(map(str.isdigit, words)):  # hardly a name
+            atlas.prepare()
+        named = atlas.lookup(words) if words and len(query.terms) == 1 else None
+        hits = _candidates(atlas, named, query) if named else atlas.search(query)
+        if named:
+            _tell_named(named, hits, path)
+        elif explain:
+            _tell_plan(atlas, hits, words)
+            _tell_refinements(hits)
+        else:
+            _tell_hints(atlas, words)
+        if sheet:
+            tell(f"wrote {hits.contact_sheet(sheet)}")
+        if send_to:
+            tell(f"sent to {', '.join(hits.send(send_to))}")
+        if output:
+            tell(f"wrote {hits.save(output, quote_formulas=quote_formulas)} ({len(hits)} rows)")
+        elif output_format == "table":
+            print_table(hits.table)
+        else:
+            print_data(hits.format(output_format))
+        if hits.convincing is not None and hits.convincing < len(hits):
+            tell(_doubt(hits))
+        if not len(hits) and not named:
+            tell(_nothing(atlas, in_a_cone=near is not None))
+
+
+@app.command()
+def rerank(
+    path: Annotated[Path | None, typer.Argument(help="An atlas: name.atlas or name.duckdb.", metavar="ATLAS")] = None,
+    words: options.Words = None,
+    by: Annotated[str, typer.Option("--by", help="local: nothing is sent; vlm: ask a vision model.")] = "local",
+    n: Annotated[int, typer.Option("-n", help="How many hits to look at again.")] = 200,
+    positive: Annotated[
+        list[str] | None,
+        typer.Option("--positive", help="Object, or file of a picture, that is what you want; two or more."),
+    ] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option("--negative", help="Object, or file of a picture, that is not; two or more.")
+    ] = None,
+    like: options.Like = None,
+    image: options.Image = None,
+    plus: options.Plus = None,
+    minus: options.Minus = None,
+    where: options.Where = None,
+    near: options.Near = None,
+    radius_arcsec: options.RadiusArcsec = None,
+    k: options.HowMany = 12,
+    closest: options.Closest = False,
+    distinct: options.Distinct = False,
+    hybrid: options.Hybrid = False,
+    recall: options.Recall = None,
+    exact: options.Exact = False,
+    explain: options.Explain = False,
+    model: Annotated[str | None, typer.Option("--model", help="Vision model to ask.")] = None,
+    base_url: options.BaseUrl = None,
+    key_env: options.KeyEnv = "OPENAI_API_KEY",
+    question: Annotated[
+        str | None, typer.Option("--question", help="What to ask the model for; the words, unless said.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Answers about one picture, at most.")] = 3,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="US dollars on this question and model before it stops.")
+    ] = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    concurrency: options.Concurrency = 8,
+    answers: Annotated[
+        Path | None, typer.Option("--answers", help="Folder for the model's answers; beside the atlas, unless said.")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option("--prompt", help="Text file to ask with, instead of ours.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print what models would cost; send nothing.")] = False,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what models are asked, and stop.")] = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+    sheet: options.Sheet = None,
+    device: options.Device = "auto",
+):
+    """Search, look at the best hits again, and put them in a better order; or say that there is none."""
+    check_format(output_format)
+    if show_prompt:
+        print(galsearch.rerank_prompt(prompt))
+        return
+    if path is None:
+        raise typer.BadParameter("name the atlas to search", param_hint="ATLAS")
+    query = galsearch.Query(
+        _terms(words, like or [], image or [], plus or [], minus or []),
+        near=galsearch.parse_position(" ".join(near)) if near else None,
+        combine="max" if closest else "mean",
+        hybrid="sum" if hybrid else None,
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
+        **{"exact": exact, "recall": recall, "distinct": distinct},
+    )
+    asking: dict = {}
+    if by == "vlm" or estimate:
+        asking = {"model": model, "base_url": base_url, "key_env": key_env, "samples": samples, "max_cost": max_cost}
+        asking |= {"price_in": price_in, "price_out": price_out, "concurrency": concurrency}
+        asking |= {"question": question, "answers": answers, "prompt": prompt}
+    with galsearch.open(path, device=device) as atlas, progress_bar() as progress:
+        hits = atlas.search(query)
+        if estimate:
+            print_rows(hits.estimate_rerank(n=n, **asking), output_format)
+            tell("an estimate, within a factor of two, of all answers; fewer are asked for. Nothing was sent")
+            return
+        marks = {"positives": _examples(positive), "negatives": _examples(negative)}
+        found = hits.rerank(by, n=n, progress=progress, **marks, **asking)
+        if explain:
+            _tell_plan(atlas, hits, words)
+        else:
+            _tell_hints(atlas, words)
+        tell(str(found.reranked))
+        if sheet:
+            tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
+        if output:
+            tell(f"wrote {found.save(output, quote_formulas=quote_formulas)} ({len(found)} rows)")
+        elif output_format == "table":
+            print_table(found.table, columns=_reranked_columns(found.table))
+        else:
+            print_data(found.format(output_format))
+        if hits.convincing == 0 and len(hits):
+            tell(_doubt(hits))
+
+
+@app.command()
+def sql(
+    path: options.AtlasPath,
+    statement: Annotated[str, typer.Argument(help="One SELECT; embed('words') gives a query vector.")],
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+    device: options.Device = "auto",
+):
+    """Run one SELECT over the atlas, with its macros: nearest, cone, concept, like_object and embed('words')."""
+    check_format(output_format)
+    with galsearch.open(path, device=device) as atlas:
+        table = atlas.sql(statement)
+        if output:
+            meta = {"query": statement, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
+            galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({table.num_rows} rows)")
+        else:
+            print_rows(table, output_format)
+
+
+@app.command()
+def crossmatch(
+    path: options.AtlasPath,
+    table: Annotated[
+        Path,
+        typer.Argument(help="CSV, ECSV, FITS, VOTable or Parquet with positions, degrees ICRS.", metavar="TABLE"),
+    ],
+    radius_arcsec: Annotated[float, typer.Option("--radius-arcsec", help="How far a match may lie, inclusive.")],
+    mode: Annotated[
+        str, typer.Option("--mode", help="best: the closest object of each row; all: every object.")
+    ] = "best",
+    where: Annotated[
+        str | None, typer.Option("--where", help='SQL condition on the objects, such as "z < 0.1 AND mag_r < 17".')
+    ] = None,
+    ra: options.RaColumn = None,
+    dec: options.DecColumn = None,
+    table_name: options.TableName = None,
+    missing: options.Missing = None,
+    keep_unmatched: Annotated[
+        bool, typer.Option("--keep-unmatched", help="Keep rows without a match, or without a position.")
+    ] = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+):
+    """Put the objects of an atlas beside the rows of a table that lie at the same place on the sky."""
+    check_format(output_format)
+    with galsearch.open(path) as atlas:
+        found = atlas.crossmatch(
+            table,
+            radius_arcsec=radius_arcsec,
+            mode=mode,
+            where=where,
+            ra=ra,
+            dec=dec,
+            table_name=table_name,
+            missing=numbers(missing),
+            keep_unmatched=keep_unmatched,
+        )
+        if output:
+            title = f"{table.name} matched within {radius_arcsec:g} arcsec"
+            meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
+            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({found.num_rows} rows)")
+        elif output_format == "table":
+            print_table(found, columns=_matched_columns(found))
+        else:
+            print_rows(found, output_format)
+    for note in galsearch.notes_of(found):
+        tell(note)
+    matches = found.num_rows - found["object_id"].null_count
+    tell(f"{matches} matches within {radius_arcsec:g} arcsec" + ("" if matches else "; check the columns and units"))
+
+
+def _terms(words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str]) -> tuple:
+    terms = [] if words is None else [galsearch.Term("text", words)]
+    terms += [galsearch.Term("object", value) for value in like]
+    terms += [galsearch.Term("image", str(value)) for value in image]
+    for sign, texts in ((1, plus), (-1, minus)):
+        terms += [galsearch.Term("text", text, sign * weight) for weight, text in map(_weighted, texts)]
+    return tuple(terms)
+
+
+def _examples(marked: list[str] | None) -> list[str | Path]:
+    """Return marked examples: paths where there is such a file, else ids."""
+    return [Path(one) if Path(one).is_file() else one for one in marked or []]
+
+
+def _weighted(text: str) -> tuple[float, str]:
+    """Split `0.5:bar` into a weight and words; words without a number weigh 1."""
+    number, colon, rest = text.partition(":")
+    try:
+        return (float(number), rest) if colon else (1.0, text)
+    except ValueError:
+        return 1.0, text
+
+
+def _reranked_columns(table: pa.Table) -> list[str]:
+    """Return what to show of re-ranked hits: the parts of their scores, the ranks before, and what else fits."""
+    first = ["object_id", "score", "rank_before", *(name for name in table.column_names if name.startswith("score_"))]
+    beside = [name for name in (*SHOWN_COLUMNS[2:], "judged", "explanation") if name in table.column_names]
+    return [name for name in [*first, *beside] if name in table.column_names and table[name].null_count < len(table)]
+
+
+def _matched_columns(table: pa.Table) -> list[str]:
+    """Return what to show of matched rows: the first columns of the table, the object, and what else fits."""
+    first = table.column_names.index("object_id")
+    beside = [name for name in SHOWN_COLUMNS[1:] if name in table.column_names[first:]]
+    return [*table.column_names[: min(first, SHOWN_OF_TABLE)], "object_id", "separation_arcsec", *beside]
+
+
+def _tell_plan(atlas: galsearch.Atlas, hits: galsearch.Hits, words: str | None) -> None:
+    """Say how a question was read and answered."""
+    provider = [f"encoder on {hits.plan.provider}"] if hits.plan.provider else []
+    tell(hits.query.formula() or "list", hits.plan, *provider)
+    if words:
+        tell("read as", *str(atlas.understand(words)).split("\n"))
+
+
+def _candidates(atlas: galsearch.Atlas, named: galsearch.Lookup, query: galsearch.Query) -> galsearch.Hits:
+    cone = {"near": query.near, "radius_arcsec": query.radius_arcsec}
+    return atlas.candidates(named, where=query.where, **cone, k=query.k)
+
+
+def _nothing(atlas: galsearch.Atlas, *, in_a_cone: bool) -> str:
+    """Return why nothing was found."""
+    if in_a_cone and not len(atlas.search(where="ra IS NOT NULL AND dec IS NOT NULL", k=1)):
+        return "no object of this atlas has a position, so no cone can hold one; build it with --ra and --dec"
+    return "nothing passes the cuts; loosen --where or the cone"
+
+
+def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> None:
+    """Say what the words name, and how to go on."""
+    tell(str(named))
+    if len(hits) < len(named.candidates):
+        tell(f"{len(hits)} of them pass the cuts; loosen --where or the cone, or raise -k, for the others")
+    if len(hits):
+        tell(f"for objects like it: {again('search', path, f'--like={hits.ids[0]}')}")
+    if named.kind == "object":
+        tell(f"to search for these words all the same: {again('search', path, f'--plus={named.text}')}")
+
+
+def _tell_hints(atlas: galsearch.Atlas, words: str | None) -> None:
+    """Say what of the words the search cannot heed: numbers without a column, another language, what is too rare."""
+    if words:
+        tell(*atlas.hints(words))
+
+
+def _tell_refinements(hits: galsearch.Hits) -> None:
+    """Say how the question could be refined, as options to add."""
+    signs = {"more": "--plus", "less": "--minus"}
+    found = [shlex.join([signs[one.sign], f"0.5:{one.phrase}"]) for one in hits.refinements()]
+    if found:
+        tell(f"refine with: {'  '.join(found)}")
+
+
+def _doubt(hits: galsearch.Hits) -> str:
+    """Return what to say where not all hits are convincing."""
+    if not hits.convincing:
+        return "no match is convincing: none scores as well as what most questions find here"
+    return f"only the first {hits.convincing} are convincing: the others score less than what most questions find here"
