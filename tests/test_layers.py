@@ -11,52 +11,66 @@ import pytest
 import galsearch
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "galsearch").rglob("__init__.py")
+}  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "schema"}
-SCIENCE = {"sky", "images", "spectra", "morphology", "shapes", "neighbors", "novelty", "metrics", "zoo"}
-ENGINES = {"encode", "store", "exchange", "remote"}
-BELOW_WHOLE = WORDS | SCIENCE | {"query", "workers"} | ENGINES
+SCIENCE = {"science", *(f"science.{name}" for name in ("sky", "images", "detection", "morphology", "metrics"))}
+SERVERS = {"workers", "quotas"}
+ENGINES = {"encode", "store", "formats", "remote"}
+BELOW_WHOLE = WORDS | SCIENCE | {"query", "language", "workers"} | ENGINES
 
-# module -> the modules of galsearch that it may import; a package such as store stands for all files in it
+# room -> the rooms of galsearch that it may import; a package such as store stands for all files in it
 MAY_IMPORT = {
     "errors": set(),
     "escaping": {"errors"},
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
-    "images": WORDS | {"images"},
-    "morphology": WORDS | {"shapes"},
-    "query": WORDS | {"sky"},
+    "science.images": WORDS | {"science.images"},
+    "science.detection": WORDS | {"science.morphology"},
+    "query": WORDS | {"science.sky"},
+    "language": WORDS | {"query", "language"},
     "workers": {"errors"},
     "quotas": {"errors", "workers"},
     "graphs": {"errors"},
-    "encode": WORDS | {"images", "spectra", "graphs"},
-    "store": WORDS | {"store", "query", "sky", "workers"},
-    "exchange": WORDS | {"exchange"},
+    "encode": WORDS | {"science.images", "graphs"},
+    "store": WORDS | {"store", "query", "science.sky", "workers"},
+    "formats": WORDS | {"formats"},
     "remote": WORDS | {"remote"},
-    "published": {"errors"},
-    "citing": WORDS,
+    "citations": WORDS,
     "columns": BELOW_WHOLE,
-    "sources": BELOW_WHOLE | {"columns", "published", "sources"},
-    "asking": BELOW_WHOLE,
+    "sources": BELOW_WHOLE | {"columns", "sources"},
+    "retrieval": BELOW_WHOLE,
     "crossmatch": BELOW_WHOLE | {"columns"},
-    "understanding": BELOW_WHOLE | {"understanding"},
-    "rerank": BELOW_WHOLE | {"rerank", "asking", "captions", "understanding"},
-    "atlas": BELOW_WHOLE | {"citing", "asking", "crossmatch", "rerank", "understanding"},
-    "ingest": BELOW_WHOLE | {"columns", "published", "sources", "asking", "crossmatch", "atlas"},
-    "evaluation": BELOW_WHOLE | {"atlas"},
-    "space": BELOW_WHOLE | {"citing", "ingest", "space"},
+    "lookup": BELOW_WHOLE,
+    "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
+    "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
+    "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot"},
+    "atlas": BELOW_WHOLE | {"citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"},
+    "ingest": BELOW_WHOLE | {"columns", "sources"},
+    "evaluation": BELOW_WHOLE | {"atlas"},
+    "space": BELOW_WHOLE | {"citations", "ingest", "space"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use
-    "cli": set(),  # the public surface only
+    "cli": {"cli"},  # beside that the public surface only
 }
+# inside the store each file may import only those before it; `__init__` is the door to all of them
+STORE = (
+    *("files", "sql.sandbox", "sql.allowed"),
+    *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
+    *("sql.macros", "read.admission", "read.base", "read.bundle", "read.folder", "read.multi", "check"),
+    *("write.atomic", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
+    *("write.bundle", "read.row_view", "sql.visitors"),
+)
 # package from outside -> the modules that may import it; what is not named here nobody may
 OWNERS = {
     "numpy": set(MAY_IMPORT),
     "pyarrow": set(MAY_IMPORT) - SCIENCE,
     "scipy": SCIENCE | {"sources"},
-    "PIL": {"images"},
-    "astropy": {"images", "spectra", "exchange", "sources"},
-    "sep": {"morphology"},
+    "PIL": {"science.images"},
+    "astropy": {"science.images", "formats", "sources"},
+    "sep": {"science.detection"},
     "duckdb": {"store"},
     "lance": {"store"},
     "umap": {"store"},
@@ -65,9 +79,9 @@ OWNERS = {
     "onnxruntime": {"encode"},
     "tokenizers": {"encode"},
     "skimage": {"sources"},
-    "yaml": {"understanding", "exchange"},
-    "clevercsv": {"exchange"},
-    "charset_normalizer": {"exchange"},
+    "yaml": {"language", "formats"},
+    "clevercsv": {"formats"},
+    "charset_normalizer": {"formats"},
     "openai": {"remote"},
     "httpx2": {"remote"},  # comes with openai
     "pydantic": {"remote"},
@@ -76,7 +90,7 @@ OWNERS = {
 }
 NETWORK = {"socket", "ssl", "http", "ftplib", "smtplib", "urllib", "xmlrpc"}
 MAY_REACH_OUT = {"remote"}
-EXPORT_MAY_IMPORT = WORDS | {"images", "spectra", "morphology", "metrics", "captions", "encode"}
+EXPORT_MAY_IMPORT = WORDS | SCIENCE | {"language", "captions", "encode"}
 
 
 def imports(tree: ast.AST, *, typing_only: bool = False) -> Iterator[tuple[str, bool]]:
@@ -86,7 +100,7 @@ def imports(tree: ast.AST, *, typing_only: bool = False) -> Iterator[tuple[str, 
             yield from ((alias.name, typing_only) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(filter(None, ["galsearch" if node.level else "", node.module]))
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "galsearch" else [base]
+            names = [f"{base}.{alias.name}" for alias in node.names] if base in PACKAGES else [base]
             yield from ((name, typing_only) for name in names)
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
             named = node.args and isinstance(node.args[0], ast.Constant)
@@ -105,7 +119,7 @@ def violations(module: str, source: str) -> list[str]:
     for name, typing_only in imports(ast.parse(source)):
         top, _, rest = name.partition(".")
         if top == "galsearch":
-            bad += _inside(module, rest)
+            bad += [] if typing_only else _inside(module, rest)
         elif top == "<computed>":
             bad += [] if module == "__init__" else [f"{module}: an import whose name is computed hides from this test"]
         elif top in NETWORK and name != "urllib.parse" and module not in MAY_REACH_OUT:
@@ -116,8 +130,8 @@ def violations(module: str, source: str) -> list[str]:
 
 
 def _inside(module: str, rest: str) -> list[str]:
-    other = rest.partition(".")[0]
-    if module == "cli":
+    other = room_of(rest)
+    if module == "cli" and other != "cli":
         return [] if other in {"", *galsearch.__all__} else [f"cli must not import galsearch.{rest}: not public"]
     if other in MAY_IMPORT.get(module, ()) or (module != "__init__" and other == "__version__"):
         return []
@@ -133,15 +147,30 @@ def private_names(source: str) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "galsearch"
     ]
+    names = [name for name in names if name.partition(".")[0] != "cli"]
     return [name for name in names if name and name not in galsearch.__all__]
 
 
 def module_of(path: Path) -> str:
-    """Return the module's name below galsearch, or that of the package it lies in."""
-    return path.relative_to(ROOT / "galsearch").parts[0].removesuffix(".py")
+    """Return the module's name below galsearch, or that of the room it lies in."""
+    return room_of(dotted(path))
+
+
+def dotted(path: Path) -> str:
+    """Return the dotted name of a file below galsearch; of a package that of its folder."""
+    name = ".".join(path.relative_to(ROOT / "galsearch").with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def room_of(name: str) -> str:
+    """Return the room that a dotted name below galsearch belongs to."""
+    parts = name.split(".")
+    rooms = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((room for room in rooms if room in MAY_IMPORT), parts[0])
 
 
 FILES = sorted((ROOT / "galsearch").rglob("*.py"))
+STORE_FILES = [path for path in sorted((ROOT / "galsearch" / "store").rglob("*.py")) if path.name != "__init__.py"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -152,16 +181,34 @@ def test_a_module_imports_only_what_its_layer_allows(path):
     assert violations(module_of(path), path.read_text()) == []
 
 
-@pytest.mark.parametrize("folder", ["galsearch/cli.py", "streamlit_app"])
+def upward(name: str, source: str) -> list[str]:
+    """Return what a file of the store imports that does not come before it."""
+    inside = [
+        other.removeprefix("galsearch.store.") for other, typing_only in imports(ast.parse(source)) if not typing_only
+    ]
+    return [one for one in inside if one in STORE and STORE.index(one) >= STORE.index(name)]
+
+
+@pytest.mark.parametrize("path", STORE_FILES, ids=dotted)
+def test_a_file_of_the_store_imports_only_those_before_it(path):
+    assert upward(dotted(path).removeprefix("store."), path.read_text()) == []
+
+
+def test_a_planted_import_upward_in_the_store_is_caught():
+    assert upward("index.cells", "from galsearch.store.read import bundle") == ["read.bundle"]
+    assert upward("read.base", "from galsearch.store.write.atomic import disk_errors") == ["write.atomic"]
+
+
+@pytest.mark.parametrize("folder", ["galsearch/cli", "streamlit_app"])
 def test_a_face_uses_only_public_names(folder):
-    path = ROOT / folder
-    for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+    for file in sorted((ROOT / folder).rglob("*.py")):
         assert private_names(file.read_text()) == [], file
 
 
 def test_training_code_uses_only_what_it_shares_with_the_runtime():
     for path in sorted((ROOT / "export").rglob("*.py")):
-        used = {name.split(".")[1] for name, _ in imports(ast.parse(path.read_text())) if name.startswith("galsearch.")}
+        named = (name for name, _ in imports(ast.parse(path.read_text())) if name.startswith("galsearch."))
+        used = {room_of(name.removeprefix("galsearch.")) for name in named}
         assert used <= EXPORT_MAY_IMPORT, f"{path.name} must not import {used - EXPORT_MAY_IMPORT}"
 
 
@@ -169,18 +216,18 @@ def test_training_code_uses_only_what_it_shares_with_the_runtime():
     ("module", "source"),
     [
         ("schema", "import galsearch.query"),
-        ("schema", "from galsearch import sky"),
-        ("sky", "import duckdb"),
-        ("images", "from galsearch.encode import Encoder"),
-        ("morphology", "from galsearch import images"),
-        ("morphology", "import pyarrow as pa"),
+        ("schema", "from galsearch.science import sky"),
+        ("science.sky", "import duckdb"),
+        ("science.images", "from galsearch.encode import Encoder"),
+        ("science.detection", "from galsearch.science import images"),
+        ("science.morphology", "import pyarrow as pa"),
         ("query", "from galsearch.store import Store"),
         ("encode", "def load():\n    from galsearch.store.write.bundle import write_bundle"),
         ("encode", "import duckdb"),
         ("store", "import onnxruntime"),
         ("store", "from galsearch import encode"),
         ("store", "from ..encode import Encoder"),
-        ("exchange", "from galsearch import images"),
+        ("formats", "from galsearch.science import images"),
         ("atlas", "import lance"),
         ("atlas", "from galsearch.ingest import build"),
         ("atlas", "import torch"),
@@ -205,7 +252,7 @@ def test_a_planted_violation_is_caught(module, source):
     ("module", "source"),
     [
         ("query", "from galsearch.science.sky import check_position"),
-        ("store", "import duckdb, lance\nfrom galsearch.store import cells"),
+        ("store", "import duckdb, lance\nfrom galsearch.store.index import cells"),
         ("atlas", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from astropy.table import Table"),
         ("cli", "import galsearch, typer\nfrom galsearch import GalsearchError"),
     ],
@@ -236,7 +283,8 @@ def test_importing_loads_no_engine(statement, heavy):
 def test_no_part_of_the_runtime_loads_training_or_app_packages():
     """Lance brings pandas along for itself, which is why that one is looked for in the source text only."""
     code = "import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module(m)\nprint(*sys.modules)"
-    modules = [f"galsearch.{name}" for name in MAY_IMPORT if (ROOT / "galsearch" / f"{name}.py").exists()]
-    modules = [name for name in modules if not name.endswith("__init__")] + ["galsearch.store.write.folder"]
+    modules = [
+        f"galsearch.{dotted(path)}" for path in FILES if "templates" not in path.parts and path.stem != "__main__"
+    ]
     run = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "streamlit", "matplotlib", "export", "lancedb"} & set(run.stdout.split())
