@@ -704,7 +704,7 @@ def test_a_ctrl_c_that_python_drops_is_not_lost():
             signal.raise_signal(signal.SIGINT)
             assert True  # the signal is seen here at the latest, and what is raised here goes nowhere
 
-    with cli._progress() as report:
+    with cli.output.progress_bar() as report:
         report(0, 2, "working")
         Falls()
         with pytest.raises(KeyboardInterrupt):
