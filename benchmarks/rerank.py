@@ -26,7 +26,10 @@ import numpy as np
 import galsearch
 from export.heldout import chosen
 from export.prepare import data_folder
-from galsearch import evaluation, schema
+from galsearch import schema
+from galsearch.evaluation import resampling
+from galsearch.evaluation.judged import Judged, judge
+from galsearch.evaluation.targets import Target, read_targets
 from galsearch.query import Plan, Query, Scorer, Term
 from galsearch.rerank import probe, validated
 from galsearch.rerank.arcs import arc_contrast
@@ -134,20 +137,20 @@ class Part:
 
     atlas: galsearch.Atlas
     seen: Seen
-    targets: dict[str, evaluation.Target]
+    targets: dict[str, Target]
     pictures: Path
 
     @classmethod
     def of(cls, path: Path) -> Part:
         atlas, own = galsearch.open(path, device="cpu"), path.parent / "targets.toml"
-        read = evaluation.read_targets(own if own.exists() else None)
+        read = read_targets(own if own.exists() else None)
         targets = {each.name: each for each in read.targets}
         if "face-on (EFIGI)" in targets:
             targets[FACE_ON] = face_on_in_the_mix(targets["face-on (EFIGI)"])
         return cls(atlas, Seen(atlas), targets, path.parent / "pictures")
 
 
-def face_on_in_the_mix(target: evaluation.Target) -> evaluation.Target:
+def face_on_in_the_mix(target: Target) -> Target:
     """Return the target with round ellipticals among those not to be found: the shipped one has disks only, and with
     these alone the axis ratio would seem to say everything."""
     candidates = f"({target.candidates}) OR T <= -4 OR T >= 10 OR gz1_class = 'elliptical'"
@@ -159,14 +162,14 @@ class Asked:
     """The candidates of a target, and what every question in words gives: base scores and sights."""
 
     part: Part
-    judged: evaluation.Judged
+    judged: Judged
     objects: Objects
     sights: list[Sight]
     base: np.ndarray  # (queries, n)
 
     @classmethod
     def of(cls, part: Part, name: str) -> Asked:
-        judged = evaluation.judge(part.atlas._store, part.targets[name])
+        judged = judge(part.atlas._store, part.targets[name])
         objects = part.seen.rows(judged.rows)
         sights = [sight_of(part, words) for words in judged.target.queries]
         return cls(part, judged, objects, sights, np.stack([sight.base(objects) for sight in sights]))
@@ -182,17 +185,17 @@ def sight_of(part: Part, words: str) -> Sight:
 # ---- measuring
 
 
-def sets(asked: Asked, prevalence: float | None, *, rounds: int, pick: evaluation.Pick, seed: int) -> list[np.ndarray]:
+def sets(asked: Asked, prevalence: float | None, *, rounds: int, pick: resampling.Pick, seed: int) -> list[np.ndarray]:
     """Return candidate sets as places, each of the prevalence; with None, all candidates or draws of them."""
     relevant = asked.judged.relevant
-    if prevalence is None and pick is evaluation._shuffled:
+    if prevalence is None and pick is resampling.shuffled:
         return [np.arange(len(relevant))]
-    wanted = evaluation.Sets(int(relevant.sum()), int((~relevant).sum()))
+    wanted = resampling.Sets(int(relevant.sum()), int((~relevant).sum()))
     if prevalence is not None:
-        wanted = evaluation.matched_sets(wanted.relevant, wanted.others, prevalence)
+        wanted = resampling.matched_sets(wanted.relevant, wanted.others, prevalence)
         if wanted is None:
             return []
-    blocks = evaluation.draws(relevant, wanted, rounds=rounds, pick=pick, seed=seed)
+    blocks = resampling.draws(relevant, wanted, rounds=rounds, pick=pick, seed=seed)
     counts = np.concatenate([block.reshape(-1, len(relevant)) for block in blocks])
     return [np.repeat(np.arange(len(relevant)), row) for row in counts]
 
@@ -265,7 +268,7 @@ def choose_weights(parts: Sequence[Part]) -> dict:
     over_all = np.zeros(len(options))
     for name, (target, prevalence) in QUESTIONS.items():
         asked = Asked.of(next(part for part in parts if target in part.targets), target)
-        drawn = sets(asked, prevalence, rounds=ROUNDS, pick=evaluation._shuffled, seed=0)[:ROUNDS]
+        drawn = sets(asked, prevalence, rounds=ROUNDS, pick=resampling.shuffled, seed=0)[:ROUNDS]
         looked, measured = looks_of(asked), measures_of(asked, name)
         grid = {}
         for number, (profile, weight) in enumerate(product(options, MEASURED)):
@@ -367,7 +370,7 @@ def with_marks(asked: Asked, ways: Sequence[Taught], prevalence: float | None, l
     """Return nDCG@10 before and after, the gain's bootstrap interval over draws, and how often the order stayed."""
     values = []
     for draw, way in enumerate(ways):
-        drawn = sets(asked, prevalence, rounds=4, pick=evaluation._resampled, seed=draw)[:20]
+        drawn = sets(asked, prevalence, rounds=4, pick=resampling.resampled, seed=draw)[:20]
         drawn = [one[~np.isin(one, way.marked)] for one in drawn]
         base, relevance = asked.base[way.question], asked.judged.relevance
         pairs = [
@@ -397,8 +400,8 @@ def report(parts: Sequence[Part], teachers: Sequence[Part]) -> dict:
         if target in TAUGHT:
             ways = {count: taught(asked, teacher, count) for count in MARKS}
         for prevalence, looked_at in product(prevalences, LOOKED_AT):
-            drawn = sets(asked, prevalence, rounds=ROUNDS, pick=evaluation._shuffled, seed=0)[: 4 * ROUNDS]
-            boots = sets(asked, prevalence, rounds=BOOTSTRAPS, pick=evaluation._resampled, seed=1)[: 2 * BOOTSTRAPS]
+            drawn = sets(asked, prevalence, rounds=ROUNDS, pick=resampling.shuffled, seed=0)[: 4 * ROUNDS]
+            boots = sets(asked, prevalence, rounds=BOOTSTRAPS, pick=resampling.resampled, seed=1)[: 2 * BOOTSTRAPS]
             if not drawn or (looked_at > LOOKED_AT[0] and len(drawn[0]) <= LOOKED_AT[0]):
                 continue
             row = {
@@ -490,8 +493,8 @@ def arcs_of_candidates() -> None:
 
 
 def _stratified(relevant: np.ndarray) -> Iterator[np.ndarray]:
-    wanted = evaluation.Sets(int(relevant.sum()), int((~relevant).sum()))
-    for block in evaluation.draws(relevant, wanted, rounds=1000, pick=evaluation._resampled, seed=0):
+    wanted = resampling.Sets(int(relevant.sum()), int((~relevant).sum()))
+    for block in resampling.draws(relevant, wanted, rounds=1000, pick=resampling.resampled, seed=0):
         yield block[:, 0]
 
 

@@ -13,18 +13,13 @@ from PIL import Image
 from pyarrow import parquet
 
 import galsearch
-from galsearch import cli, evaluation
+from galsearch import cli
 from galsearch.errors import GalsearchError, QueryError, SchemaError
-from galsearch.evaluation import (
-    Sets,
-    centroid_scores,
-    draws,
-    evaluate,
-    fold_of,
-    matched_sets,
-    probe_scores,
-    read_targets,
-)
+from galsearch.evaluation import evaluate, resampling, sheets
+from galsearch.evaluation.judged import fold_of
+from galsearch.evaluation.resampling import Sets, draws, matched_sets
+from galsearch.evaluation.systems import centroid_scores, probe_scores
+from galsearch.evaluation.targets import read_targets
 from galsearch.science.metrics import (
     Ranked,
     auroc,
@@ -165,7 +160,7 @@ def test_sets_have_the_prevalence_and_a_shuffle_holds_nobody_twice(prevalence):
     relevant = np.arange(400) % 7 == 0
     sets = matched_sets(int(relevant.sum()), int((~relevant).sum()), prevalence)
     assert sets.relevant / (sets.relevant + sets.others) == pytest.approx(prevalence, rel=0.05)
-    blocks = list(draws(relevant, sets, rounds=6, pick=evaluation._shuffled, seed=0))
+    blocks = list(draws(relevant, sets, rounds=6, pick=resampling.shuffled, seed=0))
     drawn = np.concatenate(blocks).reshape(-1, 400)
     assert len(drawn) == 6 * sets.each
     assert (drawn[:, relevant].sum(axis=1) == sets.relevant).all()
@@ -176,7 +171,7 @@ def test_sets_have_the_prevalence_and_a_shuffle_holds_nobody_twice(prevalence):
 def test_a_bootstrap_keeps_the_prevalence_and_draws_evenly(monkeypatch):
     monkeypatch.setattr(evaluation, "DRAWN_VALUES", 500)  # several blocks
     relevant = np.arange(50) < 20
-    drawn = np.concatenate(list(draws(relevant, Sets(20, 30), rounds=4000, pick=evaluation._resampled, seed=0)))[:, 0]
+    drawn = np.concatenate(list(draws(relevant, Sets(20, 30), rounds=4000, pick=resampling.resampled, seed=0)))[:, 0]
     assert drawn.shape == (4000, 50)
     assert (drawn[:, relevant].sum(axis=1) == 20).all()
     assert drawn.mean(axis=0) == pytest.approx(np.ones(50), abs=0.08)
@@ -185,7 +180,7 @@ def test_a_bootstrap_keeps_the_prevalence_and_draws_evenly(monkeypatch):
 
 def test_too_few_relevant_ones_give_no_sets():
     assert matched_sets(50, 500, 0.001) is None
-    assert matched_sets(50, 5000, 0.001) == Sets(5, 5000, evaluation.MOST_SETS)
+    assert matched_sets(50, 5000, 0.001) == Sets(5, 5000, resampling.MOST_SETS)
 
 
 # ---- baselines
@@ -466,7 +461,7 @@ def test_a_sheet_frames_what_is_relevant(atlas, tmp_path):
     (path,) = (tmp_path / "sheets").iterdir()
     assert path.name == "red-a-b.png"
     picture = np.asarray(Image.open(path).convert("RGB"))
-    framed = (np.abs(picture.astype(int) - evaluation.MARK_RGB) < 25).all(axis=2)
+    framed = (np.abs(picture.astype(int) - sheets.MARK_RGB) < 25).all(axis=2)
     upper, lower = framed[: len(framed) // 2], framed[len(framed) // 2 :]
     assert upper.sum() > 1000  # ten hits of the first query
     assert lower.sum() == 0  # none of the worst

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot"},
     "atlas": BELOW_WHOLE | {"citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"},
     "ingest": BELOW_WHOLE | {"columns", "sources"},
-    "evaluation": BELOW_WHOLE | {"atlas"},
+    "evaluation": BELOW_WHOLE | {"atlas", "evaluation"},
     "space": BELOW_WHOLE | {"citations", "ingest", "space"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use

@@ -9,7 +9,7 @@ import pytest
 
 from export import heldout
 from export.lenses import Arc, arc_light, deflection, draw_arc, inject, is_host, targets_text
-from galsearch.evaluation import read_targets
+from galsearch.evaluation.targets import read_targets
 
 RING = Arc(
     einstein=0.2,
