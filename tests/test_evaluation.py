@@ -15,7 +15,7 @@ from pyarrow import parquet
 import galsearch
 from galsearch import cli
 from galsearch.errors import GalsearchError, QueryError, SchemaError
-from galsearch.evaluation import evaluate, resampling, sheets
+from galsearch.evaluation import evaluate, figures, resampling, sheets, systems
 from galsearch.evaluation.judged import fold_of
 from galsearch.evaluation.resampling import Sets, draws, matched_sets
 from galsearch.evaluation.systems import centroid_scores, probe_scores
@@ -40,8 +40,9 @@ RED = "object_id IN (SELECT object_id FROM galaxies WHERE object_id[-3:]::INT % 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     """Take fewer draws than a real evaluation does."""
-    for name, value in (("BOOTSTRAPS", 60), ("SET_BOOTSTRAPS", 40), ("SETS_ROUNDS", 10), ("MOST_EXAMPLES", 12)):
-        monkeypatch.setattr(evaluation, name, value)
+    for name, value in (("BOOTSTRAPS", 60), ("SET_BOOTSTRAPS", 40), ("SETS_ROUNDS", 10)):
+        monkeypatch.setattr(figures, name, value)
+    monkeypatch.setattr(systems, "MOST_EXAMPLES", 12)
 
 
 def targets(path, *, queries=("red edge", "an edge that is red"), candidates="true", relevant=RED, name="red"):
@@ -169,7 +170,7 @@ def test_sets_have_the_prevalence_and_a_shuffle_holds_nobody_twice(prevalence):
 
 
 def test_a_bootstrap_keeps_the_prevalence_and_draws_evenly(monkeypatch):
-    monkeypatch.setattr(evaluation, "DRAWN_VALUES", 500)  # several blocks
+    monkeypatch.setattr(resampling, "DRAWN_VALUES", 500)  # several blocks
     relevant = np.arange(50) < 20
     drawn = np.concatenate(list(draws(relevant, Sets(20, 30), rounds=4000, pick=resampling.resampled, seed=0)))[:, 0]
     assert drawn.shape == (4000, 50)
@@ -260,7 +261,7 @@ def test_figures_are_those_of_numpy(atlas, tmp_path):
 
 
 def test_likeness_is_the_mean_over_examples_that_do_not_find_themselves(atlas, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "MOST_EXAMPLES", 1000)
+    monkeypatch.setattr(systems, "MOST_EXAMPLES", 1000)
     file = targets(tmp_path / "t.toml", queries=["ring"], relevant="mag_r < 15", candidates="mag_r < 18")
     found = only(evaluate(atlas, targets=file), system="image", asked_prevalence=None)
     known = atlas.sql("SELECT object_id, mag_r < 15 AS wanted FROM galaxies WHERE mag_r < 18 ORDER BY object_id")

@@ -22,15 +22,14 @@ from galsearch import formats, schema
 from galsearch.atlas import Atlas
 from galsearch.atlas import open as open_atlas
 from galsearch.errors import GalsearchError, QueryError, SchemaError
-from galsearch.evaluation.figures import BOOTSTRAPS, SET_BOOTSTRAPS, SETS_ROUNDS, best_of, measured, query_rows
+from galsearch.evaluation import figures, resampling, systems
+from galsearch.evaluation.figures import best_of, measured, query_rows
 from galsearch.evaluation.judged import UnfitTargetError, fold_of, judge
-from galsearch.evaluation.resampling import MOST_SETS
 from galsearch.evaluation.sheets import write_sheets
 from galsearch.evaluation.systems import (
     CENTROID,
     FIRST,
     IMAGE,
-    MOST_EXAMPLES,
     PROBE,
     RANDOM,
     TEXT,
@@ -179,7 +178,10 @@ def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed:
         "folds": folds,
         "seed": seed,
         "where": where,
-        "draws": [BOOTSTRAPS, SET_BOOTSTRAPS, SETS_ROUNDS, MOST_SETS, MOST_EXAMPLES],
+        "draws": [
+            *(figures.BOOTSTRAPS, figures.SET_BOOTSTRAPS, figures.SETS_ROUNDS),
+            *(resampling.MOST_SETS, systems.MOST_EXAMPLES),
+        ],
         "models": models,
     }
     return {
