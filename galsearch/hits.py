@@ -235,7 +235,7 @@ class Hits(Sequence):
         the sources, and says in its provenance which search they come from. Raises QueryError when there are no hits
         or several atlases are open as one, GalsearchError when `path` cannot be written or is no bundle.
         """
-        from galsearch.store.read.row_view import write_subset
+        from galsearch.store.write.bundle import write_subset
 
         asked = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
         title = title or f"{self._atlas.manifest.title}: {self.query.formula() or 'a list'}"

@@ -1,52 +1,24 @@
-"""A bundle of some rows only: what writes bundles is shown a store that has no others."""
+"""A view of some rows of an atlas, as what writes bundles reads a store."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import schema
-from galsearch.errors import FormatError, GalsearchError, QueryError, VersionTooNewError, VersionTooOldError
-from galsearch.store import open_store
+from galsearch.errors import FormatError
 from galsearch.store.index.vectors import Held, Vectors
 from galsearch.store.read.base import Store
 from galsearch.store.sql.macros import ROW_ALIGNED
-from galsearch.store.write.bundle import write_bundle
 
 WHOLE = ("concepts", schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
 
 
-def write_subset(
-    store: Store, rows: np.ndarray, path: Path, *, title: str, record: dict, with_models: bool = True
-) -> None:
-    """Write the objects of the row numbers `rows` as a bundle of their own: rows, vectors, pictures, captions, models.
-
-    Tables that are not about objects (evaluations, costs) stay behind. Vectors that are coded are written as the
-    floats that they stand for, so that every score stays what it was. The order of the rows is that of their cells,
-    as in every bundle. Raises QueryError for no rows or several atlases, GalsearchError where `path` cannot be written,
-    is the atlas itself, or something other than a bundle; FormatError where rows have no object_id.
-    """
-    if not isinstance(store, Store):
-        raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
-    if not len(rows):
-        raise QueryError("nothing was found, and a bundle needs a row; loosen the cuts, then bundle the answer")
-    if path.exists():
-        if path.samefile(store.path):
-            raise GalsearchError(f"{path} is the atlas that was asked; choose another name for the part of it")
-        with contextlib.suppress(VersionTooOldError, VersionTooNewError):  # an atlas all the same
-            open_store(path).close()  # refuses to replace anything else
-    if not path.parent.is_dir():
-        raise GalsearchError(f"{path.parent}: no such folder; make it first, or choose another place for the bundle")
-    write_bundle(Subset(store, rows, title), path, record=record, with_models=with_models)
-
-
-class Subset:
+class RowView:
     """Some rows of an open atlas, in the order given, as `write_bundle` reads a store."""
 
     def __init__(self, store: Store, rows: np.ndarray, title: str) -> None:

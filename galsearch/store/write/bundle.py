@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
-from galsearch.errors import GalsearchError, SchemaError
+from galsearch.errors import GalsearchError, QueryError, SchemaError, VersionTooNewError, VersionTooOldError
 from galsearch.store.check import NORM_TOLERANCE, worst_length
 from galsearch.store.index.projection import PCA, check_method, put_map, write_map
 from galsearch.store.index.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.read.base import BATCH_ROWS, Store
 from galsearch.store.read.bundle import BundleStore
+from galsearch.store.read.row_view import RowView
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import quoted, short
 from galsearch.store.write.atomic import WriterLock, disk_errors, remove_partial, writing
@@ -80,6 +82,32 @@ def write_bundle(
         finally:
             connection.close()
             remove_partial(partial)
+
+
+def write_subset(
+    store: Store, rows: np.ndarray, path: Path, *, title: str, record: dict, with_models: bool = True
+) -> None:
+    """Write the objects of the row numbers `rows` as a bundle of their own: rows, vectors, pictures, captions, models.
+
+    Tables that are not about objects (evaluations, costs) stay behind. Vectors that are coded are written as the
+    floats that they stand for, so that every score stays what it was. The order of the rows is that of their cells,
+    as in every bundle. Raises QueryError for no rows or several atlases, GalsearchError where `path` cannot be written,
+    is the atlas itself, or something other than a bundle; FormatError where rows have no object_id.
+    """
+    from galsearch.store import open_store
+
+    if not isinstance(store, Store):
+        raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
+    if not len(rows):
+        raise QueryError("nothing was found, and a bundle needs a row; loosen the cuts, then bundle the answer")
+    if path.exists():
+        if path.samefile(store.path):
+            raise GalsearchError(f"{path} is the atlas that was asked; choose another name for the part of it")
+        with contextlib.suppress(VersionTooOldError, VersionTooNewError):  # an atlas all the same
+            open_store(path).close()  # refuses to replace anything else
+    if not path.parent.is_dir():
+        raise GalsearchError(f"{path.parent}: no such folder; make it first, or choose another place for the bundle")
+    write_bundle(RowView(store, rows, title), path, record=record, with_models=with_models)
 
 
 def _fill(
