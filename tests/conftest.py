@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 
 FACES = (
     "test_cli",
-    "test_understanding",
+    "test_language",
     "test_out",
     "test_rerank",
     "test_visitors",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Embed = Callable[[list[str]], np.ndarray]
 # Where a model's card has none: of 0.05 to 0.3 what makes the truth likeliest, for the first shipped pair, four labels
-# and EFIGI's validation galaxies; tests/test_understanding.py holds it against what is right on the test fifth.
+# and EFIGI's validation galaxies; tests/test_language.py holds it against what is right on the test fifth.
 TEMPERATURE = 1 / 8
 LEAST = 0.5  # probability: more likely than all the other labels together
 TYPE_ENDS = ("late-type", "elliptical")
