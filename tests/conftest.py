@@ -43,7 +43,7 @@ def pytest_configure() -> None:
 FACES = (
     "test_cli",
     "test_language",
-    "test_out",
+    "test_hits",
     "test_rerank",
     "test_visitors",
     "test_evaluation",
