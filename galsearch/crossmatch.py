@@ -117,19 +117,7 @@ def _band(dec: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
 
 def _placed(store: Store, where: str | None, band: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return the row numbers and the positions `(2, n)` of the objects in a band that pass `where`, by object_id."""
-    stores, cuts = [store], [store.condition(where, None, None)]
-    if store.kind == "set":
-        stores, cuts = store.stores, cuts[0]
-    parts, first = [], 0
-    for one, cut in zip(stores, cuts, strict=True):
-        statement = (
-            f"SELECT rowid + {first} AS row, object_id, ra::DOUBLE AS ra, dec::DOUBLE AS dec FROM galaxies "
-            f"WHERE ra IS NOT NULL AND dec BETWEEN {band[0]!r} AND {band[1]!r}"
-            f"{f' AND ({cut})' if cut else ''} ORDER BY object_id"
-        )
-        parts.append(one.sandbox.ask(statement, said="where"))
-        first += one.manifest.rows
-    found = parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by("object_id")
+    found = store.between(*band, store.condition(where, None, None))
     return found["row"].to_numpy(), np.stack([found["ra"].to_numpy(), found["dec"].to_numpy()])
 
 

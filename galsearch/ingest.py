@@ -474,11 +474,11 @@ def _nothing(path: Path, rejected: list[dict]) -> SchemaError:
 def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
     store = open_store(path)
     try:
-        if store.kind != "folder":
+        if not store.grows:
             raise GalsearchError(
                 f"{path} is a bundle, and a bundle is never changed: add to the folder, then bundle it again"
             )
-        return store.manifest, {i for (i,) in store.sandbox.rows("SELECT object_id FROM galaxies")}
+        return store.manifest, set(store.ids(np.arange(store.manifest.rows)))
     finally:
         store.close()
 

@@ -64,15 +64,11 @@ def hints(store: Store, words: str) -> tuple[str, ...]:
 
 def phrases(store: Store) -> tuple[list[str], np.ndarray]:
     """Return the phrases that the atlas knows and their vectors `(p, d) float32`; none where it has no such table."""
-    first = store.stores[0] if store.kind == "set" else store
-    found = first.sandbox.arrow("SELECT phrase, embedding FROM concepts ORDER BY phrase") if _knows(first) else None
+    found = store.table("concepts")
     if found is None or not found.num_rows:
         return [], np.empty((0, 0), np.float32)
+    found = found.sort_by("phrase")
     return found["phrase"].to_pylist(), np.array(found["embedding"].to_pylist(), np.float32)
-
-
-def _knows(store: Store) -> bool:
-    return "concepts" in store.tables
 
 
 def refine(

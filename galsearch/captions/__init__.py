@@ -176,10 +176,7 @@ def galaxies(store: Store, where: str | None, names: Iterable[str]) -> pa.Table:
     """Return object_id and those of the columns that the atlas has, of the galaxies that pass, by object_id."""
     there = {name.casefold(): name for name in store.describe()["column"].to_pylist()}
     wanted = [there[name.casefold()] for name in names if name.casefold() in there]
-    selected = ", ".join(['"' + name.replace('"', '""') + '"' for name in dict.fromkeys(["object_id", *wanted])])
-    condition = store.condition(where, None, None)
-    cut = f" WHERE {condition}" if condition else ""
-    return store.sandbox.ask(f"SELECT {selected} FROM galaxies{cut} ORDER BY object_id", said="where")
+    return store.select(wanted, store.condition(where, None, None))
 
 
 def _measured(store: Store, where: str | None) -> pa.Table:
@@ -201,7 +198,7 @@ class _Found:
 
 
 def _must_be_folder(store: Store, path: Path) -> None:
-    if store.kind != "folder":
+    if not store.grows:
         raise GalsearchError(
             f"{path} is a bundle, and a bundle is never changed: caption the folder, then bundle it again"
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import schema
 from galsearch.captions import OK, TABLE, Captioned, Progress, galaxies, put, row
@@ -235,8 +236,7 @@ def _with_pictures(store: Store, table: pa.Table, folder: str | Path | None) -> 
     if not store.has_thumbnails():
         have = set(_files(table, folder))
     else:
-        held = store.sandbox.rows(f"SELECT object_id FROM ({store.holders('thumbnails')})")
-        have = {name for (name,) in held} | set(_files(table, folder))
+        have = store.ids_with_thumbnails() | set(_files(table, folder))
     if not have:
         raise GalsearchError(f"{store.path} has no pictures to show to a model; build it from pictures, or give images")
     return [name for name in table["object_id"].to_pylist() if name in have]
@@ -264,11 +264,11 @@ def _journal_path(path: Path, vlm: VLM, sha256: str) -> Path:
 
 def _there(store: Store, model: str, sha256: str) -> dict[tuple[str, int], dict]:
     """Return the rows that the atlas has from a model and a prompt, by object and seed."""
-    if TABLE not in store.tables:
+    table = store.table(TABLE)
+    if table is None:
         return {}
-    statement = f"SELECT * FROM {TABLE} WHERE model = $1 AND prompt_sha256 = $2"
-    rows = store.sandbox.arrow(statement, [model, sha256]).to_pylist()
-    return {(each["object_id"], each["seed"]): each for each in rows}
+    ours = table.filter((pc.field("model") == model) & (pc.field("prompt_sha256") == sha256))
+    return {(each["object_id"], each["seed"]): each for each in ours.to_pylist()}
 
 
 def _rows(journal: Journal, keys: Iterable[str], model: str, sha256: str) -> list[dict]:

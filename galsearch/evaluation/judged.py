@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -78,19 +76,7 @@ def _passing(store: Store, target: Target, condition: str) -> np.ndarray:
 def _missing(store: Store, condition: str) -> set[str]:
     """Return the columns that a condition names and the atlas has not; none where it cannot be parsed."""
     known = {name.casefold() for name in store.describe()["column"].to_pylist()}
-    sandbox = (store.stores[0] if store.kind == "set" else store).sandbox
-    tree = json.loads(sandbox.rows("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT ({condition}\n)"])[0][0])
-    return {name for name in _named(tree) if name.casefold() not in known}
-
-
-def _named(tree: Any) -> Iterator[str]:
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _named(part)
-    elif isinstance(tree, dict):
-        if tree.get("class") == "COLUMN_REF":
-            yield tree["column_names"][-1]
-        yield from _named(list(tree.values()))
+    return {name for name in store.columns_of(condition) if name.casefold() not in known}
 
 
 def fold_of(ids: Sequence[str], folds: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from galsearch.evaluation.judged import Judged
 from galsearch.query import Scorer
 from galsearch.science.metrics import Ranked
 from galsearch.store import Store
-from galsearch.store.index.fulltext import K1, B, terms_sql
+from galsearch.store.index.fulltext import K1, B
 
 MOST_EXAMPLES = 100  # relevant objects that are queries by example
 PENALTIES = 10.0 ** np.arange(-5, 3)  # of the linear probe, as shares of the mean eigenvalue
@@ -120,19 +120,13 @@ def caption_scores(store: Store, rows: np.ndarray, queries: Sequence[str]) -> li
     Captions alone, not names or other columns, which may hold the very labels that relevance is read from; otherwise as
     `galsearch.store.index.fulltext`. Several captions of an object count as one text.
     """
-    if store.kind == "set" or "captions" not in store.tables:
-        return None
-    said = f"SELECT object_id, unnest({terms_sql('caption')}) AS term FROM captions WHERE caption IS NOT NULL"
-    counted = store.sandbox.rows(
-        f"SELECT g.rowid, term, count(*)::BIGINT FROM ({said}) JOIN galaxies g USING (object_id) GROUP BY ALL"
-    )
-    lengths, holders = _spread(counted)
+    lengths, holders = _spread(store.caption_terms())
     if not lengths:
         return None
     mean, place = sum(lengths.values()) / len(lengths), {row: number for number, row in enumerate(rows.tolist())}
     found = []
     for query in queries:
-        terms = set(store.sandbox.rows(f"SELECT {terms_sql('$1::VARCHAR')}", [query])[0][0])
+        terms = store.terms_of(query)
         scores = np.zeros(len(rows))
         for term in sorted(terms & holders.keys()):
             worth = np.log(1 + (len(lengths) - len(holders[term]) + 0.5) / (len(holders[term]) + 0.5))

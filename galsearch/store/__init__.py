@@ -79,7 +79,7 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
     store = open_stores([ShownByName(path.absolute()) for path in paths])
     try:
-        return store, guard(store.stores if store.kind == "set" else [store], limits)
+        return store, guard(store.parts, limits)
     except BaseException:
         store.close()
         raise

@@ -7,11 +7,12 @@ blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -23,7 +24,7 @@ from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan, Scorer
 from galsearch.store.files import OpenFile
 from galsearch.store.index.cells import Cells, Curves
-from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches
+from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
 from galsearch.store.index.search import Ask, best_rows
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.read.admission import Catalog
@@ -68,6 +69,7 @@ class Store:
     """An open atlas, read-only. Vectors go in and out as numpy arrays, rows as Arrow tables, ids as text."""
 
     kind: str
+    grows = False  # whether rows can be added
     objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
 
     def __init__(self, path: Path, facts: Path) -> None:
@@ -88,6 +90,11 @@ class Store:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def parts(self) -> list[Store]:
+        """The atlases that are asked: this one."""
+        return [self]
 
     def close(self) -> None:
         """Release the files; questions that other threads ask at the time end with an error."""
@@ -129,6 +136,15 @@ class Store:
             f"AND c.\"column\" = d.column_name WHERE d.database_name = '{NAME}' AND d.table_name = 'galaxies' "
             "ORDER BY d.column_index"
         )
+
+    def columns_of(self, condition: str) -> set[str]:
+        """Return the names of columns that stand in a condition; none where it cannot be parsed."""
+        tree = self.sandbox.rows("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT ({condition}\n)"])[0][0]
+        return set(_column_names(json.loads(tree)))
+
+    def table(self, name: str) -> pa.Table | None:
+        """Return all rows of a table beside `galaxies`, such as "captions"; None where there is no such table."""
+        return self.sandbox.arrow(f"SELECT * FROM {identifier(name)}") if name in self.tables else None
 
     def fact_tables(self) -> set[str]:
         """Return the tables that hold facts, not vectors, pictures, models or the store's own bookkeeping."""
@@ -251,6 +267,12 @@ class Store:
         found = self.sandbox.ask(statement, said="where") if condition else self.sandbox.arrow(statement)
         return numbers(found, "row"), self.count(condition)
 
+    def select(self, columns: Sequence[str], condition: str | None) -> pa.Table:
+        """Return object_id and `columns` of the objects that pass `condition`, by object_id."""
+        names = ", ".join(identifier(name) for name in dict.fromkeys(["object_id", *columns]))
+        cut = f" WHERE {condition}" if condition else ""
+        return self.sandbox.ask(f"SELECT {names} FROM galaxies{cut} ORDER BY object_id", said="where")
+
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
         rename = " RENAME (score AS score_in_table)" if "score_in_table" in self._about else ""
@@ -331,6 +353,12 @@ class Store:
         """Return a SELECT of `object_id` and `place`, the row number of its vector, for the objects that have one."""
         raise NotImplementedError
 
+    def ids_with_thumbnails(self) -> set[str]:
+        """Return the object_ids that have a picture."""
+        if not self.has_thumbnails():
+            return set()
+        return {name for (name,) in self.sandbox.rows(f"SELECT object_id FROM ({self.holders('thumbnails')})")}
+
     def _space(self, embedding: str) -> dict:
         self.sandbox.check_open()
         try:
@@ -345,7 +373,29 @@ class Store:
         found = [np.array(table[name].to_pylist(), np.float64) for name in ("ra", "dec")]
         return np.stack(found, axis=1).reshape(-1, 2)
 
+    def between(self, low: float, high: float, condition: str | None) -> pa.Table:
+        """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""
+        cut = f" AND ({condition})" if condition else ""
+        return self.sandbox.ask(
+            "SELECT rowid AS row, object_id, ra::DOUBLE AS ra, dec::DOUBLE AS dec FROM galaxies "
+            f"WHERE ra IS NOT NULL AND dec BETWEEN {low!r} AND {high!r}{cut} ORDER BY object_id",
+            said="where",
+        )
+
     # ---- words
+
+    def terms_of(self, text: str) -> set[str]:
+        """Return the terms of a text, as the full-text index counts them."""
+        return set(self.sandbox.rows(f"SELECT {terms_sql('$1::VARCHAR')}", [text])[0][0])
+
+    def caption_terms(self) -> list[tuple[int, str, int]]:
+        """Return (row, term, how often) of all captions; several captions of an object count as one text."""
+        if "captions" not in self.tables:
+            return []
+        terms = f"SELECT object_id, unnest({terms_sql('caption')}) AS term FROM captions WHERE caption IS NOT NULL"
+        return self.sandbox.rows(
+            f"SELECT g.rowid, term, count(*)::BIGINT FROM ({terms}) JOIN galaxies g USING (object_id) GROUP BY ALL"
+        )
 
     def words(self, text: str, condition: str | None) -> Matches:
         """Return the rows that have a word of `text` in their names or captions, and their BM25 scores, best first."""
@@ -727,6 +777,17 @@ def vectors(column: pa.ChunkedArray | pa.Array, *, dtype: type = np.float32) -> 
     flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
     values = np.frombuffer(flat.buffers()[1], dtype, len(flat), np.dtype(dtype).itemsize * flat.offset)
     return values.reshape(len(column), column.type.list_size)
+
+
+def _column_names(tree: Any) -> Iterator[str]:
+    """Yield the columns that a parsed statement names."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _column_names(part)
+    elif isinstance(tree, dict):
+        if tree.get("class") == "COLUMN_REF":
+            yield tree["column_names"][-1]
+        yield from _column_names(list(tree.values()))
 
 
 def _cone(near: tuple[float, float], radius_arcsec: float) -> str:

@@ -48,6 +48,7 @@ class FolderStore(Store):
     """An atlas in a folder."""
 
     kind = "folder"
+    grows = True
 
     def __init__(self, path: Path) -> None:
         if not (path / FACTS).is_file():

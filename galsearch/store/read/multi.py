@@ -21,19 +21,20 @@ class UnionStore:
     """Open atlases whose vectors come from one model; what `Store` is to one atlas."""
 
     kind = "set"
+    grows = False
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self.stores = list(stores)
-        self._names = [store.path.name for store in self.stores]
-        self._first = np.cumsum([0, *(store.manifest.rows for store in self.stores)])
-        _check_models(self.stores)
-        self.path = Path(" + ".join(f"{store.path}" for store in self.stores))
-        self.manifest = _manifest(self.stores)
-        self.in_memory = all(store.in_memory for store in self.stores)
+        self.parts = list(stores)
+        self._names = [store.path.name for store in self.parts]
+        self._first = np.cumsum([0, *(store.manifest.rows for store in self.parts)])
+        _check_models(self.parts)
+        self.path = Path(" + ".join(f"{store.path}" for store in self.parts))
+        self.manifest = _manifest(self.parts)
+        self.in_memory = all(store.in_memory for store in self.parts)
 
     def close(self) -> None:
         """Release the files."""
-        for store in self.stores:
+        for store in self.parts:
             store.close()
 
     # ---- rows
@@ -41,10 +42,9 @@ class UnionStore:
     def _split(self, rows: np.ndarray) -> list[tuple[Store, np.ndarray, np.ndarray]]:
         """Return for each atlas the places in `rows` that are its own, and their numbers there."""
         home = np.searchsorted(self._first, rows, side="right") - 1
-        places = [np.flatnonzero(home == number) for number in range(len(self.stores))]
+        places = [np.flatnonzero(home == number) for number in range(len(self.parts))]
         return [
-            (store, at, rows[at] - self._first[n])
-            for n, (store, at) in enumerate(zip(self.stores, places, strict=True))
+            (store, at, rows[at] - self._first[n]) for n, (store, at) in enumerate(zip(self.parts, places, strict=True))
         ]
 
     def _gather(self, rows: np.ndarray, part: Callable[[Store, np.ndarray], np.ndarray]) -> np.ndarray:
@@ -75,7 +75,7 @@ class UnionStore:
         return np.array([row for row in map(self._row_of, ids) if row is not None], np.int64)
 
     def _row_of(self, object_id: str) -> int | None:
-        for store, first in zip(self.stores, self._first, strict=False):  # _first ends with the number of all rows
+        for store, first in zip(self.parts, self._first, strict=False):  # _first ends with the number of all rows
             rows = store.rows_of([object_id])
             if len(rows):
                 return first + rows[0]
@@ -92,37 +92,74 @@ class UnionStore:
 
     def similar_ids(self, object_id: str, *, n: int) -> list[str]:
         """Return up to `n` ids that differ from one in few letters, by atlas."""
-        return list(dict.fromkeys(name for store in self.stores for name in store.similar_ids(object_id, n=n)))[:n]
+        return list(dict.fromkeys(name for store in self.parts for name in store.similar_ids(object_id, n=n)))[:n]
 
     def list(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass, by object_id, and how many pass in all."""
-        found = [store.list(part, k=k) for store, part in zip(self.stores, condition, strict=True)]
+        found = [store.list(part, k=k) for store, part in zip(self.parts, condition, strict=True)]
         rows = np.concatenate([rows + first for (rows, _), first in zip(found, self._first, strict=False)])
         order = np.argsort(np.array(self.ids(rows), dtype=object), kind="stable")[:k]
         return rows[order], sum(matches for _, matches in found)
 
     def describe(self) -> pa.Table:
         """Return the columns that every atlas has, so that one `where` fits them all."""
-        tables = [store.describe() for store in self.stores]
+        tables = [store.describe() for store in self.parts]
         common = set.intersection(*(set(table["column"].to_pylist()) for table in tables))
         return tables[0].filter(pa.array([name in common for name in tables[0]["column"].to_pylist()]))
+
+    def columns_of(self, condition: str) -> set[str]:
+        """Return the names of columns that stand in a condition."""
+        return self.parts[0].columns_of(condition)
+
+    def table(self, name: str) -> pa.Table | None:
+        """Return the table of the first atlas that has it: what atlases of one model share, such as phrases."""
+        return next((found for store in self.parts if (found := store.table(name)) is not None), None)
+
+    def select(self, columns: Sequence[str], condition: Sequence[str | None]) -> pa.Table:
+        """Return object_id and `columns` of the objects of all atlases that pass, by object_id."""
+        parts = [store.select(columns, part) for store, part in zip(self.parts, condition, strict=True)]
+        return pa.concat_tables(parts, promote_options="permissive").sort_by("object_id")
+
+    def between(self, low: float, high: float, condition: Sequence[str | None]) -> pa.Table:
+        """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""
+        parts = []
+        for store, first, part in zip(self.parts, self._first, condition, strict=False):
+            found = store.between(low, high, part)
+            rows = pa.array(found["row"].to_numpy() + first, found["row"].type)
+            parts.append(found.set_column(0, "row", rows))
+        return pa.concat_tables(parts).sort_by("object_id")
+
+    def caption_terms(self) -> list[tuple[int, str, int]]:
+        """Return nothing: how rare a term is differs from atlas to atlas."""
+        return []
+
+    def terms_of(self, text: str) -> set[str]:
+        """Return the terms of a text, as the full-text index counts them."""
+        return self.parts[0].terms_of(text)
+
+    def has_thumbnails(self) -> bool:
+        """Say whether there are pictures."""
+        return any(store.has_thumbnails() for store in self.parts)
+
+    def ids_with_thumbnails(self) -> set[str]:
+        """Return the object_ids that have a picture."""
+        return set().union(*(store.ids_with_thumbnails() for store in self.parts))
 
     # ---- questions
 
     def condition(self, where, near, radius_arcsec) -> list[str | None]:
         """Return the condition of each atlas."""
-        return [store.condition(where, near, radius_arcsec) for store in self.stores]
+        return [store.condition(where, near, radius_arcsec) for store in self.parts]
 
     def count(self, condition: Sequence[str | None]) -> int:
         """Return how many objects pass."""
-        return sum(store.count(part) for store, part in zip(self.stores, condition, strict=True))
+        return sum(store.count(part) for store, part in zip(self.parts, condition, strict=True))
 
     def nearest(self, scorer: Scorer, *, k: int, condition=None, **options) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return the best of all atlases, best first; equal scores are ordered by object_id, then by atlas."""
-        parts = condition or [None] * len(self.stores)
+        parts = condition or [None] * len(self.parts)
         found = [
-            store.nearest(scorer, k=k, condition=part, **options)
-            for store, part in zip(self.stores, parts, strict=True)
+            store.nearest(scorer, k=k, condition=part, **options) for store, part in zip(self.parts, parts, strict=True)
         ]
         rows = np.concatenate([rows + first for (rows, _, _), first in zip(found, self._first, strict=False)])
         scores = np.concatenate([scores for _, scores, _ in found])
@@ -131,7 +168,7 @@ class UnionStore:
 
     def words(self, text: str, condition: Sequence[str | None]) -> Matches:
         """Return the rows that have words of `text` and their scores, best first."""
-        found = [store.words(text, part) for store, part in zip(self.stores, condition, strict=True)]
+        found = [store.words(text, part) for store, part in zip(self.parts, condition, strict=True)]
         rows = np.concatenate([one.rows + first for one, first in zip(found, self._first, strict=False)])
         scores = np.concatenate([one.scores for one in found])
         order = np.lexsort((rows, -scores))
@@ -139,7 +176,7 @@ class UnionStore:
 
     def rows_named(self, text: str, *, most: int) -> np.ndarray:
         """Return up to `most` row numbers of objects of each atlas that `text` may name."""
-        found = [store.rows_named(text, most=most) for store in self.stores]
+        found = [store.rows_named(text, most=most) for store in self.parts]
         return np.concatenate([rows + first for rows, first in zip(found, self._first, strict=False)])
 
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
@@ -148,11 +185,11 @@ class UnionStore:
 
     def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
         """Return the scores of a sample of all atlases, ascending."""
-        return np.sort(np.concatenate([store.background(embedding, scorer) for store in self.stores]))
+        return np.sort(np.concatenate([store.background(embedding, scorer) for store in self.parts]))
 
     def line(self, embedding: str, asked: str | None) -> float | None:
         """Return the score under which nothing is convincing in any of the atlases."""
-        lines = [line for store in self.stores if (line := store.line(embedding, asked)) is not None]
+        lines = [line for store in self.parts if (line := store.line(embedding, asked)) is not None]
         return min(lines, default=None)
 
     def vectors_of(self, embedding: str, rows: np.ndarray) -> np.ndarray:
@@ -165,27 +202,27 @@ class UnionStore:
 
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the stored unit vectors of `ids`, each from the first atlas that has it."""
-        homes = [next(store for store in self.stores if store.has(name)) for name in ids]
+        homes = [next(store for store in self.parts if store.has(name)) for name in ids]
         return np.concatenate([store.embeddings(embedding, [name]) for store, name in zip(homes, ids, strict=True)])
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures of `ids`; those without one are absent."""
         found: dict[str, bytes] = {}
-        for store in self.stores:
+        for store in self.parts:
             found = {**store.thumbnails([name for name in ids if name not in found]), **found}
         return found
 
     def models(self) -> list[str]:
         """Return the kinds of models that travel with the first atlas that has any."""
-        return next((names for store in self.stores if (names := store.models())), [])
+        return next((names for store in self.parts if (names := store.models())), [])
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return the model of the first atlas that has it."""
-        return next((found for store in self.stores if (found := store.model(name))), None)
+        return next((found for store in self.parts if (found := store.model(name))), None)
 
     def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
         """Refuse: each atlas is a database of its own."""
-        raise QueryError(f"sql() asks one atlas, and {len(self.stores)} are open as one; open the one to ask")
+        raise QueryError(f"sql() asks one atlas, and {len(self.parts)} are open as one; open the one to ask")
 
 
 def _check_models(stores: Sequence[Store]) -> None:
