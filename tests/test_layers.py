@@ -57,7 +57,7 @@ MAY_IMPORT = {
 }
 # inside the store each file may import only those before it; `__init__` is the door to all of them
 STORE = (
-    *("files", "sql.sandbox", "sql.allowed"),
+    *("files", "interface", "sql.sandbox", "sql.allowed"),
     *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
     *("sql.macros", "read.admission", "read.base", "read.bundle", "read.folder", "read.multi"),
     *("read.row_view", "check"),

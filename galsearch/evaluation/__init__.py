@@ -153,7 +153,7 @@ def evaluate(
     read = read_targets(targets)
     opened = nullcontext(atlas) if isinstance(atlas, Atlas) else open_atlas(atlas, device=device)
     with opened as there:
-        if store and not there.grows:
+        if store and not there._store.grows:
             raise GalsearchError(
                 f"{there.path} is a {there.kind}, and only a folder is written to: evaluate the folder, then bundle it"
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
 from galsearch.store.index.kernel import description as comparing
-from galsearch.store.read.base import Store
+from galsearch.store.interface import Store
 from galsearch.store.read.bundle import BundleStore
 from galsearch.workers import Limits, Pool, ShownByName
 
@@ -57,13 +57,13 @@ def open_stores(paths: Sequence[Path]) -> Store:
         raise QueryError("no atlas was named; give the path of one, or a list of paths")
     if len(paths) == 1:
         return open_store(paths[0])
-    from galsearch.store.read.multi import UnionStore
+    from galsearch.store.read.multi import MultiStore
 
     stores: list[Store] = []
     try:
         for path in paths:
             stores.append(open_store(path))
-        return UnionStore(stores)
+        return MultiStore(stores)
     except BaseException:
         for store in stores:
             store.close()

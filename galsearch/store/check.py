@@ -12,7 +12,7 @@ from galsearch.query import Scorer
 from galsearch.schema import Finding
 from galsearch.store.index.cells import LIKE
 from galsearch.store.index.vectors import Vectors
-from galsearch.store.read.base import BATCH_ROWS, Store
+from galsearch.store.read.base import BATCH_ROWS, BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED, vector_table
 
 NORM_TOLERANCE = 1e-3
@@ -20,7 +20,7 @@ SAMPLE_QUERIES = 64
 LEAST_RECALL = 0.95
 
 
-def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
+def verify(store: BaseStore, *, seed: int = 0) -> Iterator[Finding]:
     """Yield one finding for each thing looked at, the good ones too; reads the whole atlas once."""
     broken = store.corrupt_tables()
     yield Finding.of("blocks", "every block can be read", "; ".join(broken), _COPY, ok=not broken)
@@ -51,7 +51,7 @@ def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
             yield _recall(store, name, seed)
 
 
-def _rows(store: Store) -> Finding:
+def _rows(store: BaseStore) -> Finding:
     found = store.sandbox.rows("SELECT count(*) FROM galaxies")[0][0]
     said = store.manifest.rows
     return Finding.of(
@@ -59,14 +59,14 @@ def _rows(store: Store) -> Finding:
     )
 
 
-def _ids(store: Store) -> Finding:
+def _ids(store: BaseStore) -> Finding:
     twice = store.sandbox.rows(
         "SELECT object_id FROM galaxies GROUP BY object_id HAVING count(*) > 1 OR object_id IS NULL LIMIT 3"
     )
     return Finding.of("object_id", "ids are unique", f"ids are missing or repeated: {twice}", _REBUILD, ok=not twice)
 
 
-def _positions(store: Store) -> Finding:
+def _positions(store: BaseStore) -> Finding:
     outside = store.sandbox.rows(
         "SELECT count(*) FROM galaxies WHERE ra < 0 OR ra >= 360 OR abs(dec) > 90 OR (ra IS NULL) <> (dec IS NULL)"
     )[0][0]
@@ -76,7 +76,7 @@ def _positions(store: Store) -> Finding:
     )
 
 
-def _phrases(store: Store) -> Finding:
+def _phrases(store: BaseStore) -> Finding:
     """Look at the vectors of phrases, by which `concept('…')` searches."""
     wrong, twice = store.sandbox.rows(
         "SELECT count(*) FILTER (phrase IS NULL OR coalesce(NOT abs(sqrt(list_sum(squares)) - 1) <= $1, true) "
@@ -88,14 +88,14 @@ def _phrases(store: Store) -> Finding:
     return Finding.of("concepts", "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
 
 
-def _pictures(store: Store) -> Finding:
+def _pictures(store: BaseStore) -> Finding:
     """Look for rows of small pictures that hold none: who has no picture has no row."""
     empty = store.sandbox.rows("SELECT count(*) FROM thumbnails WHERE image IS NULL OR object_id IS NULL")[0][0]
     message = f"{empty} rows of pictures hold no picture or no object_id"
     return Finding.of("thumbnails", "every row of pictures holds one", message, _REBUILD, ok=not empty)
 
 
-def _vectors(store: Store, name: str) -> Iterator[Finding]:
+def _vectors(store: BaseStore, name: str) -> Iterator[Finding]:
     space = store.manifest.embeddings[name]
     rows = store.sandbox.rows(f"SELECT count(*) FROM ({store.holders(name)})")[0][0]
     agreed = rows == space["rows"]
@@ -116,7 +116,7 @@ def _vectors(store: Store, name: str) -> Iterator[Finding]:
     yield Finding.of(f"{name} map", good, message, _COPY, ok=not bad)
 
 
-def _pairs(store: Store, name: str) -> Finding:
+def _pairs(store: BaseStore, name: str) -> Finding:
     """Compare the objects, vectors and cells that answers are made of with those that are stored together."""
     bad = done = 0
     try:
@@ -147,7 +147,7 @@ def worst_length(found: Vectors) -> float:
     return worst
 
 
-def _cells(store: Store, name: str) -> Finding:
+def _cells(store: BaseStore, name: str) -> Finding:
     """Compare the index with the rows: a cell that is not listed is one whose galaxies plain SQL never finds."""
     if store.kind == "bundle":
         table = vector_table(name, store.manifest.embeddings[name])
@@ -166,7 +166,7 @@ def _cells(store: Store, name: str) -> Finding:
     return Finding.of(f"{name} cells", "the index lists every row", message, _REBUILD, ok=not differing)
 
 
-def _aligned(store: Store, name: str) -> Finding:
+def _aligned(store: BaseStore, name: str) -> Finding:
     differing = store.sandbox.rows(
         f"SELECT count(*) FROM ({store.holders(name)}) h LEFT JOIN galaxies g ON g.rowid = h.place "
         "WHERE g.object_id IS DISTINCT FROM h.object_id"
@@ -175,7 +175,7 @@ def _aligned(store: Store, name: str) -> Finding:
     return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
 
 
-def _plane(store: Store, name: str) -> Finding:
+def _plane(store: BaseStore, name: str) -> Finding:
     """Look at the map of the vectors: one finite place for each object on it, and how many are not on it yet."""
     placed, ids, wrong = store.sandbox.rows(
         "SELECT count(*), count(DISTINCT object_id), count(*) FILTER (NOT coalesce(isfinite(x) AND isfinite(y), false) "
@@ -188,7 +188,7 @@ def _plane(store: Store, name: str) -> Finding:
     return Finding.of(f"{name} plane", good, bad, _REBUILD, ok=not wrong and placed == ids and late >= 0)
 
 
-def _recall(store: Store, name: str, seed: int) -> Finding:
+def _recall(store: BaseStore, name: str, seed: int) -> Finding:
     """Compare the index with exact search on stored vectors, each disturbed a little so that it is no member."""
     generator = np.random.default_rng(seed)
     rows = store.manifest.embeddings[name]["rows"]

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from galsearch.errors import FormatError
+from galsearch.store.interface import Matches
 from galsearch.store.sql.sandbox import NAME, Sandbox
 
 POSTINGS = "word_postings"
@@ -148,20 +148,6 @@ ORDER BY term, row"""
 
 def _is_text(name: str, kind: str) -> bool:
     return name not in ("object_id", "file") and (kind == "VARCHAR" or kind.startswith("ENUM"))
-
-
-@dataclass(frozen=True)
-class Matches:
-    """The objects that have a word of what was asked, best first, ties by row.
-
-    `rows (n,) int64` are rowids of `galaxies`, `scores (n,) float32` their BM25. `attainable` is the score of an object
-    that would hold every word asked as well as any object holds it; a word that none has counts as if one object of
-    average length had it, so that matching the only word that is known is not matching the whole question.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-    attainable: float
 
 
 def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matches | None:

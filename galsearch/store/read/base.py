@@ -65,7 +65,7 @@ class Stored(NamedTuple):
     cell: np.ndarray | None = None
 
 
-class Store:
+class BaseStore:
     """An open atlas, read-only. Vectors go in and out as numpy arrays, rows as Arrow tables, ids as text."""
 
     kind: str
@@ -92,7 +92,7 @@ class Store:
             raise
 
     @property
-    def parts(self) -> list[Store]:
+    def parts(self) -> list[BaseStore]:
         """The atlases that are asked: this one."""
         return [self]
 

@@ -15,7 +15,7 @@ from galsearch.store.index.vectors import Coded, MapError, Vectors, decoded, fil
 from galsearch.store.read.base import (
     BATCH_ROWS,
     MOST_PICTURE_BYTES,
-    Store,
+    BaseStore,
     Stored,
     check_model_name,
     read_card,
@@ -24,7 +24,7 @@ from galsearch.store.read.base import (
 from galsearch.store.sql.macros import OURS, bundle_macros, vector_table
 
 
-class BundleStore(Store):
+class BundleStore(BaseStore):
     """An atlas in one file."""
 
     kind = "bundle"

@@ -26,7 +26,7 @@ from galsearch.store.index.vectors import MapError
 from galsearch.store.read.base import (
     BATCH_ROWS,
     MOST_PICTURE_BYTES,
-    Store,
+    BaseStore,
     Stored,
     check_model_name,
     read_card,
@@ -44,7 +44,7 @@ VERSIONS = schema.LANCE_VERSIONS
 FILES = schema.FILE_DIGESTS
 
 
-class FolderStore(Store):
+class FolderStore(BaseStore):
     """An atlas in a folder."""
 
     kind = "folder"

@@ -12,18 +12,18 @@ from galsearch import schema
 from galsearch.errors import ModelMismatchError, QueryError
 from galsearch.query import Plan, Scorer
 from galsearch.store.index.fulltext import Matches
-from galsearch.store.read.base import Store
+from galsearch.store.read.base import BaseStore
 
 ATLAS = "atlas"  # the column that says which atlas a hit is from
 
 
-class UnionStore:
+class MultiStore:
     """Open atlases whose vectors come from one model; what `Store` is to one atlas."""
 
     kind = "set"
     grows = False
 
-    def __init__(self, stores: Sequence[Store]) -> None:
+    def __init__(self, stores: Sequence[BaseStore]) -> None:
         self.parts = list(stores)
         self._names = [store.path.name for store in self.parts]
         self._first = np.cumsum([0, *(store.manifest.rows for store in self.parts)])
@@ -39,7 +39,7 @@ class UnionStore:
 
     # ---- rows
 
-    def _split(self, rows: np.ndarray) -> list[tuple[Store, np.ndarray, np.ndarray]]:
+    def _split(self, rows: np.ndarray) -> list[tuple[BaseStore, np.ndarray, np.ndarray]]:
         """Return for each atlas the places in `rows` that are its own, and their numbers there."""
         home = np.searchsorted(self._first, rows, side="right") - 1
         places = [np.flatnonzero(home == number) for number in range(len(self.parts))]
@@ -47,7 +47,7 @@ class UnionStore:
             (store, at, rows[at] - self._first[n]) for n, (store, at) in enumerate(zip(self.parts, places, strict=True))
         ]
 
-    def _gather(self, rows: np.ndarray, part: Callable[[Store, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _gather(self, rows: np.ndarray, part: Callable[[BaseStore, np.ndarray], np.ndarray]) -> np.ndarray:
         pieces = [(at, part(store, own)) for store, at, own in self._split(rows)]
         out = np.concatenate([values for _, values in pieces])
         return out[np.argsort(np.concatenate([at for at, _ in pieces]), kind="stable")]
@@ -225,7 +225,7 @@ class UnionStore:
         raise QueryError(f"sql() asks one atlas, and {len(self.parts)} are open as one; open the one to ask")
 
 
-def _check_models(stores: Sequence[Store]) -> None:
+def _check_models(stores: Sequence[BaseStore]) -> None:
     """Raise ModelMismatchError unless all vectors come from one model."""
     for name in {name for store in stores for name in store.manifest.embeddings}:
         spaces = [(store.path, store.manifest.embeddings.get(name)) for store in stores]
@@ -239,7 +239,7 @@ def _check_models(stores: Sequence[Store]) -> None:
                 )
 
 
-def _manifest(stores: Sequence[Store]) -> schema.Manifest:
+def _manifest(stores: Sequence[BaseStore]) -> schema.Manifest:
     manifests = [store.manifest for store in stores]
     rows = {name: sum(m.embeddings[name]["rows"] for m in manifests) for name in manifests[0].embeddings}
     return schema.Manifest(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store.index.vectors import Held, Vectors
-from galsearch.store.read.base import Store
+from galsearch.store.read.base import BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED
 
 WHOLE = ("concepts", schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
@@ -21,7 +21,7 @@ WHOLE = ("concepts", schema.COLUMNS_TABLE)  # tables that are not about objects,
 class RowView:
     """Some rows of an open atlas, in the order given, as `write_bundle` reads a store."""
 
-    def __init__(self, store: Store, rows: np.ndarray, title: str) -> None:
+    def __init__(self, store: BaseStore, rows: np.ndarray, title: str) -> None:
         self._store, self._rows = store, np.asarray(rows, np.int64)
         self._ids = store.id_column(self._rows).cast(pa.string())
         if self._ids.null_count:
@@ -85,7 +85,7 @@ class RowView:
 class _Sandbox:
     """The facts of an atlas, of which every row that is about an object is about one of `ids`."""
 
-    def __init__(self, store: Store, ids: pa.Array | pa.ChunkedArray) -> None:
+    def __init__(self, store: BaseStore, ids: pa.Array | pa.ChunkedArray) -> None:
         self._inner, self._ids = store.sandbox, ids
         self.cursor = store.sandbox.cursor
 

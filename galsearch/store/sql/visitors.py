@@ -21,7 +21,7 @@ from galsearch.store.sql import allowed, sandbox
 from galsearch.workers import Limits, Pool, ShownByName
 
 if TYPE_CHECKING:
-    from galsearch.store.read.base import Store
+    from galsearch.store.read.base import BaseStore
 
 MOST_PASSED = 1_000  # conditions that are remembered as checked
 MOST_EMBEDS = 16  # texts of one statement
@@ -70,7 +70,7 @@ class Visits:
             raise LimitError(f"{title} has {len(text)} characters, at most {most} are taken here; write a shorter one")
 
 
-def guard(stores: Sequence[Store], limits: Limits) -> Pool:
+def guard(stores: Sequence[BaseStore], limits: Limits) -> Pool:
     """Let the SQL of visitors of open stores run in worker processes from now on; return their pool, to be closed."""
     files = [[str(store.path.absolute()), _identity(store.sandbox.path)] for store in stores]
     pool = Pool(
@@ -109,7 +109,7 @@ def _rows_table(numbers: np.ndarray) -> pa.Table:
 
 # ---- in a worker
 
-_stores: list[Store] = []
+_stores: list[BaseStore] = []
 _vectors: dict[str, list[float]] = {}
 
 
@@ -169,19 +169,19 @@ def _bounded(texts: list[str]) -> list[str]:
     return texts
 
 
-def _check(store: Store, tree: list[dict], *, title: str) -> list[str]:
+def _check(store: BaseStore, tree: list[dict], *, title: str) -> list[str]:
     macros, tables = _known(store)
     return allowed.check(tree, macros=macros, system_tables=tables, title=title)
 
 
 @functools.cache
-def _known(store: Store) -> tuple[frozenset[str], frozenset[str]]:
+def _known(store: BaseStore) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of the macros that we have put into the atlas, and of DuckDB's own views."""
     views = store.sandbox.rows("SELECT view_name FROM duckdb_views() WHERE internal")
     return allowed.macros(store.manifest.embeddings), frozenset(name.lower() for (name,) in views)
 
 
-def _streamed(store: Store, statement: str, parameters: list, *, title: str, most: int) -> tuple[dict, bytes]:
+def _streamed(store: BaseStore, statement: str, parameters: list, *, title: str, most: int) -> tuple[dict, bytes]:
     """Return the rows of a statement as an Arrow stream of bounded size."""
     sink = io.BytesIO()
     store.prepare(statement)

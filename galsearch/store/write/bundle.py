@@ -18,7 +18,8 @@ from galsearch.errors import GalsearchError, QueryError, SchemaError, VersionToo
 from galsearch.store.check import NORM_TOLERANCE, worst_length
 from galsearch.store.index.projection import PCA, check_method, put_map, write_map
 from galsearch.store.index.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
-from galsearch.store.read.base import BATCH_ROWS, Store
+from galsearch.store.interface import Store
+from galsearch.store.read.base import BATCH_ROWS, BaseStore
 from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.row_view import RowView
 from galsearch.store.sql import macros
@@ -48,7 +49,7 @@ MAP_SAMPLE = 64  # rows compared before a map is trusted
 
 
 def write_bundle(
-    store: Store,
+    store: BaseStore,
     path: Path,
     *,
     record: dict,
@@ -96,7 +97,7 @@ def write_subset(
     """
     from galsearch.store import open_store
 
-    if not isinstance(store, Store):
+    if len(store.parts) > 1:
         raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
     if not len(rows):
         raise QueryError("nothing was found, and a bundle needs a row; loosen the cuts, then bundle the answer")
@@ -111,7 +112,16 @@ def write_subset(
 
 
 def _fill(
-    connection, store: Store, partial: Path, record: dict, *, with_models: bool, compact: bool, plane, seed, progress
+    connection,
+    store: BaseStore,
+    partial: Path,
+    record: dict,
+    *,
+    with_models: bool,
+    compact: bool,
+    plane,
+    seed,
+    progress,
 ) -> None:
     started = time.perf_counter()
     spaces = _described(store, compact=compact)
@@ -144,7 +154,7 @@ def _fill(
     progress(total, total, "bundled")
 
 
-def _write_macros(connection, store: Store, statements: list[str]) -> None:
+def _write_macros(connection, store: BaseStore, statements: list[str]) -> None:
     try:
         for statement in statements:
             connection.execute(statement)
@@ -155,7 +165,7 @@ def _write_macros(connection, store: Store, statements: list[str]) -> None:
         ) from None
 
 
-def _described(store: Store, *, compact: bool) -> dict[str, dict]:
+def _described(store: BaseStore, *, compact: bool) -> dict[str, dict]:
     """Return what the manifest will say of the embeddings. Raises GalsearchError where they cannot be stored so."""
     spaces = store.manifest.embeddings
     coded = [name for name, space in spaces.items() if space.get(schema.CODES)]
@@ -175,7 +185,7 @@ def _described(store: Store, *, compact: bool) -> dict[str, dict]:
     return {name: {**space, **codes} for name, space in spaces.items()}
 
 
-def _write_vectors(connection, store: Store, partial: Path, embedding: tuple[str, dict], seed: int) -> np.ndarray:
+def _write_vectors(connection, store: BaseStore, partial: Path, embedding: tuple[str, dict], seed: int) -> np.ndarray:
     """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
     name, space = embedding
     dim, table = space["dim"], macros.vector_table(name, space)
@@ -272,7 +282,7 @@ def _map_holds(connection, runs: pa.Table, partial: Path, column: _Column) -> bo
         return False
 
 
-def _write_facts(connection, store: Store, order: np.ndarray | None) -> None:
+def _write_facts(connection, store: BaseStore, order: np.ndarray | None) -> None:
     """Copy every table of facts; galaxies in the order of the image vectors, so that neighbors lie together."""
     for name in sorted(store.fact_tables()):
         table = store.sandbox.arrow(f'SELECT * FROM "{name}"')
@@ -282,7 +292,7 @@ def _write_facts(connection, store: Store, order: np.ndarray | None) -> None:
         create_table(connection, name, table)
 
 
-def _write_plane(connection, store: Store, name: str, method: str | None, seed: int) -> dict:
+def _write_plane(connection, store: BaseStore, name: str, method: str | None, seed: int) -> dict:
     """Write the map of the vectors, as `store` has it or anew; return what the manifest says of it."""
     space, table = store.manifest.embeddings[name], f"map_{name}"
     if method is None and schema.PLANE in space and table in store.tables:
@@ -303,7 +313,7 @@ def _aligned(connection, name: str, space: dict) -> bool:
     return differing.fetchall()[0][0] == 0
 
 
-def _write_thumbnails(connection, store: Store) -> None:
+def _write_thumbnails(connection, store: BaseStore) -> None:
     """Write pictures in the order of the galaxies: those of similar objects are read together."""
     if not store.has_thumbnails():
         return
@@ -343,7 +353,7 @@ def _write_table(connection, table: str, kind: pa.Schema, batches: Iterator[pa.R
         connection.unregister("incoming")
 
 
-def _write_models(connection, store: Store, *, with_models: bool) -> None:
+def _write_models(connection, store: BaseStore, *, with_models: bool) -> None:
     connection.execute("CREATE TABLE models (name VARCHAR, card VARCHAR, onnx BLOB, tokenizer BLOB)")
     for name in store.models() if with_models else []:
         card, onnx, tokenizer = store.model(name)
