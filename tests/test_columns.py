@@ -49,6 +49,11 @@ def test_positions_are_found_by_the_names_of_archives(ra, dec):
     assert found.notes == ()
 
 
+def test_two_pairs_that_differ_as_ra_and_dec_do_are_no_position():
+    pairs = {f"{name}_{axis}": [1.0, 2.0] for name in ("host", "jet") for axis in ("ra", "dec")}
+    assert positions(table(name=["a", "b"], **pairs)) is None
+
+
 def test_positions_are_found_by_ucd_alone_and_the_main_ones_first():
     ucds = {"a": "pos.eq.ra", "b": "pos.eq.dec", "c": "pos.eq.ra;meta.main", "d": "pos.eq.dec;meta.main"}
     found = positions(table(ucds=ucds, a=[1.0], b=[2.0], c=[3.0], d=[4.0]))

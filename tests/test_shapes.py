@@ -107,6 +107,23 @@ def test_the_petrosian_radius_of_an_exponential_disk():
     assert found["isophotal_radius_px"] > found["petrosian_radius_px"]
 
 
+def test_the_radius_of_half_the_light_lies_at_the_outer_edge_of_its_ring():
+    """Of a disk of even light, half lies within its radius over the square root of 2; rings are one pixel wide."""
+    edge = np.arange(1, 61)
+    rings = shapes._Profile(edge - 0.5, np.ones(60), np.full(60, 0.01), np.pi * (edge**2 - (edge - 1) ** 2))
+    assert rings.radius_of(0.5, 60) == pytest.approx(60 / np.sqrt(2), abs=0.02)
+    assert rings.radius_of(1.0, 30) == 30
+
+
+def test_light_between_pixels_is_bilinear_up_to_the_last_of_them():
+    y, x = np.mgrid[:9, :9].astype(np.float32)
+    window = shapes._Window(3 * x + 7 * y, np.ones((9, 9)), (0, 0), (4.0, 4.0))
+    at = np.array([0.25, 3.5, 6.9, 7.6, 7.9])
+    light, share = shapes._sampled(window, at, at[::-1].copy())
+    np.testing.assert_allclose(light, 3 * at + 7 * at[::-1], rtol=1e-5)
+    np.testing.assert_allclose(share, 1, rtol=1e-6)
+
+
 # ---- Gini and M20, against their definitions written out
 
 

@@ -16,6 +16,7 @@ from tiny_models import picture
 from galsearch import images
 from galsearch.errors import SchemaError
 from galsearch.sources import open_source, stem
+from galsearch.sources.vectors import position_name
 
 IDS = ["a-red", "b-blue", "c-green", "d-white"]
 LONG_ID = "1237648720693755918"  # a float64 rounds its last digits
@@ -476,3 +477,16 @@ def test_a_path_of_the_table_is_kept_beside_the_file_of_the_picture(cutouts, tmp
     assert found.table["file"].to_pylist() == [f"{name}.png" for name in IDS]
     assert found.table["path"].to_pylist() == [f"/archive/{name}.png" for name in IDS]
     assert found.table["File_in_table"].to_pylist() == ["x"] * 4
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "name"),
+    [
+        (172.47450, -0.07430, "J112953.88-000427.4"),
+        (202.469575, 47.1952583, "J132952.69+471142.9"),
+        (359.9999999, -89.9999999, "J235959.99-895959.9"),
+        (0.0, 0.0, "J000000.00+000000.0"),
+    ],
+)
+def test_a_position_is_named_as_the_iau_has_it_cut_and_not_rounded(ra, dec, name):
+    assert position_name(ra, dec) == name
