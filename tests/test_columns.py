@@ -49,6 +49,13 @@ def test_positions_are_found_by_the_names_of_archives(ra, dec):
     assert found.notes == ()
 
 
+def test_an_axis_by_its_name_goes_with_the_other_by_its_ucd():
+    found = positions(table(ucds={"delta": "pos.eq.dec"}, ra=POSITIONS[0], delta=POSITIONS[1], x=[1.0, 2.0]))
+    assert found.columns == ("ra", "delta")
+    found = positions(table(ucds={"delta": "pos.eq.dec"}, x=POSITIONS[0], delta=POSITIONS[1]), ra="x")
+    assert found.columns == ("x", "delta")
+
+
 def test_two_pairs_that_differ_as_ra_and_dec_do_are_no_position():
     pairs = {f"{name}_{axis}": [1.0, 2.0] for name in ("host", "jet") for axis in ("ra", "dec")}
     assert positions(table(name=["a", "b"], **pairs)) is None

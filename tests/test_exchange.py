@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import duckdb
@@ -41,6 +42,7 @@ from galsearch.exchange import (
     write_table,
     writing,
 )
+from galsearch.exchange.fields import unit_of
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
 TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
@@ -822,6 +824,24 @@ def test_a_quote_that_is_never_closed_is_refused_with_its_line(tmp_path, content
         read_text(tmp_path, content)
 
 
+def test_an_empty_column_without_a_name_costs_no_other(tmp_path):
+    found = read_text(tmp_path, "a,,b,,\n1,,2,5,\n3,,4,,\n")
+    assert found.to_pydict() == {"a": [1, 3], "b": [2, 4], "column_4": [5, None]}
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("erg/s/cm2", units.erg / units.s / units.cm**2),  # which VOUnit forbids
+        ("erg.s**-1.cm**-2", units.erg / units.s / units.cm**2),  # and this is VOUnit's alone
+        ("mag", units.mag),
+    ],
+)
+def test_a_unit_is_read_in_either_notation(text, unit):
+    assert unit_of(text) == unit
+    assert unit_of("") is None
+
+
 @pytest.mark.parametrize(
     ("content", "note"),
     [
@@ -1227,6 +1247,18 @@ def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     with pytest.raises(SchemaError, match="expected pictures"):
         exchange.ByteColumn(path, "id")
     column.close()
+
+
+def test_a_file_with_fewer_pictures_than_it_says_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"image": [b"x", b"y"]}), path)
+    column = exchange.ByteColumn(path, "image")
+    empty = pa.record_batch({"image": pa.array([], pa.binary())})
+    for batches in ([], [empty]):
+        fake = SimpleNamespace(iter_batches=lambda *_, batches=batches, **__: iter(batches), close=lambda: None)
+        monkeypatch.setattr(column, "_file", fake)
+        with pytest.raises(SchemaError, match="row 1 of column 'image' cannot be read"):
+            column[1]
 
 
 # --- text stays text in what is written -------------------------------------------------------------------------------

@@ -265,6 +265,11 @@ def test_the_number_of_cells_grows_with_the_root_of_the_rows(rows, count):
     assert cells.cell_count(rows) == count
 
 
+@pytest.mark.parametrize(("recall", "at"), [(0.3, 0.0), (0.5, 0.0), (0.7, 0.5), (0.9, 1.0), (0.945, 1.5), (0.995, 2.0)])
+def test_the_cells_for_a_recall_lie_between_those_measured(recall, at):
+    assert cells._crossing(np.arange(3.0), np.array([0.5, 0.9, 0.99]), recall) == pytest.approx(at)
+
+
 def test_equal_vectors_make_cells_without_failing():
     vectors = np.tile(tiny.random_units(1, 8, seed=0), (100, 1))
     assert np.isfinite(cells.fit_centroids(vectors, 12, seed=0)).all()

@@ -22,6 +22,14 @@ from galsearch.store.vectors import Chain, Fetched, Held, MapError, Mapped, Reor
 DIM = 7
 
 
+def test_what_compares_rows_is_told(monkeypatch):
+    monkeypatch.setattr(dots, "threads", lambda: 1)
+    monkeypatch.setattr(dots, "LIBRARY", object())
+    assert dots.description() == "compiled, 1 thread"
+    monkeypatch.setattr(dots, "LIBRARY", None)
+    assert dots.description().startswith("numpy, because no C compiler")
+
+
 def laid_out(path, array: np.ndarray, cuts: list[int], gap: int = 3) -> pa.Table:
     """Write the numbers of `array` to a file in runs that end at `cuts`, with other numbers between them."""
     flat, written, places, values = array.ravel(), [np.full(5, np.nan, np.float32)], [], []
