@@ -1264,10 +1264,12 @@ def test_a_file_with_fewer_pictures_than_it_says_is_refused(tmp_path, monkeypatc
 # --- text stays text in what is written -------------------------------------------------------------------------------
 
 
-def test_formulas_are_quoted_on_request_and_numbers_are_not():
+def test_formulas_are_quoted_on_request_and_numbers_are_not(tmp_path):
     table = pa.table({"object_id": ["=1+1", "+a", "-a", "@x", "\tx", "a=b"], "=n": [-1.0] * 6})
     plain = exchange.table_bytes(table, ".csv").decode()
     assert list(csv.reader(io.StringIO(plain)))[1] == ["=1+1", "-1"]
+    write_table(table, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == plain
     rows = list(csv.reader(io.StringIO(exchange.table_bytes(table, ".csv", quote_formulas=True).decode())))
     assert rows[0] == ["object_id", "'=n"]
     assert [row[0] for row in rows[1:]] == ["'=1+1", "'+a", "'-a", "'@x", "'\tx", "a=b"]

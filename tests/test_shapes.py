@@ -264,6 +264,15 @@ def test_companions_are_near_and_not_faint():
     assert measure(galaxy + blob((150, 150), 900))["companions"] == 0
 
 
+@pytest.mark.parametrize(("down", "right"), [(-1, 0), (1, 0), (0, -1), (0, 1)])
+def test_a_galaxy_that_reaches_one_side_of_the_picture_is_flagged(down, right):
+    whole = sersic(161, 1, 7) + noise(161)
+    assert not measure(whole)["morphology_flag"] & shapes.FLAGS["border"]
+    sides = {-1: slice(80 - 15, 80 + 35), 0: slice(None), 1: slice(80 - 35, 80 + 15)}
+    rows, columns = sides[down], sides[right]
+    assert measure(whole[rows, columns])["morphology_flag"] & shapes.FLAGS["border"]
+
+
 def test_flags_say_what_is_wrong():
     small, wide = sersic(64, 1, 1.6) * 5 + noise(64), sersic(64, 1, 12, axis_ratio=0.3) + noise(64)
     assert measure(small)["morphology_flag"] & shapes.FLAGS["small"]

@@ -512,6 +512,7 @@ def test_check_finds_what_is_wrong_with_the_rows(atlas_path, statement, name):
         "DELETE FROM cells_image WHERE cell = 0",
         "UPDATE cells_image SET rows = 0",
         "UPDATE embedding_image SET cell = 999",
+        "UPDATE cells_image SET centroid = [c + 'nan'::FLOAT FOR c IN centroid::FLOAT[]] WHERE cell = 0",
     ],
 )
 def test_check_finds_an_index_that_misses_rows(bundle_path, statement):
