@@ -231,6 +231,16 @@ def test_a_turned_galaxy_keeps_its_form():
         assert np.ptp(numbers) < 0.06 * abs(np.mean(numbers)), name
 
 
+@pytest.mark.parametrize("index", [1, 4])
+def test_a_smooth_profile_has_no_ring_at_all(index):
+    radius = np.linspace(0.5, 60, 96)
+    light = 1e4 * np.exp(-5 * (radius / 60) ** (1 / index))
+    disk = shapes._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0)
+    assert shapes._ring(disk) == pytest.approx(0, abs=1e-9)
+    light = light * (1 + 0.5 * np.exp(-(((radius - 30) / 4) ** 2)))
+    assert shapes._ring(shapes._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0)) > 0.2
+
+
 def test_an_inclined_disk_has_no_bar_arms_or_ring():
     found = measure(disk_with(spiral, axis_ratio=0.2))
     assert found["morphology_flag"] & shapes.FLAGS["inclined"]
