@@ -1230,6 +1230,24 @@ def test_a_gap_or_text_among_numbered_columns_is_refused(tmp_path):
         list(exchange.column_parts(tmp_path / "b.parquet", "f"))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "joined"),
+    [
+        ((pa.float32(), pa.float32()), pa.float32()),
+        ((pa.float16(), pa.float32()), pa.float32()),
+        ((pa.float32(), pa.float64()), pa.float64()),
+        ((pa.float32(), pa.int64()), pa.float64()),
+    ],
+)
+def test_numbered_columns_are_joined_without_losing_digits(tmp_path, kinds, joined):
+    columns = {
+        f"f_{n}": pa.array(np.array([1.5, 2.0]).astype(kind.to_pandas_dtype()), kind) for n, kind in enumerate(kinds)
+    }
+    pa.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (part,) = exchange.column_parts(tmp_path / "a.parquet", "f")
+    assert part.type.value_type == joined
+
+
 @pytest.mark.parametrize("as_struct", [True, False])
 def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     blobs = [None if n == 70 else f"picture {n}".encode() for n in range(200)]

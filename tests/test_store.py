@@ -651,3 +651,14 @@ def test_check_finds_a_flipped_exponent_in_a_folder(folder_path, tiny_folder):
     data[place + 3] ^= 0x40
     file.write_bytes(data)
     assert failed(folder_path) & {"blocks", "image norms"}
+
+
+@pytest.mark.parametrize(
+    ("where", "enclosed"),
+    [
+        *((one, True) for one in ("a < 1", "(a < 1) AND (b > 2)", "name = ')' OR f(a)", '"a)" > 1', "((a))")),
+        *((one, False) for one in ("a )or(b", " a )or(b", "a) OR (b", ")(", "(a", "a)", "a; b", "E'x' = a", "a -- b")),
+    ],
+)
+def test_what_could_end_the_brackets_around_it_is_left_to_the_parser(where, enclosed):
+    assert sandbox._is_enclosed(where) is enclosed
