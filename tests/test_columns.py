@@ -326,3 +326,11 @@ def test_the_summary_says_what_was_found_and_what_was_not():
     assert "no positions found; columns are: objID, rowid, mass" in told
     assert "redshift: none found" in told
     assert "'rowid' is called 'rowid_in_table'" in told
+
+
+def test_the_one_main_identifier_by_ucd_is_the_id_and_two_are_none():
+    ucds = {"survey": "meta.id;meta.main", "other": "meta.id;meta.main"}
+    one = table(ucds=ucds, name=["a", "b"], survey=["s1", "s2"])
+    assert columns.identifier(one, {}, name="t") == "survey"
+    two = table(ucds=ucds, name=["a", "b"], survey=["s1", "s2"], other=["o1", "o2"])
+    assert columns.identifier(two, {}, name="t") == "name"
