@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import galsearch
+from galsearch import schema
 from galsearch.errors import GalsearchError, QueryError
 from galsearch.store import cells, facts, macros, sandbox, search, verify
 
@@ -662,3 +663,16 @@ def test_check_finds_a_flipped_exponent_in_a_folder(folder_path, tiny_folder):
 )
 def test_what_could_end_the_brackets_around_it_is_left_to_the_parser(where, enclosed):
     assert sandbox._is_enclosed(where) is enclosed
+
+
+def test_a_file_of_a_folder_that_is_another_than_the_manifest_says_is_found(folder_path):
+    with galsearch.open(folder_path, device="cpu") as atlas:
+        store, card = atlas._store, folder_path / "models" / "text" / "card.json"
+        (noted,) = [name for name in store.manifest.extra[schema.FILE_DIGESTS] if name.endswith("text/model.onnx")]
+        model = folder_path / noted
+        assert store._changed(model) is None
+        assert store._changed(card.with_name("none")) == f"{card.with_name('none')}: missing"
+        content = model.read_bytes()
+        model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert store._changed(model) == f"{model}: its digest is not that of the manifest"
+    assert "model text" in failed(folder_path)
