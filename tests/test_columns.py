@@ -334,3 +334,8 @@ def test_the_one_main_identifier_by_ucd_is_the_id_and_two_are_none():
     assert columns.identifier(one, {}, name="t") == "survey"
     two = table(ucds=ucds, name=["a", "b"], survey=["s1", "s2"], other=["o1", "o2"])
     assert columns.identifier(two, {}, name="t") == "name"
+
+
+def test_numbers_too_long_for_a_double_are_the_nearest_one():
+    column = pa.chunked_array([[2**63 - 1, None, 99]])
+    np.testing.assert_array_equal(columns.numbers(column), [2.0**63, np.nan, 99])

@@ -676,3 +676,11 @@ def test_a_file_of_a_folder_that_is_another_than_the_manifest_says_is_found(fold
         model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert store._changed(model) == f"{model}: its digest is not that of the manifest"
     assert "model text" in failed(folder_path)
+
+
+def test_beyond_the_depths_that_were_measured_the_cells_grow_as_between_the_last_two():
+    measured = ((1, 0.5), (4, 0.98), (9, 1.0))
+    rows = [("words", depth, depth * probes, recall) for depth in (1, 10, 100) for probes, recall in measured]
+    curves = cells.Curves(rows)
+    for depth, needed in ((0.5, 4), (1, 4), (10, 40), (31.6, 126.4), (100, 400), (1000, 4000)):
+        assert curves._needed("words", 0.98, depth) == pytest.approx(needed, rel=0.01)
