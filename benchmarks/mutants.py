@@ -163,14 +163,16 @@ class Tests:
         groups = [dict.fromkeys(there.get(mutant.line, ()), 0) for there in (lines, shared)]
         if not any(groups) and mutant.line in lines:
             groups = [Counter(test for tests in there.values() for test in tests) for there in (lines, shared)]
+        order: dict[str, tuple] = {}
+        for number, group in enumerate(groups):
+            for test, runs in group.items():
+                order.setdefault(test, (number, -runs, self.seconds[test], test))
         kept, spent = [], 0.0
-        for group in groups:
-            for test in sorted(group, key=lambda test: (-group[test], self.seconds[test], test)):
-                spent += self.seconds[test]
-                if kept and spent > budget_s:
-                    return kept
-                if test not in kept:
-                    kept.append(test)
+        for test in sorted(order, key=order.__getitem__):
+            spent += self.seconds[test]
+            if kept and spent > budget_s:
+                break
+            kept.append(test)
         return kept
 
 
