@@ -36,8 +36,6 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
 
-from benchmarks.covering import FIXTURE
-
 ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("store/**/*.py", "retrieval.py", "query.py", "science/sky.py", "science/detection.py", "science/morphology.py"),
@@ -140,22 +138,29 @@ def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 @dataclass
 class Tests:
-    """The fast tests: seconds of each, and which of them run a line."""
+    """The fast tests: seconds of each, and which of them run a line, themselves or by a fixture that they share."""
 
     seconds: dict[str, float]
     by_line: dict[str, dict[int, list[str]]]
+    shared: dict[str, dict[int, list[str]]]
 
     def of(self, mutant: Mutant, budget_s: float) -> list[str]:
-        """Return the tests that run the changed line, quickest first, `budget_s` of them at most.
+        """Return the tests that run the changed line, `budget_s` of them at most.
 
-        A line that runs when the module is imported belongs to every test that runs another line of it.
+        Those that run it themselves come first, the quickest first, then those that share a fixture which does. A line
+        that runs when the module is imported belongs to every test that runs another line of it: those that run most
+        of them come first.
         """
-        lines = self.by_line.get(mutant.path, {})
-        found = lines.get(mutant.line) or ()
-        if not found and mutant.line in lines:
-            found = {test for tests in lines.values() for test in tests}
+        lines, shared = self.by_line.get(mutant.path, {}), self.shared.get(mutant.path, {})
+        groups = [dict.fromkeys(there.get(mutant.line, ()), 0) for there in (lines, shared)]
+        if not any(groups) and mutant.line in lines:
+            groups = [Counter(test for tests in there.values() for test in tests) for there in (lines, shared)]
+        order: dict[str, tuple] = {}
+        for number, group in enumerate(groups):
+            for test, runs in group.items():
+                order.setdefault(test, (number, -runs, self.seconds[test], test))
         kept, spent = [], 0.0
-        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+        for test in sorted(order, key=order.__getitem__):
             spent += self.seconds[test]
             if kept and spent > budget_s:
                 break
@@ -190,20 +195,16 @@ def read_map(folder: Path) -> Tests:
     data = coverage.CoverageData(str(folder / ".coverage"))
     data.read()
     root = Path((folder / "root").read_text())
-    by_line = {}
+    by_line: dict[str, dict[int, list[str]]] = {}
+    shared: dict[str, dict[int, list[str]]] = {}
     for path in data.measured_files():
-        lines = data.contexts_by_lineno(path)
-        by_line[Path(path).relative_to(root).as_posix()] = {
-            line: sorted({test for context in contexts for test in _tests_of(context, passed, users)})
+        lines, name = data.contexts_by_lineno(path), Path(path).relative_to(root).as_posix()
+        by_line[name] = {line: sorted(set(contexts) & passed.keys()) for line, contexts in lines.items()}
+        shared[name] = {
+            line: sorted({test for context in contexts for test in users.get(context, ())})
             for line, contexts in lines.items()
         }
-    return Tests({test: facts["seconds"] for test, facts in passed.items()}, by_line)
-
-
-def _tests_of(context: str, passed: dict, users: dict) -> list[str]:
-    if context.startswith(FIXTURE):
-        return users[context]
-    return [context] if context in passed else []
+    return Tests({test: facts["seconds"] for test, facts in passed.items()}, by_line, shared)
 
 
 # ---- trying them

@@ -13,18 +13,18 @@ import pytest
 
 LOWERED = {
     "ingest": {"BATCH_ROWS": 5, "VECTOR_BATCH_ROWS": 11},  # batches of a build
-    "store.cells": {"LEAST_ROWS": 12, "BLOCK_ROWS": 7, "SAMPLE_ROWS_PER_CELL": 3, "QUERIES": 12, "DEPTHS": (2, 8)},
-    "store.vectors": {"BLOCK_ROWS": 6},
-    "store.plane": {"BLOCK_ROWS": 6},
-    "store.search": {"BLOCK_ROWS": 6, "EXACT_MATCHES": 3, "KEEP_SPARE": 2, "SCAN_BYTES": 1},
-    "store.dots": {"WORTH": 1},
-    "store.facts": {"BATCH_ROWS": 9, "HELD_ROWS": 4, "HELD_IDS": 4, "FEW_IDS": 2, "KNOWN_ROWS": 3},
-    "store.folder": {"BATCH_ROWS": 9},
-    "store.pack": {"BATCH_ROWS": 9, "MAP_SAMPLE": 5},
-    "store.settle": {"BATCH_ROWS": 9},
-    "store.verify": {"BATCH_ROWS": 9, "SAMPLE_QUERIES": 9},
-    "store.pages": {"SAMPLE": 5},
-    "store.wording": {"_FEW_TERMS": 1},
+    "store.index.cells": {"LEAST_ROWS": 12, "BLOCK_ROWS": 7, "SAMPLE_ROWS_PER_CELL": 3, "QUERIES": 12, "DEPTHS": (2, 8)},
+    "store.index.vectors": {"BLOCK_ROWS": 6},
+    "store.index.projection": {"BLOCK_ROWS": 6},
+    "store.index.search": {"BLOCK_ROWS": 6, "EXACT_MATCHES": 3, "KEEP_SPARE": 2, "SCAN_BYTES": 1},
+    "store.index.kernel": {"WORTH": 1},
+    "store.read.base": {"BATCH_ROWS": 9, "HELD_ROWS": 4, "HELD_IDS": 4, "FEW_IDS": 2, "KNOWN_ROWS": 3},
+    "store.read.folder": {"BATCH_ROWS": 9},
+    "store.write.bundle": {"BATCH_ROWS": 9, "MAP_SAMPLE": 5},
+    "store.write.recluster": {"BATCH_ROWS": 9},
+    "store.check": {"BATCH_ROWS": 9, "SAMPLE_QUERIES": 9},
+    "store.write.lance_offsets": {"SAMPLE": 5},
+    "store.index.fulltext": {"_FEW_TERMS": 1},
 }
 
 

@@ -49,6 +49,18 @@ def test_positions_are_found_by_the_names_of_archives(ra, dec):
     assert found.notes == ()
 
 
+def test_an_axis_by_its_name_goes_with_the_other_by_its_ucd():
+    found = positions(table(ucds={"delta": "pos.eq.dec"}, ra=POSITIONS[0], delta=POSITIONS[1], x=[1.0, 2.0]))
+    assert found.columns == ("ra", "delta")
+    found = positions(table(ucds={"delta": "pos.eq.dec"}, x=POSITIONS[0], delta=POSITIONS[1]), ra="x")
+    assert found.columns == ("x", "delta")
+
+
+def test_two_pairs_that_differ_as_ra_and_dec_do_are_no_position():
+    pairs = {f"{name}_{axis}": [1.0, 2.0] for name in ("host", "jet") for axis in ("ra", "dec")}
+    assert positions(table(name=["a", "b"], **pairs)) is None
+
+
 def test_positions_are_found_by_ucd_alone_and_the_main_ones_first():
     ucds = {"a": "pos.eq.ra", "b": "pos.eq.dec", "c": "pos.eq.ra;meta.main", "d": "pos.eq.dec;meta.main"}
     found = positions(table(ucds=ucds, a=[1.0], b=[2.0], c=[3.0], d=[4.0]))
@@ -314,3 +326,16 @@ def test_the_summary_says_what_was_found_and_what_was_not():
     assert "no positions found; columns are: objID, rowid, mass" in told
     assert "redshift: none found" in told
     assert "'rowid' is called 'rowid_in_table'" in told
+
+
+def test_the_one_main_identifier_by_ucd_is_the_id_and_two_are_none():
+    ucds = {"survey": "meta.id;meta.main", "other": "meta.id;meta.main"}
+    one = table(ucds=ucds, name=["a", "b"], survey=["s1", "s2"])
+    assert columns.identifier(one, {}, name="t") == "survey"
+    two = table(ucds=ucds, name=["a", "b"], survey=["s1", "s2"], other=["o1", "o2"])
+    assert columns.identifier(two, {}, name="t") == "name"
+
+
+def test_numbers_too_long_for_a_double_are_the_nearest_one():
+    column = pa.chunked_array([[2**63 - 1, None, 99]])
+    np.testing.assert_array_equal(columns.numbers(column), [2.0**63, np.nan, 99])

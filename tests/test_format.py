@@ -27,6 +27,7 @@ from galsearch.errors import (
     VersionTooNewError,
     VersionTooOldError,
 )
+from galsearch.store import admission
 
 KEYS = ("format", "version", "title", "rows", "created", "software", "embeddings", "sources", "provenance")
 
@@ -427,3 +428,17 @@ def test_a_bundle_without_models_is_asked_in_words_where_the_same_are_installed(
     path = galsearch.bundle(tiny_folder, tmp_path / "bare.duckdb", models=False)
     with galsearch.open(path, device="cpu") as bare, galsearch.open(tiny_folder, device="cpu") as whole:
         assert bare.search("red ring", k=9).ids == whole.search("red ring", k=9).ids
+
+
+def test_every_column_that_is_read_has_the_type_that_it_must_have():
+    expected = admission._expected({"image": {"dim": 4}, "other": {"dim": 7}})
+    kinds = {(table, column): kind for table, column, kind in expected}
+    assert kinds["galaxies", "object_id"] == ("VARCHAR",)
+    assert kinds["captions", "caption"] == ("VARCHAR",)
+    assert (kinds["embedding_image", "embedding"], kinds["embedding_other", "embedding"]) == (
+        ("FLOAT[4]",),
+        ("FLOAT[7]",),
+    )
+    assert kinds["rows_other", "row"] == ("BIGINT",)
+    named = {table.format(name=name) for table in schema.TABLES for name in ("image", "other")}
+    assert named <= {table for table, _ in kinds}

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import duckdb
@@ -32,6 +33,7 @@ from hypothesis import strategies as st
 from galsearch import formats
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.formats import describe, facts_of, format_table, notes_of, read_table, to_astropy, write_table, writing
+from galsearch.formats.fields import unit_of
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
 TYPED = (".ecsv", ".fits", ".vot", ".parquet")  # with units, types and vectors
@@ -813,6 +815,24 @@ def test_a_quote_that_is_never_closed_is_refused_with_its_line(tmp_path, content
         read_text(tmp_path, content)
 
 
+def test_an_empty_column_without_a_name_costs_no_other(tmp_path):
+    found = read_text(tmp_path, "a,,b,,\n1,,2,5,\n3,,4,,\n")
+    assert found.to_pydict() == {"a": [1, 3], "b": [2, 4], "column_4": [5, None]}
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("erg/s/cm2", units.erg / units.s / units.cm**2),  # which VOUnit forbids
+        ("erg.s**-1.cm**-2", units.erg / units.s / units.cm**2),  # and this is VOUnit's alone
+        ("mag", units.mag),
+    ],
+)
+def test_a_unit_is_read_in_either_notation(text, unit):
+    assert unit_of(text) == unit
+    assert unit_of("") is None
+
+
 @pytest.mark.parametrize(
     ("content", "note"),
     [
@@ -1201,6 +1221,24 @@ def test_a_gap_or_text_among_numbered_columns_is_refused(tmp_path):
         list(formats.column_parts(tmp_path / "b.parquet", "f"))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "joined"),
+    [
+        ((pa.float32(), pa.float32()), pa.float32()),
+        ((pa.float16(), pa.float32()), pa.float32()),
+        ((pa.float32(), pa.float64()), pa.float64()),
+        ((pa.float32(), pa.int64()), pa.float64()),
+    ],
+)
+def test_numbered_columns_are_joined_without_losing_digits(tmp_path, kinds, joined):
+    columns = {
+        f"f_{n}": pa.array(np.array([1.5, 2.0]).astype(kind.to_pandas_dtype()), kind) for n, kind in enumerate(kinds)
+    }
+    pa.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (part,) = formats.column_parts(tmp_path / "a.parquet", "f")
+    assert part.type.value_type == joined
+
+
 @pytest.mark.parametrize("as_struct", [True, False])
 def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     blobs = [None if n == 70 else f"picture {n}".encode() for n in range(200)]
@@ -1220,13 +1258,27 @@ def test_pictures_in_parquet_are_read_by_row(tmp_path, as_struct):
     column.close()
 
 
+def test_a_file_with_fewer_pictures_than_it_says_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"image": [b"x", b"y"]}), path)
+    column = formats.ByteColumn(path, "image")
+    empty = pa.record_batch({"image": pa.array([], pa.binary())})
+    for batches in ([], [empty]):
+        fake = SimpleNamespace(iter_batches=lambda *_, batches=batches, **__: iter(batches), close=lambda: None)
+        monkeypatch.setattr(column, "_file", fake)
+        with pytest.raises(SchemaError, match="row 1 of column 'image' cannot be read"):
+            column[1]
+
+
 # --- text stays text in what is written -------------------------------------------------------------------------------
 
 
-def test_formulas_are_quoted_on_request_and_numbers_are_not():
+def test_formulas_are_quoted_on_request_and_numbers_are_not(tmp_path):
     table = pa.table({"object_id": ["=1+1", "+a", "-a", "@x", "\tx", "a=b"], "=n": [-1.0] * 6})
     plain = formats.table_bytes(table, ".csv").decode()
     assert list(csv.reader(io.StringIO(plain)))[1] == ["=1+1", "-1"]
+    write_table(table, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == plain
     rows = list(csv.reader(io.StringIO(formats.table_bytes(table, ".csv", quote_formulas=True).decode())))
     assert rows[0] == ["object_id", "'=n"]
     assert [row[0] for row in rows[1:]] == ["'=1+1", "'+a", "'-a", "'@x", "'\tx", "a=b"]

@@ -655,3 +655,9 @@ def test_a_band_that_a_file_has_not_is_refused_and_no_other_is_taken_for_it(tmp_
         galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F435W"])
     report = galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F606W"])
     assert report.rows == 1
+
+
+def test_the_phrases_of_every_atlas_are_words_and_each_is_there_once():
+    phrases = ingest.concept_phrases()
+    assert len(phrases) == len(set(phrases)) > 50
+    assert all(phrase.strip() == phrase and phrase[0].isalnum() for phrase in phrases)

@@ -14,6 +14,7 @@ import galsearch
 from galsearch import lookup as module
 from galsearch.errors import QueryError
 from galsearch.lookup import name_key, position_of
+from galsearch.store.read import base
 
 NAMES = (  # object_id, ra, dec, name_ned, aliases, morph, remark
     ("m51a", 202.469575, 47.1952583, "NGC 5194", "M 51a | Whirlpool Galaxy | MESSIER 051", "spiral", "companion 5195"),
@@ -106,7 +107,14 @@ def test_what_describes_galaxies_or_is_another_name_names_nothing(named, text):
 
 
 def test_a_name_is_found_without_an_index_of_words_too(named, monkeypatch):
+    used = []
+    for name in ("holders_of", "likely_holders"):
+        way = getattr(base, name)
+        monkeypatch.setattr(base, name, lambda *a, name=name, way=way, **o: used.append(name) or way(*a, **o))
+    named._store.rows_named("NGC 5194", most=5)
     monkeypatch.setattr(named._store, "tables", named._store.tables - {"word_postings"})
+    named._store.rows_named("NGC 5194", most=5)
+    assert used == ["holders_of", "likely_holders"]
     named._look_up.cache_clear()
     for text, name in (("ngc5194", "m51a"), ("M 87", "virgo-0001"), ("UGC 123", "007"), ("Sersic 159", "-5")):
         assert named.lookup(text).ids[:1] == [name]

@@ -1,5 +1,7 @@
 """The map of the vectors: that it is the principal plane, in both forms, and what becomes of it afterwards."""
 
+from types import SimpleNamespace
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -160,6 +162,47 @@ def test_a_way_that_is_not_there_is_named_before_anything_is_written(tiny_bundle
     with pytest.raises(galsearch.GalsearchError, match=r"galsearch\[umap\]"):
         galsearch.bundle(tiny_bundle, tmp_path / "a.duckdb", map="umap")
     assert not (tmp_path / "a.duckdb").exists()
+
+
+class Umap:
+    """What is put among the others lies at its first two numbers, what was fitted at those times ten."""
+
+    def __init__(self, **_):
+        pass
+
+    def fit(self, block):
+        self.embedding_ = 10 * block[:, :2]
+        return self
+
+    def transform(self, block):
+        return block[:, :2]
+
+
+@pytest.mark.parametrize("fitted", [30, 100])
+def test_what_umap_is_not_fitted_to_is_put_among_the_rest(monkeypatch, fitted):
+    monkeypatch.setattr(plane, "FITTED_ROWS", fitted)
+    monkeypatch.setattr(plane, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
+    vectors = tiny.random_units(100, 8, seed=3)
+    found, about = plane.flatten(Held(vectors), method="umap", seed=0)
+    times = np.linalg.norm(found, axis=1) / np.linalg.norm(vectors[:, :2], axis=1)
+    assert sorted(np.round(times).tolist()) == [1.0] * (100 - fitted) + [10.0] * fitted
+    assert about["fitted_rows"] == fitted
+
+
+def test_a_bundle_keeps_the_map_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(plane, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
+    table = vector_table(tmp_path / "a.parquet", tiny.random_units(60, DIM, seed=6))
+    galsearch.build(tmp_path / "a.atlas", table=table, vectors="vector", model="theirs")
+    bundle = galsearch.bundle(tmp_path / "a.atlas", tmp_path / "a.duckdb", map="umap")
+    copy, anew = (galsearch.bundle(bundle, tmp_path / f"{way}.duckdb", map=way) for way in (None, "pca"))
+    seen = []
+    for path in (bundle, copy, anew):
+        with galsearch.open(path, device="cpu") as atlas:
+            ids, found = places(atlas)
+            seen.append((atlas.manifest.embeddings["image"]["map"]["method"], found[np.argsort(ids)]))
+    assert [method for method, _ in seen] == ["umap", "umap", "pca"]
+    assert (seen[0][1] == seen[1][1]).all()
+    assert not np.allclose(seen[0][1], seen[2][1])
 
 
 @pytest.mark.slow

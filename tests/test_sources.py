@@ -16,6 +16,8 @@ from tiny_models import picture
 from galsearch.errors import SchemaError
 from galsearch.science import images
 from galsearch.sources import open_source, stem
+from galsearch.sources.mosaic import _outside
+from galsearch.sources.vectors import position_name
 
 IDS = ["a-red", "b-blue", "c-green", "d-white"]
 LONG_ID = "1237648720693755918"  # a float64 rounds its last digits
@@ -476,3 +478,27 @@ def test_a_path_of_the_table_is_kept_beside_the_file_of_the_picture(cutouts, tmp
     assert found.table["file"].to_pylist() == [f"{name}.png" for name in IDS]
     assert found.table["path"].to_pylist() == [f"/archive/{name}.png" for name in IDS]
     assert found.table["File_in_table"].to_pylist() == ["x"] * 4
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "name"),
+    [
+        (172.47450, -0.07430, "J112953.88-000427.4"),
+        (202.469575, 47.1952583, "J132952.69+471142.9"),
+        (359.9999999, -89.9999999, "J235959.99-895959.9"),
+        (0.0, 0.0, "J000000.00+000000.0"),
+    ],
+)
+def test_a_position_is_named_as_the_iau_has_it_cut_and_not_rounded(ra, dec, name):
+    assert position_name(ra, dec) == name
+
+
+def test_rows_outside_a_mosaic_are_left_out_with_the_reason():
+    rows = pa.table({"x_px": [-0.5, 3.0, None, 9.6, 1.0, -0.6], "y_px": [4.4, 4.6, 1.0, 0.0, None, 0.0]})
+    assert _outside(rows, (5, 10)) == {
+        1: "row 2: x 3, y 5 is outside the mosaic",
+        2: "row 3: no position",
+        3: "row 4: x 10, y 0 is outside the mosaic",
+        4: "row 5: no position",
+        5: "row 6: x -1, y 0 is outside the mosaic",
+    }

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import galsearch
+from galsearch import schema
 from galsearch.errors import GalsearchError, QueryError
 from galsearch.store import check
 from galsearch.store.index import cells, search
@@ -268,6 +269,11 @@ def test_the_number_of_cells_grows_with_the_root_of_the_rows(rows, count):
     assert cells.cell_count(rows) == count
 
 
+@pytest.mark.parametrize(("recall", "at"), [(0.3, 0.0), (0.5, 0.0), (0.7, 0.5), (0.9, 1.0), (0.945, 1.5), (0.995, 2.0)])
+def test_the_cells_for_a_recall_lie_between_those_measured(recall, at):
+    assert cells._crossing(np.arange(3.0), np.array([0.5, 0.9, 0.99]), recall) == pytest.approx(at)
+
+
 def test_equal_vectors_make_cells_without_failing():
     vectors = np.tile(tiny.random_units(1, 8, seed=0), (100, 1))
     assert np.isfinite(cells.fit_centroids(vectors, 12, seed=0)).all()
@@ -510,6 +516,7 @@ def test_check_finds_what_is_wrong_with_the_rows(atlas_path, statement, name):
         "DELETE FROM cells_image WHERE cell = 0",
         "UPDATE cells_image SET rows = 0",
         "UPDATE embedding_image SET cell = 999",
+        "UPDATE cells_image SET centroid = [c + 'nan'::FLOAT FOR c IN centroid::FLOAT[]] WHERE cell = 0",
     ],
 )
 def test_check_finds_an_index_that_misses_rows(bundle_path, statement):
@@ -648,3 +655,35 @@ def test_check_finds_a_flipped_exponent_in_a_folder(folder_path, tiny_folder):
     data[place + 3] ^= 0x40
     file.write_bytes(data)
     assert failed(folder_path) & {"blocks", "image norms"}
+
+
+@pytest.mark.parametrize(
+    ("where", "enclosed"),
+    [
+        *((one, True) for one in ("a < 1", "(a < 1) AND (b > 2)", "name = ')' OR f(a)", '"a)" > 1', "((a))")),
+        *((one, False) for one in ("a )or(b", " a )or(b", "a) OR (b", ")(", "(a", "a)", "a; b", "E'x' = a", "a -- b")),
+    ],
+)
+def test_what_could_end_the_brackets_around_it_is_left_to_the_parser(where, enclosed):
+    assert sandbox._is_enclosed(where) is enclosed
+
+
+def test_a_file_of_a_folder_that_is_another_than_the_manifest_says_is_found(folder_path):
+    with galsearch.open(folder_path, device="cpu") as atlas:
+        store, card = atlas._store, folder_path / "models" / "text" / "card.json"
+        (noted,) = [name for name in store.manifest.extra[schema.FILE_DIGESTS] if name.endswith("text/model.onnx")]
+        model = folder_path / noted
+        assert store._changed(model) is None
+        assert store._changed(card.with_name("none")) == f"{card.with_name('none')}: missing"
+        content = model.read_bytes()
+        model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert store._changed(model) == f"{model}: its digest is not that of the manifest"
+    assert "model text" in failed(folder_path)
+
+
+def test_beyond_the_depths_that_were_measured_the_cells_grow_as_between_the_last_two():
+    measured = ((1, 0.5), (4, 0.98), (9, 1.0))
+    rows = [("words", depth, depth * probes, recall) for depth in (1, 10, 100) for probes, recall in measured]
+    curves = cells.Curves(rows)
+    for depth, needed in ((0.5, 4), (1, 4), (10, 40), (31.6, 126.4), (100, 400), (1000, 4000)):
+        assert curves._needed("words", 0.98, depth) == pytest.approx(needed, rel=0.01)

@@ -22,6 +22,14 @@ from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped
 DIM = 7
 
 
+def test_what_compares_rows_is_told(monkeypatch):
+    monkeypatch.setattr(dots, "threads", lambda: 1)
+    monkeypatch.setattr(dots, "LIBRARY", object())
+    assert dots.description() == "compiled, 1 thread"
+    monkeypatch.setattr(dots, "LIBRARY", None)
+    assert dots.description().startswith("numpy, because no C compiler")
+
+
 def laid_out(path, array: np.ndarray, cuts: list[int], gap: int = 3) -> pa.Table:
     """Write the numbers of `array` to a file in runs that end at `cuts`, with other numbers between them."""
     flat, written, places, values = array.ravel(), [np.full(5, np.nan, np.float32)], [], []
@@ -308,3 +316,20 @@ def test_the_wished_recall_decides_how_many_cells_are_visited(wide, monkeypatch)
 def test_vectors_module_reads_numbers_without_pandas():
     table = pa.table({"n": pa.chunked_array([[1, 2], [], [3]], pa.int64())})
     assert vectors.numbers(table.slice(1), "n").tolist() == [2, 3]
+
+
+def test_the_state_of_a_file_is_the_larger_count_of_its_headers_and_grows_with_each_change(tmp_path):
+    for first, second in ((5, 7), (258, 7)):
+        headers = np.zeros(3 * 512, "<u8")
+        headers[[513, 1025]] = first, second
+        (tmp_path / "made").write_bytes(headers.tobytes())
+        assert vectors.file_state(tmp_path / "made") == max(first, second)
+    (tmp_path / "made").write_bytes(headers.tobytes()[:-1])
+    with pytest.raises(MapError, match="cut"):
+        vectors.file_state(tmp_path / "made")
+    states = []
+    for name in "abc":
+        with duckdb.connect(str(tmp_path / "a.duckdb")) as connection:
+            connection.execute(f"CREATE TABLE {name} AS SELECT 1 AS n")
+        states.append(vectors.file_state(tmp_path / "a.duckdb"))
+    assert states == sorted(set(states))

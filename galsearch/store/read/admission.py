@@ -44,8 +44,9 @@ class Catalog:
         found = cursor.execute(f"{select} {main}").fetchall()
         self.rows = {table: int(rows) for table, rows, _ in found}
         self._refuse_views(cursor, here)
-        if _TRIGGERS in self._refuse_functions(cursor, name):
+        if self._refuse_functions(cursor, name):
             self._refuse_triggers(cursor, here)
+        self._refuse_types(cursor, name)
         for table, rows, checks in found:
             self._check_size(table, rows, checks)
         self.columns: dict[str, dict[str, str]] = {table: {} for table in self.rows}
@@ -62,10 +63,10 @@ class Catalog:
             if _is_ours(view) and not (view.startswith("embedding_") and f"codes_{view[10:]}" in self.rows):
                 raise self._refused(f"'{view}' is a view, and it must be a table")
 
-    def _refuse_functions(self, cursor: duckdb.DuckDBPyConnection, name: str) -> set[str]:
-        """Refuse macros and types that hide ours; return those names, and that of what lists triggers if it is there.
+    def _refuse_functions(self, cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
+        """Refuse macros that hide functions, and say whether this DuckDB has the function that lists triggers.
 
-        All functions are listed once: that takes most of the time of an opening.
+        Both are read in one list of all functions, which takes most of the time of an opening.
         """
         found = cursor.execute(
             f"SELECT lower(function_name) AS function, bool_or(database_name = '{name}') AS shadowed "
@@ -75,16 +76,19 @@ class Catalog:
         for function, shadowed in found:
             if shadowed:
                 raise self._refused(f"it has a macro '{function}', which is the name of a function")
+        return bool(found)
+
+    def _refuse_types(self, cursor: duckdb.DuckDBPyConnection, name: str) -> None:
         named = "SELECT lower(type_name) FROM duckdb_types() WHERE"
         theirs = f"{named} database_name = '{name}' AND NOT internal"
         shadowed = cursor.execute(f"{theirs} INTERSECT {named} internal ORDER BY ALL").fetchall()
         if shadowed:
             raise self._refused(f"it has a type '{shadowed[0][0]}', which is the name of another")
-        return {function for function, _ in found}
 
     def _refuse_triggers(self, cursor: duckdb.DuckDBPyConnection, here: str) -> None:
-        if cursor.execute(f"SELECT trigger_name FROM duckdb_triggers() {here} LIMIT 1").fetchall():
-            raise self._refused("it has a trigger, and would change what is written into it")
+        triggers = cursor.execute(f"SELECT trigger_name FROM {_TRIGGERS}() {here}").fetchall()
+        if triggers:
+            raise self._refused(f"it has a trigger '{triggers[0][0]}', and would change what is written into it")
 
     def _check_size(self, table: str, rows: int, checks: int) -> None:
         most = MOST_ENTRIES.get(table, self._path.stat().st_size)

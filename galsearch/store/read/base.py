@@ -6,6 +6,7 @@ blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -74,7 +75,7 @@ class BaseStore:
 
     def __init__(self, path: Path, facts: Path) -> None:
         self.path = path
-        self._file, self.sandbox = _opened_twice(facts)
+        self._file, self.sandbox = _opened_by_both(facts)
         self.sandbox.watch = self._file.check
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
@@ -712,22 +713,17 @@ class BaseStore:
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
 
 
-def _opened_twice(facts: Path) -> tuple[OpenFile, Sandbox]:
+def _opened_by_both(facts: Path) -> tuple[OpenFile, Sandbox]:
     """Return one file, opened by us and by DuckDB; where another was renamed into its place meanwhile, that one."""
     for _ in range(OPENED_AGAIN):
-        file = _opened(facts)
-        sandbox = None
-        try:
+        with contextlib.ExitStack() as undone:
+            file = _opened(facts)
+            undone.callback(file.close)
             sandbox = Sandbox(facts)
+            undone.callback(sandbox.close)
             if file.is_at(facts):
+                undone.pop_all()
                 return file, sandbox
-        except BaseException:
-            file.close()
-            if sandbox is not None:
-                sandbox.close()
-            raise
-        sandbox.close()
-        file.close()
     raise file.changed()
 
 
