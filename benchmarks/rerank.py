@@ -30,7 +30,7 @@ from galsearch import schema
 from galsearch.evaluation import resampling
 from galsearch.evaluation.judged import Judged, judge
 from galsearch.evaluation.targets import Target, read_targets
-from galsearch.query import Plan, Query, Scorer, Term
+from galsearch.query import Plan, Query, Term
 from galsearch.rerank import probe, validated
 from galsearch.rerank.arcs import arc_contrast
 from galsearch.rerank.attributes import BY_NAME, match
@@ -41,6 +41,7 @@ from galsearch.rerank.views import SCALES
 from galsearch.retrieval import Answer
 from galsearch.science import images
 from galsearch.science.metrics import Ranked, auroc
+from galsearch.science.ranking import Scorer
 
 K, DEPTHS = 10, (10, 30)  # a choice looks deeper than the first ten, which hang on single objects
 LOOKED_AT = (200, 1000)
@@ -116,7 +117,7 @@ class Seen(Observer):
 
     def _kept(self, scale: str, every: Objects) -> np.ndarray:
         """Return the looks at a scale from the file beside the atlas; made the first time, as they take minutes."""
-        made_with = self._store.manifest.embeddings[schema.IMAGE]["sha256"][:12]
+        made_with = self._store.manifest.embeddings[self.embedding]["sha256"][:12]
         file = self._store.path.with_name(f"looks-{scale}-{made_with}.npy")
         if not file.exists():
             np.save(file, every.look(scale))

@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from galsearch import citations, schema
 from galsearch.encode import Encoder, check_same_model, shipped
-from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError
+from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.hits import Galaxy, Hits, term
-from galsearch.query import Query, Term, unit
+from galsearch.query import Query, Term
 from galsearch.retrieval import answer
 from galsearch.schema import Finding
 from galsearch.science import images
+from galsearch.science.ranking import unit
 from galsearch.store import Store, comparing, open_for_visitors, open_stores
 from galsearch.store.check import verify
 from galsearch.workers import Limits, Pool
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from galsearch.rerank.observe import Observer
 
 CACHED_TEXTS = 256
+ITERATED_ROWS = 1_000  # read at a time while somebody goes through all galaxies
 RENDER = "galsearch.encode:render_picture"  # the task of a worker
 PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
@@ -131,63 +133,79 @@ class Atlas:
         self,
         what: str | Path | Galaxy | np.ndarray | Query | None = None,
         *,
+        by: str | None = None,
         where: str | None = None,
         near: tuple[float, float] | None = None,
         radius_arcsec: float | None = None,
-        k: int = 12,
-        exact: bool = False,
+        k: int | None = None,
+        exact: bool | None = None,
         probes: int | None = None,
         recall: float | None = None,
-        distinct: bool = False,
+        distinct: bool | None = None,
         hybrid: str | None = None,
     ) -> Hits:
-        """Return the k galaxies most like `what` among those that pass the cuts: min(k, matches) of them, always.
+        """Return the k (12 unless given) galaxies most like `what` among those that pass: always min(k, matches).
 
         A str is words, a Path an image file, a Hit or Galaxy its own stored embedding (and is left out of the answer),
-        an array an embedding `(d,)` of any length, a Query everything at once. Without `what`, lists by object_id.
+        an array an embedding `(d,)` of any length, a Query everything at once, which takes no options beside it.
+        Without `what`, lists by object_id. `by` is the embedding to compare in, where an atlas has several.
         `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
         large atlas a part of the vectors is compared: so many that `recall` (0.98 unless said) of the k best are found,
         as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
         `distinct` leaves out duplicates (2 arcsec, or one and the same vector) and counts them in `copies`. `hybrid`
         lets words match captions and names too: "rank" fuses the two rankings, "sum" adds calibrated scores.
 
-        Raises QueryError for a bad cut, an unknown id or empty text; ModelMismatchError when the atlas has no encoder
-        for what was asked.
+        Raises QueryError for a bad filter, an unknown id, empty text or options beside a Query; ModelMismatchError when
+        the atlas has no encoder for what was asked.
         """
-        query = (
-            what
-            if isinstance(what, Query)
-            else self.query(
-                what,
-                where=where,
-                near=near,
-                radius_arcsec=radius_arcsec,
-                k=k,
-                exact=exact,
-                probes=probes,
-                recall=recall,
-                distinct=distinct,
-                hybrid=hybrid,
+        options = {
+            "where": where,
+            "near": near,
+            "radius_arcsec": radius_arcsec,
+            "k": k,
+            "exact": exact,
+            "probes": probes,
+            "recall": recall,
+            "distinct": distinct,
+            "hybrid": hybrid,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        if not isinstance(what, Query):
+            query = self.query(what, by=by, **given)
+        elif given or by is not None:
+            raise QueryError(
+                f"{', '.join([*given, *(['by'] if by is not None else [])])} beside a Query, which says everything "
+                "itself: put it there, with dataclasses.replace(query, …), or leave it out"
             )
-        )
+        else:
+            query = what
         found = answer(self._store, query, self._embed_term)
         found.plan.provider = next((e.provider for e in list(self._encoders.values())), None)
         return Hits(self, query, found)
 
-    def query(self, what: str | Path | Galaxy | np.ndarray | None = None, **options: Any) -> Query:
+    def query(
+        self, what: str | Path | Galaxy | np.ndarray | None = None, *, by: str | None = None, **options: Any
+    ) -> Query:
         """Return the Query that `search` with the same arguments would answer."""
-        return Query(terms=() if what is None else (term(what),), **options)
+        return Query(terms=() if what is None else (term(what, by=by),), **options)
 
     def __getitem__(self, object_id: str) -> Galaxy:
-        """Return one galaxy; QueryError when there is none by that id."""
+        """Return one galaxy; UnknownIdError, which is a KeyError, when there is none by that id."""
         self._must_have(object_id)
-        return Galaxy(self._store.rows([object_id]).to_pylist()[0])
+        return Galaxy(self._store.rows([object_id]).to_pylist()[0], self)
+
+    def __iter__(self) -> Iterator[Galaxy]:
+        """Yield every galaxy, by object_id."""
+        rows, _ = self._store.list(self._store.condition(None, None, None), k=max(len(self), 1))
+        for start in range(0, len(rows), ITERATED_ROWS):
+            for columns in self._store.rows(self._store.ids(rows[start : start + ITERATED_ROWS])).to_pylist():
+                yield Galaxy(columns, self)
 
     def __contains__(self, object_id: str) -> bool:
         return self._store.has(object_id)
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
-        """Return the rows of `ids` in that order; QueryError for one that is not there."""
+        """Return the rows of `ids` in that order; UnknownIdError for one that is not there."""
         found = self._store.rows(ids)
         if found.num_rows != len(ids):
             self._must_have(next(i for i in ids if i not in set(found["object_id"].to_pylist())))
@@ -352,19 +370,44 @@ class Atlas:
 
     # ---- embeddings
 
-    def embed(self, what: str | Path | Galaxy | np.ndarray) -> np.ndarray:
-        """Return the unit vector `(d,) float32` of words, an image file, a galaxy or an array."""
-        return self._embed_term(term(what))
+    def embed(self, what: str | Path | Galaxy | np.ndarray, *, by: str | None = None) -> np.ndarray:
+        """Return the unit vector `(d,) float32` of words, an image file, a galaxy or an array.
 
-    def _embed_term(self, part: Term) -> np.ndarray:
-        if part.kind == "text":
-            return self._embed_text(part.value).copy()  # the caller may change it, the cache must not
+        `by` is the embedding that it is for; unless given that of its kind of data, else the main one.
+        """
+        return self._embed_term(term(what, by=by))[1]
+
+    def _embed_term(self, part: Term) -> tuple[str, np.ndarray]:
+        """Return the embedding that a term is compared in, and its unit vector."""
+        embedding = self._embedding(part)
         if part.kind == "object":
             self._must_have(part.value)
-            return self._store.embeddings(schema.IMAGE, [part.value])[0]
-        if part.kind == "image":
-            return self._encoder("image").encode([self._rendered(Path(part.value))])[0]
-        return self._embed_array(np.asarray(part.value, dtype=np.float64))
+            return embedding, self._store.embeddings(embedding, [part.value])[0]
+        if part.kind == "embedding":
+            return embedding, self._embed_array(embedding, np.asarray(part.value, dtype=np.float64))
+        if part.kind == "text":
+            if not self.manifest.knows_words(embedding):
+                raise QueryError(f"words cannot be compared in '{embedding}' of {self.path}; ask by an object of it")
+            return embedding, self._embed_text(part.value).copy()  # the caller may change it, the cache must not
+        modality = self.manifest.modality(embedding)
+        if modality.term_kind != part.kind:
+            raise QueryError(f"'{embedding}' of {self.path} is made of a {modality.name}, and this is {part.label}")
+        if modality.reader is None:
+            raise QueryError(
+                f"galsearch reads no {modality.name} yet, so {part.label} cannot be asked; give its vector"
+            )
+        return embedding, self._encoder(modality.encoder).encode([self._rendered(Path(part.value))])[0]
+
+    def _embedding(self, part: Term) -> str:
+        """Return the embedding that a term is compared in: the one it names, that of its kind of data, the main one."""
+        kind = next((one.name for one in schema.MODALITIES.values() if one.term_kind == part.kind), None)
+        name = part.by or (self.manifest.main_embedding if kind is None else self.manifest.embedding_of(kind))
+        if name in self.manifest.embeddings:
+            return name
+        there = ", ".join(self.manifest.embeddings)
+        if part.by or there:
+            raise QueryError(f"{self.path} has no embedding {part.by or kind!r}, it has: {there or 'none'}")
+        raise QueryError(f"{self.path} holds no vectors, so it cannot be asked by {part.kind}; use sql()")
 
     def _rendered(self, path: Path) -> np.ndarray:
         """Return a picture file as it is shown to the encoder, `(h, w, 3) uint8`."""
@@ -377,10 +420,10 @@ class Atlas:
         facts, pixels = self._workers.run(RENDER, content, title="picture", **about)
         return np.frombuffer(pixels, np.uint8).reshape(facts["height"], facts["width"], 3)
 
-    def _embed_array(self, vector: np.ndarray) -> np.ndarray:
+    def _embed_array(self, embedding: str, vector: np.ndarray) -> np.ndarray:
         """Return an array as a unit vector; one of another length goes through the projector that takes it."""
-        direction, space = unit(vector), self._store.manifest.embeddings.get(schema.IMAGE)
-        if space and len(direction) != space["dim"]:
+        direction, space = unit(vector), self.manifest.embeddings[embedding]
+        if len(direction) != space["dim"]:
             for name in filter(lambda name: name.endswith(PROJECTOR), self._store.models()):
                 projector = self._encoder(name)
                 if projector.card["input"]["dim"] == len(vector):
@@ -424,10 +467,10 @@ class Atlas:
 
     def _load_encoder(self, kind: str) -> Encoder:
         """Return the atlas's own encoder, or the shipped one where the atlas has none and the model is the same."""
-        space = self._store.manifest.embeddings.get(schema.IMAGE)
-        if space is None:
-            raise QueryError(f"{self.path} holds no image vectors, so it cannot be asked by {kind}; use sql()")
-        kept = self._store.model(kind)
+        name = self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
+        if name is None:
+            raise QueryError(f"{self.path} holds no vectors that could be asked by {kind}; use sql()")
+        space, kept = self.manifest.embeddings[name], self._store.model(kind)
         if kept:
             encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
         elif kind == "text" and space.get("words"):
@@ -456,7 +499,7 @@ class Atlas:
             if near
             else ('ids are exact text, list some with `galsearch sql … "SELECT object_id FROM galaxies"`')
         )
-        raise QueryError(f"no object '{object_id}' in {self.path} ({len(self)} objects); {remedy}")
+        raise UnknownIdError(f"no object '{object_id}' in {self.path} ({len(self)} objects); {remedy}")
 
     # ---- checking
 
@@ -470,9 +513,9 @@ class Atlas:
         try:
             encoder = Encoder.from_bytes(*self._store.model(kind), device=self._device)
             encoder.self_test()
-            space = self.manifest.embeddings.get(encoder.embedding)
-            if space:
-                check_same_model(space, encoder.card, name=f"{self.path}")
+            name = self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
+            if name is not None:
+                check_same_model(self.manifest.embeddings[name], encoder.card, name=f"{self.path}")
         except GalsearchError as error:
             return Finding(f"model {kind}", False, str(error), "rebuild the atlas with the model it was made with")
         return Finding(f"model {kind}", True, f"{encoder.model_id} gives its self-test vectors on {encoder.provider}")

@@ -7,6 +7,7 @@
     ├── ModelMismatchError     vectors or queries of another model, or a model that fails its self-test
     ├── SchemaError            an input row, column, picture or table that cannot be taken
     ├── QueryError             a question that cannot be asked: bad `where`, unknown id, empty text
+    │   ├── UnknownIdError         no object by that id; a KeyError too, as `atlas[id]` is looked up like a dict
     │   └── LimitError             a visitor's question that takes more than a visitor may take
     ├── BusyError              too many ask at once, or one asks too often; nothing is wrong with the question
     └── RemoteError            a service outside did not answer
@@ -41,6 +42,12 @@ class SchemaError(GalsearchError):
 
 class QueryError(GalsearchError):
     """A question that has no answer as asked."""
+
+
+class UnknownIdError(QueryError, KeyError):
+    """There is no object by that id."""
+
+    __str__ = Exception.__str__  # KeyError puts quotes around its message
 
 
 class LimitError(QueryError):

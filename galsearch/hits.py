@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import formats, schema
+from galsearch import formats, notebook, schema
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.retrieval import Answer, answer
 from galsearch.science import images
 
 if TYPE_CHECKING:
+    import pandas as pd
     from astropy.table import Table
 
     from galsearch.atlas import Atlas
@@ -31,8 +32,9 @@ BUNDLE, BIBTEX = ".duckdb", ".bib"
 class Galaxy:
     """One object: `object_id` and every column of `galaxies` as attributes; NULL is None."""
 
-    def __init__(self, columns: dict[str, Any]) -> None:
+    def __init__(self, columns: dict[str, Any], atlas: Atlas | None = None) -> None:
         self.columns = columns
+        self._atlas = atlas
 
     @property
     def object_id(self) -> str:
@@ -40,7 +42,7 @@ class Galaxy:
         return self.columns["object_id"]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "columns":
+        if name.startswith("_") or name == "columns":
             raise AttributeError(name)
         try:
             return self.columns[name]
@@ -49,6 +51,11 @@ class Galaxy:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.object_id!r})"
+
+    def _repr_html_(self) -> str:
+        """Return its picture and its columns as HTML, as notebooks show it."""
+        pictures = {} if self._atlas is None else self._atlas.thumbnails([self.object_id])
+        return notebook.object_html(self.columns, pictures.get(self.object_id))
 
 
 class Hit(Galaxy):
@@ -87,10 +94,16 @@ class Hits(Sequence):
             return Hits(self._atlas, self.query, self._found[index], reranked=self.reranked)
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
-        return Hit(self.table.slice(index % len(self), 1).to_pylist()[0])
+        return Hit(self.table.slice(index % len(self), 1).to_pylist()[0], self._atlas)
 
     def __repr__(self) -> str:
         return f"<{len(self)} hits of {self.query.formula() or 'a list'}>"
+
+    def _repr_html_(self) -> str:
+        """Return the pictures of the first hits with ids and scores as HTML, as notebooks show them."""
+        shown = self[: notebook.MOST_SHOWN]
+        scores = [None] * len(shown) if shown.scores is None else shown.scores.tolist()
+        return notebook.gallery_html(repr(self), shown.ids, scores, shown.thumbnails())
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -106,9 +119,9 @@ class Hits(Sequence):
     @functools.cached_property
     def percentiles(self) -> np.ndarray | None:
         """How unusual each score is: the percentage of a sample of the atlas that scores lower; None when listed."""
-        if self._found.scorer is None:
+        if self._found.scorer is None or self._found.embedding is None:
             return None
-        background = self._atlas._store.background(schema.IMAGE, self._found.scorer)
+        background = self._atlas._store.background(self._found.embedding, self._found.scorer)
         return 100 * np.searchsorted(background, self._similarity(), side="left") / len(background)
 
     @functools.cached_property
@@ -123,8 +136,10 @@ class Hits(Sequence):
         """
         if "score_before" in self._found.parts or self._names_objects() or self._asks_for_the_rare():
             return None
-        line = self._atlas._store.line(schema.IMAGE, self._found.asked)
-        return None if line is None or self.scores is None else int(np.count_nonzero(self._similarity() >= line))
+        if self._found.embedding is None or self.scores is None:
+            return None
+        line = self._atlas._store.line(self._found.embedding, self._found.asked)
+        return None if line is None else int(np.count_nonzero(self._similarity() >= line))
 
     def refinements(self, *, n: int = 3) -> list[Refinement]:
         """Return ways to refine the question: up to `n` phrases to have more of, then up to `n` to have less of.
@@ -134,11 +149,13 @@ class Hits(Sequence):
         take back words of the query is left out: less of what it asks for, more of what it does not want. None where
         the hits are fewer than two or only listed, the text names an object, or the atlas knows no phrases.
         """
-        if self._found.scorer is None or self._names_objects():
+        found = self._found
+        if found.scorer is None or found.embedding is None or self._names_objects():
             return []
         from galsearch.zeroshot import refine
 
-        return refine(self._atlas._store, self._found.rows, self._found.scorer.vector, n=n, terms=self.query.terms)
+        store, asked = self._atlas._store, found.scorer.vector
+        return refine(store, found.rows, found.embedding, asked, n=n, terms=self.query.terms)
 
     def rerank(
         self,
@@ -199,6 +216,10 @@ class Hits(Sequence):
     def to_arrow(self) -> pa.Table:
         """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
         return self.table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame, units by column in `attrs["units"]`; needs pandas."""
+        return formats.to_pandas(self.table)
 
     def to_astropy(self) -> Table:
         """Return the rows as an astropy Table with units; needs astropy."""
@@ -288,16 +309,19 @@ class Hits(Sequence):
         }
 
 
-def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0) -> Term:
-    """Return the query term that `what` stands for; the type decides, never its content."""
+def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0, by: str | None = None) -> Term:
+    """Return the query term that `what` stands for; the type decides, never its content.
+
+    `by` is the embedding that it is compared in; unless given that of its kind of data, else the atlas's main one.
+    """
     if isinstance(what, Galaxy):
-        return Term("object", what.object_id, weight)
+        return Term("object", what.object_id, weight, by)
     if isinstance(what, Path):
-        return Term("image", str(what), weight)
+        return Term("image", str(what), weight, by)
     if isinstance(what, str):
-        return Term("text", what, weight)
+        return Term("text", what, weight, by)
     if isinstance(what, np.ndarray) and what.ndim == 1 and what.dtype.kind in "iuf":
-        return Term("embedding", tuple(what.astype(float).tolist()), weight)
+        return Term("embedding", tuple(what.astype(float).tolist()), weight, by)
     raise QueryError(
         f"cannot search for a {type(what).__name__}; give words (str), an image (Path), a galaxy, "
         "an embedding (array of one dimension) or a Query"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -100,7 +101,8 @@ def _silent(done: int, total: int, what: str) -> None:
 def build(
     path: str | Path,
     *,
-    source: str | Path | None = None,
+    images: str | Path | None = None,
+    mosaic: str | Path | None = None,
     table: str | Path | None = None,
     vectors: str | None = None,
     model: str | None = None,
@@ -118,32 +120,33 @@ def build(
     overwrite: bool = False,
     device: str = "auto",
     progress: Progress = _silent,
+    source: str | Path | None = None,
 ) -> Report:
     """Build the atlas `path` (a folder, by custom `name.atlas`) and report what landed.
 
-    `source` is a folder of cutouts (JPEG, PNG, WebP, TIFF, FITS, .npy) or one mosaic picture; `table` a CSV, ECSV,
-    Parquet, FITS or VOTable joined by file name or id, whose columns are all kept. `vectors` names a column of the
-    table that already holds embeddings, made by the model named `model`; of the tables that AION-Search publishes the
-    column is known (model "aion-search" or "aion"). `projector` is a projector's folder, or a folder of several: the
-    one of images takes the vectors into its space, the one of text travels along for asking by an array. `models` is a
-    folder of model folders to use instead of those that ship. `credits` lists {title, license, acknowledgement,
-    bibtex}.
+    `images` is a folder, tar or zip of cutouts (JPEG, PNG, WebP, TIFF, FITS, .npy), or `mosaic` one large picture that
+    is cut; `table` a CSV, ECSV, Parquet, FITS or VOTable joined by file name or id, whose columns are all kept.
+    `vectors` names a column of the table that already holds embeddings, made by the model named `model`; of the tables
+    that AION-Search publishes the column is known (model "aion-search" or "aion"). `projector` is a projector's folder,
+    or a folder of several: the one of images takes the vectors into its space, the one of text travels along for asking
+    by an array. `models` is a folder of model folders to use instead of those that ship. `credits` lists {title,
+    license, acknowledgement, bibtex}.
 
     Which columns of the table are ids, positions, the redshift, file names and pixels is found by name, UCD, unit and
     values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file, x_px,
     y_px). `table_name` is which table of a file with several, `missing` are numbers that stand for no value (99, -99).
     The report's `lines()` tell what was found.
 
-    `source` may be a tar or zip archive of cutouts, too. Of a FITS file with several images the light is taken (SCI,
+    Of a FITS file with several images the light is taken (SCI,
     IMAGE, the primary, else the first that is not called a mask, a weight, an error or a model), or `ext` (a name,
     "NAME,VERSION" or a number from 0); `bands` names the images, or planes of a stack, that are its bands. Without a
     table the ids are the files' names, or with `id_from="path"` their paths.
 
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
-    that exists is one always.
+    that exists is one always. `source` is what `images` and `mosaic` were called before 0.2; it warns.
     """
-    path = Path(path)
+    path, source = Path(path), _source(images, mosaic, source)
     _check_place(path, overwrite=overwrite)
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
@@ -201,7 +204,8 @@ def demo(
 def add(
     path: str | Path,
     *,
-    source: str | Path | None = None,
+    images: str | Path | None = None,
+    mosaic: str | Path | None = None,
     table: str | Path | None = None,
     vectors: str | None = None,
     model: str | None = None,
@@ -216,13 +220,14 @@ def add(
     projector: str | Path | None = None,
     device: str = "auto",
     progress: Progress = _silent,
+    source: str | Path | None = None,
 ) -> Report:
     """Append to the atlas folder `path`; arguments as for `build`.
 
     Raises SchemaError when an id is there already, ModelMismatchError when the vectors would come from another model.
     Readers see the atlas before or after, never between.
     """
-    started, path = time.perf_counter(), Path(path)
+    started, path, source = time.perf_counter(), Path(path), _source(images, mosaic, source)
     manifest, there = _existing(path)
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
@@ -243,8 +248,8 @@ def add(
         raise SchemaError(
             f"{len(known)} objects are in {path} already, such as '{known[0]}'; leave them out of the input"
         )
-    space, encoder = _space(taken, makers)
-    _same_space(manifest.embeddings.get(schema.IMAGE, {}), space, path)
+    name, space, encoder = _space(taken, makers)
+    _same_space(manifest.embeddings.get(name, {}), space, path)
     parameters = {
         "source": str(source),
         "table": str(table),
@@ -256,7 +261,7 @@ def add(
     }
     plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
     with Staging(path, plan) as staging:
-        added = _stage(staging, taken, encoder, progress)
+        added = _stage(staging, taken, name, encoder, progress)
         rejected = taken.rejected + staging.rejected()
         if added:
             record = schema.provenance(
@@ -330,6 +335,24 @@ def _plan(action: str, taken: Source, parameters: dict, space: dict) -> dict:
     return {"action": action, "inputs": taken.inputs, "parameters": parameters, **made_by}
 
 
+def _source(images: str | Path | None, mosaic: str | Path | None, source: str | Path | None) -> Path | None:
+    """Return the pictures that are given: cutouts, a mosaic, or either by the name that the argument had before 0.2."""
+    given = {
+        name: Path(value) for name, value in {"images": images, "mosaic": mosaic, "source": source}.items() if value
+    }
+    if len(given) > 1:
+        raise SchemaError(f"{' and '.join(given)} are given; a build takes one of them")
+    if source is not None:
+        warnings.warn("source is now called images (cutouts) or mosaic (one picture)", FutureWarning, stacklevel=3)
+    if images is not None and not (
+        given["images"].is_dir() or (given["images"].is_file() and sources.is_archive(given["images"]))
+    ):
+        raise SchemaError(f"{images}: no such folder; images takes a folder or an archive of cutouts")
+    if mosaic is not None and not given["mosaic"].is_file():
+        raise SchemaError(f"{mosaic}: no such file; mosaic takes one picture, images a folder")
+    return next(iter(given.values()), None)
+
+
 def _path(value: str | Path | None) -> Path | None:
     if value is None:
         return None
@@ -369,18 +392,16 @@ def _build(
     progress: Progress,
 ) -> Report:
     started = time.perf_counter()
-    space, encoder = _space(taken, makers)
+    name, space, encoder = _space(taken, makers)
     plan = _plan("build", taken, parameters, space)
     with Staging(path, plan) as staging:
-        rows = _stage(staging, taken, encoder, progress)
+        rows = _stage(staging, taken, name, encoder, progress)
         rejected = taken.rejected + staging.rejected()
         if not rows:
             staging.discard()
             raise _nothing(path, rejected)
         extra = {schema.MEASURES_KEY: dict(taken.measures)}
-        manifest = schema.Manifest(
-            title=title, rows=rows, embeddings={schema.IMAGE: space}, sources=credits, extra=extra
-        )
+        manifest = schema.Manifest(title=title, rows=rows, embeddings={name: space}, sources=credits, extra=extra)
         models, concepts = _models(space, makers, taken)
         seconds = time.perf_counter() - started
         record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
@@ -483,12 +504,14 @@ def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
         store.close()
 
 
-def _space(taken: Source, makers: _Makers) -> tuple[dict, Encoder | None]:
-    """Return what the manifest says of the vectors, and the encoder that makes them (None: the table holds them)."""
+def _space(taken: Source, makers: _Makers) -> tuple[str, dict, Encoder | None]:
+    """Return the embedding's name, its entry in the manifest, and its encoder (None: the table holds the vectors)."""
     if isinstance(taken, VectorSource):
-        return _space_of_vectors(taken.vectors.shape[1], makers)
-    encoder = makers.encoder("image")
-    return _made_by(encoder), encoder
+        return schema.MAIN, *_space_of_vectors(taken.vectors.shape[1], makers)
+    modality = schema.MODALITIES["image"]
+    encoder = makers.encoder(modality.encoder)
+    stated = {} if encoder.embedding in schema.MODALITIES else {"modality": modality.name}
+    return encoder.embedding, {**_made_by(encoder), **stated}, encoder
 
 
 def _made_by(encoder: Encoder) -> dict:
@@ -610,27 +633,29 @@ def concept_phrases() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _stage(staging: Staging, taken: Source, encoder: Encoder | None, progress: Progress) -> int:
-    """Make the batches that are not there yet; return how many objects all batches hold."""
+def _stage(staging: Staging, taken: Source, name: str, encoder: Encoder | None, progress: Progress) -> int:
+    """Make the batches that are not there yet, with vectors by the name of their embedding; return all rows."""
     total, done = taken.table.num_rows, staging.done()
     size = VECTOR_BATCH_ROWS if isinstance(taken, VectorSource) else BATCH_ROWS
     for number, start in enumerate(range(0, total, size)):
         rows = range(start, min(start + size, total))
         if number not in done:
             given = isinstance(taken, VectorSource)
-            batch, rejected = _vector_batch(taken, rows, encoder) if given else _batch(taken, rows, encoder)
+            batch, rejected = (_vector_batch if given else _batch)(taken, rows, name, encoder)
             staging.put(number, batch, rejected)
         progress(rows.stop, total, "measuring and embedding")
     return sum(batch.num_rows for batch in staging.batches())
 
 
-def _vector_batch(taken: VectorSource, rows: range, projector: Encoder | None) -> tuple[pa.Table, list[dict]]:
+def _vector_batch(
+    taken: VectorSource, rows: range, name: str, projector: Encoder | None
+) -> tuple[pa.Table, list[dict]]:
     table = taken.table.slice(rows.start, len(rows))
     vectors = taken.vectors[rows.start : rows.stop]
-    return _with_vectors(table, vectors if projector is None else projector.encode(vectors)), []
+    return _with_vectors(table, name, vectors if projector is None else projector.encode(vectors)), []
 
 
-def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list[dict]]:
+def _batch(taken: Source, rows: range, name: str, encoder: Encoder) -> tuple[pa.Table, list[dict]]:
     """Take the pictures of some rows: read, measure, shrink, embed; what fails is left out with its reason."""
     kept, accepted, rejected = [], [], []
     for row in rows:
@@ -642,7 +667,7 @@ def _batch(taken: Source, rows: range, encoder: Encoder) -> tuple[pa.Table, list
     known = taken.table.take(pa.array(kept, pa.int64()))
     table = _with_measured(known, [item.columns for item in accepted], taken.measures)
     pictures = [item.picture for item in accepted]
-    table = _with_vectors(table, encoder.encode(pictures))
+    table = _with_vectors(table, name, encoder.encode(pictures))
     small = pa.array([images.encode_thumbnail(picture) for picture in pictures], pa.binary())
     return table.append_column(staged(THUMBNAILS), small), rejected
 
@@ -653,8 +678,8 @@ def _rejection(table: pa.Table, row: int, reason: str) -> dict:
     return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
 
 
-def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
-    return table.append_column(staged(schema.IMAGE), fixed_size_list(vectors))
+def _with_vectors(table: pa.Table, name: str, vectors: np.ndarray) -> pa.Table:
+    return table.append_column(staged(name), fixed_size_list(vectors))
 
 
 def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mapping[str, str]) -> pa.Table:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from galsearch import schema
 from galsearch.errors import QueryError
+from galsearch.science.ranking import FUSE
 from galsearch.science.sky import check_position
 
-KINDS = ("text", "object", "image", "embedding")
+KINDS = ("text", "object", *(one.term_kind for one in schema.MODALITIES.values()), "embedding")
 COMBINE = ("mean", "max")
-FUSE = ("rank", "sum")
 MAX_K = 100_000  # more rows than this are a table, not an answer: that is what sql() is for
 
 
@@ -25,12 +25,14 @@ MAX_K = 100_000  # more rows than this are a table, not an answer: that is what 
 class Term:
     """One thing to look like: `kind` says how `value` is read, `weight` how much it counts (negative: unlike it).
 
-    `text` holds words, `object` an object_id, `image` the path of a picture, `embedding` a tuple of d floats.
+    `text` holds words, `object` an object_id, `image` and `spectrum` the path of a file, `embedding` a tuple of d
+    floats. `by` is the embedding that it is compared in; None: that of its kind of data, else the atlas's main one.
     """
 
     kind: str
     value: str | tuple[float, ...]
     weight: float = 1.0
+    by: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -40,13 +42,16 @@ class Term:
         if not _is_number(self.weight) or not math.isfinite(self.weight) or self.weight == 0:
             raise QueryError(f"weight of {self.label} is {self.weight!r}, expected a finite number other than 0")
         object.__setattr__(self, "weight", float(self.weight))
+        if not (self.by is None or isinstance(self.by, str)):
+            raise QueryError(f"by of {self.label} is {self.by!r:.80}, expected the name of an embedding, or nothing")
         if self.kind == "text" and not self.value.strip():
             raise QueryError("the text is empty; say what to look for, or leave the words out to list by SQL alone")
 
     @property
     def label(self) -> str:
         """The term as a person would name it."""
-        return "embedding" if self.kind == "embedding" else f"{self.kind} {self.value!r}"
+        named = "embedding" if self.kind == "embedding" else f"{self.kind} {self.value!r}"
+        return named if self.by is None else f"{named} by {self.by}"
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,14 @@ class Query:
 
     def to_json(self) -> str:
         """Return the query as JSON; `Query.from_json` gives back an equal one."""
-        return json.dumps({**asdict(self), "terms": [asdict(term) for term in self.terms]})
+        return json.dumps({**asdict(self), "terms": [_stated(term) for term in self.terms]})
 
     @classmethod
     def from_json(cls, text: str) -> Query:
         """Rebuild a query; QueryError when the text is not one."""
         try:
             values = json.loads(text)
-            terms = tuple(Term(t["kind"], _value(t["value"]), t["weight"]) for t in values.pop("terms"))
+            terms = tuple(Term(t["kind"], _value(t["value"]), t["weight"], t.get("by")) for t in values.pop("terms"))
             return cls(terms=terms, **values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QueryError(f"this is not a saved query ({error}); write it with Query.to_json()") from None
@@ -134,6 +139,11 @@ class Query:
             parts.append(f"{sign} {'' if size == 1 else f'{size:g} '}{term.label}")
         joined = " ".join(parts).removeprefix("+ ")
         return f"the closest of {joined}" if self.combine == "max" and len(parts) > 1 else joined
+
+
+def _stated(term: Term) -> dict:
+    """Return a term as it is saved; `by` only where it says something, as older versions do not know it."""
+    return {key: value for key, value in asdict(term).items() if key != "by" or value is not None}
 
 
 def _value(value: str | list[float]) -> str | tuple[float, ...]:
@@ -170,131 +180,3 @@ class Plan:
         stages = ", ".join(f"{name} {value:.1f} ms" for name, value in self.milliseconds.items())
         kind = "exact" if self.exact else "approximate"
         return f"{self.path}: {self.matches} matches{cells}, {self.rows_scanned} rows scanned, {kind}; {stages}"
-
-
-class Scorer:
-    """How a row is compared with what was asked: the inner product with a unit vector, or a fold of several.
-
-    `vector` is `(d,) float32`. With `either`, `(m, d) float32`, the score is the largest of the inner products with its
-    rows, plus the inner product with `vector`.
-    """
-
-    def __init__(self, vector: np.ndarray, *, either: np.ndarray | None = None) -> None:
-        self.vector = np.ascontiguousarray(vector, np.float32)
-        self.either = None if either is None else np.ascontiguousarray(either, np.float32)
-        self.dim = len(self.vector)
-
-    def of(self, block: np.ndarray) -> np.ndarray:
-        """Return the scores `(n,) float32` of the rows of `block`, `(n, d) float32`."""
-        return self.through(lambda vector: np.vecdot(block, vector))  # one thread: waking others takes longer
-
-    def through(self, products: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return the scores of rows, given what returns their inner products `(n,) float32` with a vector."""
-        if self.either is None:
-            return products(self.vector)
-        return products(self.vector) + np.max([products(one) for one in self.either], axis=0)
-
-    def exact(self, block: np.ndarray) -> np.ndarray:
-        """Return the scores `(n,) float64`, each independent of the other rows.
-
-        A matrix product is not: equal vectors would get scores that differ in the last bit.
-        """
-        wide = block.astype(np.float64)
-        scores = (wide * self.vector.astype(np.float64)).sum(axis=1)
-        if self.either is not None:
-            scores += np.max([(wide * one).sum(axis=1) for one in self.either.astype(np.float64)], axis=0)
-        return scores
-
-
-def combine(terms: Sequence[Term], embed: Callable[[Term], np.ndarray]) -> np.ndarray:
-    """Return the weighted sum of the terms' unit vectors, brought to unit length, `(d,) float32`.
-
-    Raises QueryError when the terms cancel out or are of different lengths.
-    """
-    parts = [term.weight * embed(term).astype(np.float64) for term in terms]
-    if len({part.shape for part in parts}) > 1:
-        said = ", ".join(f"{term.label:.40} has {len(part)}" for term, part in zip(terms, parts, strict=True))
-        raise QueryError(f"the terms have different lengths ({said}); only vectors of one model can be added")
-    return unit(np.sum(parts, axis=0))
-
-
-def unit(vector: np.ndarray) -> np.ndarray:
-    """Return `vector` at unit length as `(d,) float32`; QueryError when it is zero or not finite."""
-    length = float(np.linalg.norm(np.asarray(vector, dtype=np.float64)))
-    if not math.isfinite(length) or length < 1e-9:
-        raise QueryError(
-            f"the query vector has length {length:g}: its terms cancel out or hold NaN; change a term or a weight"
-        )
-    return (np.asarray(vector, dtype=np.float64) / length).astype(np.float32)
-
-
-RANK_OFFSET = 60  # Cormack, Clarke & Büttcher 2009 (SIGIR, 758): large, so that two good ranks beat one best
-NEGLIGIBLE = 0.25  # share of what is attainable
-SMALLEST = 1e-12  # what is smaller is no spread of scores and no sum of weights
-FULL_MATCH = 6.0  # in standard deviations; the best of a million random scores lies 5 above their mean
-
-
-def fuse(
-    vector: np.ndarray,
-    word: np.ndarray,
-    *,
-    method: str,
-    background: np.ndarray | None = None,
-    attainable: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (order, scores) of candidates by two lists of scores, `(n,)` each, NaN where one is not in that list.
-
-    `scores (n,) float64` is the sum of the two parts that `fusion_parts` explains, and `order (n,) int64` names the
-    candidates best first; equal ones by vector, then by word, then as given. One that is at least as good in both
-    lists is never behind.
-    """
-    by_vector, by_word = fusion_parts(vector, word, method=method, background=background, attainable=attainable)
-    scores = by_vector + by_word
-    return np.lexsort((-np.asarray(word), -np.asarray(vector), -scores)), scores  # NaN comes last
-
-
-def fusion_parts(
-    vector: np.ndarray,
-    word: np.ndarray,
-    *,
-    method: str,
-    background: np.ndarray | None = None,
-    attainable: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the vector and the words add to the score of each candidate, `(n,) float64` each, never NaN.
-
-    "rank": half of 61 / (60 + rank), rank 1 being the best and shared by equals; 0 without a rank. This is reciprocal
-    rank fusion, scaled so that the first of both lists has 1. A word score under NEGLIGIBLE of what is `attainable`
-    has no rank: a whole catalog shares the PGC of "PGC 212", and the Whale Galaxy one word of "edge-on galaxy".
-    "sum": how many standard deviations the vector score lies above the mean of `background`, scores of the query with
-    a sample of the atlas, plus FULL_MATCH times the square of the share that the word score has of `attainable`: half
-    of what was asked is worth a quarter. Without a word that share is 0; without a vector score the part is 0, that of
-    an ordinary object, or the least of the others if that is lower.
-    """
-    vector, word = np.asarray(vector, np.float64), np.asarray(word, np.float64)
-    if method == "rank":
-        return _by_rank(vector), _by_rank(np.where(word < NEGLIGIBLE * attainable, np.nan, word))
-    if method == "sum":
-        return _above(vector, background), FULL_MATCH * _share(word, attainable) ** 2
-    raise QueryError(f"the method of fusion is {method!r}, expected one of {', '.join(FUSE)}")
-
-
-def _by_rank(scores: np.ndarray) -> np.ndarray:
-    there = np.sort(scores[~np.isnan(scores)])
-    rank = 1 + len(there) - np.searchsorted(there, scores, side="right")
-    return np.where(np.isnan(scores), 0.0, 0.5 * (RANK_OFFSET + 1) / (RANK_OFFSET + rank))
-
-
-def _above(scores: np.ndarray, background: np.ndarray | None) -> np.ndarray:
-    """Return the scores in standard deviations of the background above its mean; as they are without one."""
-    sample = np.asarray(() if background is None else background, np.float64)
-    mean, spread = (sample.mean(), sample.std()) if len(sample) else (0.0, 1.0)
-    sigmas = (scores - mean) / (spread if spread > SMALLEST else 1.0)
-    least = np.min(sigmas, where=~np.isnan(sigmas), initial=0.0)
-    return np.where(np.isnan(sigmas), least, sigmas)
-
-
-def _share(scores: np.ndarray, attainable: float) -> np.ndarray:
-    """Return the scores relative to what is attainable, or to the largest where that is not known; 0 for NaN."""
-    whole = attainable or np.max(scores, where=~np.isnan(scores), initial=0.0)
-    return np.where(np.isnan(scores), 0.0, scores / (whole if whole > SMALLEST else 1.0))

@@ -1,33 +1,41 @@
-"""From a question to a ranked answer: terms become a score, words may count too, duplicates may be left out.
+"""From a query to ranked rows: terms become vectors, each embedding and full text rank, several rankings are fused.
 
-Works on row numbers; what the rows look like is nobody's concern here.
+Works on row indices; what the rows look like is nobody's concern here.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
-from galsearch import schema
 from galsearch.errors import QueryError
-from galsearch.query import Plan, Query, Scorer, Term, combine, fuse, unit
+from galsearch.query import Plan, Query, Term
+from galsearch.schema import BY
+from galsearch.science.ranking import Scorer, Similarities, WordScores, combine, fuse, unit
 from galsearch.science.sky import unit_vectors
 from galsearch.store import Store
+from galsearch.store.interface import Condition, Matches
 
 SAME_ARCSEC = 2.0  # objects closer on the sky than this are one
 SAME_COSINE = 0.9999  # and so are those without positions whose vectors are this close
-POOL = 200  # rows from each of vectors and words that are fused, at least; ten times the rows wanted if that is more
+ACROSS_EMBEDDINGS = "rank"  # how rankings by several embeddings are fused, unless a query says
+POOL = 200  # rows from each ranking that are fused, at least; ten times the rows wanted if that is more
+
+Embed = Callable[[Term], tuple[str, np.ndarray]]  # the embedding that a term is compared in, and its unit vector
 
 
 @dataclass
 class Answer:
     """Rows in order with their final scores (None when only listed), the part scores by name, and how they were found.
 
-    `copies` says how many objects each row stands for, where duplicates were left out.
+    `embedding` and `scorer` are what ranked them, the first of several; `copies` says how many objects each row stands
+    for, where duplicates were left out.
     """
 
     rows: np.ndarray
@@ -35,125 +43,241 @@ class Answer:
     plan: Plan
     parts: dict[str, np.ndarray] = field(default_factory=dict)
     copies: np.ndarray | None = None
+    embedding: str | None = None
     scorer: Scorer | None = None
     asked: str | None = None
 
     def __getitem__(self, index: slice) -> Answer:
-        def cut(values: np.ndarray | None) -> np.ndarray | None:
-            return None if values is None else values[index]
-
-        parts = {name: cut(values) for name, values in self.parts.items()}
-        return replace(self, rows=cut(self.rows), scores=cut(self.scores), parts=parts, copies=cut(self.copies))
+        scores = None if self.scores is None else self.scores[index]
+        copies = None if self.copies is None else self.copies[index]
+        parts = {name: values[index] for name, values in self.parts.items()}
+        return replace(self, rows=self.rows[index], scores=scores, parts=parts, copies=copies)
 
     def extra(self) -> dict[str, np.ndarray]:
         """Return the columns that hits have beside the score."""
         return {**self.parts, **({} if self.copies is None else {"copies": self.copies})}
 
 
-def answer(store: Store, query: Query, embed: Callable[[Term], np.ndarray]) -> Answer:
-    """Answer a query from an open atlas; `embed` gives the unit vector of a term."""
+def answer(store: Store, query: Query, embed: Embed) -> Answer:
+    """Answer a query from an open atlas; `embed` gives a term's embedding and its unit vector."""
     condition = store.condition(query.where, query.near, query.radius_arcsec)
     if not query.terms:
         rows, matches = store.list(condition, k=query.k)
         return Answer(rows, None, Plan("list", matches, 0, exact=True))
     started = time.perf_counter()
-    scorer = scorer_of(query, embed)
+    scorers = scorers_of(query, embed)
     embedded = time.perf_counter()
-    find = _fused if query.hybrid else _nearest
-    found = (
-        _distinct(store, query, scorer, condition, find)
-        if query.distinct
-        else find(store, query, scorer, condition, query.k)
-    )
-    found.scorer, found.asked = scorer, resembles(query)
+    rankers: list[Ranker] = [
+        VectorRanker(store, query, condition, embedding, scorer, column="score_vector" if not n else BY + embedding)
+        for n, (embedding, scorer) in enumerate(scorers.items())
+    ]
+    if query.hybrid:
+        rankers.append(TextRanker(store, query, condition))
+    first, scorer = next(iter(scorers.items()))
+    found = _distinct(store, query, first, rankers) if query.distinct else _ranked(query, rankers, query.k)
+    found.embedding, found.scorer, found.asked = first, scorer, resembles(query)
     found.plan.milliseconds = {"embed": (embedded - started) * 1e3, **found.plan.milliseconds}
     return found
 
 
-def scorer_of(query: Query, embed: Callable[[Term], np.ndarray]) -> Scorer:
+def scorers_of(query: Query, embed: Embed) -> dict[str, Scorer]:
+    """Return how rows are scored in each embedding that the terms name, in their order."""
+    spaces: dict[str, list[tuple[Term, np.ndarray]]] = {}
+    for term in query.terms:
+        embedding, vector = embed(term)
+        spaces.setdefault(embedding, []).append((term, vector))
+    return {name: scorer_of(query.combine, *zip(*parts, strict=True)) for name, parts in spaces.items()}
+
+
+def scorer_of(how: str, terms: Sequence[Term], vectors: Sequence[np.ndarray]) -> Scorer:
     """Return how rows are scored: the cosine with the weighted sum of the terms, or with the closest of several.
 
-    With `combine="max"` the score is the largest weighted cosine with a term to be like, plus the weighted cosines,
-    which are negative, with the terms to be unlike.
+    With "max" the score is the largest weighted cosine with a term to be like, plus the weighted cosines, which are
+    negative, with the terms to be unlike. Raises QueryError when the terms cancel out or are of different lengths.
     """
-    if query.combine == "mean":
-        return Scorer(combine(query.terms, embed))
-    wanted = [term for term in query.terms if term.weight > 0]
+    if len({len(vector) for vector in vectors}) > 1:
+        stated = ", ".join(f"{term.label:.40} has {len(vector)}" for term, vector in zip(terms, vectors, strict=True))
+        raise QueryError(f"the terms have different lengths ({stated}); only vectors of one model can be added")
+    if how == "mean":
+        return Scorer(combine(vectors, [term.weight for term in terms]))
+    scaled = [np.float32(term.weight) * unit(vector) for term, vector in zip(terms, vectors, strict=True)]
+    wanted = [vector for term, vector in zip(terms, scaled, strict=True) if term.weight > 0]
+    unlike = [vector for term, vector in zip(terms, scaled, strict=True) if term.weight < 0]
     if not wanted:
         raise QueryError("combine='max' needs a term to be like: one with a weight above 0")
-    vectors = [np.float32(term.weight) * unit(embed(term)) for term in wanted]
-    unlike = [np.float32(term.weight) * unit(embed(term)) for term in query.terms if term.weight < 0]
-    if len({len(vector) for vector in [*vectors, *unlike]}) > 1:
-        raise QueryError("the terms have different lengths; only vectors of one model can be compared")
-    return Scorer(np.sum(unlike, axis=0) if unlike else np.zeros(len(vectors[0]), np.float32), either=np.stack(vectors))
+    return Scorer(np.sum(unlike, axis=0) if unlike else np.zeros(len(wanted[0]), np.float32), either=np.stack(wanted))
 
 
 def resembles(query: Query) -> str | None:
     """Return what the query vector is like: stored vectors, words, or not known."""
     kinds = {term.kind for term in query.terms}
-    if kinds <= {"object", "image"} and len(query.terms) == 1:
-        return "like"
-    return "words" if kinds == {"text"} and len(query.terms) == 1 else None
+    if len(query.terms) != 1 or kinds == {"embedding"}:
+        return None
+    return "words" if kinds == {"text"} else "like"
 
 
-def _nearest(store: Store, query: Query, scorer: Scorer, condition: object, k: int) -> Answer:
-    rows, scores, plan = store.nearest(
-        scorer,
-        k=k,
-        condition=condition,
-        exclude=[term.value for term in query.terms if term.kind == "object"],
-        exact=query.exact,
-        probes=query.probes,
-        recall=query.recall,
-        asked=resembles(query),
-    )
+# ---- rankers
+
+
+class Ranker(Protocol):
+    """One way of ranking the objects that pass a filter: an embedding, or full text."""
+
+    column: str  # of the hits, for its own scores where several rankings are fused
+
+    def best(self, k: int) -> tuple[np.ndarray, np.ndarray, Plan | None]:
+        """Return the k best rows and their scores, best first, and how they were found where there is a plan."""
+
+    def scored(self, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of rows, `(n,) float32`, NaN for those that it says nothing of."""
+
+    def ranking(self, values: np.ndarray) -> Similarities | WordScores:
+        """Return scores with what calibrates them."""
+
+
+class VectorRanker:
+    """Ranks by likeness in one embedding."""
+
+    def __init__(
+        self, store: Store, query: Query, condition: Condition, embedding: str, scorer: Scorer, *, column: str
+    ) -> None:
+        self._store, self._query, self._condition = store, query, condition
+        self._embedding, self._scorer = embedding, scorer
+        self.column = column
+
+    def best(self, k: int) -> tuple[np.ndarray, np.ndarray, Plan]:
+        """Return the k best rows and their scores, best first, and how they were found."""
+        return self._store.nearest(
+            self._scorer,
+            k=k,
+            embedding=self._embedding,
+            condition=self._condition,
+            exclude=_objects(self._query),
+            exact=self._query.exact,
+            probes=self._query.probes,
+            recall=self._query.recall,
+            asked=resembles(self._query),
+        )
+
+    def scored(self, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of rows, `(n,) float32`, NaN without a vector."""
+        return self._store.scores(self._embedding, self._scorer, rows)
+
+    def ranking(self, values: np.ndarray) -> Similarities:
+        """Return scores with those of the reference sample."""
+        return Similarities(values, self._store.background(self._embedding, self._scorer))
+
+
+class TextRanker:
+    """Ranks by the words of the query in captions and names (BM25)."""
+
+    column = "score_words"
+
+    def __init__(self, store: Store, query: Query, condition: Condition) -> None:
+        self._text = " . ".join(str(term.value) for term in query.terms if term.kind == "text" and term.weight > 0)
+        if not self._text:
+            raise QueryError("hybrid search matches words, and the query has none; add words, or leave hybrid out")
+        self._store, self._query, self._condition = store, query, condition
+
+    @functools.cached_property
+    def _found(self) -> Matches:
+        return self._store.words(self._text, self._condition)
+
+    @functools.cached_property
+    def _known(self) -> dict[int, float]:
+        return dict(zip(self._found.rows.tolist(), self._found.scores.tolist(), strict=True))
+
+    def best(self, k: int) -> tuple[np.ndarray, np.ndarray, None]:
+        """Return the k best rows and their scores, best first."""
+        left_out = self._store.rows_of(_objects(self._query))
+        kept = np.flatnonzero(~np.isin(self._found.rows[: k + len(left_out)], left_out))[:k]
+        return self._found.rows[kept], self._found.scores[kept], None
+
+    def scored(self, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of rows, `(n,) float32`, NaN without a word of the query."""
+        return np.array([self._known.get(row, np.nan) for row in rows.tolist()], np.float32)
+
+    def ranking(self, values: np.ndarray) -> WordScores:
+        """Return scores with the one that is attainable."""
+        return WordScores(values, self._found.attainable)
+
+
+def _objects(query: Query) -> list[str]:
+    """Return the object_ids that a query is about, which are no answer to it."""
+    return [str(term.value) for term in query.terms if term.kind == "object"]
+
+
+def _ranked(query: Query, rankers: Sequence[Ranker], k: int) -> Answer:
+    """Return the k best rows by one ranker, or by several together."""
+    if len(rankers) > 1:
+        return _fused(query.hybrid or ACROSS_EMBEDDINGS, rankers, k)
+    rows, scores, plan = rankers[0].best(k)
     return Answer(rows, scores, plan)
 
 
-def _fused(store: Store, query: Query, scorer: Scorer, condition: object, k: int) -> Answer:
-    """Rank by vectors and by the words of captions and names together."""
-    text = " . ".join(term.value for term in query.terms if term.kind == "text" and term.weight > 0)
-    if not text:
-        raise QueryError("hybrid search matches words, and the query has none; add words, or leave hybrid out")
-    pool = max(POOL, 10 * k)
-    found = _nearest(store, query, scorer, condition, pool)
+def _fused(method: str, rankers: Sequence[Ranker], k: int) -> Answer:
+    """Return the k best of what any ranker finds among its best; each scores what another has found too."""
     started = time.perf_counter()
-    matched = store.words(text, condition)
-    left_out = store.rows_of([term.value for term in query.terms if term.kind == "object"])
-    named = matched.rows[: pool + len(left_out)]
-    named = named[~np.isin(named, left_out)][:pool]
-    every = np.concatenate([found.rows, np.setdiff1d(named, found.rows)])
-    vector = np.concatenate([found.scores, store.scores(schema.IMAGE, scorer, every[len(found.rows) :])])
-    known = dict(zip(matched.rows.tolist(), matched.scores.tolist(), strict=True))
-    word = np.array([known.get(row, np.nan) for row in every.tolist()], np.float32)
-    background = store.background(schema.IMAGE, scorer)
-    order, final = fuse(vector, word, method=query.hybrid, background=background, attainable=matched.attainable)
+    found = [ranker.best(max(POOL, 10 * k)) for ranker in rankers]
+    rows = found[0][0]
+    for more, _, _ in found[1:]:
+        rows = np.concatenate([rows, np.setdiff1d(more, rows)])
+    every = [_scores(ranker, best, scores, rows) for ranker, (best, scores, _) in zip(rankers, found, strict=True)]
+    rankings = [ranker.ranking(values) for ranker, values in zip(rankers, every, strict=True)]
+    order, final = fuse(rankings, method=method)
     order = order[:k]
-    found.plan.milliseconds["words"] = (time.perf_counter() - started) * 1e3
-    parts = {"score_vector": vector[order], "score_words": word[order]}
-    return Answer(every[order], final[order].astype(np.float32), found.plan, parts)
+    plan = _joint([plan for _, _, plan in found if plan is not None])
+    plan.milliseconds["fuse"] = (time.perf_counter() - started) * 1e3 - sum(plan.milliseconds.values())
+    parts = {ranker.column: values[order] for ranker, values in zip(rankers, every, strict=True)}
+    return Answer(rows[order], final[order].astype(np.float32), plan, parts)
 
 
-def _distinct(store: Store, query: Query, scorer: Scorer, condition: object, find: Callable) -> Answer:
+def _scores(ranker: Ranker, best: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return a ranker's scores of rows, `(n,) float32`, of which it has scored its `best` already."""
+    known = dict(zip(best.tolist(), scores.tolist(), strict=True))
+    out = np.array([known.get(row, np.nan) for row in rows.tolist()], np.float32)
+    rest = np.flatnonzero(~np.isin(rows, best))
+    out[rest] = ranker.scored(rows[rest])
+    return out
+
+
+def _joint(plans: Sequence[Plan]) -> Plan:
+    """Return how several embeddings were searched together."""
+    first = plans[0]
+    return replace(
+        first,
+        matches=max(plan.matches for plan in plans),
+        rows_scanned=sum(plan.rows_scanned for plan in plans),
+        exact=all(plan.exact for plan in plans),
+        milliseconds={name: sum(plan.milliseconds[name] for plan in plans) for name in first.milliseconds},
+    )
+
+
+# ---- duplicates
+
+
+def _distinct(store: Store, query: Query, embedding: str, rankers: Sequence[Ranker]) -> Answer:
     """Find more than wanted until, duplicates left out, there are enough or no more."""
     size = query.k
     while True:
         size *= 2
-        found = find(store, query, scorer, condition, size)
-        first = _firsts(store, found.rows)
+        found = _ranked(query, rankers, size)
+        first = _firsts(store, embedding, found.rows)
         kept = np.flatnonzero(first == np.arange(len(first)))[: query.k]
         if len(kept) >= query.k or len(found.rows) < size:
             copies = np.bincount(first, minlength=len(first))[kept]
-            parts = {name: values[kept] for name, values in found.parts.items()}
-            return Answer(found.rows[kept], found.scores[kept], found.plan, parts, copies)
+            return replace(found[kept], copies=copies)
 
 
-def _firsts(store: Store, rows: np.ndarray) -> np.ndarray:
-    """Return for each row the place of the first that is the same object: itself, or one before it."""
+def _firsts(store: Store, embedding: str, rows: np.ndarray) -> np.ndarray:
+    """Return for each row the index of the first that is the same object: itself, or one before it."""
     positions = store.positions(rows)
     placed = np.isfinite(positions).all(axis=1)
     sky = unit_vectors(*np.where(placed[:, None], positions, 0).T)
-    vectors = np.zeros((len(rows), 1), np.float32) if placed.all() else store.vectors_of(schema.IMAGE, rows)
+    if placed.all():
+        return first_alike(sky, placed, np.zeros((len(rows), 1), np.float32))
+    there = store.has_vector(embedding, rows)
+    vectors = np.zeros((len(rows), store.manifest.embeddings[embedding]["dim"]), np.float32)
+    vectors[there] = store.vectors_of(embedding, rows[there])  # without a vector nothing is alike
     return first_alike(sky, placed, vectors)
 
 

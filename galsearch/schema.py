@@ -10,7 +10,7 @@ import json
 import platform
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -21,7 +21,6 @@ from galsearch.errors import FormatError, VersionTooNewError, VersionTooOldError
 FORMAT = "galsearch.atlas"
 FORMAT_VERSION = (1, 1)
 SOFTWARE = "galsearch"
-IMAGE = "image"  # the embedding space shared by pictures and words
 METRIC = "cosine"
 MANIFEST_TABLE = "galsearch_manifest"
 COLUMNS_TABLE = "galsearch_columns"
@@ -32,6 +31,32 @@ CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent 
 RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
 PLANE = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of data about an object, which an embedding can be made of.
+
+    `table` keeps what can be shown of it, `reader` (module:function) reads a file of it (None: galsearch reads none
+    yet), `encoder` is the name of the model that embeds it, `term_kind` the kind of a query term that is such a file.
+    An embedding is called like its modality unless an atlas calls it otherwise.
+    """
+
+    name: str
+    table: str
+    reader: str | None
+    encoder: str
+    term_kind: str
+
+
+MODALITIES = {
+    one.name: one
+    for one in (
+        Modality("image", "thumbnails", "galsearch.science.images:read_picture", "image", "image"),
+        Modality("spectrum", "spectra", None, "spectrum", "spectrum"),
+    )
+}
+MAIN = "image"  # the embedding that is searched unless a query names one, and the modality that is meant unless stated
 
 
 @dataclass(frozen=True)
@@ -248,6 +273,7 @@ GALAXIES = _columns(
 
 SCORE = Column("score", "FLOAT", "", "stat.value", "Cosine similarity to the query, -1 to 1, more is better")
 
+BY = "score_by_"  # and the name of an embedding: the cosine in it, of hits that are found by several
 HITS = _columns(
     ("score", "FLOAT", "", "stat.value", "Similarity and matching words together, more is better"),
     ("score_vector", "FLOAT", "", "stat.value", "Cosine similarity to the query, where words count too"),
@@ -288,7 +314,7 @@ MEASURES_KEY = "measures"  # manifest: measure -> the column of `galaxies` that 
 
 def is_engine_name(name: str) -> bool:
     """Say whether a user's column may not be called so in an atlas, in upper or lower case."""
-    return name.casefold() in ENGINE_NAMES
+    return name.casefold() in ENGINE_NAMES or name.casefold().startswith(BY)
 
 
 _ARROW = {
@@ -461,7 +487,7 @@ def arrow_field(name: str) -> pa.Field:
 
 def hit_field(name: str) -> pa.Field:
     """Return the Arrow field of a column that only hits have."""
-    column = HITS[name]
+    column = replace(HITS["score_vector"], name=name) if name.startswith(BY) else HITS[name]
     about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
     return pa.field(column.name, _ARROW[column.type], metadata=about)
 
@@ -523,6 +549,32 @@ class Manifest:
     provenance: list[dict] = field(default_factory=list)
     extra: dict = field(default_factory=dict)
 
+    @property
+    def main_embedding(self) -> str | None:
+        """The embedding that is searched where a query names none: "image", else the first; None where there is none.
+
+        Words are embedded into it, and the rows of a bundle are in the order of its cells.
+        """
+        return main_embedding(self.embeddings)
+
+    def modality(self, embedding: str) -> Modality:
+        """Return the kind of data that an embedding is made of: what its entry says, else its name, else images."""
+        stated = self.embeddings[embedding].get("modality") or embedding
+        return MODALITIES.get(stated, MODALITIES[MAIN])
+
+    def embedding_of(self, modality: str) -> str | None:
+        """Return the embedding that is made of a kind of data, the main one first; None where there is none."""
+        names = sorted(self.embeddings, key=lambda name: name != self.main_embedding)
+        return next((name for name in names if self.modality(name).name == modality), None)
+
+    def knows_words(self, embedding: str) -> bool:
+        """Say whether words can be compared in an embedding: the atlas's lie in the space of the main one."""
+        main = self.main_embedding
+        if main is None or embedding == main:
+            return embedding == main
+        ours, words = (self.embeddings[name].get("space") for name in (embedding, main))
+        return words is not None and ours == words
+
     def measure_column(self, measure: str) -> str | None:
         """Return the column of `galaxies` that holds a measure of ours, such as `snr`; None where none does.
 
@@ -565,6 +617,12 @@ class Manifest:
         return cls(**known, extra={key: value for key, value in values.items() if key not in names})
 
 
+def main_embedding(embeddings: Iterable[str]) -> str | None:
+    """Return which of the names of embeddings is the main one; see `Manifest.main_embedding`."""
+    names = list(embeddings)
+    return MAIN if MAIN in names else next(iter(names), None)
+
+
 REQUIRED_KEYS = (
     "format",
     "version",
@@ -587,7 +645,7 @@ _KINDS = {
 }
 MOST_DIM = 65_536  # numbers of a vector
 _SPACE_KINDS = {"dim": int, "rows": int, "model": str, "metric": str}
-_SPACE_TEXTS = ("sha256", "space", "words")  # of an embedding; each may be absent or null
+_SPACE_TEXTS = ("sha256", "space", "words", "modality")  # of an embedding; each may be absent or null
 _EMBEDDING_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # it is part of table names
 
 

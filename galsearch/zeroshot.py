@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from galsearch import formats, schema
+from galsearch import formats
 from galsearch.errors import QueryError
 from galsearch.language.attributes import (
     Embed,
@@ -21,7 +21,7 @@ from galsearch.language.attributes import (
     refinements,
 )
 from galsearch.language.parser import Understanding, hints_without_columns, understand
-from galsearch.query import Scorer, Term
+from galsearch.query import Term
 from galsearch.store import Store
 
 MOST_COMPARED, LONGEST_COMPARED = 100, 1_000  # texts of a query, and characters of each
@@ -72,16 +72,23 @@ def phrases(store: Store) -> tuple[list[str], np.ndarray]:
 
 
 def refine(
-    store: Store, rows: np.ndarray, asked: np.ndarray, *, n: int, terms: Sequence[Term] = ()
+    store: Store, rows: np.ndarray, embedding: str, asked: np.ndarray, *, n: int, terms: Sequence[Term] = ()
 ) -> list[Refinement]:
-    """Return how to refine an answer of these row numbers to a query vector, without what contradicts its terms."""
-    known, vectors = phrases(store)
+    """Return how to refine an answer of these rows to a query vector in an embedding, without what contradicts it."""
+    known, vectors = phrases(store) if store.manifest.knows_words(embedding) else ([], np.empty((0, 0)))
     if not known or vectors.shape[1] != len(asked):
         return []
     rng = np.random.default_rng(0)
     total = store.manifest.rows
     sample = np.sort(rng.choice(total, size=min(BACKGROUND, total), replace=False))
-    found = refinements(_vectors(store, rows)[1], _vectors(store, sample)[1], known, vectors, n=n + SPARE, asked=asked)
+    found = refinements(
+        _vectors(store, embedding, rows)[1],
+        _vectors(store, embedding, sample)[1],
+        known,
+        vectors,
+        n=n + SPARE,
+        asked=asked,
+    )
     wanted, unwanted = _sides(terms)
     kept = [one for one in found if not contradicts(one, wanted, unwanted)]
     return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
@@ -145,17 +152,17 @@ def _batches(store: Store, where: str | None, k: int | None) -> Iterator[tuple[l
     """Yield ids, which of them have a vector, and those vectors, for the objects that pass, by object_id."""
     if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
         raise QueryError(f"k is {k!r}, expected a whole number from 1, or nothing for every object")
+    embedding = store.manifest.main_embedding
+    if embedding is None:
+        raise QueryError(f"{store.path} holds no vectors, so its objects cannot be compared with words; use sql()")
     rows, _ = store.list(store.condition(where, None, None), k=k or max(store.manifest.rows, 1))
     for start in range(0, max(len(rows), 1), BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]
-        there, vectors = _vectors(store, batch)
+        there, vectors = _vectors(store, embedding, batch)
         yield store.ids(batch), there, vectors
 
 
-def _vectors(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _vectors(store: Store, embedding: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which row numbers have a vector, and those vectors `(m, d) float32`."""
-    dim = store.manifest.embeddings[schema.IMAGE]["dim"]
-    probe = Scorer(np.eye(1, dim, dtype=np.float32)[0])
-    there = np.isfinite(store.scores(schema.IMAGE, probe, rows)) if len(rows) else np.empty(0, bool)
-    found = rows[there]
-    return there, store.vectors_of(schema.IMAGE, found) if len(found) else np.empty((0, dim), np.float32)
+    there = store.has_vector(embedding, rows)
+    return there, store.vectors_of(embedding, rows[there])

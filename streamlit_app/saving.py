@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import limits
-import phrasing
 import streamlit as st
 import widgets
 from state import State
@@ -83,7 +82,7 @@ def copies(state: State, query: galsearch.Query) -> None:
     """Draw the question as Python, as a command and as SQL, to copy."""
     path = Path(state.atlas.path.name) if limits.PUBLIC else state.atlas.path
     python, shell, sql = st.tabs(["Python", "Command", "SQL"])
-    python.code(phrasing.as_python(query, path), language="python", wrap_lines=True)
-    shell.code(phrasing.as_shell(query, path), language="bash", wrap_lines=True)
-    sql.code(phrasing.as_sql(query, state.atlas), language="sql", wrap_lines=True)
+    python.code(galsearch.as_python(query, path), language="python", wrap_lines=True)
+    shell.code(galsearch.as_command(query, path), language="bash", wrap_lines=True)
+    sql.code(galsearch.as_sql(query, state.atlas), language="sql", wrap_lines=True)
     sql.caption("Run it on the page SQL, with `atlas.sql(…)` or with `galsearch sql`.")

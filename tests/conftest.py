@@ -27,6 +27,8 @@ settings.register_profile(
 settings.load_profile("galsearch")
 
 FORMS = ("folder", "bundle")
+CONTRACT = ("test_atlas", "test_retrieval")  # hold for an embedding by any name, and beside a second one
+OTHERS = ("renamed", "two")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
 MUST_BE_THERE = re.compile(
     r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|"
@@ -99,7 +101,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tin
 
     path = tmp_path_factory.mktemp("atlas") / "tiny.atlas"
     pictures, table = tiny_source
-    galsearch.build(path, source=pictures, table=table, models=tiny_models, title="Tiny", credits=[CREDIT])
+    galsearch.build(path, images=pictures, table=table, models=tiny_models, title="Tiny", credits=[CREDIT])
     return path
 
 
@@ -123,16 +125,46 @@ def hostile_path(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return make_hostile(galsearch.bundle(folder, folder.with_suffix(".duckdb")))
 
 
-@pytest.fixture(scope="session", params=FORMS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests over either form of an atlas, and the contract over those with other embeddings, too."""
+    if "form" in metafunc.fixturenames:
+        others = OTHERS if metafunc.module.__name__ in CONTRACT else ()
+        metafunc.parametrize("form", (*FORMS, *others), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def form(request: pytest.FixtureRequest) -> str:
-    """Either form of an atlas."""
+    """Either form of an atlas; for the contract also "renamed" and "two", bundles with other embeddings."""
     return request.param
 
 
 @pytest.fixture(scope="session")
-def tiny_path(form: str, tiny_folder: Path, tiny_bundle: Path) -> Path:
+def renamed_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_source) -> Path:
+    """The tiny atlas, whose only embedding is called "radio"; never change it."""
+    import galsearch
+
+    home = tmp_path_factory.mktemp("renamed")
+    write_tiny_models(home / "models", embedding="radio")
+    pictures, table = tiny_source
+    options = {"images": pictures, "table": table, "models": home / "models", "title": "Tiny", "credits": [CREDIT]}
+    galsearch.build(home / "tiny.atlas", **options)
+    return galsearch.bundle(home / "tiny.atlas", home / "tiny.duckdb")
+
+
+@pytest.fixture(scope="session")
+def two_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """The tiny atlas with a second embedding, "spectrum", of most galaxies; never change it."""
+    import galsearch
+
+    home = tmp_path_factory.mktemp("two")
+    return galsearch.bundle(tiny.add_spectra(tiny_folder, home / "tiny.atlas"), home / "tiny.duckdb")
+
+
+@pytest.fixture(scope="session")
+def tiny_path(form: str, request: pytest.FixtureRequest) -> Path:
     """The tiny atlas in either form; never change it."""
-    return {"folder": tiny_folder, "bundle": tiny_bundle}[form]
+    names = {"folder": "tiny_folder", "bundle": "tiny_bundle", "renamed": "renamed_bundle", "two": "two_bundle"}
+    return request.getfixturevalue(names[form])
 
 
 @pytest.fixture(scope="session")

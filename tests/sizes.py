@@ -13,7 +13,13 @@ import pytest
 
 LOWERED = {
     "ingest": {"BATCH_ROWS": 5, "VECTOR_BATCH_ROWS": 11},  # batches of a build
-    "store.index.cells": {"LEAST_ROWS": 12, "BLOCK_ROWS": 7, "SAMPLE_ROWS_PER_CELL": 3, "QUERIES": 12, "DEPTHS": (2, 8)},
+    "store.index.cells": {
+        "LEAST_ROWS": 12,
+        "BLOCK_ROWS": 7,
+        "SAMPLE_ROWS_PER_CELL": 3,
+        "QUERIES": 12,
+        "DEPTHS": (2, 8),
+    },
     "store.index.vectors": {"BLOCK_ROWS": 6},
     "store.index.projection": {"BLOCK_ROWS": 6},
     "store.index.search": {"BLOCK_ROWS": 6, "EXACT_MATCHES": 3, "KEEP_SPARE": 2, "SCAN_BYTES": 1},

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shlex
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from typer.testing import CliRunner
 
 import galsearch
 from galsearch import schema
@@ -395,42 +393,6 @@ QUERIES = {
     "list": galsearch.Query(where="z < 0.1", k=4),
     "vector": galsearch.Query((galsearch.Term("embedding", tuple(range(1, 17))),), k=3),
 }
-
-
-@pytest.fixture
-def phrasing(monkeypatch):
-    monkeypatch.syspath_prepend(str(APP))
-    import phrasing
-
-    return phrasing
-
-
-@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_the_python_to_copy_finds_the_same(phrasing, tiny_bundle, tiny_atlas, query):
-    names: dict = {}
-    exec(phrasing.as_python(query, tiny_bundle), names)
-    names["atlas"].close()
-    assert names["hits"].ids == tiny_atlas.search(query).ids
-
-
-@pytest.mark.parametrize("query", [q for name, q in QUERIES.items() if name != "vector"])
-def test_the_command_to_copy_finds_the_same(phrasing, tiny_bundle, tiny_atlas, query):
-    from galsearch.cli import app
-
-    words = shlex.split(phrasing.as_shell(query, tiny_bundle))
-    result = CliRunner().invoke(app, [*words[1:], "--format", "json"])
-    assert result.exit_code == 0, result.output
-    assert all(f'"{name}"' in result.stdout for name in tiny_atlas.search(query).ids)
-
-
-@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_the_sql_to_copy_finds_the_same(phrasing, tiny_atlas, query):
-    found = tiny_atlas.sql(phrasing.as_sql(query, tiny_atlas))
-    assert found["object_id"].to_pylist() == tiny_atlas.search(query).ids
-
-
-def test_what_cannot_be_a_command_says_so(phrasing, tiny_bundle):
-    assert phrasing.as_shell(QUERIES["vector"], tiny_bundle).startswith("#")
 
 
 # ---- cuts beside the answer

@@ -766,7 +766,7 @@ def test_an_atlas_without_sources_says_so(page, tmp_path, tiny_models):
     folder = tmp_path / "p"
     folder.mkdir()
     Image.fromarray(tiny.draw(0)).save(folder / "a.png")
-    galsearch.build(tmp_path / "a.atlas", source=folder, models=tiny_models)
+    galsearch.build(tmp_path / "a.atlas", images=folder, models=tiny_models)
     assert "does not say where" in said(page("about", tmp_path / "a.atlas"))
 
 

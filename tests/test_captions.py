@@ -57,7 +57,7 @@ def material(tmp_path_factory, tiny_models) -> Path:
         "kind": ["zebra", *[None] * (ROWS - 1)],
     }
     table = tiny.parquet(home / "rows.parquet", **rows)
-    galsearch.build(home / "x.atlas", source=home / "cutouts", table=table, models=tiny_models)
+    galsearch.build(home / "x.atlas", images=home / "cutouts", table=table, models=tiny_models)
     return home / "x.atlas"
 
 
@@ -332,7 +332,7 @@ def test_galaxies_added_later_can_be_captioned_and_captions_survive_adding(path,
     galsearch.caption(path, by="labels")
     (tmp_path / "more").mkdir()
     Image.fromarray(tiny.draw(50)).save(tmp_path / "more" / "late.png")
-    galsearch.add(path, source=tmp_path / "more", models=tiny_models)
+    galsearch.add(path, images=tmp_path / "more", models=tiny_models)
     assert len(captions(path)) == 2
     table = tiny.parquet(tmp_path / "t.parquet", object_id=["late"], caption=["A quagga."])
     galsearch.caption(path, by="table", table=table)

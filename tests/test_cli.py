@@ -769,3 +769,48 @@ def test_a_picture_whose_name_is_not_utf8_is_left_out_by_name_and_a_title_is_men
     assert "bad\\udce9.png: a name that is not UTF-8" in error
     with galsearch.open(here / "a.atlas") as atlas:
         assert (atlas.manifest.title, atlas.manifest.rows) == ("x?", 1)
+
+
+# ---- names of before, and how help is grouped
+
+
+def test_commands_and_options_by_their_old_names_still_work_and_say_the_new_one(run, tiny_bundle, tmp_path):
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("red: red galaxy\nblue: blue galaxy\n")
+    code, out, error = run("classify", tiny_bundle, labels, "-k", 3, "--format", "csv")
+    assert code == 0 and "classify is now called label" in error
+    assert out == run("label", tiny_bundle, labels, "-k", 3, "--format", "csv")[1]
+    code, _, error = run("rerank", tiny_bundle, "red", "--estimate", "--api-key-env=MINE")
+    assert code == 0 and "--api-key-env is now called --key-env" in error
+
+
+def test_hybrid_takes_a_way_of_fusing_or_stands_alone(run, tiny_bundle):
+    import galsearch
+
+    with galsearch.open(tiny_bundle, device="cpu") as atlas:
+        expected = {how: atlas.search("red edge", hybrid=how, k=5).ids for how in ("rank", "sum")}
+    for arguments, how in (
+        (("--hybrid", "rank"), "rank"),
+        (("--hybrid", "sum"), "sum"),
+        (("--hybrid=rank",), "rank"),
+        (("--hybrid",), "sum"),
+        (("--hybrid", "--exact"), "sum"),
+    ):
+        code, out, error = run("search", tiny_bundle, "red edge", "-k", 5, *arguments, "--format", "csv")
+        assert code == 0, error
+        assert [line.split(",")[0].strip('"') for line in out.splitlines()[1:]] == expected[how]
+    code, _, error = run("search", tiny_bundle, "red edge", "--hybrid=product")
+    assert (code, error.splitlines()[0]) == (
+        1,
+        "galsearch: hybrid is 'product', expected nothing or one of rank, sum",
+    )
+
+
+def test_help_lists_the_commands_by_what_they_are_for(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    heads = ["Make, keep and look into an atlas", "Search", "Label, caption and evaluate", "Open the app"]
+    places = [out.index(head) for head in heads]
+    assert places == sorted(places)
+    assert places[1] < out.index("crossmatch") < places[2] < out.index("evaluate  ") < places[3]
+    assert "classify" not in out

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch.errors import FormatError, GalsearchError
-from galsearch.query import Scorer
+from galsearch.science.ranking import Scorer
 from galsearch.store import check, open_store
 from galsearch.store.index import cells, search
 from galsearch.store.index.vectors import Coded, Fetched, decoded, encoded

@@ -75,7 +75,7 @@ def demo(tmp_path_factory, tiny_models):
     }
     pyarrow.parquet.write_table(pa.table(columns), folder / "rows.parquet")
     atlas = folder / "xdf.atlas"
-    galsearch.build(atlas, source=folder / "cutouts", table=folder / "rows.parquet", models=tiny_models)
+    galsearch.build(atlas, images=folder / "cutouts", table=folder / "rows.parquet", models=tiny_models)
     galsearch.bundle(atlas, folder / "demo" / "xdf.duckdb")
     return folder
 

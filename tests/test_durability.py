@@ -98,17 +98,17 @@ def stop_in_batch(monkeypatch, number, *, error=KeyboardInterrupt):
 def test_an_interrupted_build_leaves_no_atlas_and_goes_on_where_it_stopped(
     monkeypatch, readings, cutouts, tmp_path, tiny_models
 ):
-    whole = galsearch.build(tmp_path / "whole.atlas", source=cutouts, models=tiny_models).path
+    whole = galsearch.build(tmp_path / "whole.atlas", images=cutouts, models=tiny_models).path
     again = stop_in_batch(monkeypatch, 3)
     path = tmp_path / "x.atlas"
     with pytest.raises(KeyboardInterrupt):
-        galsearch.build(path, source=cutouts, models=tiny_models)
+        galsearch.build(path, images=cutouts, models=tiny_models)
     assert not path.exists()
     with pytest.raises(galsearch.FormatError):
         galsearch.open(path)
     again()
     readings.clear()
-    assert galsearch.build(path, source=cutouts, models=tiny_models).rows == ROWS
+    assert galsearch.build(path, images=cutouts, models=tiny_models).rows == ROWS
     assert readings == list(range(2 * BATCH, ROWS))
     assert seen(path) == seen(whole)
     assert not path.with_name("x.atlas.partial").exists()
@@ -120,9 +120,9 @@ def test_rejections_of_finished_batches_survive_an_interruption(monkeypatch, cut
     (cutouts / "g0009.png").write_bytes(b"")
     again = stop_in_batch(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
-        galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models)
+        galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models)
     again()
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models)
     assert [item["object_id"] for item in report.rejected] == ["g0001", "g0009"]
     assert report.rows == ROWS - 2
 
@@ -131,7 +131,7 @@ def test_rejections_of_finished_batches_survive_an_interruption(monkeypatch, cut
 @pytest.mark.parametrize("changed", ["pictures", "batch size", "table"])
 def test_another_plan_starts_afresh(monkeypatch, readings, cutouts, tiny_models, changed):
     again = stop_in_batch(monkeypatch, 3)
-    path, options = cutouts.parent / "x.atlas", {"source": cutouts, "models": tiny_models}
+    path, options = cutouts.parent / "x.atlas", {"images": cutouts, "models": tiny_models}
     with pytest.raises(KeyboardInterrupt):
         galsearch.build(path, **options)
     again()
@@ -152,21 +152,21 @@ def test_another_plan_starts_afresh(monkeypatch, readings, cutouts, tiny_models,
 def test_an_interrupted_addition_leaves_the_atlas_as_it_was_and_goes_on(
     monkeypatch, readings, cutouts, tmp_path, tiny_models
 ):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     before, more = digests(path), draw(tmp_path / "more", ROWS, first=100)
     again = stop_in_batch(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        galsearch.add(path, source=more, models=tiny_models)
+        galsearch.add(path, images=more, models=tiny_models)
     assert digests(path) == before
     again()
     readings.clear()
-    assert galsearch.add(path, source=more, models=tiny_models).rows == 2 * ROWS
+    assert galsearch.add(path, images=more, models=tiny_models).rows == 2 * ROWS
     assert readings == list(range(BATCH, ROWS))
     assert len(seen(path)[0]) == 2 * ROWS
 
 
 def test_a_writer_killed_between_lance_and_the_facts_is_rolled_back(monkeypatch, cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     before = seen(path)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -174,16 +174,16 @@ def test_a_writer_killed_between_lance_and_the_facts_is_rolled_back(monkeypatch,
             lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         with pytest.raises(KeyboardInterrupt):
-            galsearch.add(path, source=draw(tmp_path / "lost", 2, first=50), models=tiny_models)
+            galsearch.add(path, images=draw(tmp_path / "lost", 2, first=50), models=tiny_models)
     assert seen(path) == before
     assert not list(path.glob("*.partial"))
-    galsearch.add(path, source=draw(tmp_path / "more", 2, first=70), models=tiny_models)
+    galsearch.add(path, images=draw(tmp_path / "more", 2, first=70), models=tiny_models)
     ids = [row["object_id"] for row in seen(path)[0]]
     assert ids == [f"g{row:04d}" for row in (*range(ROWS), 70, 71)]
 
 
 def test_a_replacement_killed_between_its_two_renames_gives_the_old_atlas_back(cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     before = digests(path)
     staging = path.with_name("x.atlas.partial")
     staging.mkdir()
@@ -202,34 +202,34 @@ def test_a_second_writer_is_refused_while_one_works(cutouts, tmp_path, tiny_mode
         Staging(path, {"any": "plan"}),
         pytest.raises(galsearch.GalsearchError, match="another galsearch is writing"),
     ):
-        galsearch.build(path, source=cutouts, models=tiny_models)
-    assert galsearch.build(path, source=cutouts, models=tiny_models).rows == ROWS
+        galsearch.build(path, images=cutouts, models=tiny_models)
+    assert galsearch.build(path, images=cutouts, models=tiny_models).rows == ROWS
     with Staging(path, {"any": "plan"}), pytest.raises(galsearch.GalsearchError, match="another galsearch"):
-        galsearch.add(path, source=draw(tmp_path / "more", 1, first=50), models=tiny_models)
+        galsearch.add(path, images=draw(tmp_path / "more", 1, first=50), models=tiny_models)
     assert len(seen(path)[0]) == ROWS
 
 
 def test_an_addition_that_was_overtaken_is_refused(monkeypatch, cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     more = draw(tmp_path / "more", 1, first=50)
     existing = ingest._existing
 
     def overtaken(place):
         found = existing(place)
         monkeypatch.setattr(ingest, "_existing", existing)
-        galsearch.add(place, source=more, models=tiny_models)
+        galsearch.add(place, images=more, models=tiny_models)
         return found
 
     monkeypatch.setattr(ingest, "_existing", overtaken)
     with pytest.raises(galsearch.GalsearchError, match="meanwhile"):
-        galsearch.add(path, source=more, models=tiny_models)
+        galsearch.add(path, images=more, models=tiny_models)
     assert len(seen(path)[0]) == ROWS + 1
 
 
 def test_a_reader_sees_the_old_rows_while_more_are_added(cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     with galsearch.open(path) as before:
-        galsearch.add(path, source=draw(tmp_path / "more", 5, first=50), models=tiny_models)
+        galsearch.add(path, images=draw(tmp_path / "more", 5, first=50), models=tiny_models)
         assert len(before.search("red", k=100)) == len(before) == ROWS
     with galsearch.open(path) as after:
         assert len(after.search("red", k=100)) == len(after) == ROWS + 5
@@ -294,7 +294,7 @@ def test_a_second_process_that_writes_is_refused(cutouts, tmp_path, tiny_models)
 
 
 def test_a_disk_that_fills_while_bundling_leaves_the_bundle_that_was_there(cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     bundle = galsearch.bundle(path, tmp_path / "x.duckdb")
     before = bundle.read_bytes()
     done = run("bundle", path, bundle, limit_bytes=300_000)
@@ -324,7 +324,7 @@ def test_a_disk_that_fills_while_building_leaves_no_atlas_and_the_build_goes_on_
 
 @pytest.mark.parametrize("limit_bytes", [pytest.param(1_000, marks=LONGER), 500_000])
 def test_a_disk_that_fills_while_adding_changes_nothing(cutouts, tmp_path, tiny_models, limit_bytes):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     before = seen(path)
     more = draw(tmp_path / "more", 3, first=50)
     done = run("add", path, "--images", more, "--models", tiny_models, limit_bytes=limit_bytes)
@@ -355,7 +355,7 @@ def small_disk(tmp_path):
 
 
 def test_a_small_disk_takes_neither_half_a_bundle_nor_half_an_atlas(small_disk, cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models).path
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
     disk = small_disk("400k")
     for arguments in (
         ("bundle", path, disk / "x.duckdb"),

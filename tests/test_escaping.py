@@ -59,7 +59,7 @@ def evil_path(tmp_path_factory, tiny_models):
     )
     credit = {"title": EVIL, "license": EVIL, "acknowledgement": EVIL, "bibtex": f"@misc{{key,\n note = {{{EVIL}}}}}"}
     path = folder / "evil.atlas"
-    galsearch.build(path, source=folder / "cutouts", table=table, models=tiny_models, title=EVIL, credits=[credit])
+    galsearch.build(path, images=folder / "cutouts", table=table, models=tiny_models, title=EVIL, credits=[credit])
     return path
 
 

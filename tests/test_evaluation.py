@@ -409,7 +409,7 @@ def test_targets_that_ship_and_do_not_fit_are_named_and_left_out(tiny_models, ti
     graded = table.append_column("grade_0_3", pa.array([2.5 if row % 4 == 0 else 0.5 for row in range(300)]))
     parquet.write_table(graded, tmp_path / "graded.parquet")
     path = tmp_path / "graded.atlas"
-    galsearch.build(path, source=tiny_source[0], table=tmp_path / "graded.parquet", models=tiny_models)
+    galsearch.build(path, images=tiny_source[0], table=tmp_path / "graded.parquet", models=tiny_models)
     found = evaluate(path)
     assert {row["target"] for row in rows(found)} == {"lens candidate (Space Warps)"}
     assert "no column T, gz1_class" in found.left_out["spiral"]

@@ -420,3 +420,49 @@ def test_a_hub_that_has_gone_is_named(found, tmp_path, monkeypatch, lock, reason
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'lock').as_uri()}")
     with pytest.raises(RemoteError, match=reason):
         found.send()
+
+
+# ---- notebooks, data frames, lookups like a dict
+
+
+def test_notebooks_show_pictures_ids_and_scores_as_text(atlas):
+    hits = atlas.search("red edge", k=30)
+    page = hits._repr_html_()
+    assert page.count("<img") == 24 and page.count("data:image/webp;base64,") == 24
+    assert all(name in page for name in hits.ids[:24]) and hits.ids[24] not in page
+    assert f"{hits.scores[0]:.3f}" in page
+    one = hits[0]._repr_html_()
+    assert "<img" in one and "d&#x27;Or" in atlas.search(where="survey = 'd''Or'", k=1)[0]._repr_html_()
+    assert "<td></td>" in atlas.search(where="z IS NULL", k=1)[0]._repr_html_()
+
+
+def test_a_hostile_title_is_no_markup(atlas):
+    assert "<script>" not in atlas.search("<script>alert(1)</script> ring", k=1)._repr_html_()
+
+
+def test_a_data_frame_has_the_rows_and_their_units(atlas):
+    pandas = pytest.importorskip("pandas")
+    hits = atlas.search("red edge", k=5)
+    frame = hits.to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and frame["object_id"].tolist() == hits.ids
+    assert frame.attrs["units"]["mass"] == "solMass"
+    assert "z" not in frame.attrs["units"]
+
+
+def test_an_unknown_id_is_an_error_of_both_kinds_with_a_plain_message(atlas):
+    with pytest.raises(KeyError) as caught:
+        atlas["1237650000000000000x"]
+    assert isinstance(caught.value, galsearch.UnknownIdError) and isinstance(caught.value, galsearch.QueryError)
+    assert str(caught.value).startswith("no object '1237650000000000000x' in ")
+
+
+def test_all_galaxies_are_gone_through_by_id(atlas, monkeypatch):
+    monkeypatch.setattr("galsearch.atlas.ITERATED_ROWS", 7)
+    ids = [galaxy.object_id for galaxy in atlas]
+    assert len(ids) == len(atlas) and ids == sorted(ids)
+
+
+@pytest.mark.parametrize("option", [{"k": 5}, {"where": "z < 1"}, {"exact": False}, {"by": "image"}])
+def test_options_beside_a_query_are_refused(atlas, option):
+    with pytest.raises(galsearch.QueryError, match=f"{next(iter(option))} beside a Query"):
+        atlas.search(galsearch.Query((galsearch.Term("text", "ring"),)), **option)

@@ -240,7 +240,7 @@ def test_a_file_that_is_changed_under_its_reader_is_one_clear_error(bundle_path,
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_vectors_that_are_cut_under_their_reader_do_not_end_the_process(tmp_path, monkeypatch, compiled):
-    from galsearch.query import Scorer
+    from galsearch.science.ranking import Scorer
     from galsearch.store.index import kernel
     from galsearch.store.index.vectors import Mapped, runs_table
 

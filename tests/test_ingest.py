@@ -61,7 +61,7 @@ def small(cutouts, tmp_path, tiny_models):
     table["flux"].unit = "mJy"
     table.write(tmp_path / "catalog.ecsv")
     path = tmp_path / "small.atlas"
-    galsearch.build(path, source=cutouts, table=tmp_path / "catalog.ecsv", models=tiny_models)
+    galsearch.build(path, images=cutouts, table=tmp_path / "catalog.ecsv", models=tiny_models)
     return path
 
 
@@ -81,7 +81,7 @@ def test_pictures_of_every_format_are_found_by_words_and_by_likeness(tmp_path, t
             fits.writeto(folder / f"{name}.fits", planes, fits.Header({"BANDS": "grz"}))
         else:
             Image.fromarray(pixels).save(folder / f"{name}{suffix}", quality=95)
-    report = galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=folder, models=tiny_models)
     assert (report.rows, report.added, report.rejected) == (4, 4, [])
     with galsearch.open(report.path) as atlas:
         assert len(atlas.search(atlas["b-blue"], k=10)) == 3
@@ -106,7 +106,7 @@ def test_extra_columns_keep_units_and_ucds_to_the_astropy_table(cutouts, tmp_pat
     table = Table({"id": list(LOOKS), "flux": [1.0, -9999.0, np.nan, 4.0], "note": ["x", "", "y", "z"]})
     table["flux"].unit, table["flux"].meta["ucd"], table["flux"].description = "mJy", "phot.flux", "Total flux"
     table.write(tmp_path / "t.vot", format="votable")
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=tmp_path / "t.vot", models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=tmp_path / "t.vot", models=tiny_models)
     with galsearch.open(report.path) as atlas:
         about = {row["column"]: row for row in atlas.columns().to_pylist()}
         assert (about["flux"]["unit"], about["flux"]["ucd"]) == ("mJy", "phot.flux")
@@ -127,7 +127,7 @@ def test_a_position_and_a_size_on_the_sky_come_from_the_wcs_of_a_cutout(tmp_path
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [10.0, -89.9], [17, 17]
     wcs.wcs.cdelt = [-0.5 / 3600, 0.5 / 3600]
     fits.writeto(folder / "pole.fits", light, wcs.to_header())
-    report = galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=folder, models=tiny_models)
     with galsearch.open(report.path) as atlas:
         found = atlas.search(near=(10.0, -89.9), radius_arcsec=0.1)
         assert found.ids == ["pole"]
@@ -144,7 +144,7 @@ def test_a_position_in_the_table_wins_over_the_wcs_of_the_cutout(tmp_path, tiny_
         light = picture(shape="round").sum(axis=2).astype(np.float32)
         fits.writeto(folder / f"{name}.fits", light, fits.Header({**cards, "CDELT1": -1e-4, "CDELT2": 1e-4}))
     table = write(tmp_path / "t.csv", "id,ra,dec\nknown,50,-5\nunknown,,\n")
-    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=folder, table=table, models=tiny_models)
     with galsearch.open(report.path) as atlas:
         assert (atlas["known"].ra, atlas["known"].dec) == (50, -5)
         assert atlas["unknown"].ra == pytest.approx(10, abs=1e-3)
@@ -153,7 +153,7 @@ def test_a_position_in_the_table_wins_over_the_wcs_of_the_cutout(tmp_path, tiny_
 def test_long_ids_and_leading_zeros_are_found_as_they_were_written(tmp_path, tiny_models):
     folder = draw(tmp_path / "cutouts", {LONG_ID: ("red", "edge"), "007": ("blue", "ring")})
     table = write(tmp_path / "t.csv", f"objid,z\n{LONG_ID},0.1\n007,0.2\n")
-    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=folder, table=table, models=tiny_models)
     bundle = galsearch.bundle(report.path, tmp_path / "x.duckdb")
     for path in (report.path, bundle):
         with galsearch.open(path) as atlas:
@@ -164,7 +164,7 @@ def test_awkward_column_names_survive_in_both_forms(cutouts, tmp_path, tiny_mode
     names = ["thumbnails", "embedding_image", 'with "quotes"', "select", "größe", "a b", "Radius_PX"]
     columns = {name: pa.array([float(row) for row in range(4)]) for name in names}
     table = parquet(tmp_path / "t.parquet", id=list(LOOKS), **columns)
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=table, models=tiny_models)
     for path in (report.path, galsearch.bundle(report.path, tmp_path / "x.duckdb")):
         with galsearch.open(path) as atlas:
             there = atlas.columns()["column"].to_pylist()
@@ -178,7 +178,7 @@ def test_awkward_column_names_survive_in_both_forms(cutouts, tmp_path, tiny_mode
 
 def test_measures_are_read_where_they_are_and_never_from_a_column_of_the_user(cutouts, tmp_path, tiny_models):
     table = parquet(tmp_path / "t.parquet", id=list(LOOKS), Axis_Ratio=[-7.0] * 4, snr=[-7.0] * 4)
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=table, models=tiny_models)
     with galsearch.open(report.path) as atlas:
         names = {name: atlas.manifest.measure_column(name) for name in ("axis_ratio", "snr", "gini")}
         assert names == {"axis_ratio": "axis_ratio_measured", "snr": "snr_measured", "gini": "gini"}
@@ -195,9 +195,9 @@ def test_a_column_called_z_is_in_added_rows_what_it_was_when_the_atlas_was_built
     mags = Table({"id": names[:2], "z": [18.0, 19.0]})
     mags["z"].unit = "mag"
     mags.write(tmp_path / "t.ecsv")
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=tmp_path / "t.ecsv", models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=tmp_path / "t.ecsv", models=tiny_models)
     table = write(tmp_path / "more.csv", f"id,z\n{names[2]},0.5\n")  # which alone would be a redshift
-    told = galsearch.add(report.path, source=cutouts, table=table, models=tiny_models)
+    told = galsearch.add(report.path, images=cutouts, table=table, models=tiny_models)
     assert "column 'z' is called 'mag_z'" in "\n".join(told.lines())
     with galsearch.open(report.path) as atlas:
         assert [atlas[name].mag_z for name in names[:3]] == [18.0, 19.0, 0.5]
@@ -208,7 +208,7 @@ def test_a_velocity_is_no_redshift_even_where_that_is_said(cutouts, tmp_path, ti
     speeds = Table({"id": list(LOOKS), "vel": [1000.0, 2.0, 3.0, 4.0]})
     speeds["vel"].unit = "km/s"
     speeds.write(tmp_path / "t.ecsv")
-    options = {"source": cutouts, "table": tmp_path / "t.ecsv", "models": tiny_models, "columns": {"z": "vel"}}
+    options = {"images": cutouts, "table": tmp_path / "t.ecsv", "models": tiny_models, "columns": {"z": "vel"}}
     with pytest.raises(galsearch.SchemaError, match=r"vel is in km.*and a redshift has no unit"):
         galsearch.build(tmp_path / "x.atlas", **options)
     assert not (tmp_path / "x.atlas").exists()
@@ -217,7 +217,7 @@ def test_a_velocity_is_no_redshift_even_where_that_is_said(cutouts, tmp_path, ti
 def test_what_was_found_is_reported_and_kept_in_the_provenance(cutouts, tmp_path, tiny_models):
     lines = "\n".join(f"{name},{row},1.5,2.5" for row, name in enumerate(LOOKS))
     table = write(tmp_path / "t.csv", f"objid,rowid,RAdeg,DEdeg\n{lines}\nnowhere,9,1,1\n,9,1,1\n")
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=table, models=tiny_models)
     told = "\n".join(report.lines())
     assert "ids: objid" in told
     assert "positions: in RAdeg, DEdeg" in told
@@ -242,7 +242,7 @@ def test_a_mosaic_is_searched_by_position_and_by_size(tmp_path, tiny_models):
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [0.0, 5.0], [80, 80]
     wcs.wcs.cdelt = [-1 / 3600, 1 / 3600]
     fits.writeto(tmp_path / "m.fits", light.astype(np.float32), wcs.to_header())
-    report = galsearch.build(tmp_path / "x.atlas", source=tmp_path / "m.fits", models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", mosaic=tmp_path / "m.fits", models=tiny_models)
     assert report.rows == 2
     truth = wcs.pixel_to_world(40, 40)
     with galsearch.open(report.path) as atlas:
@@ -255,7 +255,7 @@ def test_the_manifest_tells_inputs_parameters_and_sources(cutouts, tmp_path, tin
     table = write(tmp_path / "t.csv", "id\n" + "\n".join(LOOKS))
     credit = {"title": "Drawn", "license": "MIT", "acknowledgement": "nobody", "bibtex": ""}
     path = tmp_path / "x.atlas"
-    galsearch.build(path, source=cutouts, table=table, models=tiny_models, title="Four", credits=[credit])
+    galsearch.build(path, images=cutouts, table=table, models=tiny_models, title="Four", credits=[credit])
     with galsearch.open(path) as atlas:
         manifest = atlas.manifest
     assert (manifest.title, manifest.rows, manifest.sources) == ("Four", 4, [credit])
@@ -267,7 +267,7 @@ def test_the_manifest_tells_inputs_parameters_and_sources(cutouts, tmp_path, tin
 
 def test_progress_ends_at_the_number_of_objects(cutouts, tmp_path, tiny_models):
     seen = []
-    galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models, progress=lambda *step: seen.append(step))
+    galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models, progress=lambda *step: seen.append(step))
     assert seen[-1][:2] == (4, 4)
 
 
@@ -304,7 +304,7 @@ def write_bad_files(folder):
 
 def test_bad_files_are_reported_by_name_counted_and_kept_in_a_table_and_the_rest_lands(cutouts, tmp_path, tiny_models):
     write_bad_files(cutouts)
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models)
     assert report.rows == 4
     assert {item["file"] for item in report.rejected} == set(BAD)
     for item in report.rejected:
@@ -322,7 +322,7 @@ def test_when_nothing_is_left_there_is_one_error_and_no_atlas(tmp_path, tiny_mod
     folder.mkdir()
     write_bad_files(folder)
     with pytest.raises(galsearch.SchemaError, match=f"none of {len(BAD)} objects.*cut.fits"):
-        galsearch.build(tmp_path / "x.atlas", source=folder, models=tiny_models)
+        galsearch.build(tmp_path / "x.atlas", images=folder, models=tiny_models)
     assert [item.name for item in tmp_path.iterdir()] == ["cutouts"]
 
 
@@ -330,7 +330,7 @@ def test_a_mosaic_without_any_source_says_so(tmp_path, tiny_models):
     noise = np.random.default_rng(3).normal(size=(64, 64)).astype(np.float32)
     fits.writeto(tmp_path / "noise.fits", noise)
     with pytest.raises(galsearch.SchemaError, match="no source was detected"):
-        galsearch.build(tmp_path / "x.atlas", source=tmp_path / "noise.fits", models=tiny_models)
+        galsearch.build(tmp_path / "x.atlas", mosaic=tmp_path / "noise.fits", models=tiny_models)
     assert not (tmp_path / "x.atlas").exists()
 
 
@@ -388,7 +388,7 @@ def test_published_embeddings_of_another_model_are_refused(tmp_path, published):
 def test_added_galaxies_are_found_at_once_by_words_likeness_and_cuts(small, tmp_path, tiny_models):
     looks = {"e-yellow": ("yellow", "edge"), "f-dark": ("red", "ring")}
     table = write(tmp_path / "more.csv", "object_id,z,n,mass\ne-yellow,0.5,5,10.5\nf-dark,0.6,6,\n")
-    report = galsearch.add(small, source=draw(tmp_path / "more", looks), table=table, models=tiny_models)
+    report = galsearch.add(small, images=draw(tmp_path / "more", looks), table=table, models=tiny_models)
     assert (report.rows, report.added) == (6, 2)
     for path in (small, galsearch.bundle(small, tmp_path / "x.duckdb")):
         with galsearch.open(path) as atlas:
@@ -405,7 +405,7 @@ def test_added_galaxies_are_found_at_once_by_words_likeness_and_cuts(small, tmp_
 
 def test_adding_leaves_the_rows_that_were_there_as_they_were(small, tmp_path, tiny_models):
     rows, vectors = committed(small)
-    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
+    galsearch.add(small, images=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
     after, vectors_after = committed(small)
     assert after.slice(0, 4).select(rows.column_names).to_pylist() == rows.to_pylist()
     np.testing.assert_array_equal(vectors_after[:4], vectors)
@@ -413,13 +413,13 @@ def test_adding_leaves_the_rows_that_were_there_as_they_were(small, tmp_path, ti
 
 @pytest.mark.slow
 def test_repeated_small_adds_equal_one_build(tmp_path, tiny_models):
-    one = galsearch.build(tmp_path / "one.atlas", source=draw(tmp_path / "all"), models=tiny_models)
+    one = galsearch.build(tmp_path / "one.atlas", images=draw(tmp_path / "all"), models=tiny_models)
     names = list(LOOKS)
     galsearch.build(
-        tmp_path / "many.atlas", source=draw(tmp_path / "0", {names[0]: LOOKS[names[0]]}), models=tiny_models
+        tmp_path / "many.atlas", images=draw(tmp_path / "0", {names[0]: LOOKS[names[0]]}), models=tiny_models
     )
     for name in names[1:]:
-        galsearch.add(tmp_path / "many.atlas", source=draw(tmp_path / name, {name: LOOKS[name]}), models=tiny_models)
+        galsearch.add(tmp_path / "many.atlas", images=draw(tmp_path / name, {name: LOOKS[name]}), models=tiny_models)
     rows, vectors = committed(one.path)
     many_rows, many_vectors = committed(tmp_path / "many.atlas")
     assert many_rows.to_pylist() == rows.to_pylist()
@@ -436,13 +436,13 @@ def refused(path, error, message, **options):
 
 def test_an_id_that_is_there_is_refused_and_nothing_changes(small, tmp_path, tiny_models):
     looks = {"e": ("red", "ring"), "a-red": ("red", "edge")}
-    options = {"source": draw(tmp_path / "more", looks), "models": tiny_models}
+    options = {"images": draw(tmp_path / "more", looks), "models": tiny_models}
     refused(small, galsearch.SchemaError, "1 objects are in .*'a-red'", **options)
 
 
 def test_pictures_of_another_model_are_refused_and_nothing_changes(small, tmp_path):
     write_tiny_models(tmp_path / "other", seed=5, names="other")
-    options = {"source": draw(tmp_path / "more", {"e": ("red", "ring")}), "models": tmp_path / "other"}
+    options = {"images": draw(tmp_path / "more", {"e": ("red", "ring")}), "models": tmp_path / "other"}
     refused(small, galsearch.ModelMismatchError, "two models cannot be compared", **options)
 
 
@@ -457,7 +457,7 @@ def test_values_that_a_column_cannot_hold_are_refused_and_nothing_changes(
     small, tmp_path, tiny_models, columns, message
 ):
     table = parquet(tmp_path / "more.parquet", object_id=["e"], **columns)
-    options = {"source": draw(tmp_path / "more", {"e": ("red", "ring")}), "table": table, "models": tiny_models}
+    options = {"images": draw(tmp_path / "more", {"e": ("red", "ring")}), "table": table, "models": tiny_models}
     refused(small, galsearch.SchemaError, message, **options)
 
 
@@ -466,7 +466,7 @@ def test_a_column_in_another_unit_is_refused_and_nothing_changes(small, tmp_path
     table["flux"].unit = "Jy"
     table.write(tmp_path / "more.ecsv")
     source = draw(tmp_path / "more", {"e": ("red", "ring")})
-    options = {"source": source, "table": tmp_path / "more.ecsv", "models": tiny_models}
+    options = {"images": source, "table": tmp_path / "more.ecsv", "models": tiny_models}
     refused(small, galsearch.SchemaError, "'flux' is in Jy here and in mJy", **options)
 
 
@@ -474,7 +474,7 @@ def test_columns_that_fit_are_added_whatever_their_case_or_width(small, tmp_path
     table = parquet(
         tmp_path / "m.parquet", object_id=["e"], Z=pa.array([0.5], pa.float32()), N=pa.array([7], pa.int16())
     )
-    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), table=table, models=tiny_models)
+    galsearch.add(small, images=draw(tmp_path / "more", {"e": ("red", "ring")}), table=table, models=tiny_models)
     with galsearch.open(small) as atlas:
         assert (atlas["e"].z, atlas["e"].n) == (0.5, 7)
 
@@ -483,7 +483,7 @@ def test_an_addition_of_bad_files_only_changes_nothing(small, tmp_path, tiny_mod
     (tmp_path / "more").mkdir()
     write_bad_files(tmp_path / "more")
     before = digests(small)
-    report = galsearch.add(small, source=tmp_path / "more", models=tiny_models)
+    report = galsearch.add(small, images=tmp_path / "more", models=tiny_models)
     assert (report.added, report.rows, len(report.rejected)) == (0, 4, len(BAD))
     assert digests(small) == before
 
@@ -493,11 +493,11 @@ def test_bundles_and_things_that_are_no_atlas_are_not_added_to(small, tmp_path, 
     before = bundle.read_bytes()
     source = draw(tmp_path / "more", {"e": ("red", "ring")})
     with pytest.raises(galsearch.GalsearchError, match="add to the folder, then bundle it again"):
-        galsearch.add(bundle, source=source, models=tiny_models)
+        galsearch.add(bundle, images=source, models=tiny_models)
     assert bundle.read_bytes() == before
     for place in (tmp_path / "nowhere.atlas", source):
         with pytest.raises(galsearch.FormatError):
-            galsearch.add(place, source=source, models=tiny_models)
+            galsearch.add(place, images=source, models=tiny_models)
 
 
 # ---- what is there is not replaced
@@ -506,10 +506,10 @@ def test_bundles_and_things_that_are_no_atlas_are_not_added_to(small, tmp_path, 
 def test_an_existing_atlas_is_replaced_only_when_asked(small, cutouts, tmp_path, tiny_models):
     before = digests(small)
     with pytest.raises(galsearch.GalsearchError, match="exists"):
-        galsearch.build(small, source=cutouts, models=tiny_models)
+        galsearch.build(small, images=cutouts, models=tiny_models)
     assert digests(small) == before
     more = draw(tmp_path / "more", {"e": ("red", "ring")})
-    assert galsearch.build(small, source=more, models=tiny_models, overwrite=True).rows == 1
+    assert galsearch.build(small, images=more, models=tiny_models, overwrite=True).rows == 1
     assert not small.with_name("small.atlas.partial").exists()
 
 
@@ -518,7 +518,7 @@ def test_a_failed_replacement_leaves_the_atlas_that_was_there(small, tmp_path, t
     write_bad_files(tmp_path / "bad")
     before = digests(small)
     with pytest.raises(galsearch.SchemaError):
-        galsearch.build(small, source=tmp_path / "bad", models=tiny_models, overwrite=True)
+        galsearch.build(small, images=tmp_path / "bad", models=tiny_models, overwrite=True)
     assert digests(small) == before
 
 
@@ -528,7 +528,7 @@ def test_a_folder_or_file_that_is_no_atlas_is_never_replaced(cutouts, tmp_path, 
     write(tmp_path / "notes.duckdb", "years of notes")
     for place in ("thesis", "notes.duckdb"):
         with pytest.raises(galsearch.GalsearchError, match="is not an atlas"):
-            galsearch.build(tmp_path / place, source=cutouts, models=tiny_models, overwrite=True)
+            galsearch.build(tmp_path / place, images=cutouts, models=tiny_models, overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
     assert (tmp_path / "notes.duckdb").read_text() == "years of notes"
 
@@ -567,7 +567,7 @@ def test_a_bundle_without_models_is_smaller_and_still_searched_by_likeness(small
 
 def test_a_bundle_is_replaced_whole_and_anything_else_never(small, tmp_path, tiny_models):
     bundle = galsearch.bundle(small, tmp_path / "x.duckdb")
-    galsearch.add(small, source=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
+    galsearch.add(small, images=draw(tmp_path / "more", {"e": ("red", "ring")}), models=tiny_models)
     galsearch.bundle(small, bundle)
     with galsearch.open(bundle) as atlas:
         assert len(atlas) == 5
@@ -613,7 +613,7 @@ def test_concept_phrases_are_unique_words():
 def test_the_documented_join_works_in_plain_duckdb_where_the_table_has_a_score(cutouts, tmp_path, tiny_models):
     """The score of `nearest` is asked for; the column of the user is kept under another name that says so."""
     table = parquet(tmp_path / "t.parquet", id=list(LOOKS), score=[-7.0] * 4)
-    report = galsearch.build(tmp_path / "x.atlas", source=cutouts, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=cutouts, table=table, models=tiny_models)
     bundle = galsearch.bundle(report.path, tmp_path / "x.duckdb")
     with duckdb.connect(bundle, read_only=True) as plain:
         found = plain.execute(
@@ -630,20 +630,20 @@ def test_ids_that_were_stored_as_doubles_are_found_where_exact_and_refused_where
     exact, rounded = 2**53 - 1, 1237650000000000123
     folder = draw(tmp_path / "cutouts", {str(exact): ("red", "edge"), "12": ("blue", "ring")})
     table = parquet(tmp_path / "t.parquet", objid=[float(exact), 12.0], z=[0.1, 0.2])
-    report = galsearch.build(tmp_path / "x.atlas", source=folder, table=table, models=tiny_models)
+    report = galsearch.build(tmp_path / "x.atlas", images=folder, table=table, models=tiny_models)
     with galsearch.open(report.path) as atlas:
         assert (atlas[str(exact)].z, atlas["12"].z) == (0.1, 0.2)
         assert set(atlas.search("edge", k=2).ids) == {str(exact), "12"}
     table = parquet(tmp_path / "t.parquet", objid=[float(rounded), 12.0], z=[0.1, 0.2])
     with pytest.raises(galsearch.SchemaError, match=r"2\*\*53"):
-        galsearch.build(tmp_path / "y.atlas", source=folder, table=table, models=tiny_models)
+        galsearch.build(tmp_path / "y.atlas", images=folder, table=table, models=tiny_models)
     assert not (tmp_path / "y.atlas").exists()
 
 
 @pytest.mark.parametrize("bands", [[], [""], ["g", " "]])
 def test_bands_without_a_name_are_one_clear_error(cutouts, tmp_path, tiny_models, bands):
     with pytest.raises(galsearch.SchemaError, match="name images or planes"):
-        galsearch.build(tmp_path / "x.atlas", source=cutouts, models=tiny_models, bands=bands)
+        galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models, bands=bands)
 
 
 def test_a_band_that_a_file_has_not_is_refused_and_no_other_is_taken_for_it(tmp_path, tiny_models):
@@ -652,8 +652,8 @@ def test_a_band_that_a_file_has_not_is_refused_and_no_other_is_taken_for_it(tmp_
     hdus = [fits.PrimaryHDU(), fits.ImageHDU(light, name="F814W"), fits.ImageHDU(light.T * 3, name="F606W")]
     fits.HDUList(hdus).writeto(tmp_path / "cutouts" / "one.fits")
     with pytest.raises(galsearch.SchemaError, match=r"it has no band F435W \(it has F814W, F606W\)"):
-        galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F435W"])
-    report = galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models, bands=["F606W"])
+        galsearch.build(tmp_path / "x.atlas", images=tmp_path / "cutouts", models=tiny_models, bands=["F435W"])
+    report = galsearch.build(tmp_path / "x.atlas", images=tmp_path / "cutouts", models=tiny_models, bands=["F606W"])
     assert report.rows == 1
 
 
@@ -661,3 +661,16 @@ def test_the_phrases_of_every_atlas_are_words_and_each_is_there_once():
     phrases = ingest.concept_phrases()
     assert len(phrases) == len(set(phrases)) > 50
     assert all(phrase.strip() == phrase and phrase[0].isalnum() for phrase in phrases)
+
+
+def test_pictures_are_images_or_a_mosaic_and_the_old_name_warns(tmp_path, tiny_models):
+    cutouts = draw(tmp_path / "cutouts")
+    with pytest.warns(FutureWarning, match="source is now called images"):
+        report = galsearch.build(tmp_path / "a.atlas", source=cutouts, models=tiny_models)
+    assert report.rows == len(LOOKS)
+    with pytest.raises(SchemaError, match="images and mosaic are given"):
+        galsearch.build(tmp_path / "b.atlas", images=cutouts, mosaic=cutouts, models=tiny_models)
+    with pytest.raises(SchemaError, match="mosaic takes one picture, images a folder"):
+        galsearch.build(tmp_path / "b.atlas", mosaic=cutouts, models=tiny_models)
+    with pytest.raises(SchemaError, match="images takes a folder or an archive"):
+        galsearch.build(tmp_path / "b.atlas", images=next(cutouts.iterdir()), models=tiny_models)

@@ -641,7 +641,7 @@ def test_english_and_names_get_no_hint(text):
 def test_no_phrase_or_word_that_is_known_here_gets_a_hint():
     folder = Path(galsearch.__file__).parent
     known = (folder / "concepts.txt").read_text().splitlines()
-    known += (folder / "understanding" / "known_words.txt").read_text().split()
+    known += (folder / "language" / "known_words.txt").read_text().split()
     assert len(known) > 500
     assert [one for one in known if foreign_language(one)] == []
 
@@ -926,14 +926,14 @@ def test_explain_without_words_reads_nothing(run, tiny_path):
     assert "wanted:" not in error
 
 
-def test_classify_prints_labels_and_counts_them(run, tiny_path, label_file, tmp_path):
-    code, out, error = run("classify", tiny_path, label_file, "-k", 8, "--format", "json")
+def test_label_prints_labels_and_counts_them(run, tiny_path, label_file, tmp_path):
+    code, out, error = run("label", tiny_path, label_file, "-k", 8, "--format", "json")
     with galsearch.open(tiny_path) as atlas:
         expected = atlas.label(label_file, k=8).to_pylist()
     assert code == 0
     assert [row["label"] for row in json.loads(out)["rows"]] == [row["label"] for row in expected]
     assert "red: 2" in error and "no label: " in error
-    code, out, error = run("classify", tiny_path, label_file, "--where", "z < 0.1", "-o", tmp_path / "labels.vot")
+    code, out, error = run("label", tiny_path, label_file, "--where", "z < 0.1", "-o", tmp_path / "labels.vot")
     assert (code, out) == (0, "")
     assert "wrote" in error
     assert (tmp_path / "labels.vot").stat().st_size > 1000
@@ -950,15 +950,15 @@ def test_classify_prints_labels_and_counts_them(run, tiny_path, label_file, tmp_
     ],
 )
 def test_what_cannot_be_classified_is_one_clear_line(run, tiny_bundle, tmp_path, text, *, arguments, message):
-    code, out, error = run("classify", tiny_bundle, tiny.write(tmp_path / "labels.yaml", text), *arguments)
+    code, out, error = run("label", tiny_bundle, tiny.write(tmp_path / "labels.yaml", text), *arguments)
     assert (code, out) == (1, "")
     assert message in error
     assert len([line for line in error.splitlines() if line.startswith("galsearch: ")]) == 1
     assert "Traceback" not in error
 
 
-def test_classify_without_a_file_is_one_clear_line(run, tiny_path, tmp_path):
-    code, out, error = run("classify", tiny_path, tmp_path / "absent.yaml")
+def test_label_without_a_file_is_one_clear_line(run, tiny_path, tmp_path):
+    code, out, error = run("label", tiny_path, tmp_path / "absent.yaml")
     assert (code, out) == (1, "")
     assert "absent.yaml: No such file" in error
 

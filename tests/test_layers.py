@@ -15,7 +15,8 @@ PACKAGES = {
     ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "galsearch").rglob("__init__.py")
 }  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "schema"}
-SCIENCE = {"science", *(f"science.{name}" for name in ("sky", "images", "detection", "morphology", "metrics"))}
+SCIENCE_FILES = ("sky", "images", "detection", "morphology", "metrics", "ranking")
+SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
 ENGINES = {"encode", "store", "formats", "remote"}
 BELOW_WHOLE = WORDS | SCIENCE | {"query", "language", "workers"} | ENGINES
@@ -28,13 +29,14 @@ MAY_IMPORT = {
     **dict.fromkeys(SCIENCE, WORDS),
     "science.images": WORDS | {"science.images"},
     "science.detection": WORDS | {"science.morphology"},
-    "query": WORDS | {"science.sky"},
+    "notebook": {"errors"},
+    "query": WORDS | {"science.sky", "science.ranking"},
     "language": WORDS | {"query", "language"},
     "workers": {"errors"},
     "quotas": {"errors", "workers"},
     "graphs": {"errors"},
     "encode": WORDS | {"science.images", "graphs"},
-    "store": WORDS | {"store", "query", "science.sky", "workers"},
+    "store": WORDS | {"store", "query", "science.sky", "science.ranking", "workers"},
     "formats": WORDS | {"formats"},
     "remote": WORDS | {"remote"},
     "citations": WORDS,
@@ -46,7 +48,8 @@ MAY_IMPORT = {
     "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
     "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
-    "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot"},
+    "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
+    "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
     "atlas": BELOW_WHOLE | {"citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"},
     "ingest": BELOW_WHOLE | {"columns", "sources"},
     "evaluation": BELOW_WHOLE | {"atlas", "evaluation"},
@@ -74,6 +77,7 @@ OWNERS = {
     "sep": {"science.detection"},
     "duckdb": {"store"},
     "lance": {"store"},
+    "pandas": {"formats", "hits"},
     "umap": {"store"},
     "packaging": {"space"},
     "huggingface_hub": {"space"},  # in the script that runs in a Space

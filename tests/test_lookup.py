@@ -42,7 +42,7 @@ def named_path(tmp_path_factory, tiny_models):
     )
     table = tiny.parquet(folder / "names.parquet", **columns, file=files)
     path = folder / "named.atlas"
-    galsearch.build(path, source=folder / "cutouts", table=table, models=tiny_models)
+    galsearch.build(path, images=folder / "cutouts", table=table, models=tiny_models)
     return path
 
 
@@ -190,7 +190,7 @@ def test_where_no_object_lies_the_nearest_is_told(named):
 def test_an_atlas_without_positions_says_so(run, tmp_path, tiny_models):
     (tmp_path / "cutouts").mkdir()
     Image.fromarray(tiny.draw(0)).save(tmp_path / "cutouts" / "a.png")
-    galsearch.build(tmp_path / "x.atlas", source=tmp_path / "cutouts", models=tiny_models)
+    galsearch.build(tmp_path / "x.atlas", images=tmp_path / "cutouts", models=tiny_models)
     with galsearch.open(tmp_path / "x.atlas") as atlas:
         found = atlas.lookup("10.5 20.5")
         assert (found.kind, found.has_positions) == ("position", False)

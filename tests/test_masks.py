@@ -136,7 +136,7 @@ def test_a_mosaic_that_is_not_square_gives_degrees_north_and_arcseconds(tmp_path
     scale, angle = 0.5 / 3600, np.radians(turn)
     wcs.wcs.cd = scale * np.array([[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     fits.PrimaryHDU(picture, wcs.to_header()).writeto(tmp_path / "mosaic.fits")
-    galsearch.build(tmp_path / "m.atlas", source=tmp_path / "mosaic.fits", models=tiny_models)
+    galsearch.build(tmp_path / "m.atlas", mosaic=tmp_path / "mosaic.fits", models=tiny_models)
     with galsearch.open(tmp_path / "m.atlas", device="cpu") as atlas:
         table = atlas.search(k=100).table
     rows = {name: np.array(table[name].to_pylist(), float) for name in ("x_px", "y_px", "ra", "dec", "radius_arcsec")}

@@ -331,7 +331,7 @@ def test_every_picture_keeps_its_own_vector_and_row_beside_rejected_ones(
     kept = [at for at, kind in enumerate(kinds) if kind != "broken"]
     with lowered():
         report = galsearch.build(
-            home / "a.atlas", source=home / "cutouts", table=home / "t.parquet", models=tiny_models, device="cpu"
+            home / "a.atlas", images=home / "cutouts", table=home / "t.parquet", models=tiny_models, device="cpu"
         )
         galsearch.bundle(home / "a.atlas", home / "a.duckdb")
         for path in (home / "a.atlas", home / "a.duckdb"):

@@ -110,16 +110,16 @@ def test_the_petrosian_radius_of_an_exponential_disk():
 def test_the_radius_of_half_the_light_lies_at_the_outer_edge_of_its_ring():
     """Of a disk of even light, half lies within its radius over the square root of 2; rings are one pixel wide."""
     edge = np.arange(1, 61)
-    rings = shapes._Profile(edge - 0.5, np.ones(60), np.full(60, 0.01), np.pi * (edge**2 - (edge - 1) ** 2))
+    rings = morphology._Profile(edge - 0.5, np.ones(60), np.full(60, 0.01), np.pi * (edge**2 - (edge - 1) ** 2))
     assert rings.radius_of(0.5, 60) == pytest.approx(60 / np.sqrt(2), abs=0.02)
     assert rings.radius_of(1.0, 30) == 30
 
 
 def test_light_between_pixels_is_bilinear_up_to_the_last_of_them():
     y, x = np.mgrid[:9, :9].astype(np.float32)
-    window = shapes._Window(3 * x + 7 * y, np.ones((9, 9)), (0, 0), (4.0, 4.0))
+    window = morphology._Window(3 * x + 7 * y, np.ones((9, 9)), (0, 0), (4.0, 4.0))
     at = np.array([0.25, 3.5, 6.9, 7.6, 7.9])
-    light, share = shapes._sampled(window, at, at[::-1].copy())
+    light, share = morphology._sampled(window, at, at[::-1].copy())
     np.testing.assert_allclose(light, 3 * at + 7 * at[::-1], rtol=1e-5)
     np.testing.assert_allclose(share, 1, rtol=1e-6)
 
@@ -235,10 +235,10 @@ def test_a_turned_galaxy_keeps_its_form():
 def test_a_smooth_profile_has_no_ring_at_all(index):
     radius = np.linspace(0.5, 60, 96)
     light = 1e4 * np.exp(-5 * (radius / 60) ** (1 / index))
-    disk = shapes._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0)
-    assert shapes._ring(disk) == pytest.approx(0, abs=1e-9)
+    disk = morphology._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0)
+    assert morphology._ring(disk) == pytest.approx(0, abs=1e-9)
     light = light * (1 + 0.5 * np.exp(-(((radius - 30) / 4) ** 2)))
-    bump = shapes._ring(shapes._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0))
+    bump = morphology._ring(morphology._Disk(radius, np.repeat(light[:, None], 8, axis=1), 60.0))
     assert 0.9 * np.log(1.5) < bump < np.log(1.5)
 
 
@@ -278,10 +278,10 @@ def test_companions_are_near_and_not_faint():
 @pytest.mark.parametrize(("down", "right"), [(-1, 0), (1, 0), (0, -1), (0, 1)])
 def test_a_galaxy_that_reaches_one_side_of_the_picture_is_flagged(down, right):
     whole = sersic(161, 1, 7) + noise(161)
-    assert not measure(whole)["morphology_flag"] & shapes.FLAGS["border"]
+    assert not measure(whole)["morphology_flag"] & morphology.FLAGS["border"]
     sides = {-1: slice(80 - 15, 80 + 35), 0: slice(None), 1: slice(80 - 35, 80 + 15)}
     rows, columns = sides[down], sides[right]
-    assert measure(whole[rows, columns])["morphology_flag"] & shapes.FLAGS["border"]
+    assert measure(whole[rows, columns])["morphology_flag"] & morphology.FLAGS["border"]
 
 
 def test_flags_say_what_is_wrong():

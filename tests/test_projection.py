@@ -180,17 +180,17 @@ class Umap:
 
 @pytest.mark.parametrize("fitted", [30, 100])
 def test_what_umap_is_not_fitted_to_is_put_among_the_rest(monkeypatch, fitted):
-    monkeypatch.setattr(plane, "FITTED_ROWS", fitted)
-    monkeypatch.setattr(plane, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
+    monkeypatch.setattr(projection, "FITTED_ROWS", fitted)
+    monkeypatch.setattr(projection, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
     vectors = tiny.random_units(100, 8, seed=3)
-    found, about = plane.flatten(Held(vectors), method="umap", seed=0)
+    found, about = projection.flatten(Held(vectors), method="umap", seed=0)
     times = np.linalg.norm(found, axis=1) / np.linalg.norm(vectors[:, :2], axis=1)
     assert sorted(np.round(times).tolist()) == [1.0] * (100 - fitted) + [10.0] * fitted
     assert about["fitted_rows"] == fitted
 
 
 def test_a_bundle_keeps_the_map_that_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(plane, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
+    monkeypatch.setattr(projection, "_umap", lambda: SimpleNamespace(UMAP=Umap, __version__="0"))
     table = vector_table(tmp_path / "a.parquet", tiny.random_units(60, DIM, seed=6))
     galsearch.build(tmp_path / "a.atlas", table=table, vectors="vector", model="theirs")
     bundle = galsearch.bundle(tmp_path / "a.atlas", tmp_path / "a.duckdb", map="umap")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import galsearch
-from galsearch.query import Scorer
+from galsearch.science.ranking import Scorer
 from galsearch.store.index import cells, kernel, vectors
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Reordered, Trusted, runs_table
 
@@ -23,11 +23,11 @@ DIM = 7
 
 
 def test_what_compares_rows_is_told(monkeypatch):
-    monkeypatch.setattr(dots, "threads", lambda: 1)
-    monkeypatch.setattr(dots, "LIBRARY", object())
-    assert dots.description() == "compiled, 1 thread"
-    monkeypatch.setattr(dots, "LIBRARY", None)
-    assert dots.description().startswith("numpy, because no C compiler")
+    monkeypatch.setattr(kernel, "threads", lambda: 1)
+    monkeypatch.setattr(kernel, "LIBRARY", object())
+    assert kernel.description() == "compiled, 1 thread"
+    monkeypatch.setattr(kernel, "LIBRARY", None)
+    assert kernel.description().startswith("numpy, because no C compiler")
 
 
 def laid_out(path, array: np.ndarray, cuts: list[int], gap: int = 3) -> pa.Table:

@@ -104,7 +104,7 @@ def finish(worker):
 def test_readers_of_a_bundle_keep_theirs_while_it_is_replaced(crew, atlas_path, tmp_path, tiny_models):
     bundle = galsearch.bundle(atlas_path, tmp_path / "x.duckdb")
     old = crash.digest(crash.state(bundle))
-    galsearch.add(atlas_path, source=pictures(tmp_path, 20), models=tiny_models)
+    galsearch.add(atlas_path, images=pictures(tmp_path, 20), models=tiny_models)
     galsearch.bundle(atlas_path, tmp_path / "y.duckdb")
     new = crash.digest(crash.state(tmp_path / "y.duckdb"))
     write = [("bundle", {"path": atlas_path, "out": bundle})]

@@ -8,6 +8,7 @@ equal scores occur.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,46 @@ def write_source(folder: Path) -> tuple[Path, Path]:
         Image.fromarray(draw(row)).save(pictures / f"{object_id(row)}.png")
     pq.write_table(table(), folder / "catalog.parquet")
     return pictures, folder / "catalog.parquet"
+
+
+SPECTRUM_DIM = 8
+
+
+def spectrum(row: int) -> np.ndarray | None:
+    """Return the unit vector `(8,) float32` of a row's spectrum, near that of its cluster; every fifth has none."""
+    if row % 5 == 4:
+        return None
+    center = np.random.default_rng([3, cluster_of(row)]).normal(size=SPECTRUM_DIM)
+    vector = center + 0.3 * np.random.default_rng([5, row]).normal(size=SPECTRUM_DIM)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def add_spectra(atlas: Path, out: Path) -> Path:
+    """Write a tiny atlas again as a folder with a second embedding, "spectrum", which some of its galaxies have."""
+    from galsearch.store import Staging, fixed_size_list, open_store, staged
+
+    store = open_store(atlas)
+    try:
+        rows = np.arange(store.objects)
+        known, ids = store.hits(rows, None).drop_columns(["score"]), store.ids(rows)
+        pictures, numbers = store.thumbnails(ids), [int(name[8:]) for name in ids]
+        known = known.append_column(staged("image"), fixed_size_list(store.vectors_of("image", rows)))
+        known = known.append_column(staged("thumbnails"), pa.array([pictures[name] for name in ids], pa.binary()))
+        vectors = [spectrum(number) for number in numbers]
+        has = np.array([vector is not None for vector in vectors])
+        space = {"dim": SPECTRUM_DIM, "model": "galspec-tiny-1", "sha256": "5" * 64, "space": "spectra-0"}
+        spaces = {**store.manifest.embeddings, "spectrum": {**space, "metric": "cosine", "rows": int(has.sum())}}
+        manifest, concepts = replace(store.manifest, embeddings=spaces, provenance=[]), store.table("concepts")
+    finally:
+        store.close()
+    with_one = known.filter(pa.array(has))
+    found = fixed_size_list(np.stack([vector for vector in vectors if vector is not None]))
+    with Staging(out, {"spectra": True}) as staging:
+        staging.put(0, with_one.append_column(staged("spectrum"), found), [])
+        staging.put(1, known.filter(pa.array(~has)), [])
+        models = {item.name: item for item in sorted((atlas / "models").iterdir())}
+        staging.create(manifest, {"action": "build"}, models=models, concepts=concepts, rejected=[])
+    return out
 
 
 def random_units(rows: int, dim: int, *, seed: int, groups: int = 0) -> np.ndarray:

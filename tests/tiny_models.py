@@ -49,13 +49,21 @@ BIAS = 0.05
 
 
 def write_tiny_models(
-    folder: str | Path, *, seed: int = 0, version: str = "1", dim: int = DIM, names: str = "tiny"
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    version: str = "1",
+    dim: int = DIM,
+    names: str = "tiny",
+    embedding: str = "image",
 ) -> tuple[Path, Path]:
     """Write a text and an image model under `folder` and return their two folders, (text, image).
 
-    Ids are `gal<kind>-<names>-<version>`; models of one `seed` and `dim` share the space `<names>-<seed>`.
+    Ids are `gal<kind>-<names>-<version>`; models of one `seed` and `dim` share the space `<names>-<seed>`. `embedding`
+    is what an atlas calls their vectors.
     """
     facts = {"version": version, "dim": dim, "space": f"{names}-{seed}", "names": names, "seed": seed}
+    facts["embedding"] = embedding
     text = _write(Path(folder), "text", _text_graph(seed, dim), facts, tokenizer=_tokenizer_json())
     image = _write(Path(folder), "image", _image_graph(seed, dim), facts)
     return text, image
@@ -217,7 +225,7 @@ def _card(model_id: str, graph: bytes, tokenizer: bytes | None, facts: dict) -> 
         "id": model_id,
         "version": facts["version"],
         "kind": kind,
-        "embedding": "image",
+        "embedding": facts["embedding"],
         "dim": facts["dim"],
         "metric": "cosine",
         "sha256": hashlib.sha256(graph).hexdigest(),

@@ -10,7 +10,7 @@ import typer
 
 import galsearch
 from galsearch.cli import options
-from galsearch.cli.options import ARCHIVES, check_format, numbers
+from galsearch.cli.options import check_format, numbers
 from galsearch.cli.output import again, cell, print_data, print_rows, print_table, progress_bar, tell, text_of
 from galsearch.cli.program import app
 
@@ -76,7 +76,8 @@ def build(
     with progress_bar() as progress:
         report = galsearch.build(
             path,
-            source=_one_source(images, mosaic),
+            images=images,
+            mosaic=mosaic,
             table=table,
             vectors=vectors,
             model=model,
@@ -126,7 +127,8 @@ def add(
     with progress_bar() as progress:
         report = galsearch.add(
             path,
-            source=_one_source(images, mosaic),
+            images=images,
+            mosaic=mosaic,
             table=table,
             vectors=vectors,
             model=model,
@@ -231,16 +233,6 @@ def cite(
     """Print what to cite and to acknowledge for the data, the models and the program."""
     with galsearch.open(path) as atlas:
         print_data(atlas.bibtex() if bibtex else atlas.acknowledgements())
-
-
-def _one_source(images: Path | None, mosaic: Path | None) -> Path | None:
-    if images and mosaic:
-        raise typer.BadParameter("give --images or --mosaic, not both")
-    if images and not (images.is_dir() or (images.is_file() and images.name.lower().endswith(ARCHIVES))):
-        raise galsearch.SchemaError(f"{images}: no such folder; --images takes a folder or an archive of cutouts")
-    if mosaic and not mosaic.is_file():
-        raise galsearch.SchemaError(f"{mosaic}: no such file; --mosaic takes one picture, --images a folder")
-    return images or mosaic
 
 
 def _band_list(bands: str | None) -> list[str] | None:

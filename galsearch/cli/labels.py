@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def classify(
+def label(
     path: options.AtlasPath,
     labels: Annotated[
         Path, typer.Argument(help="YAML: a line `label: phrase` or `label: [phrases]` for each.", metavar="LABELS")

@@ -24,7 +24,6 @@ Device = Annotated[str, typer.Option("--device", help="Where the encoders run: a
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder, tar or zip of cutouts: JPEG, PNG, WebP, TIFF, FITS, .npy.")
 ]
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 Mosaic = Annotated[
     Path | None,
     typer.Option("--mosaic", help="One large picture to cut at the table's positions, or at its own detections."),
@@ -57,7 +56,7 @@ XColumn = Annotated[str | None, typer.Option("--x", help="Column of x in pixels 
 YColumn = Annotated[str | None, typer.Option("--y", help="Column of y in pixels of the mosaic, if it is not found.")]
 TableName = Annotated[
     str | None,
-    typer.Option("--table-name", "--hdu", help="Which table of a FITS file or VOTable: its name or its number."),
+    typer.Option("--table-name", help="Which table of a FITS file or VOTable: its name or its number."),
 ]
 Missing = Annotated[
     str | None, typer.Option("--missing", help="Numbers that stand for no value, separated by commas: 99,-99.")
@@ -85,7 +84,14 @@ Closest = Annotated[
     bool, typer.Option("--closest", help="Like the closest of several examples or words, not like their mean.")
 ]
 Distinct = Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")]
-Hybrid = Annotated[bool, typer.Option("--hybrid", help="Let the words match names and captions too.")]
+Hybrid = Annotated[
+    str | None,
+    typer.Option(
+        "--hybrid", help="Let the words match names and captions too; fused by sum, or --hybrid rank."
+    ),
+]
+By = Annotated[str | None, typer.Option("--by", help="Embedding to compare in, of an atlas with several.")]
+Probes = Annotated[int | None, typer.Option("--probes", help="Cells of the index to look into, instead of --recall.")]
 Recall = Annotated[
     float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
 ]
@@ -97,7 +103,7 @@ Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint, such as http://localhost:11434/v1.")
 ]
-KeyEnv = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the key.")]
+KeyEnv = Annotated[str, typer.Option("--key-env", help="Environment variable that holds the key.")]
 PriceIn = Annotated[float | None, typer.Option("--price-in", help="US dollars per million tokens sent.")]
 PriceOut = Annotated[float | None, typer.Option("--price-out", help="US dollars per million tokens received.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", help="Questions under way at a time.")]

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -19,7 +19,53 @@ class _Stopped(Exception):  # noqa: N818  an interruption is no error
     """Ctrl-C, under a name that Typer does not swallow without a word."""
 
 
+OLD_OPTIONS = {"--api-key-env": "--key-env", "--hdu": "--table-name"}  # as they were called before 0.2
+OLD_COMMANDS = {"classify": "label"}
+FAMILIES = {  # of commands, by the file that they are in
+    "atlases": "Make, keep and look into an atlas",
+    "searches": "Search",
+    "labels": "Label, caption and evaluate",
+    "pages": "Open the app, or write a Space",
+}
+
+
+class _Command(typer.core.TyperCommand):
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in parameter.opts}
+        for old, new in OLD_OPTIONS.items():
+            if new in known and any(one == old or one.startswith(f"{old}=") for one in args):
+                tell(f"{old} is now called {new}")
+                args = [new + one[len(old) :] if one.split("=")[0] == old else one for one in args]
+        return super().parse_args(ctx, args)
+
+
+class Searching(_Command):
+    """A command with --hybrid, which may stand without a value: "sum"."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        stated = []
+        for number, one in enumerate(args):
+            alone = one == "--hybrid" and args[number + 1 : number + 2] not in [["rank"], ["sum"]]
+            stated += ["--hybrid=sum"] if alone and "--" not in args[:number] else [one]
+        return super().parse_args(ctx, stated)
+
+
 class _Commands(typer.core.TyperGroup):
+    def get_command(self, ctx: typer.Context, name: str) -> object:
+        if name in OLD_COMMANDS:
+            tell(f"{name} is now called {OLD_COMMANDS[name]}")
+        return super().get_command(ctx, OLD_COMMANDS.get(name, name))
+
+    def format_commands(self, ctx: typer.Context, formatter: typer.core.HelpFormatter) -> None:
+        families: dict[str, list[tuple[str, str]]] = {title: [] for title in FAMILIES.values()}
+        for name in self.list_commands(ctx):
+            command = super().get_command(ctx, name)
+            home = command.callback.__module__.rpartition(".")[2]
+            families[FAMILIES[home]].append((name, command.get_short_help_str(formatter.width)))
+        for title, rows in families.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def make_context(self, *arguments: object, **options: object) -> typer.Context:
         with _stoppable():
             return super().make_context(*arguments, **options)
@@ -43,7 +89,14 @@ def _stoppable() -> Iterator[None]:
             raise
 
 
-app = typer.Typer(
+class _App(typer.Typer):
+    """Its commands know the options of before."""
+
+    def command(self, name: str | None = None, *, cls: type[_Command] = _Command, **options: Any):
+        return super().command(name, cls=cls, **options)
+
+
+app = _App(
     cls=_Commands,
     help="Search galaxies in words, by example and in SQL, over a catalog that fits in one file.",
     no_args_is_help=True,

@@ -12,7 +12,7 @@ import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format, numbers
 from galsearch.cli.output import SHOWN_COLUMNS, again, print_data, print_rows, print_table, progress_bar, tell
-from galsearch.cli.program import app
+from galsearch.cli.program import Searching, app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
 
 
-@app.command()
+@app.command(cls=Searching)
 def search(
     path: options.AtlasPath,
     words: options.Words = None,
@@ -34,14 +34,16 @@ def search(
     k: options.HowMany = 12,
     closest: options.Closest = False,
     distinct: options.Distinct = False,
-    hybrid: options.Hybrid = False,
+    hybrid: options.Hybrid = None,
     recall: options.Recall = None,
+    probes: options.Probes = None,
     exact: options.Exact = False,
     explain: options.Explain = False,
     output_format: options.Format = "table",
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
     sheet: options.Sheet = None,
+    by: options.By = None,
     send_to: Annotated[
         str | None,
         typer.Option("--send-to", help="Also send to this running program by SAMP: topcat, aladin, … or all."),
@@ -54,12 +56,11 @@ def search(
     """
     check_format(output_format)
     query = galsearch.Query(
-        _terms(words, like or [], image or [], plus or [], minus or []),
+        _terms(words, like or [], image or [], plus or [], minus or [], by=by),
         near=galsearch.parse_position(" ".join(near)) if near else None,
         combine="max" if closest else "mean",
-        hybrid="sum" if hybrid else None,
-        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
-        **{"exact": exact, "recall": recall, "distinct": distinct},
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
+        **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
         if words and not any(map(str.isdigit, words)):  # hardly a name
@@ -89,7 +90,7 @@ def search(
             tell(_nothing(atlas, in_a_cone=near is not None))
 
 
-@app.command()
+@app.command(cls=Searching)
 def rerank(
     path: Annotated[Path | None, typer.Argument(help="An atlas: name.atlas or name.duckdb.", metavar="ATLAS")] = None,
     words: options.Words = None,
@@ -112,8 +113,9 @@ def rerank(
     k: options.HowMany = 12,
     closest: options.Closest = False,
     distinct: options.Distinct = False,
-    hybrid: options.Hybrid = False,
+    hybrid: options.Hybrid = None,
     recall: options.Recall = None,
+    probes: options.Probes = None,
     exact: options.Exact = False,
     explain: options.Explain = False,
     model: Annotated[str | None, typer.Option("--model", help="Vision model to ask.")] = None,
@@ -152,9 +154,8 @@ def rerank(
         _terms(words, like or [], image or [], plus or [], minus or []),
         near=galsearch.parse_position(" ".join(near)) if near else None,
         combine="max" if closest else "mean",
-        hybrid="sum" if hybrid else None,
-        **{"where": where, "radius_arcsec": radius_arcsec, "k": k},
-        **{"exact": exact, "recall": recall, "distinct": distinct},
+        **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
+        **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
     asking: dict = {}
     if by == "vlm" or estimate:
@@ -261,12 +262,14 @@ def crossmatch(
     tell(f"{matches} matches within {radius_arcsec:g} arcsec" + ("" if matches else "; check the columns and units"))
 
 
-def _terms(words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str]) -> tuple:
-    terms = [] if words is None else [galsearch.Term("text", words)]
-    terms += [galsearch.Term("object", value) for value in like]
-    terms += [galsearch.Term("image", str(value)) for value in image]
+def _terms(
+    words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str], *, by: str | None = None
+) -> tuple[galsearch.Term, ...]:
+    terms = [] if words is None else [galsearch.Term("text", words, by=by)]
+    terms += [galsearch.Term("object", value, by=by) for value in like]
+    terms += [galsearch.Term("image", str(value), by=by) for value in image]
     for sign, texts in ((1, plus), (-1, minus)):
-        terms += [galsearch.Term("text", text, sign * weight) for weight, text in map(_weighted, texts)]
+        terms += [galsearch.Term("text", text, sign * weight, by) for weight, text in map(_weighted, texts)]
     return tuple(terms)
 
 

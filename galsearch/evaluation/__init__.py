@@ -171,7 +171,7 @@ def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed:
     """Return what decides the figures, with its digest, and where and when they were made."""
     atlas.embed("galaxy")  # an atlas that cannot be asked in words says so before anything is judged
     text = atlas._encoder("text").card
-    models = {"image": atlas.manifest.embeddings[schema.IMAGE]["sha256"], "text": text["sha256"]}
+    models = {"image": atlas.manifest.embeddings[atlas.manifest.main_embedding]["sha256"], "text": text["sha256"]}
     decisive = {
         "measures": MEASURES,
         "targets": [asdict(target) for target in read.targets],

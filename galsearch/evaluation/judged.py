@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galsearch import schema
 from galsearch.errors import GalsearchError, QueryError
 from galsearch.evaluation.targets import Target
-from galsearch.query import Scorer
 from galsearch.store import Store
 
 
@@ -50,8 +48,10 @@ def judge(store: Store, target: Target, where: str | None = None) -> Judged:
     relevance = np.zeros(len(rows))
     for grade, condition in target.grades:  # ascending, so that the highest that holds stays
         relevance[np.isin(rows, _passing(store, target, condition))] = grade
-    dim = store.manifest.embeddings[schema.IMAGE]["dim"]
-    there = np.isfinite(store.scores(schema.IMAGE, Scorer(np.eye(1, dim, dtype=np.float32)[0]), rows))
+    embedding = store.manifest.main_embedding
+    if embedding is None:
+        raise UnfitTargetError("the atlas has no vectors, so nothing ranks its objects")
+    there = store.has_vector(embedding, rows)
     rows, relevance = rows[there], relevance[there]
     for wanted, what in ((relevance > 0, "relevant"), (relevance == 0, "not relevant")):
         if not wanted.any():
@@ -59,7 +59,7 @@ def judge(store: Store, target: Target, where: str | None = None) -> Judged:
             raise UnfitTargetError(
                 f"none of its {len(rows)} candidates is {what} by {conditions}; a ranking needs both kinds"
             )
-    return Judged(target, rows, store.ids(rows), relevance, store.vectors_of(schema.IMAGE, rows))
+    return Judged(target, rows, store.ids(rows), relevance, store.vectors_of(embedding, rows))
 
 
 def _passing(store: Store, target: Target, condition: str) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 
 from galsearch.atlas import Atlas
 from galsearch.evaluation.judged import Judged
-from galsearch.query import Scorer
 from galsearch.science.metrics import Ranked
+from galsearch.science.ranking import Scorer
 from galsearch.store import Store
 from galsearch.store.index.fulltext import K1, B
 

@@ -29,6 +29,7 @@ from galsearch.formats.writing import (
     format_table,
     table_bytes,
     to_astropy,
+    to_pandas,
     write_table,
     write_text,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "read_table",
     "table_bytes",
     "to_astropy",
+    "to_pandas",
     "vector_columns",
     "with_notes",
     "write_table",

@@ -20,6 +20,7 @@ from galsearch.errors import GalsearchError, SchemaError
 from galsearch.formats.fields import VOPARQUET_KEY, facts_of, free_names, plain_types, spelled, unit_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from astropy.table import Column, Table
 
 FITS_COLUMNS = 999
@@ -126,6 +127,17 @@ _NUMBERS = {  # and the types that they have in FITS and VOTable
     pa.int32(): pa.int32(), pa.uint32(): pa.int64(), pa.int64(): pa.int64(), pa.uint64(): pa.int64(),
     pa.float16(): pa.float32(), pa.float32(): pa.float32(), pa.float64(): pa.float64(),
 }  # fmt: skip
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Return a pandas DataFrame; `attrs["units"]` has the unit of each column that has one. Needs pandas."""
+    try:
+        frame = table.to_pandas()
+    except ImportError:
+        raise GalsearchError("a DataFrame needs pandas: pip install pandas") from None
+    units = {field.name: facts_of(field)["unit"] for field in table.schema}
+    frame.attrs["units"] = {name: unit for name, unit in units.items() if unit}
+    return frame
 
 
 def to_astropy(table: pa.Table, meta: dict | None = None) -> Table:

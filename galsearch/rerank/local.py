@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galsearch import schema
 from galsearch.errors import QueryError
 from galsearch.query import Query
 from galsearch.rerank import attributes, probe, validated
@@ -77,11 +76,12 @@ class Sight:
 
     def __init__(self, store: Store, observer: Observer, query: Query, found: Answer) -> None:
         self.scorer, self.sample, self.has_pictures = found.scorer, observer.sample, observer.has_pictures
-        self.usual = store.background(schema.IMAGE, found.scorer)
+        self.usual = store.background(observer.embedding, found.scorer)
         texts = [term.value for term in query.terms if term.kind == "text" and term.weight > 0]
         named = {each.name for text in texts for each in attributes.asked(read(store, text))}
         self.attributes: tuple[Attribute, ...] = tuple(each for each in attributes.ATTRIBUTES if each.name in named)
-        self.weights = validated.weights([each.name for each in self.attributes], model=_model(store))
+        model = store.manifest.embeddings[observer.embedding].get("sha256")
+        self.weights = validated.weights([each.name for each in self.attributes], model=model)
 
     def base(self, objects: Objects) -> np.ndarray:
         """Return the scores of the search in standard deviations, `(n,)`."""
@@ -105,10 +105,6 @@ class Sight:
     def _match(self, attribute: Attribute, objects: Objects) -> np.ndarray | None:
         said = attributes.match(attribute, objects.measures, self.sample.measures)
         return None if said is None else self.weights.measures[attribute.name] * said
-
-
-def _model(store: Store) -> str | None:
-    return store.manifest.embeddings[schema.IMAGE].get("sha256")
 
 
 # ---- choosing a way

@@ -15,7 +15,7 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.encode import Encoder
 from galsearch.errors import QueryError
-from galsearch.query import Scorer, Term
+from galsearch.query import Term
 from galsearch.rerank.arcs import arc_contrast
 from galsearch.rerank.attributes import ARC
 from galsearch.rerank.views import look
@@ -68,6 +68,10 @@ class Observer:
 
     def __init__(self, store: Store, encoder: Callable[[], Encoder]) -> None:
         self._store, self._encoder = store, encoder
+        found = store.manifest.embedding_of("image")
+        if found is None:
+            raise QueryError(f"{store.path} has no embedding of images, so nothing can be looked at again")
+        self.embedding = found
 
     @functools.cached_property
     def has_pictures(self) -> bool:
@@ -83,13 +87,11 @@ class Observer:
     def _sample_rows(self) -> np.ndarray:
         total = self._store.manifest.rows
         rows = np.sort(np.random.default_rng(0).choice(total, size=min(SAMPLE, total), replace=False))
-        dim = self._store.manifest.embeddings[schema.IMAGE]["dim"]
-        there = self._store.scores(schema.IMAGE, Scorer(np.eye(1, dim, dtype=np.float32)[0]), rows)
-        return rows[np.isfinite(there)]
+        return rows[self._store.has_vector(self.embedding, rows)]
 
     def rows(self, rows: np.ndarray) -> Objects:
         """Return what is known of row numbers that all have a vector."""
-        ids, vectors = self._store.ids(rows), self._store.vectors_of(schema.IMAGE, rows)
+        ids, vectors = self._store.ids(rows), self._store.vectors_of(self.embedding, rows)
         found = self._store.thumbnails(ids) if len(ids) else {}
         there = [place for place, name in enumerate(ids) if name in found]
         pictures = [images.square(images.decode_thumbnail(found[ids[place]])) for place in there]
@@ -104,13 +106,13 @@ class Observer:
             rows = self._store.rows_of([term.value])
             if not len(rows):
                 raise QueryError(f"no object '{term.value}' in {self._store.path} to take for a marked example")
-            self._store.embeddings(schema.IMAGE, [term.value])  # says so where it has no vector
+            self._store.embeddings(self.embedding, [term.value])  # says so where it has no vector
             return self.rows(rows)
         if term.kind == "image":
             picture = images.square(images.render(images.read_picture(Path(term.value))))
             return self._seen(self._encoder().encode([picture]), [0], [picture], {})
         vector = np.asarray(term.value, np.float32)[None]
-        dim = self._store.manifest.embeddings[schema.IMAGE]["dim"]
+        dim = self._store.manifest.embeddings[self.embedding]["dim"]
         if vector.shape[1] != dim:
             raise QueryError(f"a marked vector has {vector.shape[1]} numbers, those of {self._store.path} have {dim}")
         return self._seen(vector / max(float(np.linalg.norm(vector)), 1e-9), [], [], {})

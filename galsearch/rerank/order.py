@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from galsearch import schema
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.rerank import probe
@@ -59,11 +58,11 @@ class Pool:
     @classmethod
     def of(cls, store: Store, query: Query, found: Answer) -> Pool:
         """Return the pool that an answer is; QueryError where nothing was asked for."""
-        if found.scorer is None or found.scores is None:
+        if found.scorer is None or found.embedding is None or found.scores is None:
             raise QueryError("these rows are only listed, so there is no order to improve; search for something first")
         cosines = np.asarray(found.parts.get("score_vector", found.scores), np.float64)
         movable = np.flatnonzero(np.isfinite(cosines))
-        usual = store.background(schema.IMAGE, found.scorer)
+        usual = store.background(found.embedding, found.scorer)
         base = probe.standard(cosines, usual)
         if query.hybrid == "sum":
             base = np.asarray(found.scores, np.float64)  # which is in standard deviations already
@@ -86,7 +85,7 @@ class Pool:
         taken["rank_before"] = top + 1
         scores = np.where(np.isfinite(final), final, self.base)[top].astype(np.float32)
         copies = None if self.found.copies is None else self.found.copies[top]
-        return Answer(self.found.rows[top], scores, self.found.plan, taken, copies, self.found.scorer, self.found.asked)
+        return replace(self.found, rows=self.found.rows[top], scores=scores, parts=taken, copies=copies)
 
 
 @dataclass(frozen=True)

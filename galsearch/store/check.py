@@ -8,8 +8,8 @@ import numpy as np
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.query import Scorer
 from galsearch.schema import Finding
+from galsearch.science.ranking import Scorer
 from galsearch.store.index.cells import LIKE
 from galsearch.store.index.vectors import Vectors
 from galsearch.store.read.base import BATCH_ROWS, BaseStore

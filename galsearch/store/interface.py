@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
-from galsearch.query import Plan, Scorer
+from galsearch.query import Plan
+from galsearch.science.ranking import Scorer
 
 Condition = Any
 
@@ -120,7 +121,7 @@ class Store(Protocol):
         scorer: Scorer,
         *,
         k: int,
-        embedding: str = ...,
+        embedding: str,
         condition: Condition = None,
         exclude: Sequence[str] = (),
         exact: bool = False,
@@ -129,6 +130,9 @@ class Store(Protocol):
         asked: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return rows and scores of the best objects that pass, best first; equal scores are ordered by object_id."""
+
+    def has_vector(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Say which rows have a vector, `(n,) bool`."""
 
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores of rows; NaN for objects without a vector."""

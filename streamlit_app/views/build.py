@@ -156,7 +156,9 @@ def build(asked: dict[str, Any], progress: jobs.Progress) -> Built:
             raise galsearch.SchemaError(f"{source}: no such folder or image on this machine; write its whole path")
         table = put([asked["table"]], folder / "table") / safe(asked["table"].name) if asked["table"] else None
         atlas = Path(asked["keep"]) if asked["keep"] else folder / "mine.atlas"
-        report = galsearch.build(atlas, source=source, table=table, title=asked["title"], progress=progress)
+        is_mosaic = source.is_file() and source.suffix.lower() in galsearch.PICTURE_SUFFIXES
+        pictures = {"mosaic" if is_mosaic else "images": source}
+        report = galsearch.build(atlas, **pictures, table=table, title=asked["title"], progress=progress)
         bundle = galsearch.bundle(atlas, atlas.with_suffix(".duckdb"), progress=progress)
         return Built(bundle, report, folder)
     except BaseException:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import limits
-import phrasing
 import pyarrow as pa
 import saving
 import streamlit as st
@@ -77,7 +76,7 @@ def take_example() -> None:
 
 def take_search() -> None:
     state = current()
-    st.session_state.sql = phrasing.as_sql(state.query, state.atlas)
+    st.session_state.sql = galsearch.as_sql(state.query, state.atlas)
     take_sql()
 
 

@@ -113,7 +113,7 @@ class Endpoint:
         key = os.environ.get(service.key_env)
         if not key and service.base_url is None:
             raise GalsearchError(
-                f"no key: set the environment variable {service.key_env}, name another with --api-key-env, or give "
+                f"no key: set the environment variable {service.key_env}, name another with --key-env, or give "
                 "--base-url of a server that needs none"
             )
         self._client = library.OpenAI(

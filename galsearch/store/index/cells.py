@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galsearch.query import Scorer
+from galsearch.science.ranking import Scorer
 from galsearch.store.index import kernel
 from galsearch.store.index.vectors import LARGEST_CODE, Held, Vectors
 

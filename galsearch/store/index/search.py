@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galsearch.query import Plan, Scorer
+from galsearch.query import Plan
+from galsearch.science.ranking import Scorer
 from galsearch.store.index import kernel
 from galsearch.store.index.cells import FAR, LIKE, WORDS, Cells
 from galsearch.store.index.vectors import BLOCK_ROWS, Vectors

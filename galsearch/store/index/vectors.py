@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch.errors import FormatError
-from galsearch.query import Scorer
+from galsearch.science.ranking import Scorer
 from galsearch.store.files import OpenFile
 from galsearch.store.index import kernel
 

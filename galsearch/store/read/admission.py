@@ -131,8 +131,9 @@ def _expected(embeddings: dict[str, dict]) -> list[tuple[str, str, tuple[str, ..
     found = [("galaxies", "object_id", ("VARCHAR",))]
     found += [("galaxies", name, _POSITION) for name in ("ra", "dec")]
     dims = {name: space["dim"] for name, space in embeddings.items()}
+    main = schema.main_embedding(embeddings)
     for table, columns in schema.TABLES.items():
-        for name in embeddings if "{name}" in table else [schema.IMAGE]:
+        for name in embeddings if "{name}" in table else [main]:
             dim = dims.get(name)
             if dim is not None or "{name}" not in table:
                 found += [

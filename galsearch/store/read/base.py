@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
-from galsearch.query import Plan, Scorer
+from galsearch.query import Plan
+from galsearch.science.ranking import Scorer
 from galsearch.store.files import OpenFile
 from galsearch.store.index.cells import Cells, Curves
 from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
@@ -421,6 +422,11 @@ class BaseStore:
 
     # ---- vectors
 
+    def has_vector(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Say which row numbers have a vector, `(n,) bool`."""
+        self._space(embedding)
+        return self.vector_rows(embedding, rows) >= 0
+
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores of row numbers, `(n,) float32`; NaN for objects without a vector."""
         places = self.vector_rows(embedding, rows)
@@ -607,7 +613,7 @@ class BaseStore:
         scorer: Scorer,
         *,
         k: int,
-        embedding: str = schema.IMAGE,
+        embedding: str,
         condition: str | None = None,
         exclude: Sequence[str] = (),
         exact: bool = False,
@@ -708,8 +714,9 @@ class BaseStore:
         return macros.facts_macros(temp=macros.OURS)
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
-        dim = self.manifest.embeddings.get(schema.IMAGE, {}).get("dim")
-        if dim:
+        main = self.manifest.main_embedding
+        if main is not None:
+            dim = self.manifest.embeddings[main]["dim"]
             self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import ModelMismatchError, QueryError
-from galsearch.query import Plan, Scorer
+from galsearch.query import Plan
+from galsearch.science.ranking import Scorer
 from galsearch.store.index.fulltext import Matches
 from galsearch.store.read.base import BaseStore
 
@@ -178,6 +179,10 @@ class MultiStore:
         """Return up to `most` row numbers of objects of each atlas that `text` may name."""
         found = [store.rows_named(text, most=most) for store in self.parts]
         return np.concatenate([rows + first for rows, first in zip(found, self._first, strict=False)])
+
+    def has_vector(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        """Say which row numbers have a vector, `(n,) bool`."""
+        return self._gather(rows, lambda store, own: store.has_vector(embedding, own))
 
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores of row numbers; NaN without a vector."""

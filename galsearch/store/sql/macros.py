@@ -163,14 +163,20 @@ def vector_table(name: str, space: dict) -> str:
 
 def _vector_macros(embeddings: dict[str, dict], nearest: str, *, temp: str) -> list[str]:
     statements = []
+    main = schema.main_embedding(embeddings)
     for name, space in embeddings.items():
-        suffix = "" if name == "image" else f"_{name}"
         values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
         values["table"] = vector_table(name, space)
         parts = OF_CODES if space.get(schema.CODES) else OF_FLOATS
         values |= {part: text.format(**values) for part, text in parts.items()}
         values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL, "cut_probes": CUT_PROBES}
-        statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
-        statements.append(nearest.format(macro=f"nearest{suffix}", **values))
-        statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))
+        for suffix in _suffixes(name, main):
+            statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
+            statements.append(nearest.format(macro=f"nearest{suffix}", **values))
+            statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))
     return statements
+
+
+def _suffixes(name: str, main: str | None) -> list[str]:
+    """Return what the macros of an embedding end in: its name, and nothing where it is the main one."""
+    return [*([""] if name == main else []), *([] if name == schema.MAIN else [f"_{name}"])]

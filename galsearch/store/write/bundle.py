@@ -130,7 +130,7 @@ def _fill(
     for step, (name, space) in enumerate(spaces.items()):
         progress(step, total, f"indexing {name} vectors")
         order = _write_vectors(connection, store, partial, (name, space), seed)
-        first = order if name == schema.IMAGE else first
+        first = order if name == store.manifest.main_embedding else first
     progress(len(spaces), total, "writing facts")
     _write_facts(connection, store, first)
     write_words(connection)
@@ -188,7 +188,7 @@ def _described(store: BaseStore, *, compact: bool) -> dict[str, dict]:
 def _write_vectors(connection, store: BaseStore, partial: Path, embedding: tuple[str, dict], seed: int) -> np.ndarray:
     """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
     name, space = embedding
-    dim, table = space["dim"], macros.vector_table(name, space)
+    table = macros.vector_table(name, space)
     vectors, known = store.vectors(name), store.cells(name)
     index = Index.of(vectors, known, seed=seed)
     rows = store.object_rows(name, np.arange(len(index.cell)))
@@ -220,7 +220,7 @@ def _write_vectors(connection, store: BaseStore, partial: Path, embedding: tuple
     connection.execute("SET force_compression = 'auto'")
     for column in _in_place(name, space):
         _write_map(connection, partial, column)
-    words = phrases(store.sandbox.cursor(), dim)
+    words = phrases(store.sandbox.cursor(), store.manifest, name)
     write_curves(connection, name, index, Reordered(vectors, order), words, seed=seed)
     return rows[order]
 

@@ -157,7 +157,7 @@ class Staging:
 
     def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
         if concepts is None:
-            none = np.empty((0, next(iter(manifest.embeddings.values()))["dim"]), np.float32)
+            none = np.empty((0, manifest.embeddings[manifest.main_embedding]["dim"]), np.float32)
             concepts = pa.table({"phrase": pa.array([], pa.string()), "embedding": fixed_size_list(none)})
         create_table(connection, "concepts", concepts)
         create_table(connection, "rejected", _rejected_table(rejected + self.rejected()))
@@ -232,7 +232,7 @@ class Staging:
                 table = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name])
                 every = table.take(list(range(table.count_rows())))  # as `folder` reads it, not by a scan
                 held = Held(as_array(every["embedding"]))
-                write_line(connection, name, held, phrases(connection, space["dim"]), seed=0)
+                write_line(connection, name, held, phrases(connection, manifest, name), seed=0)
                 spaces[name][schema.PLANE] = write_map(connection, name, held, every["object_id"])
         write_words(connection)
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]

@@ -96,13 +96,18 @@ def write_words(connection) -> None:
     write_word_index(connection, [name for (name,) in tables.fetchall()])
 
 
-def phrases(connection, dim: int) -> np.ndarray | None:
-    """Return the embedded phrases of the database in use, which stand for questions in words; None without any."""
+def phrases(connection, manifest: schema.Manifest, name: str) -> np.ndarray | None:
+    """Return the embedded phrases of the database in use, which stand for queries in words; None without any.
+
+    None too for an embedding of another space than theirs.
+    """
+    if not manifest.knows_words(name):
+        return None
     asked = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'concepts'"
     if not connection.execute(asked).fetchall():
         return None
     found = as_array(connection.sql("SELECT embedding FROM concepts").to_arrow_table()["embedding"])
-    return found if found.shape[1] == dim and len(found) else None
+    return found if found.shape[1] == manifest.embeddings[name]["dim"] and len(found) else None
 
 
 def write_manifest(connection, manifest: schema.Manifest, record: dict | None, **changes) -> None:

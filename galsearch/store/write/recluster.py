@@ -86,12 +86,12 @@ def _fill(connection, store: FolderStore, folder: Path, record: dict | None, see
         index = Index.of(store.vectors(name), None, seed=seed)
         rows = store.object_rows(name, np.arange(len(index.cell)))
         order = index.order(store.id_column(rows))
-        first = rows[order] if name == schema.IMAGE else first
+        first = rows[order] if name == store.manifest.main_embedding else first
         versions[name] = _write_lance(store, folder, name, order, store.id_column(rows[order]))
         create_table(connection, f"rows_{name}", _numbered(store.id_column(rows[order])))
         write_cells(connection, name, index)
         write_pages(connection, folder, name, versions[name], space["dim"])
-        words = phrases(store.sandbox.cursor(), space["dim"])
+        words = phrases(store.sandbox.cursor(), store.manifest, name)
         placed = Reordered(store.vectors(name), order)
         write_curves(connection, name, index, placed, words, seed=seed)
         settled[name] = placed, store.id_column(rows[order])
