@@ -26,9 +26,9 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
+from galsearch.atomic import WriterLock
 from galsearch.captions import labels, measurements
 from galsearch.language import clauses, templates
-from galsearch.store.write.atomic import WriterLock
 
 ROWS = 12
 DENIES = re.compile(  # written anew here, so that the code's own list is not its judge

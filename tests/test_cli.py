@@ -17,6 +17,7 @@ import pytest
 import tiny
 from astropy.io import fits, votable
 from astropy.table import Table
+from galsearch.store.write.atomic import disk_errors
 from PIL import Image
 from pyarrow import parquet
 from tiny_models import picture
@@ -24,7 +25,6 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
-from galsearch.store.write.atomic import disk_errors
 
 IMPORTED = """
 import sys, galsearch.cli

@@ -34,10 +34,9 @@ from galsearch.remote import (
     Request,
     Service,
     ask_all,
-    known_models,
+    estimate,
+    journal_path,
     ledger_line,
-    price_of,
-    tokens_of,
 )
 from galsearch.science import images
 from galsearch.store import open_store
@@ -47,10 +46,9 @@ if TYPE_CHECKING:
 
 PROMPT = "caption-1.md"
 FIELDS: dict[str, Any] = {"description": str, "summary": str, "absent": list[str]}
-SCHEMA_CHARACTERS = 400  # of the fields, which are sent along with the prompt
+FIELDS_CHARACTERS = 400  # of the fields, which are sent along with the prompt
 ANSWER_TOKENS = 230  # of a description in a few sentences, a summary and a list
 PICTURE_PX = 512  # the largest picture that is sent
-ANSWERS = ".answers"  # beside the atlas: the journals of jobs that are not finished
 
 
 @dataclass(frozen=True)
@@ -112,26 +110,9 @@ def estimate_captions(
     finally:
         store.close()
     text = caption_prompt(prompt)
-    rows = [_estimate(name, count, text, price_in, price_out) for name in ([model] if model else known_models())]
-    kinds = {"model": pa.string(), "captions": pa.int64(), "tokens_in": pa.int64(), "tokens_out": pa.int64()}
-    kinds |= {"usd": pa.float64(), "usd_batch": pa.float64()}
-    rows.sort(key=lambda each: (each["usd"] is None, each["usd"], each["model"]))
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
-
-
-def _estimate(model: str, count: int, prompt: str, price_in: float | None, price_out: float | None) -> dict:
-    price = price_of(model, price_in=price_in, price_out=price_out)
-    tokens_in = round(count * (tokens_of(prompt, price) + SCHEMA_CHARACTERS / 4))
-    tokens_out = count * (ANSWER_TOKENS + (price.thinking_tokens if price else 0))
-    usd = {mode: price.cost(tokens_in, tokens_out, mode=mode) if price else None for mode in ("direct", "batch")}
-    return {
-        "model": model,
-        "captions": count,
-        "tokens_in": tokens_in,
-        "tokens_out": tokens_out,
-        "usd": usd["direct"],
-        "usd_batch": usd["batch"],
-    }
+    options = {"fields_characters": FIELDS_CHARACTERS, "answer_tokens": ANSWER_TOKENS, "batches": True}
+    options |= {"price_in": price_in, "price_out": price_out}
+    return estimate(model, what="captions", count=count, prompt=text, **options)
 
 
 def ask(store: Store, vlm: VLM, *, where: str | None, seeds: range, append: bool, progress: Progress) -> Captioned:
@@ -145,7 +126,7 @@ def ask(store: Store, vlm: VLM, *, where: str | None, seeds: range, append: bool
     keys = [_key(name, seed) for name in ids for seed in seeds if vlm.again or (name, seed) not in there]
     endpoint = Endpoint(vlm.service(), FIELDS).open()
     try:
-        with Journal(_journal_path(path, vlm, sha256)) as journal:
+        with Journal(journal_path(path, [vlm.model, vlm.base_url or "", sha256, str(vlm.images)])) as journal:
             take = _Pictures(store, table, vlm.images)
             outcome = ask_all(
                 endpoint,
@@ -255,11 +236,6 @@ def png(rgb: np.ndarray) -> bytes:
 
 
 # ---- what comes of it
-
-
-def _journal_path(path: Path, vlm: VLM, sha256: str) -> Path:
-    asked = hashlib.sha256("\0".join([vlm.model, vlm.base_url or "", sha256, str(vlm.images)]).encode()).hexdigest()
-    return path.with_name(path.name + ANSWERS) / f"{asked[:16]}.jsonl"
 
 
 def _there(store: Store, model: str, sha256: str) -> dict[tuple[str, int], dict]:

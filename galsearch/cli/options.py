@@ -86,9 +86,7 @@ Closest = Annotated[
 Distinct = Annotated[bool, typer.Option("--distinct", help="Leave out duplicates of the same object.")]
 Hybrid = Annotated[
     str | None,
-    typer.Option(
-        "--hybrid", help="Let the words match names and captions too; fused by sum, or --hybrid rank."
-    ),
+    typer.Option("--hybrid", help="Let the words match names and captions too; fused by sum, or --hybrid rank."),
 ]
 By = Annotated[str | None, typer.Option("--by", help="Embedding to compare in, of an atlas with several.")]
 Probes = Annotated[int | None, typer.Option("--probes", help="Cells of the index to look into, instead of --recall.")]

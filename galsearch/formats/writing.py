@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galsearch.atomic import replacing
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.formats.fields import VOPARQUET_KEY, facts_of, free_names, plain_types, spelled, unit_of
 
@@ -89,18 +90,14 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise GalsearchError(
             f"{path}: cannot be written ({error.strerror}); "
             "name an existing folder with free space that you may write to"
         ) from error
-    finally:
-        if path.parent.is_dir():
-            aside.unlink(missing_ok=True)
 
 
 def _provenance(meta: dict) -> Iterator[tuple[str, str]]:

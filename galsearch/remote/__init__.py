@@ -1,11 +1,11 @@
 """Services outside: the only part of galsearch that reaches the network, and only when a user asked for that very call.
 
-`endpoint` speaks to vision models behind an OpenAI-compatible endpoint, `asking` asks many questions under a limit of
-cost and keeps every answer on disk as it arrives, `prices` knows what models cost.
+`llm.endpoint` speaks to vision models behind an OpenAI-compatible endpoint, `llm.jobs` asks many questions under a
+limit of cost and keeps every answer on disk as it arrives, `llm.prices` knows what models cost.
 """
 
 from galsearch.remote.llm.endpoint import FAILED, MALFORMED, OK, REFUSED, Endpoint, Reply, Request, Service
-from galsearch.remote.llm.jobs import Journal, Outcome, ask_all, ledger_line, tokens_of
+from galsearch.remote.llm.jobs import Journal, Outcome, ask_all, estimate, journal_path, ledger_line, tokens_of
 from galsearch.remote.llm.prices import Price, known_models, price_of
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "Request",
     "Service",
     "ask_all",
+    "estimate",
+    "journal_path",
     "known_models",
     "ledger_line",
     "price_of",

@@ -9,7 +9,6 @@ journal beside the atlas, so that the same question is never paid twice.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch.captions.vlm import ANSWERS, png
+from galsearch.captions.vlm import png
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.query import Query
 from galsearch.remote import (
@@ -35,11 +34,11 @@ from galsearch.remote import (
     Request,
     Service,
     ask_all,
+    journal_path,
     known_models,
     ledger_line,
-    price_of,
-    tokens_of,
 )
+from galsearch.remote import estimate as costs
 from galsearch.rerank.order import Marks, Pool, Reranked
 from galsearch.retrieval import Answer
 from galsearch.science import images
@@ -54,7 +53,7 @@ POINT = 0.5  # standard deviations of the search's score that a point of the jud
 LEAST_SPREAD = 0.5  # of answers about one picture, in points
 SURE = 2.0  # standard errors between two means, from which on their order is taken to be settled
 PANEL_PX = 256
-SCHEMA_CHARACTERS, ANSWER_TOKENS = 250, 90
+FIELDS_CHARACTERS, ANSWER_TOKENS = 250, 90
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,11 @@ def rerank_prompt(path: str | Path | None = None) -> str:
 
 def estimate(query: Query, *, hits: int, **asking: Any) -> pa.Table:
     """Return what `Hits.estimate_rerank` says."""
-    rows = []
-    for model in [asking["model"]] if asking.get("model") else known_models():
-        judge = Judge.of({**asking, "model": model})
-        price = price_of(model, price_in=judge.price_in, price_out=judge.price_out)
-        answers = hits * judge.samples
-        tokens_in = round(answers * (tokens_of(judge.prompted(query), price) + SCHEMA_CHARACTERS / 4))
-        tokens_out = answers * (ANSWER_TOKENS + (price.thinking_tokens if price else 0))
-        usd = price.cost(tokens_in, tokens_out) if price else None
-        rows.append({"model": model, "answers": answers, "tokens_in": tokens_in, "tokens_out": tokens_out, "usd": usd})
-    rows.sort(key=lambda each: (each["usd"] is None, each["usd"], each["model"]))
-    kinds = {"model": pa.string(), "answers": pa.int64(), "tokens_in": pa.int64(), "tokens_out": pa.int64()}
-    return pa.Table.from_pylist(rows, schema=pa.schema([*kinds.items(), ("usd", pa.float64())]))
+    judge = Judge.of({**asking, "model": asking.get("model") or known_models()[0]})
+    options = {"fields_characters": FIELDS_CHARACTERS, "answer_tokens": ANSWER_TOKENS}
+    options |= {"price_in": judge.price_in, "price_out": judge.price_out}
+    count, prompt = hits * judge.samples, judge.prompted(query)
+    return costs(asking.get("model"), what="answers", count=count, prompt=prompt, **options)
 
 
 # ---- what is asked
@@ -242,26 +234,14 @@ def by_model(
     board = Board(pool.base, askable, k=k, samples=judge.samples)
     endpoint = Endpoint(judge.service(), FIELDS).open()
     try:
-        with Journal(_journal(store.path, judge, prompt)) as journal:
+        parts, where = [judge.model, judge.base_url or "", prompt], {"prefix": "rerank-", "folder": judge.answers}
+        with Journal(journal_path(store.path, parts, **where)) as journal:
             job = _Job(board, ids, pictures, prompt, judge, endpoint, journal)
             stopped = job.ask(progress)
             said = job.said(stopped)
     finally:
         endpoint.close()
     return _ordered(pool, board, said, marks, k=k, seconds=time.perf_counter() - started)
-
-
-def _journal(path: Path, judge: Judge, prompt: str) -> Path:
-    asked = hashlib.sha256("\0".join([judge.model, judge.base_url or "", prompt]).encode()).hexdigest()
-    folder = Path(judge.answers) if judge.answers else path.with_name(path.name + ANSWERS)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GalsearchError(
-            f"{folder}: cannot be made ({error.strerror}), and answers are paid for; give a folder with answers=…, or "
-            "--answers"
-        ) from None
-    return folder / f"rerank-{asked[:16]}.jsonl"
 
 
 @dataclass(frozen=True)

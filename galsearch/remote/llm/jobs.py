@@ -22,10 +22,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from galsearch import schema
 from galsearch.errors import GalsearchError, RemoteError
 from galsearch.remote.llm.endpoint import FAILED, MALFORMED, REFUSED, Endpoint, Reply, Request
-from galsearch.remote.llm.prices import UNKNOWN_PICTURE_TOKENS, Price, price_of
+from galsearch.remote.llm.prices import UNKNOWN_PICTURE_TOKENS, Price, known_models, price_of
 
 BATCH_FROM = 1_000  # questions, from which on batches are asked for unless said otherwise
 BATCH_LINES, BATCH_BYTES = 50_000, 150_000_000  # of one batch; the API takes 200 MB
@@ -34,6 +36,25 @@ MARGIN = 1.25  # on the tokens of a question, in what it can cost at most
 POLL_SECONDS = 20.0
 MODES = ("auto", "on", "off")
 Progress = Callable[[int, int, str], None]
+
+
+ANSWERS = ".answers"  # after the name of an atlas: the folder of the journals of its jobs
+
+
+def journal_path(atlas: Path, parts: Sequence[str], *, prefix: str = "", folder: str | Path | None = None) -> Path:
+    """Return where the journal of a job lies: beside the atlas, or in `folder`, named by what decides the answers.
+
+    The folder is made. Raises GalsearchError where that cannot be.
+    """
+    asked = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    home = atlas.with_name(atlas.name + ANSWERS) if folder is None else Path(folder)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GalsearchError(
+            f"{home}: cannot be made ({error.strerror}), and answers are paid for; give another folder"
+        ) from None
+    return home / f"{prefix}{asked}.jsonl"
 
 
 class Journal:
@@ -184,6 +205,40 @@ def tokens_of(prompt: str, price: Price | None) -> float:
     """Return how many tokens a question with one picture has, about."""
     picture = price.picture_tokens if price else UNKNOWN_PICTURE_TOKENS
     return len(prompt) / CHARACTERS_A_TOKEN + picture
+
+
+def estimate(
+    model: str | None,
+    *,
+    what: str,
+    count: int,
+    prompt: str,
+    fields_characters: int,
+    answer_tokens: int,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    batches: bool = False,
+) -> pa.Table:
+    """Return what `count` answers would cost, before anything is sent: a row a model, cheapest first.
+
+    The columns are model, `what` (the count), tokens_in, tokens_out, usd and, with `batches`, usd_batch. Without
+    `model`, all models whose price is known; dollars are NULL for one whose price is not. Tokens are estimates, within
+    a factor of two: of a prompt with one picture and the description of an answer's fields, and of answers
+    with `answer_tokens`.
+    """
+    rows = []
+    for name in [model] if model else known_models():
+        price = price_of(name, price_in=price_in, price_out=price_out)
+        tokens_in = round(count * (tokens_of(prompt, price) + fields_characters / 4))
+        tokens_out = count * (answer_tokens + (price.thinking_tokens if price else 0))
+        row = {"model": name, what: count, "tokens_in": tokens_in, "tokens_out": tokens_out}
+        row["usd"] = price.cost(tokens_in, tokens_out) if price else None
+        row["usd_batch"] = price.cost(tokens_in, tokens_out, mode="batch") if price else None
+        rows.append(row)
+    rows.sort(key=lambda each: (each["usd"] is None, each["usd"], each["model"]))
+    numbers = {what: pa.int64(), "tokens_in": pa.int64(), "tokens_out": pa.int64(), "usd": pa.float64()}
+    kinds = {"model": pa.string(), **numbers, **({"usd_batch": pa.float64()} if batches else {})}
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
 
 
 def ask_all(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
+from galsearch.atomic import WriterLock, replacing
 from galsearch.errors import GalsearchError, QueryError, SchemaError, VersionTooNewError, VersionTooOldError
 from galsearch.store.check import NORM_TOLERANCE, worst_length
 from galsearch.store.index.projection import PCA, check_method, put_map, write_map
@@ -24,7 +25,7 @@ from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.row_view import RowView
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import quoted, short
-from galsearch.store.write.atomic import WriterLock, disk_errors, remove_partial, writing
+from galsearch.store.write.disk import disk_errors, writing
 from galsearch.store.write.index_tables import (
     Index,
     create_table,
@@ -67,9 +68,7 @@ def write_bundle(
     the disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
     check_method(plane or PCA)
-    partial = path.with_name(path.name + ".partial")
-    with disk_errors(path, REMEDY), WriterLock(path):
-        remove_partial(partial)
+    with disk_errors(path, REMEDY), WriterLock(path), replacing(path) as partial:
         connection = writing(partial)
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
@@ -79,10 +78,8 @@ def write_bundle(
             connection.execute("CHECKPOINT bundle")
             connection.close()
             BundleStore(partial).close()  # what cannot be opened again is not given the name
-            partial.replace(path)
         finally:
             connection.close()
-            remove_partial(partial)
 
 
 def write_subset(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from galsearch import schema
+from galsearch.atomic import WriterLock, remove_partial
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store.index import cells
 from galsearch.store.index.projection import write_map
@@ -27,7 +28,7 @@ from galsearch.store.read.base import vectors as as_array
 from galsearch.store.read.folder import FACTS, FILES, LANCE, MODELS, THUMBNAILS, VERSIONS, FolderStore, is_folder_atlas
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import quoted, short
-from galsearch.store.write.atomic import WriterLock, disk_errors, exchange, remove_partial, writing
+from galsearch.store.write.disk import disk_errors, exchange, writing
 from galsearch.store.write.index_tables import (
     STALE_SHARE,
     create_table,

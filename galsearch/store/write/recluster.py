@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
+from galsearch.atomic import replacing
 from galsearch.store.index.fulltext import POSTINGS
 from galsearch.store.index.projection import write_map
 from galsearch.store.index.vectors import Reordered
@@ -21,7 +22,7 @@ from galsearch.store.read.base import BATCH_ROWS, ENGINE_TABLES
 from galsearch.store.read.folder import FACTS, FILES, LANCE, VERSIONS, FolderStore
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import quoted
-from galsearch.store.write.atomic import remove_partial, writing
+from galsearch.store.write.disk import writing
 from galsearch.store.write.index_tables import (
     Index,
     create_table,
@@ -44,22 +45,19 @@ def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
     are removed by a settling that comes at least KEEP later; a folder that is being built (no record) has no readers.
     """
     store = FolderStore(folder)
-    partial = folder / (FACTS + ".partial")
     try:
-        remove_partial(partial)
-        connection = writing(partial)
-        try:
-            connection.execute(f"ATTACH {quoted(partial)} AS facts")
-            connection.execute("USE facts")
-            _fill(connection, store, folder, record, seed)
-            connection.execute("CHECKPOINT facts")
-        finally:
-            connection.close()
-        partial.replace(folder / FACTS)
+        with replacing(folder / FACTS) as partial:
+            connection = writing(partial)
+            try:
+                connection.execute(f"ATTACH {quoted(partial)} AS facts")
+                connection.execute("USE facts")
+                _fill(connection, store, folder, record, seed)
+                connection.execute("CHECKPOINT facts")
+            finally:
+                connection.close()
         _clean(folder, store.manifest.embeddings, timedelta(0) if record is None else KEEP)
     finally:
         store.close()
-        remove_partial(partial)
 
 
 def rolled_back(uri: str, version: int) -> int:

@@ -15,10 +15,11 @@ import duckdb
 import pyarrow as pa
 
 from galsearch import schema
+from galsearch.atomic import WriterLock, replacing
 from galsearch.errors import SchemaError
 from galsearch.store.read.folder import FACTS, FolderStore
 from galsearch.store.sql.sandbox import short
-from galsearch.store.write.atomic import WriterLock, disk_errors, remove_partial
+from galsearch.store.write.disk import disk_errors
 from galsearch.store.write.index_tables import write_manifest, write_words
 
 REMEDY = "free some space, then run the same command again"
@@ -43,14 +44,12 @@ def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
     for name in tables:
         if name not in schema.TABLES:
             raise SchemaError(f"table '{name}' is not in the schema; write one of {', '.join(schema.TABLES)}")
-    facts, partial = path / FACTS, path / (FACTS + ".partial")
     with disk_errors(path, REMEDY), WriterLock(path):
         store = FolderStore(path)
         manifest = store.manifest
         store.close()
-        try:
-            remove_partial(partial)
-            shutil.copyfile(facts, partial)
+        with replacing(path / FACTS) as partial:
+            shutil.copyfile(path / FACTS, partial)
             connection = duckdb.connect(partial)
             try:
                 for name, rows in tables.items():
@@ -61,9 +60,6 @@ def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
                 connection.execute("CHECKPOINT")
             finally:
                 connection.close()
-            partial.replace(facts)
-        finally:
-            remove_partial(partial)
 
 
 def _put(connection: duckdb.DuckDBPyConnection, name: str, rows: Rows) -> None:
