@@ -111,7 +111,7 @@ class Seen(Observer):
 
     def __init__(self, atlas: galsearch.Atlas) -> None:
         super().__init__(atlas._store, lambda: atlas._encoder("image"))
-        every = super().rows(np.sort(atlas._store.list(None, k=len(atlas))[0]))
+        every = super().rows(np.sort(atlas._store.listed(None, k=len(atlas))[0]))
         self.every = Objects(every.vectors, every.measures, lambda scale: self._kept(scale, every))
         self._terms: dict[Term, Objects] = {}
 

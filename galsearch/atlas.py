@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from galsearch import citations, schema
 from galsearch.encode import Encoder, check_same_model, shipped
-from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
+from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.query import Query, Term
 from galsearch.retrieval import answer
@@ -66,8 +66,8 @@ class Atlas:
         self._device = device
         self._encoders: dict[str, Encoder] = {}
         self._loading = threading.Lock()
-        self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._embed_text)
-        self._look_up = functools.lru_cache(CACHED_TEXTS)(self._look_up)
+        self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._encoded_text)
+        self._look_up = functools.lru_cache(CACHED_TEXTS)(self._named)
 
     def __enter__(self) -> Atlas:
         return self
@@ -117,7 +117,8 @@ class Atlas:
 
     @functools.cached_property
     def _cards(self) -> dict[str, dict]:  # kept, since reading a card reads the whole model, to check it
-        return {name: self._store.model(name)[0] for name in self._store.models()}
+        found = {name: self._store.model(name) for name in self._store.models()}
+        return {name: model[0] for name, model in found.items() if model is not None}
 
     def bibtex(self) -> str:
         """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
@@ -196,7 +197,7 @@ class Atlas:
 
     def __iter__(self) -> Iterator[Galaxy]:
         """Yield every galaxy, by object_id."""
-        rows, _ = self._store.list(self._store.condition(None, None, None), k=max(len(self), 1))
+        rows, _ = self._store.listed(self._store.condition(None, None, None), k=max(len(self), 1))
         for start in range(0, len(rows), ITERATED_ROWS):
             for columns in self._store.rows(self._store.ids(rows[start : start + ITERATED_ROWS])).to_pylist():
                 yield Galaxy(columns, self)
@@ -229,7 +230,14 @@ class Atlas:
         if self._workers is None and _CALLS_EMBED.search(text):
             self._encoder("text")  # loaded beforehand: inside a running query its connection reads nothing else
         alive = weakref.ref(self)  # DuckDB keeps the function: by itself it would keep an atlas that nobody closed
-        return self._store.sql(text, embed=lambda words: alive().embed(words))
+
+        def embed(words: str) -> np.ndarray:
+            atlas = alive()
+            if atlas is None:
+                raise QueryError("the atlas was closed while it was asked; open it again")
+            return atlas.embed(words)
+
+        return self._store.sql(text, embed=embed)
 
     def crossmatch(
         self,
@@ -307,9 +315,9 @@ class Atlas:
         listed = answer(self._store, query, self._embed_term)
         rank = {name: place for place, name in enumerate(found.ids)}
         order = sorted(range(len(listed.rows)), key=[rank[name] for name in self._store.ids(listed.rows)].__getitem__)
-        return Hits(self, query, replace(listed, rows=listed.rows[order]))[:k]
+        return Hits(self, query, replace(listed, rows=listed.rows[order[:k]]))
 
-    def _look_up(self, text: str) -> Lookup:
+    def _named(self, text: str) -> Lookup:
         from galsearch.lookup import look_up
 
         return look_up(self._store, text)
@@ -381,14 +389,14 @@ class Atlas:
         """Return the embedding that a term is compared in, and its unit vector."""
         embedding = self._embedding(part)
         if part.kind == "object":
-            self._must_have(part.value)
-            return embedding, self._store.embeddings(embedding, [part.value])[0]
+            self._must_have(part.text)
+            return embedding, self._store.embeddings(embedding, [part.text])[0]
         if part.kind == "embedding":
             return embedding, self._embed_array(embedding, np.asarray(part.value, dtype=np.float64))
         if part.kind == "text":
             if not self.manifest.knows_words(embedding):
                 raise QueryError(f"words cannot be compared in '{embedding}' of {self.path}; ask by an object of it")
-            return embedding, self._embed_text(part.value).copy()  # the caller may change it, the cache must not
+            return embedding, self._embed_text(part.text).copy()  # the caller may change it, the cache must not
         modality = self.manifest.modality(embedding)
         if modality.term_kind != part.kind:
             raise QueryError(f"'{embedding}' of {self.path} is made of a {modality.name}, and this is {part.label}")
@@ -396,7 +404,7 @@ class Atlas:
             raise QueryError(
                 f"galsearch reads no {modality.name} yet, so {part.label} cannot be asked; give its vector"
             )
-        return embedding, self._encoder(modality.encoder).encode([self._rendered(Path(part.value))])[0]
+        return embedding, self._encoder(modality.encoder).encode([self._rendered(Path(part.text))])[0]
 
     def _embedding(self, part: Term) -> str:
         """Return the embedding that a term is compared in: the one it names, that of its kind of data, the main one."""
@@ -424,13 +432,13 @@ class Atlas:
         """Return an array as a unit vector; one of another length goes through the projector that takes it."""
         direction, space = unit(vector), self.manifest.embeddings[embedding]
         if len(direction) != space["dim"]:
-            for name in filter(lambda name: name.endswith(PROJECTOR), self._store.models()):
+            for name in [one for one in self._store.models() if one.endswith(PROJECTOR)]:
                 projector = self._encoder(name)
                 if projector.card["input"]["dim"] == len(vector):
                     return projector.encode([vector])[0]  # as it came: its length may count
         return direction
 
-    def _embed_text(self, text: str) -> np.ndarray:
+    def _encoded_text(self, text: str) -> np.ndarray:
         self._check_length(text)
         return self._encoder("text").encode([text])[0]
 
@@ -511,7 +519,10 @@ class Atlas:
 
     def _check_model(self, kind: str) -> Finding:
         try:
-            encoder = Encoder.from_bytes(*self._store.model(kind), device=self._device)
+            kept = self._store.model(kind)
+            if kept is None:
+                raise FormatError(f"{self.path}: model '{kind}' is named and not there")
+            encoder = Encoder.from_bytes(*kept, device=self._device)
             encoder.self_test()
             name = self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
             if name is not None:

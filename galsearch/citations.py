@@ -36,7 +36,7 @@ def bibtex(sources: Iterable[dict]) -> str:
         for key, entry in _entries(source):
             if _same(entry) not in map(_same, taken.values()):
                 free = _free(key, taken)
-                taken[free] = _ENTRY.sub(lambda found, name=free: f"@{found['kind']}{{{name},", entry, count=1)
+                taken[free] = _renamed(entry, free)
     key, entry = _software()
     taken[_free(key, taken)] = entry
     return "\n\n".join(taken.values()) + "\n"
@@ -103,6 +103,11 @@ def _free(key: str, taken: dict[str, str]) -> str:
     known = {name.lower() for name in taken}
     names = [key, *(f"{key}-{number}" for number in range(2, len(known) + 3))]
     return next(name for name in names if name.lower() not in known)
+
+
+def _renamed(entry: str, key: str) -> str:
+    """Return an entry under another key."""
+    return _ENTRY.sub(lambda found: f"@{found['kind']}{{{key},", entry, count=1)
 
 
 def _same(entry: str) -> str:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -235,6 +236,14 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 # ---- positions
 
 
+@overload
+def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required: Literal[True]) -> Positions: ...
+
+
+@overload
+def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required: bool = False) -> Positions | None: ...
+
+
 def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required: bool = False) -> Positions | None:
     """Return the positions of a table; None when it has none, or SchemaError where they are `required`.
 
@@ -245,16 +254,18 @@ def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required:
     the user names are no positions.
     """
     asked = {axis: named(table, given, axis, name) for axis in ("ra", "dec")}
-    refused, text, empty = [], None, None
+    refused: list[str] = []
+    text: Positions | None = None
+    empty: Positions | None = None
     for pair in _position_pairs(table, asked):
         why = [_no_angle(table.field(column), axis) for column, axis in zip(pair, ("ra", "dec"), strict=True)]
         if any(why):
             refused += filter(None, why)
         elif all(_is_numeric(table.field(column).type) for column in pair):
-            found = _in_degrees(table, pair)
-            if np.isfinite(found.ra).any() or np.isfinite(found.dec).any():
-                return found
-            empty = empty or found
+            place = _in_degrees(table, pair)
+            if np.isfinite(place.ra).any() or np.isfinite(place.dec).any():
+                return place
+            empty = empty or place
         else:
             text = text or _sexagesimal(table, pair)
             refused += [] if text else [f"columns {', '.join(pair)} hold text that is no position"]
@@ -388,13 +399,13 @@ def redshift(table: pa.Table, given: Mapping[str, str], *, name: str, z_was: str
     z = by_name.get("z")
     asked = named(table, given, "z", name)
     kind = None if z is None or z == asked else z_was or _what_z_is(table, z, by_name)
-    aside = {"band": z if kind == "band" else None, "other": z if kind == "other" else None}
+    band, other = z if kind == "band" else None, z if kind == "other" else None
     if asked is not None:
         if not is_number(table.field(asked).type):
             raise SchemaError(f"{name}: column {asked} is {table.field(asked).type}, expected numbers for the redshift")
         if (unit := _unit(table.field(asked))) not in DIMENSIONLESS:
             raise SchemaError(f"{name}: column {asked} is in {unit}, and a redshift has no unit; convert it before")
-        return Redshift(asked, "as you say", **({**aside, "other": z} if kind == "redshift" else aside))
+        return Redshift(asked, "as you say", band, z if kind == "redshift" else other)
     if kind == "redshift":
         return Redshift(z, "by its name")
     ucds = {item.name: _ucd(item) for item in table.schema if is_number(item.type) and _unit(item) in DIMENSIONLESS}
@@ -402,8 +413,8 @@ def redshift(table: pa.Table, given: Mapping[str, str], *, name: str, z_was: str
     tried += [(by_name[each], "by its name") for each in REDSHIFT_NAMES if each in by_name]
     tried += [(column, "by its UCD, photometric") for column, ucd in ucds.items() if ucd in PHOTOMETRIC_UCDS]
     tried += [(by_name[each], "by its name, photometric") for each in PHOTOMETRIC_NAMES if each in by_name]
-    found = next((each for each in tried if each[0] in ucds and each[0] != z), (None, ""))
-    return Redshift(*found, **aside)
+    column, why = next((each for each in tried if each[0] in ucds and each[0] != z), (None, ""))
+    return Redshift(column, why, band, other)
 
 
 def _what_z_is(table: pa.Table, z: str, by_name: Mapping[str, str]) -> str:
@@ -469,22 +480,22 @@ def _may_name(table: pa.Table, column: str) -> bool:
 
 def pixels(table: pa.Table, given: Mapping[str, str], *, name: str) -> Pixels | None:
     """Return the pixel positions of a table, None when it has none; columns that the user names are counted from 0."""
-    asked = [named(table, given, axis, name) for axis in ("x_px", "y_px")]
+    given_x, given_y = (named(table, given, axis, name) for axis in ("x_px", "y_px"))
     by_name = _by_name(table)
     tried = [(x, y, first) for x, y, first in PIXEL_NAMES if x in by_name and y in by_name]
     tried = [(by_name[x], by_name[y], first) for x, y, first in tried]
-    if any(asked):
-        if not all(asked):
+    if given_x or given_y:
+        if not (given_x and given_y):
             raise SchemaError(f"{name}: x_px and y_px go together, name both columns (--x, --y)")
         known = {(x, y): first for x, y, first in tried}
-        tried = [(*asked, known.get(tuple(asked), 0))]
+        tried = [(given_x, given_y, known.get((given_x, given_y), 0))]
     for x, y, first in tried:
         items = [table.field(column) for column in (x, y)]
         if all(is_number(item.type) and _unit(item).removesuffix("s") in ("", "pix", "pixel") for item in items):
-            certain = any(asked) or (x.casefold(), y.casefold()) == PIXEL_NAMES[0][:2]
+            certain = bool(given_x) or (x.casefold(), y.casefold()) == PIXEL_NAMES[0][:2]
             return Pixels(numbers(table[x]) - first, numbers(table[y]) - first, (x, y), first, certain)
-    if any(asked):
-        raise SchemaError(f"{name}: columns {', '.join(asked)} are no pixel positions, expected numbers in pixels")
+    if given_x:
+        raise SchemaError(f"{name}: columns {given_x}, {given_y} are no pixel positions, expected numbers in pixels")
     return None
 
 

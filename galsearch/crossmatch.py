@@ -46,12 +46,11 @@ def match(
     """Return what `Atlas.crossmatch` says."""
     table, name = _read(table, table_name, missing)
     place = _positions(table, {"ra": ra, "dec": dec}, name)
-    here = [place.ra, place.dec]
     if not keep_unmatched:
-        _check_complete(*here, name)
+        _check_complete(place.ra, place.dec, name)
     radius = sky.check_radii(radius_arcsec, rows=table.num_rows)
-    rows, there = _placed(store, where, _band(here[1], radius))
-    pairs = sky.crossmatch(*here, *there, radius_arcsec=radius, mode=mode)
+    rows, there = _placed(store, where, _band(place.dec, radius))
+    pairs = sky.crossmatch(place.ra, place.dec, *there, radius_arcsec=radius, mode=mode)
     kept, number = np.unique(rows[pairs.right], return_inverse=True)
     found = _named(store.hits(kept, None)).take(pa.array(number))
     found = found.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))

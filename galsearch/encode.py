@@ -70,13 +70,15 @@ class Encoder:
         folder = Path(path)
         card = read_card(folder)
         tokenizer = _read(folder / TOKENIZER_FILE) if card["kind"] == "text" else None
-        options = {
-            "device": device,
-            "threads": threads,
-            "batch_rows": batch_rows,
-            "memory_bytes": memory_bytes,
-        }
-        return cls.from_bytes(card, _read(folder / ONNX_FILE), tokenizer, **options)
+        return cls.from_bytes(
+            card,
+            _read(folder / ONNX_FILE),
+            tokenizer,
+            device=device,
+            threads=threads,
+            batch_rows=batch_rows,
+            memory_bytes=memory_bytes,
+        )
 
     @classmethod
     def from_bytes(
@@ -153,7 +155,7 @@ class Encoder:
         if isinstance(items, (str, bytes)):
             raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
         if self.kind == "text":
-            return self._encode_texts(list(items))
+            return self._encode_texts([_checked_text(item) for item in items])
         prepare = {"image": self._image_feed, "flux": self._flux_feed, "projector": self._vector_feed}[self.kind]
         parts = [self._run(prepare(batch)) for batch in _batches(items, self.batch_rows)]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts])
@@ -183,8 +185,6 @@ class Encoder:
         return cosine
 
     def _encode_texts(self, texts: list[str]) -> np.ndarray:
-        for text in texts:
-            _check_text(text)
         cut = [text[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts only what has been taken apart
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
         # neighbors of like length need little padding
@@ -530,13 +530,14 @@ def _pad(tokens: list[list[int]]) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _check_text(text: str) -> None:
+def _checked_text(text: object) -> str:
     if not isinstance(text, str):
         raise QueryError(f"a text encoder takes strings, not {type(text).__name__}; pictures go to an image encoder")
     if not text.strip():
         raise QueryError(f"the text is empty ({text!r}); write at least one word")
     if not is_text(text):
         raise QueryError(f"the text is not valid Unicode ({text!r:.60}); check the encoding of the terminal")
+    return text
 
 
 def _check_picture(picture: np.ndarray) -> None:

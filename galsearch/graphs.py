@@ -101,6 +101,7 @@ class _Graph:
     def fields(self, content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         """Yield (number, value) of the fields of a message: bytes, or a whole number."""
         place = 0
+        value: memoryview | int
         while place < len(content):
             self.left -= 1
             if self.left < 0:
@@ -199,7 +200,8 @@ class _Graph:
 
     def tensor(self, content: memoryview) -> tuple[str, _Constant]:
         """Check a TensorProto; return its name and what is known of it."""
-        name, dims, kind, raw, whole = "", [], 0, None, []
+        name, dims, raw, whole = "", [], None, []
+        kind: memoryview | int = 0  # the field of a damaged file may hold bytes, which are no kind
         for number, value in self.fields(content):
             if number == 1:
                 dims += self.numbers(value)
@@ -270,10 +272,10 @@ class _Graph:
         if node.op == "Constant":
             made = tensors[0] if tensors else self._of_numbers(node)
         else:
-            known = [self.constants.get(name) for name in node.inputs if name]
-            if not known or any(one is None for one in known):
+            inputs = [name for name in node.inputs if name]
+            if not inputs or any(name not in self.constants for name in inputs):
                 return
-            made = self.made(node, known)
+            made = self.made(node, [self.constants[name] for name in inputs])
         if made.size > MOST_CONSTANT:
             raise self.refuse(
                 f"works out a constant of {made.size:,} numbers while it loads (by {node.op}), at most "
@@ -291,13 +293,13 @@ class _Graph:
         if node.op in VALUE_SIZED:
             return self._sized_by_values(node, known)
         if node.op == "Concat":
-            parts = [one.values for one in known]
-            flat = None if None in parts else tuple(value for part in parts for value in part)
+            parts = [one.values for one in known if one.values is not None]
+            flat = tuple(value for part in parts for value in part) if len(parts) == len(known) else None
             return _Constant(sum(one.size for one in known), None if flat is None else (len(flat),), flat)
         if node.op in SAME_SHAPE | SMALLER:
             return self._of_one(node, known)
-        shapes = [one.dims for one in known]
-        wide = None if None in shapes or node.op in MIXING else self._broadcast(shapes)
+        shapes = [one.dims for one in known if one.dims is not None]
+        wide = self._broadcast(shapes) if len(shapes) == len(known) and node.op not in MIXING else None
         return _Constant(math.prod(wide or [max(1, one.size) for one in known]), wide)
 
     def _of_one(self, node: _Node, known: list[_Constant]) -> _Constant:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,12 @@ class Hits(Sequence):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Hits: ...
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
@@ -203,15 +209,15 @@ class Hits(Sequence):
     def _names_objects(self) -> bool:
         """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""
         terms = self.query.terms
-        return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].value))
+        return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].text))
 
     def _asks_for_the_rare(self) -> bool:
         from galsearch.language import rarity
 
-        return any(term.kind == "text" and term.weight > 0 and rarity(term.value) for term in self.query.terms)
+        return any(term.kind == "text" and term.weight > 0 and rarity(term.text) for term in self.query.terms)
 
     def _similarity(self) -> np.ndarray:
-        return self._found.parts.get("score_vector", self.scores)
+        return self._found.parts.get("score_vector", np.empty(0) if self.scores is None else self.scores)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows; units, UCDs and descriptions are in the fields' metadata."""

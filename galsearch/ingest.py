@@ -413,7 +413,7 @@ def _build(
 def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: float, **counts: Any) -> Report:
     """Return what is reported of a build or an addition; `counts` are rows, added and rejected."""
     pictures = 0 if isinstance(taken, VectorSource) else counts["added"]
-    seconds, provider = time.perf_counter() - started, encoder and encoder.provider
+    seconds, provider = time.perf_counter() - started, encoder.provider if encoder else None
     return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.told(), pictures=pictures)
 
 
@@ -523,7 +523,12 @@ def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict, Encoder | None]:
     """Return what `_space` does for vectors of a table: as they are, or as a projector makes them."""
     publication, projector = makers.publication, None
     name = publication.model if publication else makers.name
-    space = {"dim": dim, "model": name, "sha256": None, "space": publication.space if publication else name}
+    space: dict[str, Any] = {
+        "dim": dim,
+        "model": name,
+        "sha256": None,
+        "space": publication.space if publication else name,
+    }
     space |= {"metric": schema.METRIC, "rows": 0}
     if "image" in makers.projectors:
         projector = Encoder.from_folder(makers.projectors["image"], device=makers.device)
@@ -640,11 +645,18 @@ def _stage(staging: Staging, taken: Source, name: str, encoder: Encoder | None, 
     for number, start in enumerate(range(0, total, size)):
         rows = range(start, min(start + size, total))
         if number not in done:
-            given = isinstance(taken, VectorSource)
-            batch, rejected = (_vector_batch if given else _batch)(taken, rows, name, encoder)
-            staging.put(number, batch, rejected)
+            staging.put(number, *_made(taken, rows, name, encoder))
         progress(rows.stop, total, "measuring and embedding")
     return sum(batch.num_rows for batch in staging.batches())
+
+
+def _made(taken: Source, rows: range, name: str, encoder: Encoder | None) -> tuple[pa.Table, list[dict]]:
+    """Return the batch of some rows with their vectors, and what of them was left out."""
+    if isinstance(taken, VectorSource):
+        return _vector_batch(taken, rows, name, encoder)
+    if encoder is None:
+        raise ValueError("pictures need an encoder")
+    return _batch(taken, rows, name, encoder)
 
 
 def _vector_batch(

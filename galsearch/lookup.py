@@ -80,12 +80,11 @@ class Lookup:
                 return f"{self.text!r} names {len(self.candidates)} objects"
             where = "its id" if first.column == "object_id" else f"{first.value!r} in column {first.column}"
             return f"{self.text!r} is object {first.object_id!r} ({where})"
-        if self.kind == POSITION:
-            return self._around()
+        if self.position is not None:
+            return self._around(*self.position)
         return f"{self.text!r} is no id, name or position here"
 
-    def _around(self) -> str:
-        ra, dec = self.position
+    def _around(self, ra: float, dec: float) -> str:
         count = len(self.candidates)
         said = f"{self.text!r} is the position {ra:.6f} {dec:+.6f}"
         if not self.has_positions:
@@ -251,14 +250,14 @@ def _at(store: Store, said: str, ra: float, dec: float, radius: float) -> Lookup
     for widening in WIDENING:
         near = _around(store, ra, dec, radius * widening)
         if near:
-            within = tuple(one for one in near if one.separation_arcsec <= radius)[:MOST_CANDIDATES]
-            return Lookup(said, POSITION, within, (ra, dec), radius, near[0])
+            within = [one for one in near if one.separation_arcsec is not None and one.separation_arcsec <= radius]
+            return Lookup(said, POSITION, tuple(within[:MOST_CANDIDATES]), (ra, dec), radius, near[0])
     placed = store.count(store.condition("ra IS NOT NULL AND dec IS NOT NULL", None, None))
     return Lookup(said, POSITION, (), (ra, dec), radius, has_positions=placed > 0)
 
 
 def _around(store: Store, ra: float, dec: float, radius: float) -> list[Candidate]:
-    rows, _ = store.list(store.condition(None, (ra, dec), radius), k=MOST_READ)
+    rows, _ = store.listed(store.condition(None, (ra, dec), radius), k=MOST_READ)
     if not len(rows):
         return []
     separations = separation_arcsec(ra, dec, *store.positions(rows).T).tolist()

@@ -43,9 +43,16 @@ class Term:
             raise QueryError(f"weight of {self.label} is {self.weight!r}, expected a finite number other than 0")
         object.__setattr__(self, "weight", float(self.weight))
         if not (self.by is None or isinstance(self.by, str)):
-            raise QueryError(f"by of {self.label} is {self.by!r:.80}, expected the name of an embedding, or nothing")
-        if self.kind == "text" and not self.value.strip():
+            raise QueryError(
+                f"by of a {self.kind} term is {self.by!r:.80}, expected the name of an embedding, or nothing"
+            )
+        if self.kind == "text" and not self.text.strip():
             raise QueryError("the text is empty; say what to look for, or leave the words out to list by SQL alone")
+
+    @property
+    def text(self) -> str:
+        """The value of a term that is no embedding: words, an object_id or the path of a file."""
+        return str(self.value)
 
     @property
     def label(self) -> str:
@@ -112,9 +119,10 @@ class Query:
             raise QueryError(f"near is {self.near!r}, expected (ra, dec): two numbers, degrees ICRS")
         ra, dec = check_position(*near)
         object.__setattr__(self, "near", (float(ra), float(dec)))
-        if not (_is_number(self.radius_arcsec) and 0 <= self.radius_arcsec <= 180 * 3600):  # false for NaN too
-            raise QueryError(f"radius_arcsec is {self.radius_arcsec!r}, expected 0 to 648000 (180 degrees)")
-        object.__setattr__(self, "radius_arcsec", float(self.radius_arcsec))
+        radius = self.radius_arcsec
+        if not (_is_number(radius) and radius is not None and 0 <= radius <= 180 * 3600):  # false for NaN too
+            raise QueryError(f"radius_arcsec is {radius!r}, expected 0 to 648000 (180 degrees)")
+        object.__setattr__(self, "radius_arcsec", float(radius))
 
     def to_json(self) -> str:
         """Return the query as JSON; `Query.from_json` gives back an equal one."""

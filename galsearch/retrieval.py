@@ -47,7 +47,7 @@ class Answer:
     scorer: Scorer | None = None
     asked: str | None = None
 
-    def __getitem__(self, index: slice) -> Answer:
+    def __getitem__(self, index: slice | np.ndarray) -> Answer:
         scores = None if self.scores is None else self.scores[index]
         copies = None if self.copies is None else self.copies[index]
         parts = {name: values[index] for name, values in self.parts.items()}
@@ -62,7 +62,7 @@ def answer(store: Store, query: Query, embed: Embed) -> Answer:
     """Answer a query from an open atlas; `embed` gives a term's embedding and its unit vector."""
     condition = store.condition(query.where, query.near, query.radius_arcsec)
     if not query.terms:
-        rows, matches = store.list(condition, k=query.k)
+        rows, matches = store.listed(condition, k=query.k)
         return Answer(rows, None, Plan("list", matches, 0, exact=True))
     started = time.perf_counter()
     scorers = scorers_of(query, embed)
@@ -210,8 +210,9 @@ def _ranked(query: Query, rankers: Sequence[Ranker], k: int) -> Answer:
     """Return the k best rows by one ranker, or by several together."""
     if len(rankers) > 1:
         return _fused(query.hybrid or ACROSS_EMBEDDINGS, rankers, k)
-    rows, scores, plan = rankers[0].best(k)
-    return Answer(rows, scores, plan)
+    (ranker,) = rankers
+    rows, scores, plan = ranker.best(k)
+    return Answer(rows, scores, plan or Plan("list", len(rows), 0, exact=True))
 
 
 def _fused(method: str, rankers: Sequence[Ranker], k: int) -> Answer:

@@ -665,7 +665,8 @@ def read_json(text: str | bytes):
         found = json.loads(text, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():
+    escaped = b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower()
+    if escaped:
         json.dumps(found, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     level = [found]
     for _ in range(MOST_JSON_DEPTH):

@@ -107,7 +107,10 @@ class _Worker:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is the parent's
         )
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # both are PIPE
+        self._pipes = stdin, stdout
+        self._in, self._out = stdin.fileno(), stdout.fileno()
         for pipe in (self._in, self._out):
             os.set_blocking(pipe, False)
         self._killed = False
@@ -139,8 +142,8 @@ class _Worker:
     def close(self) -> None:
         """End it and release the pipes."""
         self.kill()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        for pipe in self._pipes:
+            pipe.close()
         self._process.wait()
 
     def _write(self, content: bytes, end: float) -> None:
@@ -243,22 +246,22 @@ class Pool:
         Raises LimitError, in whose sentence `title` says what was done, when the task takes more than it may or ends
         its process; BusyError when no worker was free in time; and whatever GalsearchError the task raises.
         """
-        with self._turn() as turn:
+        with self._turn() as (turn, worker):
             limits = self.limits
             try:
-                return turn.worker.call(
+                return worker.call(
                     task, payload, arguments, seconds=limits.seconds + GRACE_SECONDS, most=2 * limits.result_bytes
                 )
             except _LateError:
-                turn.worker.kill()
+                worker.kill()
                 raise LimitError(_too_long(title, limits.seconds)) from None
             except _DeadError:
-                turn.worker.kill()
+                worker.kill()
                 raise LimitError(self._lost(turn, title)) from None
             except GalsearchError:
                 raise
             except BaseException:  # Ctrl-C: nobody will read its answer
-                turn.worker.kill()
+                worker.kill()
                 raise
 
     def _lost(self, turn: _Turn, title: str) -> str:
@@ -273,7 +276,7 @@ class Pool:
     # ---- the line
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[_Turn]:
+    def _turn(self) -> Iterator[tuple[_Turn, _Worker]]:
         """Wait in line for a worker and hold it inside the block."""
         turn = _Turn(client.get(), time.monotonic())
         self._failure = None  # whatever it was, it may be over
@@ -284,22 +287,22 @@ class Pool:
                 self._wait(turn)
             finally:
                 self._waiting.remove(turn)
-            turn.worker, turn.since = self._idle.pop(), time.monotonic()
-            turn.worker.busy = True
+            worker, turn.since = self._idle.pop(), time.monotonic()
+            worker.busy, turn.worker = True, worker
             self._running.append(turn)
             self._state.notify_all()
         try:
-            yield turn
+            yield turn, worker
         finally:
             with self._state:
                 self._running.remove(turn)
-                turn.worker.busy = False
-                if turn.worker.alive() and not turn.removed and not self._closed.is_set():
-                    self._idle.append(turn.worker)
-                    turn.worker = None
+                worker.busy, turn.worker = False, None
+                kept = worker.alive() and not turn.removed and not self._closed.is_set()
+                if kept:
+                    self._idle.append(worker)
                 self._state.notify_all()
-            if turn.worker is not None:  # not in this thread: much memory takes long to give back
-                threading.Thread(target=self._drop, args=(turn.worker,), daemon=True, name="end a worker").start()
+            if not kept:  # not in this thread: much memory takes long to give back
+                threading.Thread(target=self._drop, args=(worker,), daemon=True, name="end a worker").start()
             self._fill()
 
     def _wait(self, turn: _Turn) -> None:
@@ -338,6 +341,7 @@ class Pool:
         victim = max(held, key=lambda one: (now - one.since >= self.limits.contested_seconds, -one.since))
         left = self.limits.contested_seconds - (now - victim.since)
         if left <= 0:
+            assert victim.worker is not None  # as it is running
             victim.removed = True
             victim.worker.kill()
             return 0.1
@@ -375,7 +379,7 @@ class Pool:
             failure = error
         with self._state:
             self._failure, self._starting = failure, self._starting - 1
-            if failure is None:
+            if worker is not None and failure is None:
                 self._idle.append(worker)
             self._state.notify_all()
         if worker is not None and (failure is not None or self._closed.is_set()):

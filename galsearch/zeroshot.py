@@ -96,10 +96,11 @@ def refine(
 
 def _sides(terms: Sequence[Term]) -> tuple[list[str], list[str]]:
     """Return the texts that terms ask for, and those that they ask to be away from, negations read."""
-    wanted, unwanted = [], []
+    wanted: list[str] = []
+    unwanted: list[str] = []
     for term in terms:
         if term.kind == "text":
-            read_as = understand(term.value, {})
+            read_as = understand(term.text, {})
             sides = (wanted, unwanted) if term.weight > 0 else (unwanted, wanted)
             sides[0].append(read_as.wanted.text)
             sides[1].extend(map(str, read_as.unwanted))
@@ -155,7 +156,7 @@ def _batches(store: Store, where: str | None, k: int | None) -> Iterator[tuple[l
     embedding = store.manifest.main_embedding
     if embedding is None:
         raise QueryError(f"{store.path} holds no vectors, so its objects cannot be compared with words; use sql()")
-    rows, _ = store.list(store.condition(where, None, None), k=k or max(store.manifest.rows, 1))
+    rows, _ = store.listed(store.condition(where, None, None), k=k or max(store.manifest.rows, 1))
     for start in range(0, max(len(rows), 1), BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]
         there, vectors = _vectors(store, embedding, batch)

@@ -698,14 +698,13 @@ def test_a_batch_whose_id_was_never_heard_is_found_again_by_its_tag(path, monkey
 
 
 def test_two_of_one_job_at_a_time_are_refused(path):
-    from galsearch.captions.vlm import _journal_path
-    from galsearch.remote import Journal
+    from galsearch.remote import Journal, journal_path
 
     with Server() as server:
         vlm = asking(server)
         sha256 = hashlib.sha256(galsearch.caption_prompt().encode()).hexdigest()
         with (
-            Journal(_journal_path(path, vlm, sha256)),
+            Journal(journal_path(path, [vlm.model, vlm.base_url or "", sha256, str(vlm.images)])),
             pytest.raises(galsearch.GalsearchError, match="asking the same now"),
         ):
             galsearch.caption(path, by="vlm", vlm=vlm)

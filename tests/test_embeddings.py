@@ -1,4 +1,4 @@
-"""Several embeddings in one atlas, or one by another name: which is compared, how rankings are fused, what is refused."""
+"""Several embeddings in one atlas, or one by another name: which is compared, how they are fused, what is refused."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def best(vectors: dict[str, np.ndarray], query: np.ndarray, k: int) -> list[str]
     return sorted(vectors, key=lambda name: (-np.float32(vectors[name].astype(float) @ query), name))[:k]
 
 
-@pytest.mark.parametrize("form", ["folder", "bundle"])
-def test_one_object_is_compared_in_either_of_its_embeddings(two_bundle, spectra, form):
-    path = two_bundle if form == "bundle" else two_bundle.with_name("tiny.atlas")
+@pytest.mark.parametrize("kept_as", ["folder", "bundle"])
+def test_one_object_is_compared_in_either_of_its_embeddings(two_bundle, spectra, kept_as):
+    path = two_bundle if kept_as == "bundle" else two_bundle.with_name("tiny.atlas")
     with galsearch.open(path, device="cpu") as atlas:
         found = atlas.search(atlas[FIRST], by="spectrum", k=20)
         assert found.ids == best({**spectra, FIRST: -spectra[FIRST]}, spectra[FIRST], 20)

@@ -668,9 +668,9 @@ def test_pictures_are_images_or_a_mosaic_and_the_old_name_warns(tmp_path, tiny_m
     with pytest.warns(FutureWarning, match="source is now called images"):
         report = galsearch.build(tmp_path / "a.atlas", source=cutouts, models=tiny_models)
     assert report.rows == len(LOOKS)
-    with pytest.raises(SchemaError, match="images and mosaic are given"):
+    with pytest.raises(galsearch.SchemaError, match="images and mosaic are given"):
         galsearch.build(tmp_path / "b.atlas", images=cutouts, mosaic=cutouts, models=tiny_models)
-    with pytest.raises(SchemaError, match="mosaic takes one picture, images a folder"):
+    with pytest.raises(galsearch.SchemaError, match="mosaic takes one picture, images a folder"):
         galsearch.build(tmp_path / "b.atlas", mosaic=cutouts, models=tiny_models)
-    with pytest.raises(SchemaError, match="images takes a folder or an archive"):
+    with pytest.raises(galsearch.SchemaError, match="images takes a folder or an archive"):
         galsearch.build(tmp_path / "b.atlas", images=next(cutouts.iterdir()), models=tiny_models)

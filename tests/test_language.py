@@ -1009,7 +1009,7 @@ def test_odd_words_are_explained_too(run, tiny_path, words):
 # ---- examples and the shipped model
 
 
-@pytest.mark.parametrize("name", ["text", "words", "cuts", "reading", "language"])
+@pytest.mark.parametrize("name", ["text", "spelling", "cuts", "parser", "foreign"])
 def test_the_examples_in_the_docstrings_hold(name):
     found = doctest.testmod(import_module(f"galsearch.language.{name}"))
     assert found.attempted > 0 and found.failed == 0

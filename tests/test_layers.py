@@ -202,7 +202,7 @@ def test_a_file_of_the_store_imports_only_those_before_it(path):
 
 def test_a_planted_import_upward_in_the_store_is_caught():
     assert upward("index.cells", "from galsearch.store.read import bundle") == ["read.bundle"]
-    assert upward("read.base", "from galsearch.store.write.atomic import disk_errors") == ["write.disk"]
+    assert upward("read.base", "from galsearch.store.write.disk import disk_errors") == ["write.disk"]
 
 
 @pytest.mark.parametrize("folder", ["galsearch/cli", "streamlit_app"])

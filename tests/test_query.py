@@ -50,7 +50,7 @@ def test_empty_text_is_refused(text):
 
 
 def test_unknown_kind_is_refused_with_those_there_are():
-    with pytest.raises(QueryError, match="text, object, image, embedding"):
+    with pytest.raises(QueryError, match="text, object, image, spectrum, embedding"):
         Term("sound", "hum")
 
 
@@ -156,5 +156,5 @@ def test_a_term_says_in_which_embedding_it_is_compared_and_older_queries_still_r
         {"kind", "value", "weight", "by"},
     ]
     assert query.formula() == "text 'ring' + 2 object 'a' by spectrum"
-    with pytest.raises(QueryError, match="by of text 'a' is 5, expected the name of an embedding"):
+    with pytest.raises(QueryError, match="by of a text term is 5, expected the name of an embedding"):
         Term("text", "a", by=5)

@@ -219,12 +219,12 @@ def _from_columns(
         table = galaxies(store, where, labels.columns(rules))
         says = (labels.say(each, rules) for each in table.to_pylist())
         inputs = {str(mapping): hashlib.sha256(content).hexdigest()} if mapping else {}
-        sha256 = _digest(content, "words.py")
+        sha256 = _digest(content, "language/templates.py")
     else:
         table = _measured(store, where)
         shares = measurements.Shares(_numbers(_measured(store, None)))
         says = (measurements.say(each, shares) for each in table.to_pylist())
-        inputs, sha256 = {}, _digest(b"", "words.py", "measurements.py")
+        inputs, sha256 = {}, _digest(b"", "language/templates.py", "captions/measurements.py")
     model, rows, silent, created = f"{by}-{RULES_VERSION}", [], 0, schema.now()
     for done, (object_id, said) in enumerate(zip(table["object_id"].to_pylist(), says, strict=True), start=1):
         found = [templates.write(said, object_id=object_id, seed=seed) for seed in seeds]
@@ -263,7 +263,7 @@ def _digest(content: bytes, *modules: str) -> str:
     """Return the digest of what decides the words: rules that were read, and the modules that hold the others."""
     digest = hashlib.sha256(content)
     for name in modules:
-        digest.update(resources.files("galsearch.captions").joinpath(name).read_bytes())
+        digest.update(resources.files("galsearch").joinpath(name).read_bytes())
     return digest.hexdigest()
 
 
@@ -289,13 +289,22 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
     for each in found.to_pylist():
         object_id, text = _text(each[columns[0]]), _text(each[columns[1]])
         unknown += object_id not in known
-        if object_id not in known or not text:
+        if object_id is None or object_id not in known or not text:
             silent += object_id in known
             continue
         who = model or _text(each.get("model")) or path.stem
         short = _summary(text, _text(each.get("summary")))
-        said = {"text": text, "summary": short, "negatives": clauses.negatives(text)}
-        rows.append(row(object_id, model=who, sha256=sha256, seed=number[object_id, who], **said))
+        rows.append(
+            row(
+                object_id,
+                model=who,
+                sha256=sha256,
+                seed=number[object_id, who],
+                text=text,
+                summary=short,
+                negatives=clauses.negatives(text),
+            )
+        )
         number[object_id, who] += 1
     named = model or next((each["model"] for each in rows), path.stem)
     counts = {"rows of the table that name no object": unknown} if unknown else {}

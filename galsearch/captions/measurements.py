@@ -179,7 +179,7 @@ def _above(share: float | None, value: float | None, place: float, least: float,
     return said if share is not None and value is not None and share >= place and value >= least else None
 
 
-def _number(value: object) -> float | None:
+def _number(value: float | str | None) -> float | None:
     if value is None or isinstance(value, str):
         return None
     number = float(value)

@@ -109,10 +109,17 @@ def estimate_captions(
         count = len(_with_pictures(store, galaxies(store, where, ()), None)) * copies
     finally:
         store.close()
-    text = caption_prompt(prompt)
-    options = {"fields_characters": FIELDS_CHARACTERS, "answer_tokens": ANSWER_TOKENS, "batches": True}
-    options |= {"price_in": price_in, "price_out": price_out}
-    return estimate(model, what="captions", count=count, prompt=text, **options)
+    return estimate(
+        model,
+        what="captions",
+        count=count,
+        prompt=caption_prompt(prompt),
+        fields_characters=FIELDS_CHARACTERS,
+        answer_tokens=ANSWER_TOKENS,
+        price_in=price_in,
+        price_out=price_out,
+        batches=True,
+    )
 
 
 def ask(store: Store, vlm: VLM, *, where: str | None, seeds: range, append: bool, progress: Progress) -> Captioned:
@@ -259,11 +266,12 @@ def _rows(journal: Journal, keys: Iterable[str], model: str, sha256: str) -> lis
 def _row(reply: Reply, model: str, sha256: str, **about: Any) -> dict:
     object_id, seed = _parts(reply.key)
     about |= {"model": model, "sha256": sha256, "seed": seed}
-    if reply.status != OK:
+    values = reply.values
+    if values is None:  # the status is not OK
         return row(object_id, text=None, status=reply.status, reply=reply.said, **about)
-    text, told = reply.values["description"].strip(), reply.values["summary"].strip()
+    text, told = values["description"].strip(), values["summary"].strip()
     short = told if told and clauses.negator(told) is None else clauses.summary(told) or clauses.summary(text)
-    absent = {" ".join(name.lower().split()) for name in reply.values["absent"] if name.strip()}
+    absent = {" ".join(name.lower().split()) for name in values["absent"] if name.strip()}
     return row(object_id, text=text, summary=short, negatives=absent, **about)
 
 

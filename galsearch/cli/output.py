@@ -101,11 +101,11 @@ def tell(*lines: object) -> None:
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar on stderr while a long call runs."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with kept_interrupts() as interrupted, Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[int, int] = {}
+        tasks: dict[int, TaskID] = {}
 
         def report(done: int, total: int, what: str) -> None:
             what = text_of(what)

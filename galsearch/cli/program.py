@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
 import galsearch
 from galsearch.cli.output import kept_interrupts, tell
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter  # Typer has no public names for them
+    from typer.models import CommandFunctionType
 
 
 class _Stopped(Exception):  # noqa: N818  an interruption is no error
@@ -30,7 +34,7 @@ FAMILIES = {  # of commands, by the file that they are in
 
 
 class _Command(typer.core.TyperCommand):
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         known = {name for parameter in self.params for name in parameter.opts}
         for old, new in OLD_OPTIONS.items():
             if new in known and any(one == old or one.startswith(f"{old}=") for one in args):
@@ -42,7 +46,7 @@ class _Command(typer.core.TyperCommand):
 class Searching(_Command):
     """A command with --hybrid, which may stand without a value: "sum"."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         stated = []
         for number, one in enumerate(args):
             alone = one == "--hybrid" and args[number + 1 : number + 2] not in [["rank"], ["sum"]]
@@ -51,26 +55,28 @@ class Searching(_Command):
 
 
 class _Commands(typer.core.TyperGroup):
-    def get_command(self, ctx: typer.Context, name: str) -> object:
+    def get_command(self, ctx: Context, name: str) -> Command | None:
         if name in OLD_COMMANDS:
             tell(f"{name} is now called {OLD_COMMANDS[name]}")
         return super().get_command(ctx, OLD_COMMANDS.get(name, name))
 
-    def format_commands(self, ctx: typer.Context, formatter: typer.core.HelpFormatter) -> None:
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         families: dict[str, list[tuple[str, str]]] = {title: [] for title in FAMILIES.values()}
         for name in self.list_commands(ctx):
-            command = super().get_command(ctx, name)
+            command = self.commands[name]
             home = command.callback.__module__.rpartition(".")[2]
             families[FAMILIES[home]].append((name, command.get_short_help_str(formatter.width)))
         for title, rows in families.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
 
-    def make_context(self, *arguments: object, **options: object) -> typer.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
         with _stoppable():
-            return super().make_context(*arguments, **options)
+            return super().make_context(info_name, args, parent, **extra)
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Context) -> object:
         with _stoppable():
             return super().invoke(ctx)
 
@@ -92,7 +98,9 @@ def _stoppable() -> Iterator[None]:
 class _App(typer.Typer):
     """Its commands know the options of before."""
 
-    def command(self, name: str | None = None, *, cls: type[_Command] = _Command, **options: Any):
+    def command(
+        self, name: str | None = None, *, cls: type[typer.core.TyperCommand] | None = _Command, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         return super().command(name, cls=cls, **options)
 
 

@@ -30,7 +30,9 @@ def measured(judged: Judged, systems: list[System], fold: np.ndarray, seed: int)
     whole = Sets(int(judged.relevant.sum()), int((~judged.relevant).sum()))
     every = np.ones((1, 1, len(judged.rows)), np.int32)
     point = _values(systems, [every], dict.fromkeys(names(systems), tuple(MEASURED)))
-    wanted = {name: ("ndcg_exp_10", "auroc") if name in (TEXT, FIRST) else ("ndcg_exp_10",) for name in names(systems)}
+    wanted: dict[str, tuple[str, ...]] = {
+        name: ("ndcg_exp_10", "auroc") if name in (TEXT, FIRST) else ("ndcg_exp_10",) for name in names(systems)
+    }
     drawn = draws(judged.relevant, whole, rounds=BOOTSTRAPS, pick=resampled, seed=seed)
     boots = _values(_resampling(systems), drawn, wanted)
     for system in systems:

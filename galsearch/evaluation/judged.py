@@ -65,7 +65,7 @@ def judge(store: Store, target: Target, where: str | None = None) -> Judged:
 def _passing(store: Store, target: Target, condition: str) -> np.ndarray:
     """Return the row numbers of the objects that pass one condition, by object_id."""
     try:
-        return store.list(store.condition(condition, None, None), k=max(store.manifest.rows, 1))[0]
+        return store.listed(store.condition(condition, None, None), k=max(store.manifest.rows, 1))[0]
     except QueryError as error:
         missing = ", ".join(sorted(_missing(store, condition)))
         if missing:

@@ -83,15 +83,12 @@ def _target(entry: Any, given: dict, path: str) -> Target:
     prevalences = entry.get("prevalences", given.get("prevalences", list(PREVALENCES)))
     if not isinstance(prevalences, list) or not all(isinstance(p, float) and 0 < p < 1 for p in prevalences):
         raise SchemaError(f"{said}: prevalences is {prevalences!r}, expected a list of shares between 0 and 1")
-    conditions = {"candidates": entry.get("candidates"), **dict(_grades(entry.get("relevant"), said))}
-    for condition in conditions.values():
+    candidates, grades = entry.get("candidates"), dict(_grades(entry.get("relevant"), said))
+    for condition in (candidates, *grades.values()):
         if not isinstance(condition, str) or not condition.strip():
             raise SchemaError(f"{said}: {condition!r} is no SQL condition; candidates and relevant need one each")
-    candidates = conditions.pop("candidates")
-    grades = tuple(sorted(conditions.items()))
-    return Target(
-        name, _queries(entry, given, said), candidates, grades, tuple(prevalences), str(entry.get("note", ""))
-    )
+    queries, ascending = _queries(entry, given, said), tuple(sorted(grades.items()))
+    return Target(name, queries, candidates, ascending, tuple(prevalences), str(entry.get("note", "")))
 
 
 def _queries(entry: dict, given: dict, said: str) -> tuple[str, ...]:

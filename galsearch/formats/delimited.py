@@ -155,12 +155,13 @@ def _layout(content: bytes, expected: str, request: Request) -> _Layout:
         decimal = "."
     blanks = any(f'{separator} "' in line for line in [header, *rows])
     start = lines[first][0] if first < len(lines) else len(content)
-    return _Layout(names, separator, start, units, decimal, quote or '"', blanks)
+    return _Layout(names, separator, start, units, decimal, quote, blanks)
 
 
 def _head(content: bytes) -> list[tuple[int, str]]:
     """Return the first lines, each with the byte where it begins; comments before the header are never too many."""
-    found, start, seen = [], 0, 0
+    found: list[tuple[int, str]] = []
+    start = seen = 0
     while start < len(content) and seen < HEAD_LINES and start < COMMENT_BYTES and len(found) < COMMENT_LINES:
         end = content.find(b"\n", start)
         end = len(content) if end < 0 else end
@@ -193,7 +194,7 @@ def _header_line(lines: list[tuple[int, str]], separator: str) -> tuple[str, int
 
 
 def _reader(separator: str, quote: str) -> dict:
-    return {"delimiter": separator, "quotechar": quote or '"', "skipinitialspace": True}
+    return {"delimiter": separator, "quotechar": quote, "skipinitialspace": True}
 
 
 def _separator(lines: list[str], expected: str) -> tuple[str, str]:
@@ -215,7 +216,7 @@ def _separator(lines: list[str], expected: str) -> tuple[str, str]:
         return expected, '"'
     if found.delimiter == " " and not _makes_a_table([" ".join(line.split()) for line in lines], " "):
         return expected, '"'
-    return found.delimiter, found.quotechar
+    return found.delimiter, found.quotechar or '"'
 
 
 def _makes_a_table(lines: list[str], separator: str) -> bool:

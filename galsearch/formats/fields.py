@@ -93,7 +93,8 @@ def spelled(text: str, notation: str) -> str:
         return text[:UNIT_LENGTH]
     try:
         with quiet():
-            return unit_of(text).to_string(notation)
+            unit = unit_of(text)
+            return text if unit is None else unit.to_string(notation)
     except (ValueError, TypeError, ArithmeticError, RecursionError):  # what its parser raises on what is no unit
         return text
 

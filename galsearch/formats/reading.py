@@ -46,7 +46,7 @@ def read_table(
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
 ) -> pa.Table:
-    """Read a table file; READERS has the suffixes, all but Parquet also with .gz or .bz2 after them.
+    """Read a table file; SUFFIXES has the suffixes, all but Parquet also with .gz or .bz2 after them.
 
     The suffix says what it is, or its first bytes where they say that it is FITS, VOTable or ECSV after all.
 
@@ -86,10 +86,10 @@ def kind_of(path: Path) -> str:
     name = path.name.lower()
     packed = name.endswith(tuple(COMPRESSED))
     suffix = Path(name).with_suffix("").suffix if packed else Path(name).suffix
-    if suffix not in READERS or (packed and suffix in PARQUET):
+    if suffix not in SUFFIXES or (packed and suffix in PARQUET):
         raise SchemaError(
             f"{path}: cannot read a table from {''.join(path.suffixes[-2:]) or 'a file without a suffix'}; "
-            f"known are {' '.join(READERS)}, and all but Parquet with {' or '.join(COMPRESSED)}"
+            f"known are {' '.join(SUFFIXES)}, and all but Parquet with {' or '.join(COMPRESSED)}"
         )
     return suffix
 
@@ -312,5 +312,5 @@ READERS: dict[str, Callable[[bytes, Request], pa.Table]] = {
     ".ecsv": standards.read_ecsv,
     **dict.fromkeys((".fits", ".fit", ".fts"), standards.read_fits),
     **dict.fromkeys((".vot", ".votable", ".xml"), standards.read_votable),
-    **dict.fromkeys(PARQUET),
 }
+SUFFIXES = (*READERS, *PARQUET)

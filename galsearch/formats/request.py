@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from galsearch.errors import SchemaError
 
+T = TypeVar("T")
 CATALOG = "LDAC_OBJECTS"  # the EXTNAME of the catalog in SExtractor's FITS_LDAC
 COLUMNS = 20_000  # of a table: what each costs is not in proportion to its bytes
 TOLD = 6  # tables that are listed by name
@@ -49,20 +51,20 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[T]):
     """One table of a file that may hold several: its number as the format counts, its names, its columns and rows."""
 
     number: int
     names: tuple[str, ...]
     columns: list[str]
     rows: int
-    content: object
+    content: T
 
     def __str__(self) -> str:
         return f"{self.number}{''.join(f' {name}' for name in self.names[:1])} ({self.rows} rows)"
 
 
-def chosen(parts: list[Part], request: Request) -> object:
+def chosen(parts: list[Part[T]], request: Request) -> T:
     """Return the content of the part that was asked for by name or number, else of the one that looks like a catalog.
 
     That is LDAC_OBJECTS (SExtractor), else the first with rows and a column of ids, else the one with the most rows.
@@ -79,6 +81,6 @@ def chosen(parts: list[Part], request: Request) -> object:
     best = (ldac or with_ids or [max(parts, key=lambda part: part.rows)])[0]
     if len(parts) > 1:
         others = [str(part) for part in parts if part is not best]
-        others = ", ".join(others if len(others) <= TOLD else [*others[:TOLD], f"{len(others) - TOLD} more"])
-        request.notes.append(f"table {best} was read and not {others}; choose with table_name (--table-name)")
+        told = ", ".join(others if len(others) <= TOLD else [*others[:TOLD], f"{len(others) - TOLD} more"])
+        request.notes.append(f"table {best} was read and not {told}; choose with table_name (--table-name)")
     return best.content

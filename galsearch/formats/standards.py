@@ -42,7 +42,7 @@ def read_ecsv(content: bytes, request: Request) -> pa.Table:
 
     request.must_be_the_only_table()
     text = content.decode("utf-8-sig")
-    lines = re.match(r"(#[^\n]*\n?)*", text)[0].splitlines()
+    lines = found[0].splitlines() if (found := re.match(r"(#[^\n]*\n?)+", text)) else []
     _check_header("\n".join(line[2:] for line in lines if not line.startswith("# %ECSV")))
     with quiet(YAMLError):
         return from_astropy(Table.read(text, format="ascii.ecsv"), request)
@@ -376,7 +376,8 @@ def from_astropy(table: Table, request: Request) -> pa.Table:
     The first SkyCoord of the table becomes `ra` and `dec` in degrees ICRS, another two columns named after it; the
     coordinates that the file has stay as text under their own name.
     """
-    fields, arrays, unread = [], [], {}
+    fields: list[pa.Field] = []
+    arrays, unread = [], {}
     for name in table.colnames:
         try:
             for field, values in _fields_of(table[name], name, {*table.colnames, *(field.name for field in fields)}):
@@ -414,7 +415,7 @@ def _positions(column, name: str, taken: set[str]) -> Iterator[tuple[pa.Field, p
         icrs = column.icrs
     except (ValueError, TypeError) as error:  # ConvertError: altitude and azimuth without a place on Earth
         raise SchemaError(f"has positions in the frame {frame}, which cannot be made ICRS") from error
-    names = ("ra", "dec")
+    names = ["ra", "dec"]
     if {"ra", "dec"} & {used.casefold() for used in taken}:
         names = free_names([f"{name}_ra", f"{name}_dec"], taken, suffix="_also")
     for axis, found, angle in zip(("ra", "dec"), names, (icrs.ra.deg, icrs.dec.deg), strict=True):

@@ -20,6 +20,8 @@ from galsearch.query import Term
 if TYPE_CHECKING:
     import yaml
 
+    Node = yaml.ScalarNode | yaml.SequenceNode | yaml.MappingNode  # in the stubs what they share has no id
+
 Embed = Callable[[list[str]], np.ndarray]
 # Where a model's card has none: of 0.05 to 0.3 what makes the truth likeliest, for the first shipped pair, four labels
 # and EFIGI's validation galaxies; tests/test_language.py holds it against what is right on the test fifth.
@@ -225,7 +227,7 @@ def read_labels(path: str | Path) -> tuple[Label, ...]:
     return labels
 
 
-def _composed(path: Path) -> yaml.Node | None:
+def _composed(path: Path) -> Node | None:
     """Return the document as nodes: text as written, with the lines of everything, and no "no" made false."""
     import yaml  # comes with astropy
 
@@ -236,13 +238,13 @@ def _composed(path: Path) -> yaml.Node | None:
     if len(content) > MOST_BYTES:
         raise SchemaError(f"{path}: {len(content)} bytes, at most {MOST_BYTES} are read; this is no file of labels")
     try:
-        return yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+        return yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)  # type: ignore[return-value]  # see Node
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise SchemaError(f"{path}: not valid YAML ({said:.160}); write lines of `label: phrase`") from None
 
 
-def _label(path: Path, key: yaml.Node, value: yaml.Node) -> Label:
+def _label(path: Path, key: Node, value: Node) -> Label:
     name = _text(path, key, "a label")
     if value.tag.rpartition(":")[2] not in TAGS:
         raise SchemaError(f"{_at(path, value)}: label {name!r:.60} has the tag {value.tag!r:.80}; write plain text")
@@ -261,7 +263,7 @@ def _label(path: Path, key: yaml.Node, value: yaml.Node) -> Label:
     return Label(name, tuple(_text(path, node, f"a phrase of {name!r:.60}") for node in nodes), threshold)
 
 
-def _text(path: Path, node: yaml.Node, what: str) -> str:
+def _text(path: Path, node: Node, what: str) -> str:
     is_null = node.id == SCALAR and node.tag.endswith(":null")
     if node.id != SCALAR or is_null or not node.value.strip():
         kind = "nothing" if node.id == SCALAR else "a list or mapping"
@@ -269,7 +271,7 @@ def _text(path: Path, node: yaml.Node, what: str) -> str:
     return node.value.strip()
 
 
-def _threshold(path: Path, name: str, node: yaml.Node) -> float:
+def _threshold(path: Path, name: str, node: Node) -> float:
     try:
         value = float(node.value)
     except (TypeError, ValueError):
@@ -281,7 +283,7 @@ def _threshold(path: Path, name: str, node: yaml.Node) -> float:
     return value
 
 
-def _at(path: Path, node: yaml.Node) -> str:
+def _at(path: Path, node: Node) -> str:
     return f"{path}, line {node.start_mark.line + 1}"
 
 

@@ -531,9 +531,9 @@ def _offer_around(found: re.Match, measure: _Measure, spread: re.Match) -> Itera
     if center is None or half is None:
         return
     unit = spread["half_unit"] or found["one_unit"]
-    edges = [_converted(repr(edge), unit, measure) for edge in (center - abs(half), center + abs(half))]
-    if None not in edges:
-        condition = f"BETWEEN {literal(_rounded(min(edges)))} AND {literal(_rounded(max(edges)))}"
+    low, high = (_converted(repr(edge), unit, measure) for edge in (center - abs(half), center + abs(half)))
+    if low is not None and high is not None:
+        condition = f"BETWEEN {literal(_rounded(min(low, high)))} AND {literal(_rounded(max(low, high)))}"
         yield _offer((found.start(), spread.end()), measure, condition)
 
 
@@ -703,6 +703,7 @@ def _size(found: re.Match, unit: str | None, name: str | None, columns: Columns)
 
 def _vague(text: str, columns: Columns) -> Iterator[Offer]:
     for found in _vague_words().finditer(text):
+        assert found.lastgroup is not None  # each of the words is a group, by its number
         entry = VAGUE[int(found.lastgroup[1:])]
         column = _vague_column(entry, columns)
         if column is None or _is_of_a_part(text, found):

@@ -9,6 +9,7 @@ clause; "not" and "non-" strike out one property; either strikes out every membe
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from galsearch.language.text import Edit, Token, tokens
@@ -86,6 +87,7 @@ _NON = re.compile(rf"non-[^\W\d_][\w-]*|(?:non|un-?)(?:{PROPERTIES})")
 _NOT_NON = ("non-thermal", "non-parametric", "non-linear", "non-trivial", "non-standard")
 MOST_WORDS = 6  # of a thing; what is longer is no noun phrase
 MOST_MEMBERS = 8
+Member = Callable[[int], tuple[tuple[int, int] | None, int]]  # what a list has at a token: its span, where it ends
 
 
 @dataclass(frozen=True)
@@ -228,10 +230,10 @@ class _Sentence:
         is_object = noun < len(self.words) and self.words[noun] in (*OBJECTS, "anything", "those", "ones", "everything")
         return after if is_object and self._span(after) in self.numbers else 0
 
-    def _members(self, begin: int, member: object, *, goes_on: bool) -> tuple[list[tuple[int, int]], int]:
+    def _members(self, begin: int, member: Member, *, goes_on: bool) -> tuple[list[tuple[int, int]], int]:
         """Return the spans of a list's members and where it ends; commas join only where an "or" follows."""
-        spans, after = [], begin
-        place = begin
+        spans: list[tuple[int, int]] = []
+        place = after = begin
         while len(spans) < MOST_MEMBERS:
             span, end = member(place)
             if span is None:
@@ -244,7 +246,7 @@ class _Sentence:
             place = link
         return spans, after
 
-    def _link(self, end: int, *, goes_on: bool, member: object) -> int | None:
+    def _link(self, end: int, *, goes_on: bool, member: Member) -> int | None:
         """Return where the next member begins, None when the list ends here."""
         place = end
         comma = place < len(self.words) and self.words[place] == ","
@@ -258,7 +260,7 @@ class _Sentence:
         word = self.words[place] if place < len(self.words) else ""
         return bool(word) and word not in AFTER_AND and not word[0].isdigit() and self._negator(place)[0] is None
 
-    def _or_follows(self, place: int, member: object) -> bool:
+    def _or_follows(self, place: int, member: Member) -> bool:
         """Say whether members and commas lead to an "or": only then is a comma part of the list."""
         for _ in range(MOST_MEMBERS):
             span, end = member(place)
@@ -354,7 +356,8 @@ class _Sentence:
 
 def _joined(found: list[Token], numbers: tuple[tuple[int, int], ...]) -> list[Token]:
     """Return the tokens with those inside each of the spans made one."""
-    out, spans = [], sorted(numbers, reverse=True)
+    out: list[Token] = []
+    spans = sorted(numbers, reverse=True)
     for token in found:
         while spans and spans[-1][1] <= token.start:
             spans.pop()

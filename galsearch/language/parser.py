@@ -164,6 +164,7 @@ def understand(
     compounds = [one.said for one in found if " " not in text[slice(*one.said)]]  # "bulgeless" is no slip
     taken = [*(one.span for one in meant), *cuts, *compounds]
     edits = [one.edit for one in found]
+    answered: tuple[Offer | Rewording, ...] = (*read, *meant)
     return Understanding(
         text,
         Phrase(edited(text, edits), _between(text, edits)),
@@ -172,7 +173,7 @@ def understand(
         meant,
         slips(text, vocabulary, taken),
         tuple(found),
-        unread(text, known, [one.span for one in (*read, *meant) if any(map(str.isdigit, one.words))]),
+        unread(text, known, [one.span for one in answered if any(map(str.isdigit, one.words))]),
         foreign_language(text),
         rarity(text),
     )

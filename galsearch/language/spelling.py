@@ -156,8 +156,7 @@ def _typed(text: str) -> Iterable[Rewording]:
     for start in _STARTS_TYPE.finditer(text):
         for pattern, explain in ((_TYPE, _disk_type), (_ELLIPTICAL, _elliptical_type)):
             found = pattern.match(text.replace("’", "'").replace("′", "'"), start.start())
-            meaning = explain(found) if found else None
-            if meaning and not re.match(r"[\w(+/-]", text[found.end() : found.end() + 1]):
+            if found and (meaning := explain(found)) and not re.match(r"[\w(+/-]", text[found.end() : found.end() + 1]):
                 yield Rewording(text[start.start() : found.end()], meaning, (start.start(), found.end()))
                 break
 

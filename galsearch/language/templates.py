@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from galsearch.errors import SchemaError
 from galsearch.language.clauses import negator
 
+T = TypeVar("T")
 NONE = "none"  # the value of an aspect that is absent
 MOST_ADJECTIVES, MOST_THINGS = 3, 5  # in the summary
 
@@ -339,16 +340,16 @@ class _Dice:
         self._thrown += 1
         return int.from_bytes(digest[:8], "big") % below
 
-    def pick(self, options: Sequence) -> object:
+    def pick(self, options: Sequence[T]) -> T:
         """Return one of the options."""
         return options[self._number(len(options))]
 
-    def some(self, items: Sequence, most: int) -> list:
+    def some(self, items: Sequence[T], most: int) -> list[T]:
         """Return at most so many of the items, in their order."""
         kept = sorted(self.shuffled(list(range(len(items))))[:most])
         return [items[place] for place in kept]
 
-    def shuffled(self, items: Sequence) -> list:
+    def shuffled(self, items: Sequence[T]) -> list[T]:
         """Return the items in another order."""
         rest, found = list(items), []
         while rest:

@@ -101,8 +101,9 @@ def _candidates(text: str, low: str, columns: Columns) -> Iterator[tuple[tuple[i
         one = _Number(low, found)
         if one.is_compared():
             start, end, name = one.extent()
-            at = low.find(name, start, end) if name else -1
-            shown = text[at : at + len(name)] if at >= 0 else name or ""
+            shown = name or ""
+            if name and (at := low.find(name, start, end)) >= 0:
+                shown = text[at : at + len(name)]
             yield (start, end), _reason(one, name, shown, columns)
 
 
@@ -112,7 +113,8 @@ class _Number:
     def __init__(self, low: str, found: re.Match) -> None:
         self.low, self.start, self.glued = low, found.start(), found["glued"]
         self.window = max(0, self.start - 60)
-        self.before = _compiled(_BEFORE).search(low[self.window : self.start])
+        # There is a match, of nothing at least: all of the pattern is optional.
+        self.before = next(_compiled(_BEFORE).finditer(low[self.window : self.start]))
         self.after = _compiled(_AFTER).match(low, found.end())
         self.end = found.end()
         bare = found.end("unit") if found["unit"] else found.start("glued")
@@ -278,7 +280,7 @@ def _quantity_named(name: str, unit: str | None) -> Quantity | str | None:
 
 def _quantity_compared(than: str | None, unit: str | None) -> Quantity | str | None:
     """Return which quantity a comparative or a unit means, "" for a magnitude, or None where neither says."""
-    kind = _unit_name(unit) if unit else None
+    kind = _unit_name(unit) if unit else ""
     meant = BY_UNIT.get(kind) or (COMPARATIVES[than][0] if than else None)
     if meant is None:
         return _by_name("size") if kind in ("arcsec", "arcmin", "pixel") else None

@@ -64,7 +64,7 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._seconds = seconds
 
-    def make_connection(self, host: str) -> HTTPConnection:
+    def make_connection(self, host: tuple[str, dict[str, str]] | str) -> HTTPConnection:
         connection = super().make_connection(host)
         connection.timeout = self._seconds
         return connection
@@ -91,7 +91,8 @@ def _registered(software: str, wait_seconds: int) -> Iterator[tuple[Any, str]]:
     facts = _read_lock(lock)
     with _speaking(f"the hub that {lock} names ({facts['samp.hub.xmlrpc.url']})", REMEDY):
         transport = _Transport(wait_seconds + SPARE_SECONDS)
-        hub = xmlrpc.client.ServerProxy(facts["samp.hub.xmlrpc.url"], transport=transport).samp.hub
+        # Any: a hub may answer with any shape, and `_speaking` tells where it is none of SAMP
+        hub: Any = xmlrpc.client.ServerProxy(facts["samp.hub.xmlrpc.url"], transport=transport).samp.hub
         key = hub.register(facts["samp.secret"])["samp.private-key"]
         hub.declareMetadata(key, {"samp.name": "galsearch", "samp.description.text": software})
     try:

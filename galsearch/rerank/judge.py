@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,7 @@ LEAST_SPREAD = 0.5  # of answers about one picture, in points
 SURE = 2.0  # standard errors between two means, from which on their order is taken to be settled
 PANEL_PX = 256
 FIELDS_CHARACTERS, ANSWER_TOKENS = 250, 90
+_Points = TypeVar("_Points", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class Judge(Service):
 
     def asked(self, query: Query) -> str:
         """Return the question in words: that which was given, or the words of the search."""
-        parts = [term.value for term in query.terms if term.kind == "text" and term.weight > 0]
-        unlike = [f"not {term.value}" for term in query.terms if term.kind == "text" and term.weight < 0]
+        parts = [term.text for term in query.terms if term.kind == "text" and term.weight > 0]
+        unlike = [f"not {term.text}" for term in query.terms if term.kind == "text" and term.weight < 0]
         said = self.question or "; ".join([*parts, *unlike])
         if not (parts or self.question):
             raise QueryError("the search has no words to ask a model about; give question=…, or --question")
@@ -121,10 +122,16 @@ def rerank_prompt(path: str | Path | None = None) -> str:
 def estimate(query: Query, *, hits: int, **asking: Any) -> pa.Table:
     """Return what `Hits.estimate_rerank` says."""
     judge = Judge.of({**asking, "model": asking.get("model") or known_models()[0]})
-    options = {"fields_characters": FIELDS_CHARACTERS, "answer_tokens": ANSWER_TOKENS}
-    options |= {"price_in": judge.price_in, "price_out": judge.price_out}
-    count, prompt = hits * judge.samples, judge.prompted(query)
-    return costs(asking.get("model"), what="answers", count=count, prompt=prompt, **options)
+    return costs(
+        asking.get("model"),
+        what="answers",
+        count=hits * judge.samples,
+        prompt=judge.prompted(query),
+        fields_characters=FIELDS_CHARACTERS,
+        answer_tokens=ANSWER_TOKENS,
+        price_in=judge.price_in,
+        price_out=judge.price_out,
+    )
 
 
 # ---- what is asked
@@ -207,7 +214,7 @@ class Board:
         return np.where(self.tries < self._samples, SURE * POINT * spread / np.sqrt(counts), 0.0)
 
 
-def worth(answer: np.ndarray | float) -> np.ndarray | float:
+def worth(answer: _Points) -> _Points:
     """Return what an answer adds to a score, in standard deviations of ordinary objects."""
     return POINT * (answer - MIDDLE)
 
@@ -234,8 +241,8 @@ def by_model(
     board = Board(pool.base, askable, k=k, samples=judge.samples)
     endpoint = Endpoint(judge.service(), FIELDS).open()
     try:
-        parts, where = [judge.model, judge.base_url or "", prompt], {"prefix": "rerank-", "folder": judge.answers}
-        with Journal(journal_path(store.path, parts, **where)) as journal:
+        parts = [judge.model, judge.base_url or "", prompt]
+        with Journal(journal_path(store.path, parts, prefix="rerank-", folder=judge.answers)) as journal:
             job = _Job(board, ids, pictures, prompt, judge, endpoint, journal)
             stopped = job.ask(progress)
             said = job.said(stopped)
@@ -269,8 +276,9 @@ class _Job:
         """Ask until the first k are settled; return why it stopped before, None where it did not."""
         while places := self.board.next(self.judge.concurrency):
             keys = {_key(self.ids[place], int(self.board.tries[place])): place for place in places}
-            limit = {"max_cost": self.judge.max_cost, "batch": "off"}  # what is asked next depends on the answers
-            outcome = ask_all(self.endpoint, list(keys), self._request, self.journal, **limit)
+            outcome = ask_all(  # in no batches: what is asked next depends on the answers
+                self.endpoint, list(keys), self._request, self.journal, max_cost=self.judge.max_cost, batch="off"
+            )
             for key, place in keys.items():
                 if key in self.journal.replies:
                     self.board.put(place, _number(self.journal.replies[key]))
@@ -330,8 +338,12 @@ def _number(reply: Reply) -> int | None:
 
 def _nearest(replies: list[Reply | None], mean: float) -> str | None:
     """Return the explanation with the answer that is nearest to the mean, of equally near ones the first."""
-    scored = [(abs(_number(reply) - mean), reply) for reply in replies if reply and _number(reply) is not None]
-    return min(scored, key=lambda pair: pair[0])[1].values["explanation"] if scored else None
+    scored = [
+        (abs(number - mean), reply.values)
+        for reply in replies
+        if reply and reply.values and (number := _number(reply)) is not None
+    ]
+    return min(scored, key=lambda pair: pair[0])[1]["explanation"] if scored else None
 
 
 def _ordered(pool: Pool, board: Board, said: _Said, marks: Marks, *, k: int, seconds: float) -> tuple[Answer, Reranked]:

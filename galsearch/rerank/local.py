@@ -75,9 +75,10 @@ class Sight:
     """What was asked, as something that objects can be compared with: scorer, attributes, weights."""
 
     def __init__(self, store: Store, observer: Observer, query: Query, found: Answer) -> None:
+        assert found.scorer is not None  # a pool has no other answers
         self.scorer, self.sample, self.has_pictures = found.scorer, observer.sample, observer.has_pictures
         self.usual = store.background(observer.embedding, found.scorer)
-        texts = [term.value for term in query.terms if term.kind == "text" and term.weight > 0]
+        texts = [term.text for term in query.terms if term.kind == "text" and term.weight > 0]
         named = {each.name for text in texts for each in attributes.asked(read(store, text))}
         self.attributes: tuple[Attribute, ...] = tuple(each for each in attributes.ATTRIBUTES if each.name in named)
         model = store.manifest.embeddings[observer.embedding].get("sha256")
@@ -89,15 +90,19 @@ class Sight:
 
     def parts(self, objects: Objects) -> dict[str, np.ndarray]:
         """Return what crops and measures add to the scores, `(n,)` each; a part without weight is not there."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         if self.has_pictures and any(self.weights.looks.values()):
-            found[CROPS] = sum(
+            looks = (
                 weight * probe.standard(self.scorer.exact(objects.look(scale)), self.usual)
                 for scale, weight in self.weights.looks.items()
                 if weight
             )
-        answers = [self._match(each, objects) for each in self.attributes if self.weights.measures.get(each.name)]
-        answers = [one for one in answers if one is not None]
+            found[CROPS] = sum(looks, np.zeros(len(objects)))
+        answers = [
+            said
+            for each in self.attributes
+            if self.weights.measures.get(each.name) and (said := self._match(each, objects)) is not None
+        ]
         if answers:
             found[MEASURED] = np.sum(answers, axis=0)
         return found

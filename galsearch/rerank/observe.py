@@ -36,7 +36,8 @@ class Objects:
         self, vectors: np.ndarray, measures: dict[str, np.ndarray], looking: Callable[[str], np.ndarray]
     ) -> None:
         self.vectors, self.measures = vectors, measures
-        self._looking, self._looks = looking, {}
+        self._looking = looking
+        self._looks: dict[str, np.ndarray] = {}  # by scale
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -103,13 +104,13 @@ class Observer:
 
     def _term(self, term: Term) -> Objects:
         if term.kind == "object":
-            rows = self._store.rows_of([term.value])
+            rows = self._store.rows_of([term.text])
             if not len(rows):
                 raise QueryError(f"no object '{term.value}' in {self._store.path} to take for a marked example")
-            self._store.embeddings(self.embedding, [term.value])  # says so where it has no vector
+            self._store.embeddings(self.embedding, [term.text])  # says so where it has no vector
             return self.rows(rows)
         if term.kind == "image":
-            picture = images.square(images.render(images.read_picture(Path(term.value))))
+            picture = images.square(images.render(images.read_picture(Path(term.text))))
             return self._seen(self._encoder().encode([picture]), [0], [picture], {})
         vector = np.asarray(term.value, np.float32)[None]
         dim = self._store.manifest.embeddings[self.embedding]["dim"]

@@ -114,11 +114,10 @@ def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.
     row = _central(sources, segments)
     if row is None:
         return _nothing("no source in the center", blank)
-    found = _one(sky, sources, segments, row)
-    return found | {"morphology_flag": found["morphology_flag"] | blank}
+    return _one(sky, sources, segments, row, blank)
 
 
-def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict[str, float | str | None]:
+def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int, flag: int) -> dict[str, float | str | None]:
     found = _measure(sky, sources, segments, np.array([row]))
     box, (height, width) = sources[row], sky.mask.shape
     edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
@@ -130,16 +129,14 @@ def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int) -> dict
     if values["radius_px"] is None:
         reason = "no light is left after the sky is taken away"
     form = morphology.measure(
-        sky.signal, segments, segment=row + 1, center=(values["x_px"], values["y_px"]),
-        bands=sky.light, noise=sky.noise, mask=sky.mask,
+        sky.signal, segments, segment=row + 1, center=(float(found["x_px"][0]), float(found["y_px"][0])),
+        bands=sky.light, noise=sky.noise, mask=sky.mask, flag=flag,
     )  # fmt: skip
     return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
 
 
 def _nothing(reason: str, flag: int) -> dict[str, float | str | None]:
-    form = morphology.nothing()
-    form["morphology_flag"] |= flag
-    return {**dict.fromkeys(COLUMNS), **form, "measure_flag": reason}
+    return {**dict.fromkeys(COLUMNS), **morphology.nothing(flag), "measure_flag": reason}
 
 
 def _central(sources: np.ndarray, segments: np.ndarray) -> int | None:

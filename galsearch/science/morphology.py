@@ -148,17 +148,18 @@ def measure(
     bands: np.ndarray,
     noise: np.ndarray,
     mask: np.ndarray,
+    flag: int = 0,
 ) -> dict[str, float | int | None]:
     """Return `COLUMNS` and `morphology_flag` of the source numbered `segment`, whose light has its `center` (x, y).
 
     `bands` are (b, h, w), sky removed, by falling wavelength, with their `noise` (b,); `mask` is True where there
-    is no data.
+    is no data. What `flag` says of the picture already is said again.
     """
     own, sky = segments == segment, (segments == 0) & ~mask
     outline = _outline(own)
     window = _window(signal, (own | (segments == 0)) & ~mask, center, 2.2 * outline.reach + 6)
     found: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
-    flag = FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
+    flag |= FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
     circle = _petrosian(_profile(window, window.center, _Ellipse(1.0, 0.0, outline.reach)))
     if circle is None:
         return _sifted(found, flag | FLAGS["no_petrosian"])
@@ -182,9 +183,9 @@ def measure(
     return _sifted(found, flag | _problems(window, middle, outline, radius, region))
 
 
-def nothing() -> dict[str, float | int | None]:
+def nothing(flag: int = 0) -> dict[str, float | int | None]:
     """Return what `measure` says of a picture without a source in its center."""
-    return dict.fromkeys(COLUMNS) | {"morphology_flag": FLAGS["unmeasured"]}
+    return dict.fromkeys(COLUMNS) | {"morphology_flag": FLAGS["unmeasured"] | flag}
 
 
 def _problems(
@@ -525,8 +526,8 @@ def _color_gradient(
     middle, outline, half = ellipse
     radii = outline.radii(*window.offsets(middle)) / half
     inner, outer = (window.good & (radii < 1)), (window.good & (radii >= 1) & (radii < 2))
-    colors = [_zone_color(bands, noise, zone, window.corner) for zone in (outer, inner)]
-    return None if None in colors else colors[0] - colors[1]
+    outside, inside = (_zone_color(bands, noise, zone, window.corner) for zone in (outer, inner))
+    return None if outside is None or inside is None else outside - inside
 
 
 def _zone_color(bands: np.ndarray, noise: np.ndarray, zone: np.ndarray, corner: tuple[int, int]) -> float | None:
@@ -581,7 +582,7 @@ def _sampled(window: _Window, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
     column, row = x.astype(np.intp), y.astype(np.intp)
     fx, fy = x - column, y - row
     first = row * side + column
-    light, share = 0.0, 0.0
+    light, share = np.zeros_like(fx), np.zeros_like(fx)
     for step, part in ((0, (1 - fx) * (1 - fy)), (1, fx * (1 - fy)), (side, (1 - fx) * fy), (side + 1, fx * fy)):
         light = light + part * window.light.ravel()[first + step]
         share = share + part * window.good.ravel()[first + step]

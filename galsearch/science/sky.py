@@ -94,7 +94,7 @@ def parse_position(text: str) -> tuple[float, float]:
 
 
 def _halves(text: str) -> tuple[str, str]:
-    plain = text.strip().lower().translate(str.maketrans({"−": "-", "′": "'", "″": '"'}))
+    plain = text.strip().lower().translate(str.maketrans("−′″", "-'\""))
     if plain.count(",") == 1:
         first, second = plain.split(",")
         return first.strip(), second.strip()

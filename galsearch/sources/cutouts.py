@@ -14,7 +14,7 @@ from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
 from galsearch.escaping import printable
 from galsearch.science import detection, images
-from galsearch.sources.files import PictureArchive, PictureFolder, open_files, suffix_of
+from galsearch.sources.files import PictureArchive, Pictures, open_files, suffix_of
 from galsearch.sources.tables import (
     MEASURED,
     Catalog,
@@ -35,7 +35,7 @@ class CutoutSource(Source):
     """One picture file an object: `files` are names in `home`; `ext` and `bands` as `images.read_picture` has them."""
 
     files: list[str] = field(default_factory=list)
-    home: PictureFolder | PictureArchive | None = None
+    home: Pictures = field(kw_only=True)
     ext: str | int | None = None
     bands: tuple[str, ...] | None = None
 
@@ -47,7 +47,8 @@ class CutoutSource(Source):
         rgb = images.render(picture)
         light = rgb if picture.stretched else images.red_first(picture)
         measured = {name: value for name, value in detection.measure(light).items() if name in MEASURED}
-        on_the_sky = _on_the_sky(picture, measured["radius_px"])
+        radius = measured["radius_px"]
+        on_the_sky = _on_the_sky(picture, radius if isinstance(radius, float) else None)
         problem = picture.position_problem
         self.picture_notes.update([*picture.notes, *([f"no position: {problem}"] if problem else [])])
         return Taken(rgb, {**measured, **on_the_sky})
@@ -89,7 +90,7 @@ def cutout_source(
     rows = _of_files(path, home.names, id_from) if rows is None else with_ids_of_files(rows, id_from)
     files, bad = _joined(path, home.names, rows)
     bad |= off_the_sky(rows.table)
-    unused = sorted(set(home.names) - {file for file in files if file})
+    unused = sorted(set(home.names) - set(files.values()))
     taken, rejected, kept = without(rows, bad)
     left_out = [*((file, "no row in the table") for file in unused), *home.passed_over]
     rejected += [{"object_id": None, "file": printable(file), "reason": reason} for file, reason in left_out]
@@ -99,7 +100,7 @@ def cutout_source(
         order = sorted(range(len(chosen)), key=lambda row: place[chosen[row]])
         taken, chosen = taken.take(pa.array(order, pa.int64())), [chosen[row] for row in order]
     taken, summary = with_files(taken, chosen, rows.summary)
-    return CutoutSource(taken, inputs, rejected, chosen, home, ext, bands, measures=rows.measures, summary=summary)
+    return CutoutSource(taken, inputs, rejected, chosen, ext, bands, home=home, measures=rows.measures, summary=summary)
 
 
 def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.Table, Summary]:
@@ -116,8 +117,8 @@ def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.
         others = [each for each in table.column_names if each != old]
         new = free_names([old], [*others, "file"])[0]
         table = table.rename_columns([new if each == old else each for each in table.column_names])
-        told = {"renamed": {**summary.renamed, old: new}, "reasons": {**summary.reasons, old: FILE_REASON}}
-        summary = replace(summary, **told)
+        reasons = {**summary.reasons, old: FILE_REASON}
+        summary = replace(summary, renamed={**summary.renamed, old: new}, reasons=reasons)
     return table.append_column(schema.arrow_field("file"), values), summary
 
 
@@ -160,8 +161,8 @@ def stem(path: PurePath) -> str:
     return path.name.removesuffix(suffix_of(path.name))
 
 
-def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[list[str | None], dict[int, str]]:
-    """Return the file of each row, and why a row has none: found by path, else by name, else by name without suffix."""
+def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the rows' files, and why a row has none: found by path, else by name, else by name without suffix."""
     called: dict[str, list[str]] = {}
     for spelled in (str, lambda file: PurePosixPath(file).name, lambda file: stem(PurePosixPath(file))):
         found: dict[str, list[str]] = {}
@@ -169,7 +170,7 @@ def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[list[str | Non
             found.setdefault(spelled(file), []).append(file)
         called = {**found, **called}
     names = rows.files or [None] * rows.table.num_rows
-    paths: list[str | None] = []
+    paths: dict[int, str] = {}
     bad = {}
     for row, (object_id, name) in enumerate(zip(rows.table["object_id"].to_pylist(), names, strict=True)):
         tried = ((name, PurePosixPath(name).name) if name else ()) + (object_id,)
@@ -178,5 +179,6 @@ def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[list[str | Non
             bad[row] = f"no picture named '{name or object_id}' in {path.name}"
         elif len(there) > 1:
             bad[row] = f"{len(there)} pictures are called so, '{there[0]}' and '{there[1]}'; give the path as its file"
-        paths.append(there[0] if len(there) == 1 else None)
+        else:
+            paths[row] = there[0]
     return paths, bad

@@ -39,5 +39,7 @@ def embedded_source(
     taken, rejected, kept = without(rows, {**rows.bad, **off_the_sky(rows.table)})
     names = {f"{column}[{row + 1}]": row for row in kept}
     home = PictureColumn(cells, names)
-    options = {"measures": rows.measures, "summary": rows.summary}
-    return CutoutSource(taken, {str(table): digest(table)}, rejected, list(names), home, ext, bands, **options)
+    inputs = {str(table): digest(table)}
+    return CutoutSource(
+        taken, inputs, rejected, list(names), ext, bands, home=home, measures=rows.measures, summary=rows.summary
+    )

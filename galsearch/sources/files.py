@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from galsearch.errors import SchemaError
 from galsearch.escaping import is_text
@@ -44,6 +44,13 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+class Pictures(Protocol):
+    """Where pictures are by name."""
+
+    def read(self, name: str) -> Path | bytes:
+        """Return what `images.read_picture` takes for a name."""
 
 
 @dataclass

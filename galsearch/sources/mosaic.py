@@ -67,8 +67,9 @@ def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict
     bad = _outside(rows.table, rgb.shape) | off_the_sky(rows.table)
     table, rejected, _ = without(rows, bad)
     table = _with_sizes(table, detections, rows.measures)
-    told = {"measures": rows.measures, "summary": rows.summary, "picture_notes": noted}
-    return MosaicSource(table, inputs, rejected, rgb, light, **told)
+    return MosaicSource(
+        table, inputs, rejected, rgb, light, measures=rows.measures, summary=rows.summary, picture_notes=noted
+    )
 
 
 def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
@@ -101,7 +102,8 @@ def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
         note = f"pixels are counted from {pixels.first} in {', '.join(pixels.columns)}, from 0 in x_px, y_px"
         summary = replace(rows.summary, pixels=pixels.columns, notes=(*rows.summary.notes, note))
         return replace(rows, table=_with_positions(table, picture) if has_places else table, summary=summary)
-    if not on_the_sky:
+    place = picture.pixel_positions(ra, dec) if on_the_sky else None
+    if place is None:
         lacking = "the catalog has no positions" if has_places else "the mosaic has no celestial WCS"
         lacking = f"the mosaic has no positions ({problem})" if problem else lacking
         raise SchemaError(
@@ -109,7 +111,7 @@ def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
             "X_IMAGE, Y_IMAGE from 1): name the columns with --x and --y, or with --ra and --dec beside a WCS. There "
             f"are: {', '.join(rows.summary.columns)}"
         )
-    return replace(rows, table=_placed(rows.table, *picture.pixel_positions(ra, dec)))
+    return replace(rows, table=_placed(rows.table, *place))
 
 
 def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
@@ -124,9 +126,9 @@ def _with_positions(rows: pa.Table, picture: images.Picture) -> pa.Table:
     """Give rows that have neither ra nor dec the position of their pixel."""
     x, y = (rows[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
     known = np.isfinite(x) & np.isfinite(y)
-    if not known.any():
+    place = picture.sky_positions(x[known], y[known]) if known.any() else None
+    if place is None:
         return rows
-    place = picture.sky_positions(x[known], y[known])
     neither = pc.and_(pc.is_null(rows["ra"]), pc.is_null(rows["dec"]))
     for name, degrees in zip(("ra", "dec"), place, strict=True):
         found = np.full(len(x), np.nan)

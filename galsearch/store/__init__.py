@@ -6,12 +6,14 @@ Reading creates nothing. Writing goes aside and is renamed when complete.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
 from galsearch.store.index.kernel import description as comparing
 from galsearch.store.interface import Store
+from galsearch.store.read.base import BaseStore
 from galsearch.store.read.bundle import BundleStore
 from galsearch.workers import Limits, Pool, ShownByName
 
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Path) -> BaseStore:
     """Open the atlas at `path`: a folder `name.atlas` or a bundle `name.duckdb`.
 
     Raises FormatError when there is nothing, or nothing that is an atlas.
@@ -59,7 +61,7 @@ def open_stores(paths: Sequence[Path]) -> Store:
         return open_store(paths[0])
     from galsearch.store.read.multi import MultiStore
 
-    stores: list[Store] = []
+    stores: list[BaseStore] = []
     try:
         for path in paths:
             stores.append(open_store(path))
@@ -79,7 +81,7 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
     store = open_stores([ShownByName(path.absolute()) for path in paths])
     try:
-        return store, guard(store.parts, limits)
+        return store, guard([part for part in store.parts if isinstance(part, BaseStore)], limits)
     except BaseException:
         store.close()
         raise
@@ -87,14 +89,14 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
 def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
-    if name in ("Staging", "is_folder_atlas", "staged"):
-        from galsearch.store.write import folder as home
-    elif name in ("Rows", "put_rows"):
-        from galsearch.store.write import upsert as home
-    elif name == "write_bundle":
-        from galsearch.store.write import bundle as home
-    elif name == "fixed_size_list":
-        from galsearch.store.write import index_tables as home
-    else:
+    if name not in _WRITING:
         raise AttributeError(name)
-    return getattr(home, name)
+    return getattr(import_module(f"galsearch.store.write.{_WRITING[name]}"), name)
+
+
+_WRITING = {
+    **dict.fromkeys(("Staging", "is_folder_atlas", "staged"), "folder"),
+    **dict.fromkeys(("Rows", "put_rows"), "upsert"),
+    "write_bundle": "bundle",
+    "fixed_size_list": "index_tables",
+}

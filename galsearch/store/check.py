@@ -12,6 +12,7 @@ from galsearch.schema import Finding
 from galsearch.science.ranking import Scorer
 from galsearch.store.index.cells import LIKE
 from galsearch.store.index.vectors import Vectors
+from galsearch.store.interface import Store
 from galsearch.store.read.base import BATCH_ROWS, BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED, vector_table
 
@@ -20,8 +21,14 @@ SAMPLE_QUERIES = 64
 LEAST_RECALL = 0.95
 
 
-def verify(store: BaseStore, *, seed: int = 0) -> Iterator[Finding]:
-    """Yield one finding for each thing looked at, the good ones too; reads the whole atlas once."""
+def verify(store: Store, *, seed: int = 0) -> Iterator[Finding]:
+    """Yield one finding for each thing looked at, the good ones too; reads each of its atlases once."""
+    for part in store.parts:
+        if isinstance(part, BaseStore):
+            yield from _verify(part, seed)
+
+
+def _verify(store: BaseStore, seed: int) -> Iterator[Finding]:
     broken = store.corrupt_tables()
     yield Finding.of("blocks", "every block can be read", "; ".join(broken), _COPY, ok=not broken)
     if broken:

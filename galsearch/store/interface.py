@@ -91,7 +91,7 @@ class Store(Protocol):
     def count(self, condition: Condition) -> int:
         """Return how many objects pass."""
 
-    def list(self, condition: Condition, *, k: int) -> tuple[np.ndarray, int]:
+    def listed(self, condition: Condition, *, k: int) -> tuple[np.ndarray, int]:
         """Return the first k rows that pass, by object_id, and how many pass in all."""
 
     def select(self, columns: Sequence[str], condition: Condition) -> pa.Table:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from galsearch.errors import GalsearchError, RemoteError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OK, REFUSED, MALFORMED, FAILED = "ok", "refused", "malformed", "failed"
 FATAL = {401: "the key is not accepted", 403: "this key may not use it", 404: "there is no such model or address"}
 NO_BATCHES = {400, 404, 405, 501}  # what servers without a Batch API say when a file is sent to them
-COMPLETIONS = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/chat/completions"
 MOST_KEPT = 4000  # characters of an answer that is kept as it came
 MOST_ANSWER_BYTES = 8 << 20  # of one answer; what is longer is cut, and so is none
 MOST_FILE_BYTES = 512 << 20  # of the answers of a batch
@@ -104,8 +104,8 @@ class Endpoint:
 
     service: Service
     fields: dict[str, Any]
-    _client: openai.OpenAI | None = field(default=None, repr=False)
-    _shape: type[pydantic.BaseModel] | None = field(default=None, repr=False)
+    _client: openai.OpenAI = field(init=False, repr=False)  # this and the next are made by `open`
+    _shape: type[pydantic.BaseModel] = field(init=False, repr=False)
 
     def open(self) -> Endpoint:
         """Make the client. Raises GalsearchError where the package or the key is missing."""
@@ -129,8 +129,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections; questions under way end with an error."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
 
     @property
     def host(self) -> str:
@@ -355,7 +354,8 @@ def _shape(fields: dict[str, Any]) -> type[pydantic.BaseModel]:
     import pydantic
 
     strict = pydantic.ConfigDict(extra="forbid", strict=True)
-    return pydantic.create_model("Answer", __config__=strict, **{name: (kind, ...) for name, kind in fields.items()})
+    required: dict[str, Any] = {name: (kind, ...) for name, kind in fields.items()}
+    return pydantic.create_model("Answer", __config__=strict, **required)
 
 
 def _short(error: BaseException) -> str:

@@ -318,23 +318,23 @@ class _Upcoming:
         self._made = (job.make(key) for key in keys)
         self.first = next(self._made, None)
 
-    def pop(self) -> Request:
-        """Return the first and make the next."""
-        found, self.first = self.first, next(self._made, None)
-        return found
+    def move_on(self) -> None:
+        """Make the next, which is the first then."""
+        self.first = next(self._made, None)
 
 
 def _send(job: _Job, requests: _Upcoming, answers: Answers, under_way: list[float]) -> bool:
     """Send as many questions as may be under way and as fit under the limit; say whether any was sent."""
     sent = False
-    while requests.first is not None and len(under_way) < job.endpoint.service.concurrency:
-        most = job.most(requests.first.prompt, "direct")
+    while (request := requests.first) is not None and len(under_way) < job.endpoint.service.concurrency:
+        most = job.most(request.prompt, "direct")
         if not _fits(job, sum(under_way) + most):
             if not under_way:
                 job.outcome.stopped = _limit(job)
             break
         under_way.append(most)
-        threading.Thread(target=_answer, args=(job.endpoint, requests.pop(), most, answers), daemon=True).start()
+        requests.move_on()
+        threading.Thread(target=_answer, args=(job.endpoint, request, most, answers), daemon=True).start()
         sent = True
     return sent
 
@@ -436,8 +436,8 @@ def _recover(job: _Job) -> None:
 def _collect(job: _Job, keys: Sequence[str], poll_seconds: float) -> None:
     """Wait for the batches that are under way and take their answers."""
     names = {_name(key): key for key in keys}
-    while job.journal.batches:
-        states = {tag: job.endpoint.state(batch) for tag, batch in job.journal.batches.items()}
+    while started := {tag: batch for tag, batch in job.journal.batches.items() if batch is not None}:
+        states = {tag: job.endpoint.state(batch) for tag, batch in started.items()}
         for tag, state in states.items():
             if state.done:
                 _take_batch(job, tag, state.files, names)

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -273,7 +273,8 @@ def _check_size(width: int, height: int, name: str, values: int, *, bands: int =
 
 def _webp_size(content: bytes, name: str) -> tuple[int, int]:
     """Return the larger of the sizes that the first chunks of a WebP give."""
-    sizes, place = [], 12
+    sizes: list[tuple[int, int]] = []
+    place = 12
     while place + 8 <= min(len(content), 1 << 20) and len(sizes) < 3:
         kind, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
         data = content[place + 8 : place + 18]
@@ -305,6 +306,9 @@ def _needed_chunks(content: bytes, name: str) -> bytes:
 
 
 def _check_tiff(image: Image.Image, name: str, values: int) -> tuple[str, ...]:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    assert isinstance(image, TiffImageFile)  # it was opened as TIFF
     tags = image.tag_v2
     compression = tags.get(259, 1)
     if compression not in TIFF_COMPRESSIONS:
@@ -323,7 +327,7 @@ def _turned(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(0x0112)
     except _damage():
         orientation = None
-    how = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation if isinstance(orientation, int) else None)
+    how = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation) if isinstance(orientation, int) else None
     return image if how is None else image.transpose(Image.Transpose(how))
 
 
@@ -404,7 +408,7 @@ def _npy_array(content: bytes, name: str, values: int) -> np.ndarray:
     if len(content) - start < count * kind.itemsize:
         needed = start + count * kind.itemsize
         raise bad(name, f"the .npy file is truncated ({len(content):,} of {needed:,} bytes)", "fetch it again")
-    order = "F" if found["fortran"] == "True" else "C"
+    order: Literal["F", "C"] = "F" if found["fortran"] == "True" else "C"
     return np.frombuffer(content, kind, count, start).reshape(shape, order=order)
 
 

@@ -125,7 +125,8 @@ def scan(content: bytes, name: str) -> list[Unit]:
 
     Raises SchemaError for headers that make no sense and for a file that ends within a unit.
     """
-    units, place = [], 0
+    units: list[Unit] = []
+    place = 0
     while place < len(content) and (not units or content[place : place + 8] == b"XTENSION"):
         if len(units) == MOST_UNITS:
             raise bad(name, f"the FITS file has more than {MOST_UNITS:,} units", "split it")
@@ -157,7 +158,7 @@ def _unit(content: bytes, place: int, number: int, name: str) -> Unit:
 
 def _cards(content: bytes, place: int, name: str) -> tuple[list[bytes], int]:
     """Return the cards of a header before its END, and where the data begin."""
-    cards = []
+    cards: list[bytes] = []
     for at in range(place, min(len(content), place + MOST_HEADER_BYTES), 80):
         card = content[at : at + 80]
         if card[:8] == b"END     ":
@@ -173,8 +174,7 @@ def _value(text: str) -> Any:
     ("O'Neill", 1500.0, True, 12)
     """
     text = text.strip()
-    if text.startswith("'"):
-        found = re.match(r"'((?:[^']|'')*)'?", text)
+    if found := re.match(r"'((?:[^']|'')*)'?", text):
         return found.group(1).replace("''", "'").rstrip()
     text = text.partition("/")[0].strip()
     if text in ("T", "F"):
@@ -230,16 +230,17 @@ def _choose(
         return [_named_unit(units, ext, name)], _names(bands), []
     if bands is not None:
         named = [_unit_of_band(images, band) for band in bands]
-        if all(named):
-            return named, list(bands), []
+        there = [unit for unit in named if unit is not None]
+        if len(there) == len(named):
+            return there, list(bands), []
         has_others = any(unit.band() and not unit.is_not_light() and len(unit.shape) == 2 for unit in images)
-        if len(images) > 1 and (any(named) or has_others):
+        if len(images) > 1 and (there or has_others):
             missing = [band for band, unit in zip(bands, named, strict=True) if unit is None]
-            there = ", ".join(unit.label if unit.is_not_light() else unit.band() or unit.label for unit in images)
-            raise bad(name, f"it has no band {', '.join(missing)} (it has {there})", "name those it has")
-    banded = _banded(images)
+            listed = ", ".join(unit.label if unit.is_not_light() else unit.band() or unit.label for unit in images)
+            raise bad(name, f"it has no band {', '.join(missing)} (it has {listed})", "name those it has")
+    banded, names = _banded(images)
     if banded and bands is None:
-        return banded, [unit.band() for unit in banded], []
+        return banded, names, []
     unit, notes = _first_light(images, name)
     return [unit], _names(bands), notes
 
@@ -277,14 +278,15 @@ def _unit_of_band(images: list[Unit], band: str) -> Unit | None:
     return None
 
 
-def _banded(images: list[Unit]) -> list[Unit]:
-    """Return the units that are one band each, [] where the file does not name two bands of one size at least."""
+def _banded(images: list[Unit]) -> tuple[list[Unit], list[str]]:
+    """Return the units that are one band each and the bands, none where the file does not name two of one size."""
     light = [unit for unit in images if not unit.is_not_light()]
-    found = [unit for unit in light if unit.band() is not None and len(unit.shape) == 2]
-    names = {unit.band().casefold() for unit in found}
+    named = [(unit, band) for unit in light if len(unit.shape) == 2 and (band := unit.band()) is not None]
+    found, bands = [unit for unit, _ in named], [band for _, band in named]
     others = [unit for unit in light if unit not in found and unit.light_rank() is not None]
-    several = len(found) >= 2 and len(names) == len(found) and len({unit.shape for unit in found}) == 1
-    return found if several and not others else []
+    differ = len({band.casefold() for band in bands}) == len(bands)
+    several = len(found) >= 2 and differ and len({unit.shape for unit in found}) == 1
+    return (found, bands) if several and not others else ([], [])
 
 
 def _first_light(images: list[Unit], name: str) -> tuple[Unit, list[str]]:
@@ -346,7 +348,7 @@ def _stacked(
     if not any(key.startswith("CTYPE") for key in header) and not primary.shape:
         header = {**primary.header, **header}  # some writers leave the place on the sky in an empty primary header
     flux = np.ascontiguousarray(np.moveaxis(planes[0] if len(planes) == 1 else np.concatenate(planes), 0, 2))
-    own = _band_names(chosen[0].header, count) if len(chosen) == 1 else [None] * count
+    own: Sequence[str | None] = _band_names(chosen[0].header, count) if len(chosen) == 1 else [None] * count
     if own == [None]:
         own = _band_names(primary.header, 1)
     flux, bands = _with_names(flux, own, names, name)
@@ -354,7 +356,7 @@ def _stacked(
 
 
 def _with_names(
-    flux: np.ndarray, own: list[str | None], names: list[str] | None, name: str
+    flux: np.ndarray, own: Sequence[str | None], names: list[str] | None, name: str
 ) -> tuple[np.ndarray, list[str]]:
     """Return the planes that are wanted by name; names that somebody gives to nameless planes are theirs in order."""
     bands = [band or f"band{number}" for number, band in enumerate(own, start=1)]
@@ -362,15 +364,16 @@ def _with_names(
         bands = [f"band{number}" for number in range(1, len(bands) + 1)]
     if names is None:
         return flux, bands
-    places = [next((i for i, band in enumerate(own) if (band or "").casefold() == n.casefold()), None) for n in names]
-    if None not in places:
+    asked = [next((i for i, band in enumerate(own) if (band or "").casefold() == n.casefold()), None) for n in names]
+    places = [place for place in asked if place is not None]
+    if len(places) == len(names):
         return np.ascontiguousarray(flux[:, :, places]), names
     if len(names) == len(bands) and not any(own):
         return flux, names
     raise bad(name, f"its bands are {', '.join(bands)}, and {', '.join(names)} are wanted", "name those it has")
 
 
-def _band_names(header: dict[str, Any], count: int) -> list[str | None]:
+def _band_names(header: dict[str, Any], count: int) -> Sequence[str | None]:
     """Return the band of each plane by header: BANDS 'grz', BAND0.., FILTER1.., FILTER, BAND."""
     together = str(header.get("BANDS", "")).replace(",", " ").strip()
     words = together.split() if " " in together else list(together)

@@ -294,8 +294,8 @@ def red_order(bands: tuple[str, ...]) -> list[int]:
     """Return the places of bands from red to blue; nameless ones are taken to run from blue to red."""
     if bands == RGB:
         return [0, 1, 2]
-    waves = [band_wavelength(band) for band in bands]
-    if any(wave is None for wave in waves):
+    waves = [wave for band in bands if (wave := band_wavelength(band)) is not None]
+    if len(waves) < len(bands):
         return list(range(len(bands)))[::-1]
     return sorted(range(len(bands)), key=lambda index: -waves[index])
 

@@ -262,7 +262,9 @@ def _values(table: pa.Table, column: str, dtype: type) -> np.ndarray:
         raise FormatError(f"{POSTINGS}: column '{column}' has a NULL; bundle or build the atlas again")
     size = np.dtype(dtype).itemsize
     chunks = [chunk for chunk in table[column].chunks if len(chunk)]
-    parts = [np.frombuffer(chunk.buffers()[1], dtype, len(chunk), size * chunk.offset) for chunk in chunks]
+    parts: list[np.ndarray] = [
+        np.frombuffer(chunk.buffers()[1], dtype, len(chunk), size * chunk.offset) for chunk in chunks
+    ]
     return np.concatenate([np.empty(0, dtype), *parts])
 
 

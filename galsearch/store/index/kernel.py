@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 VERSION = 2  # of what kernel.c offers; a library that was compiled from another is not used
 MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do that at full speed
@@ -109,7 +110,7 @@ class Pieces:
     def __init__(
         self,
         content: np.ndarray,
-        dtype: type,
+        dtype: npt.DTypeLike,
         dim: int,
         *,
         first: np.ndarray,
@@ -125,7 +126,8 @@ class Pieces:
         sizes = content.nbytes, self._dtype.itemsize, dim, int(first[-1]) // dim, len(at)
         self._struct = _Pieces(content.ctypes.data, *sizes, *places, self.seen.ctypes.data)
         self._pointer = ctypes.addressof(self._struct)
-        if LIBRARY.galsearch_fit(self._pointer) != FINE:
+        self._library = _library()
+        if self._library.galsearch_fit(self._pointer) != FINE:
             raise ValueError(f"the pieces do not lie one after another inside {content.nbytes} bytes in rows of {dim}")
 
     def prepare(self, rows: np.ndarray) -> bool:
@@ -134,7 +136,7 @@ class Pieces:
         `rows` is contiguous int64. Raises IndexError when one of them is not there, VanishedError when the
         file was cut.
         """
-        answer = LIBRARY.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows))
+        answer = self._library.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows))
         if answer == OUTSIDE:
             raise IndexError(f"a row is not among the {self._struct.rows} that there are")
         _check(answer)
@@ -146,7 +148,7 @@ class Pieces:
         if not self.prepare(rows):
             return None
         out = np.empty((len(rows), self._dim), self._dtype)
-        _check(LIBRARY.galsearch_copy(self._pointer, rows.ctypes.data, len(rows), out.ctypes.data))
+        _check(self._library.galsearch_copy(self._pointer, rows.ctypes.data, len(rows), out.ctypes.data))
         return out
 
     def products(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
@@ -159,14 +161,21 @@ class Pieces:
         out = np.empty(len(rows), np.float32)
         places = (array.ctypes.data for array in (vector, rows))
         task = _Task(self._pointer, *places, len(rows), out.ctypes.data)
-        done = np.zeros(LIBRARY.galsearch_chunks(ctypes.addressof(task)), np.uint8)
+        done = np.zeros(self._library.galsearch_chunks(ctypes.addressof(task)), np.uint8)
         task.done = done.ctypes.data
         crew = getattr(_here, "crew", None)
         if crew is None or out.size * self._dim < WORTH:
-            _check(LIBRARY.galsearch_do(ctypes.addressof(task), None))
+            _check(self._library.galsearch_do(ctypes.addressof(task), None))
         else:
             crew.do(task, [self, vector, rows, out, done])
         return out
+
+
+def _library() -> ctypes.CDLL:
+    """Return the compiled library, for those that are only made where it is there."""
+    if LIBRARY is None:
+        raise RuntimeError("there is no compiled library; ask for LIBRARY first")
+    return LIBRARY
 
 
 def _check(answer: int) -> None:
@@ -183,9 +192,10 @@ class _Crew:
     _leaving: ClassVar[list[_Crew]] = []  # over, but a thread may still look at the last task
 
     def __init__(self) -> None:
-        self._struct, self._kept = _CrewStruct(), []
+        self._struct = _CrewStruct()
+        self._kept: list[object] = []
         self._at = self._last = ctypes.addressof(self._struct)  # of its first task, which is a dummy
-        self._library = LIBRARY
+        self._library = _library()
         self._library.galsearch_call(self._at, threads() - 1)
 
     def do(self, task: _Task, arrays: list) -> None:

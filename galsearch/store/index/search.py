@@ -55,7 +55,7 @@ def _best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndar
     matches = vectors.rows if ask.matching is None else len(ask.matching)
     pool = _Pool(min(ask.wanted, matches))
     visits = None if ask.exact or cells is None else _visits(cells, ask, matches)
-    if visits is None:
+    if visits is None or cells is None:
         plan = Plan("exact", matches, _compare_all(vectors, ask, pool), exact=True)
     else:
         scanned, visited = _compare_cells(vectors, cells, ask, visits, pool)

@@ -14,7 +14,7 @@ import functools
 import itertools
 import mmap
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -60,7 +60,7 @@ class Held:
     def __init__(self, array: np.ndarray) -> None:
         self._array = np.ascontiguousarray(array, np.float32)
         self.rows, self.dim = array.shape
-        self._pieces = None
+        self._pieces: kernel.Pieces | None = None
         if kernel.LIBRARY is not None and array.size:
             content = self._array.reshape(-1).view(np.uint8)
             self._pieces = kernel.Pieces(
@@ -71,9 +71,10 @@ class Held:
         return self._array[rows]
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
-        if self._pieces is None:
+        pieces = self._pieces
+        if pieces is None:
             return _taken_scores(self, scorer, rows)
-        return scorer.through(lambda vector: self._pieces.products(vector, rows))
+        return scorer.through(lambda vector: _noted(pieces.products(vector, rows)))
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
@@ -149,7 +150,7 @@ class Reordered:
 class Chain:
     """Vectors that lie in several places one after another."""
 
-    def __init__(self, parts: list[Vectors], dim: int) -> None:
+    def __init__(self, parts: Sequence[Mapped], dim: int) -> None:
         self._parts = parts
         self._starts = np.cumsum([0, *(part.rows for part in parts)])
         self.rows, self.dim = int(self._starts[-1]), dim
@@ -216,7 +217,7 @@ class Mapped:
         self.rows = total // dim
         self._starts = self._first.tolist()
         self._seen = np.zeros(len(self._at), bool)
-        self._pieces = None
+        self._pieces: kernel.Pieces | None = None
         if kernel.LIBRARY is not None:
             self._map_pieces(total)
 

@@ -128,13 +128,13 @@ def _is_ours(table: str) -> bool:
 
 def _expected(embeddings: dict[str, dict]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Return (table, column, the types that it may have) of everything that we read."""
-    found = [("galaxies", "object_id", ("VARCHAR",))]
+    found: list[tuple[str, str, tuple[str, ...]]] = [("galaxies", "object_id", ("VARCHAR",))]
     found += [("galaxies", name, _POSITION) for name in ("ra", "dec")]
     dims = {name: space["dim"] for name, space in embeddings.items()}
     main = schema.main_embedding(embeddings)
     for table, columns in schema.TABLES.items():
         for name in embeddings if "{name}" in table else [main]:
-            dim = dims.get(name)
+            dim = None if name is None else dims.get(name)
             if dim is not None or "{name}" not in table:
                 found += [
                     (table.format(name=name), column.name, (column.type.format(dim=dim),))

@@ -94,7 +94,7 @@ class BaseStore:
             raise
 
     @property
-    def parts(self) -> list[BaseStore]:
+    def parts(self) -> Sequence[BaseStore]:
         """The atlases that are asked: this one."""
         return [self]
 
@@ -260,7 +260,7 @@ class BaseStore:
         self._check_numbers()
         return self._with_units(self.sandbox.arrow(f"SELECT {self._hit_columns('NULL::FLOAT')} FROM galaxies"))
 
-    def list(self, condition: str | None, *, k: int) -> tuple[np.ndarray, int]:
+    def listed(self, condition: str | None, *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass `condition`, by object_id, and how many pass in all."""
         self._check_numbers()
         cut = f" WHERE {condition}" if condition else ""
@@ -335,7 +335,7 @@ class BaseStore:
             self.prepare(where)
             self.sandbox.check_condition(where)
             parts.append(f"({where}\n)")
-        if near is not None:
+        if near is not None and radius_arcsec is not None:
             parts.append(_cone(near, radius_arcsec))
         return " AND ".join(parts) or None
 
@@ -350,6 +350,22 @@ class BaseStore:
         self._check_numbers()
         found = numbers(self.sandbox.ask(f"SELECT rowid AS row FROM galaxies WHERE {condition}", said="where"), "row")
         return found if (found[1:] > found[:-1]).all() else np.sort(found)
+
+    def has_thumbnails(self) -> bool:
+        """Say whether there are pictures."""
+        raise NotImplementedError
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures (WebP) of `ids`; ids without one are absent."""
+        raise NotImplementedError
+
+    def models(self) -> list[str]:
+        """Return the names of the models that travel along."""
+        raise NotImplementedError
+
+    def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
+        """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""
+        raise NotImplementedError
 
     def holders(self, embedding: str) -> str:
         """Return a SELECT of `object_id` and `place`, the row number of its vector, for the objects that have one."""
@@ -637,7 +653,7 @@ class BaseStore:
         matching = None if condition is None else self._matching(condition, embedding)
         filtered = time.perf_counter()
         left_out = self.vector_rows(embedding, self.rows_of(exclude)) if exclude else np.empty(0, np.int64)
-        hit = len(left_out) if matching is None else sum(_has(matching, place) for place in left_out)
+        hit = len(left_out) if matching is None else sum(_has(matching, place) for place in left_out.tolist())
         ask = Ask(scorer, k + hit, matching, exact, probes, recall or RECALL, asked)
         places, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), ask)
         if hit:
@@ -778,7 +794,7 @@ def vectors(column: pa.ChunkedArray | pa.Array, *, dtype: type = np.float32) -> 
     if column.null_count:
         raise FormatError("a stored vector is NULL, so the atlas is damaged; copy it again from its source")
     flat = column.flatten()  # read through its buffer: Array.to_numpy imports pandas, a third of a second
-    values = np.frombuffer(flat.buffers()[1], dtype, len(flat), np.dtype(dtype).itemsize * flat.offset)
+    values: np.ndarray = np.frombuffer(flat.buffers()[1], dtype, len(flat), np.dtype(dtype).itemsize * flat.offset)
     return values.reshape(len(column), column.type.list_size)
 
 
@@ -804,7 +820,7 @@ def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
 
 
 def _has(ascending: np.ndarray, value: int) -> bool:
-    place = np.searchsorted(ascending, value)
+    place = int(np.searchsorted(ascending, value))
     return place < len(ascending) and bool(ascending[place] == value)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from galsearch import schema
 from galsearch.errors import FormatError
 from galsearch.store.files import OpenFile
-from galsearch.store.index.vectors import Coded, MapError, Vectors, decoded, file_state, numbers
+from galsearch.store.index.vectors import Chain, Coded, MapError, Vectors, decoded, file_state, numbers
 from galsearch.store.read.base import (
     BATCH_ROWS,
     MOST_PICTURE_BYTES,
@@ -114,7 +114,10 @@ class BundleStore(BaseStore):
         known = self.cells(embedding)
         cells = (known.centroids, known.starts) if known else self._read_centroids(embedding)
         codes = self._mapped(f"codes_{embedding}", self._space(embedding)["dim"], dtype=np.int8)
-        return Coded(codes, self._mapped(f"weights_{embedding}", 2), *cells)
+        weights = self._mapped(f"weights_{embedding}", 2)
+        if isinstance(codes, Chain) or isinstance(weights, Chain):
+            raise MapError("codes lie in several files")
+        return Coded(codes, weights, *cells)
 
     def _place(self, file: str | None) -> OpenFile:
         if file is not None:

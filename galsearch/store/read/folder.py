@@ -107,7 +107,7 @@ class FolderStore(BaseStore):
                 f"{self.path}: {name}.lance has {rows} rows and rows_{name} names "
                 f"{self._catalog.rows[f'rows_{name}']} of them; copy the folder again, or rebuild it"
             )
-        self._data[name] = [(path, _state(path)) for path in paths if path.exists()]
+        self._data[name] = [(path, state) for path in paths if (state := _state(path)) is not None]
         return table
 
     def _check_data(self, name: str) -> None:
@@ -243,7 +243,7 @@ class FolderStore(BaseStore):
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
         super()._register(embed)
         spaces = self.manifest.embeddings
-        tables = {f"embedding_{name}": _Scanned(weakref.ref(self), name) for name in spaces}
+        tables: dict[str, object] = {f"embedding_{name}": _Scanned(weakref.ref(self), name) for name in spaces}
         self.sandbox.register_tables(tables)
         self.sandbox.define(macros.folder_macros(spaces))
 
@@ -260,6 +260,8 @@ class _Scanned:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         store = self.store()
+        if store is None:  # nobody asks any more
+            raise FormatError("the atlas was closed")
         dim = store.manifest.embeddings[self.name]["dim"]
         kind = pa.schema([("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
         found = store._scan(self.name, VECTORS)

@@ -25,7 +25,7 @@ class MultiStore:
     grows = False
 
     def __init__(self, stores: Sequence[BaseStore]) -> None:
-        self.parts = list(stores)
+        self.parts: Sequence[BaseStore] = list(stores)
         self._names = [store.path.name for store in self.parts]
         self._first = np.cumsum([0, *(store.manifest.rows for store in self.parts)])
         _check_models(self.parts)
@@ -95,9 +95,9 @@ class MultiStore:
         """Return up to `n` ids that differ from one in few letters, by atlas."""
         return list(dict.fromkeys(name for store in self.parts for name in store.similar_ids(object_id, n=n)))[:n]
 
-    def list(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
+    def listed(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass, by object_id, and how many pass in all."""
-        found = [store.list(part, k=k) for store, part in zip(self.parts, condition, strict=True)]
+        found = [store.listed(part, k=k) for store, part in zip(self.parts, condition, strict=True)]
         rows = np.concatenate([rows + first for (rows, _), first in zip(found, self._first, strict=False)])
         order = np.argsort(np.array(self.ids(rows), dtype=object), kind="stable")[:k]
         return rows[order], sum(matches for _, matches in found)
@@ -262,7 +262,8 @@ def _measures(manifests: Sequence[schema.Manifest]) -> dict[str, dict[str, str]]
     if all(schema.MEASURES_KEY not in manifest.extra for manifest in manifests):
         return {}  # atlases before format 1.1
     columns = {name: {manifest.measure_column(name) for manifest in manifests} for name in schema.GALAXIES}
-    return {schema.MEASURES_KEY: {name: min(one) for name, one in columns.items() if len(one) == 1 and None not in one}}
+    known = {name: one.pop() for name, one in columns.items() if len(one) == 1}
+    return {schema.MEASURES_KEY: {name: column for name, column in known.items() if column is not None}}
 
 
 def _plan(plans: Sequence[Plan]) -> Plan:
@@ -274,7 +275,7 @@ def _plan(plans: Sequence[Plan]) -> Plan:
         sum(plan.matches for plan in plans),
         sum(plan.rows_scanned for plan in plans),
         all(plan.exact for plan in plans),
-        sum(plan.cells_probed for plan in cells) if cells else None,
-        sum(plan.cells for plan in cells) if cells else None,
+        sum(plan.cells_probed or 0 for plan in cells) if cells else None,
+        sum(plan.cells or 0 for plan in cells) if cells else None,
         milliseconds=stages,
     )

@@ -86,7 +86,8 @@ def check(tree: list[dict], *, macros: frozenset[str], system_tables: frozenset[
     `macros` are the names of the atlas's own, `system_tables` those of DuckDB. Raises QueryError for a function or a
     table that is not allowed, and for an `embed` of anything but a text that is written out.
     """
-    texts, left = [], list(tree)
+    texts: list[str] = []
+    left: list[dict | list] = list(tree)
     while left:
         node = left.pop()
         if isinstance(node, dict):

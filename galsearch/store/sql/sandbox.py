@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.5  # between looks for what has run longer
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
-_FROM_THE_START = {
+_FROM_THE_START: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",  # DuckDB would fetch one for a file of another database
     "autoinstall_known_extensions": "false",
     "home_directory": "/",  # DuckDB says to whoever asks where it keeps things, and where it was refused to look

@@ -50,7 +50,7 @@ MAP_SAMPLE = 64  # rows compared before a map is trusted
 
 
 def write_bundle(
-    store: BaseStore,
+    store: BaseStore | RowView,
     path: Path,
     *,
     record: dict,
@@ -73,8 +73,17 @@ def write_bundle(
         try:
             connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
             connection.execute("USE bundle")
-            options = {"with_models": with_models, "compact": compact, "plane": plane, "seed": seed}
-            _fill(connection, store, partial, record, **options, progress=progress)
+            _fill(
+                connection,
+                store,
+                partial,
+                record,
+                with_models=with_models,
+                compact=compact,
+                plane=plane,
+                seed=seed,
+                progress=progress,
+            )
             connection.execute("CHECKPOINT bundle")
             connection.close()
             BundleStore(partial).close()  # what cannot be opened again is not given the name
@@ -94,7 +103,8 @@ def write_subset(
     """
     from galsearch.store import open_store
 
-    if len(store.parts) > 1:
+    whole = store.parts[0]
+    if len(store.parts) > 1 or not isinstance(whole, BaseStore):
         raise QueryError(f"{store.path}: several atlases are open as one; ask one of them, then bundle its answer")
     if not len(rows):
         raise QueryError("nothing was found, and a bundle needs a row; loosen the cuts, then bundle the answer")
@@ -105,12 +115,12 @@ def write_subset(
             open_store(path).close()  # refuses to replace anything else
     if not path.parent.is_dir():
         raise GalsearchError(f"{path.parent}: no such folder; make it first, or choose another place for the bundle")
-    write_bundle(RowView(store, rows, title), path, record=record, with_models=with_models)
+    write_bundle(RowView(whole, rows, title), path, record=record, with_models=with_models)
 
 
 def _fill(
     connection,
-    store: BaseStore,
+    store: BaseStore | RowView,
     partial: Path,
     record: dict,
     *,
@@ -151,7 +161,7 @@ def _fill(
     progress(total, total, "bundled")
 
 
-def _write_macros(connection, store: BaseStore, statements: list[str]) -> None:
+def _write_macros(connection, store: BaseStore | RowView, statements: list[str]) -> None:
     try:
         for statement in statements:
             connection.execute(statement)
@@ -162,7 +172,7 @@ def _write_macros(connection, store: BaseStore, statements: list[str]) -> None:
         ) from None
 
 
-def _described(store: BaseStore, *, compact: bool) -> dict[str, dict]:
+def _described(store: BaseStore | RowView, *, compact: bool) -> dict[str, dict]:
     """Return what the manifest will say of the embeddings. Raises GalsearchError where they cannot be stored so."""
     spaces = store.manifest.embeddings
     coded = [name for name, space in spaces.items() if space.get(schema.CODES)]
@@ -182,7 +192,9 @@ def _described(store: BaseStore, *, compact: bool) -> dict[str, dict]:
     return {name: {**space, **codes} for name, space in spaces.items()}
 
 
-def _write_vectors(connection, store: BaseStore, partial: Path, embedding: tuple[str, dict], seed: int) -> np.ndarray:
+def _write_vectors(
+    connection, store: BaseStore | RowView, partial: Path, embedding: tuple[str, dict], seed: int
+) -> np.ndarray:
     """Write the vectors cell by cell with their index; return the object's row number in `store` of each."""
     name, space = embedding
     table = macros.vector_table(name, space)
@@ -198,7 +210,11 @@ def _write_vectors(connection, store: BaseStore, partial: Path, embedding: tuple
         if not space.get(schema.CODES):
             return [fixed_size_list(vectors.take(part))]
         centroids = index.centroids[index.cell[part]]
-        codes, weights = store.codes(name, part) if copied else encoded(vectors.take(part), centroids)
+        codes, weights = (
+            store.codes(name, part)
+            if copied and isinstance(store, BundleStore)
+            else encoded(vectors.take(part), centroids)
+        )
         return [fixed_size_list(weights), fixed_size_list(codes, dtype=np.int8)]
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -272,14 +288,14 @@ def _map_holds(connection, runs: pa.Table, partial: Path, column: _Column) -> bo
     places = np.unique(np.linspace(0, rows - 1, MAP_SAMPLE).astype(np.int64))
     asked = "WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid"
     found = connection.execute(f"SELECT {column.name} FROM {column.table} {asked}", [places.tolist()]).fetchall()
-    said = np.array([row[0] for row in found], column.dtype)
+    stated: np.ndarray = np.array([row[0] for row in found], column.dtype)
     try:
-        return np.array_equal(Mapped(runs, said.shape[1], partial, dtype=column.dtype).take(places), said)
+        return np.array_equal(Mapped(runs, stated.shape[1], partial, dtype=column.dtype).take(places), stated)
     except MapError:
         return False
 
 
-def _write_facts(connection, store: BaseStore, order: np.ndarray | None) -> None:
+def _write_facts(connection, store: BaseStore | RowView, order: np.ndarray | None) -> None:
     """Copy every table of facts; galaxies in the order of the image vectors, so that neighbors lie together."""
     for name in sorted(store.fact_tables()):
         table = store.sandbox.arrow(f'SELECT * FROM "{name}"')
@@ -289,7 +305,7 @@ def _write_facts(connection, store: BaseStore, order: np.ndarray | None) -> None
         create_table(connection, name, table)
 
 
-def _write_plane(connection, store: BaseStore, name: str, method: str | None, seed: int) -> dict:
+def _write_plane(connection, store: BaseStore | RowView, name: str, method: str | None, seed: int) -> dict:
     """Write the map of the vectors, as `store` has it or anew; return what the manifest says of it."""
     space, table = store.manifest.embeddings[name], f"map_{name}"
     if method is None and schema.PLANE in space and table in store.tables:
@@ -310,7 +326,7 @@ def _aligned(connection, name: str, space: dict) -> bool:
     return differing.fetchall()[0][0] == 0
 
 
-def _write_thumbnails(connection, store: BaseStore) -> None:
+def _write_thumbnails(connection, store: BaseStore | RowView) -> None:
     """Write pictures in the order of the galaxies: those of similar objects are read together."""
     if not store.has_thumbnails():
         return
@@ -350,8 +366,9 @@ def _write_table(connection, table: str, kind: pa.Schema, batches: Iterator[pa.R
         connection.unregister("incoming")
 
 
-def _write_models(connection, store: BaseStore, *, with_models: bool) -> None:
+def _write_models(connection, store: BaseStore | RowView, *, with_models: bool) -> None:
     connection.execute("CREATE TABLE models (name VARCHAR, card VARCHAR, onnx BLOB, tokenizer BLOB)")
     for name in store.models() if with_models else []:
-        card, onnx, tokenizer = store.model(name)
-        connection.execute("INSERT INTO models VALUES ($1, $2, $3, $4)", [name, json.dumps(card), onnx, tokenizer])
+        if (model := store.model(name)) is not None:
+            card, onnx, tokenizer = model
+            connection.execute("INSERT INTO models VALUES ($1, $2, $3, $4)", [name, json.dumps(card), onnx, tokenizer])

@@ -31,9 +31,10 @@ def write_pages(connection, folder: Path, name: str, version: int, dim: int) -> 
     runs, first = [], 0
     for fragment in dataset.get_fragments():
         file = _only_file(fragment)
-        path = file and f"{LANCE}/{name}.lance/data/{file}"
-        part = known.get(path) if path in known or not path else _runs(folder, path, fragment.count_rows() * dim, first)
-        runs += [part] if part is not None else []
+        if file is not None:
+            path, values = f"{LANCE}/{name}.lance/data/{file}", fragment.count_rows() * dim
+            part = known[path] if path in known else _runs(folder, path, values, first)
+            runs += [part] if part is not None else []
         first += fragment.count_rows() * dim
     write_runs(connection, table, None)
     every = pa.concat_tables(runs) if runs else None
@@ -68,7 +69,7 @@ def _known(connection, table: str) -> dict[str, pa.Table]:
     found = connection.sql(
         f"SELECT {columns} FROM {schema.MAP_TABLE} WHERE name = $1 ORDER BY first_value", params=[table]
     ).to_arrow_table()
-    return dict(by_file(found))
+    return {file: runs for file, runs in by_file(found) if file is not None}
 
 
 def _only_file(fragment: lance.LanceFragment) -> str | None:
@@ -93,7 +94,7 @@ def _holds(runs: pa.Table, folder: Path, dataset: lance.LanceDataset, dim: int) 
     places = np.unique(np.linspace(0, dataset.count_rows() - 1, SAMPLE).astype(np.int64))
     said = as_array(dataset.take(places.tolist(), columns=[COLUMN])[COLUMN])
     try:
-        found = mapped(runs, dim, lambda file: folder / file)
+        found = mapped(runs, dim, lambda file: folder / str(file))
         return found.rows == dataset.count_rows() and np.array_equal(found.take(places), said)
     except MapError:
         return False
