@@ -65,7 +65,9 @@ def main() -> None:
             box = FancyBboxPatch((left, bottom), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.6", color=color)
             axes.add_patch(box)
             name = room.removeprefix("science.")
-            axes.text(left + width / 2, bottom + HEIGHT / 2, name, ha="center", va="center", color="white", fontsize=7.5)
+            axes.text(
+                left + width / 2, bottom + HEIGHT / 2, name, ha="center", va="center", color="white", fontsize=7.5
+            )
             left += width + GAP
         axes.text(0, bottom + HEIGHT + 0.3, title, va="bottom", fontsize=7, color="#444444")
     axes.set(xlim=(0, WIDTH), ylim=(-1, len(drawn) * (HEIGHT + 2.6) + 1))

@@ -17,7 +17,6 @@ import pytest
 import tiny
 from astropy.io import fits, votable
 from astropy.table import Table
-from galsearch.store.write.atomic import disk_errors
 from PIL import Image
 from pyarrow import parquet
 from tiny_models import picture
@@ -25,6 +24,7 @@ from typer.testing import CliRunner
 
 import galsearch
 from galsearch import cli
+from galsearch.store.write.disk import disk_errors
 
 IMPORTED = """
 import sys, galsearch.cli
@@ -474,8 +474,8 @@ def test_a_mosaic_and_a_table_of_vectors_are_built_too(run, tmp_path, tiny_model
     [
         ((), "nothing to take in"),
         (("--images", "nowhere"), "nowhere: no such folder"),
-        (("--images", "file.png"), "--images takes a folder"),
-        (("--mosaic", "cutouts"), "--mosaic takes one picture"),
+        (("--images", "file.png"), "images takes a folder"),
+        (("--mosaic", "cutouts"), "mosaic takes one picture"),
         (("--images", "cutouts", "--table", "nowhere.csv"), "nowhere.csv"),
         (("--images", "cutouts", "--table", "twice.csv"), "'red'"),
         (("--images", "cutouts", "--models", "cutouts"), "no image model found"),
@@ -810,7 +810,7 @@ def test_help_lists_the_commands_by_what_they_are_for(run):
     code, out, _ = run("--help")
     assert code == 0
     heads = ["Make, keep and look into an atlas", "Search", "Label, caption and evaluate", "Open the app"]
-    places = [out.index(head) for head in heads]
+    places = [out.index(f"\n{head}") for head in heads]
     assert places == sorted(places)
     assert places[1] < out.index("crossmatch") < places[2] < out.index("evaluate  ") < places[3]
     assert "classify" not in out

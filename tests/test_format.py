@@ -27,7 +27,7 @@ from galsearch.errors import (
     VersionTooNewError,
     VersionTooOldError,
 )
-from galsearch.store import admission
+from galsearch.store.read import admission
 
 KEYS = ("format", "version", "title", "rows", "created", "software", "embeddings", "sources", "provenance")
 

@@ -73,6 +73,7 @@ def build(
     device: options.Device = "auto",
 ):
     """Build an atlas from cutouts, a mosaic, or a table of embeddings. Stopped builds go on when run again."""
+    _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.build(
             path,
@@ -124,6 +125,7 @@ def add(
     device: options.Device = "auto",
 ):
     """Append galaxies to an atlas folder; what is there stays as it is."""
+    _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.add(
             path,
@@ -233,6 +235,11 @@ def cite(
     """Print what to cite and to acknowledge for the data, the models and the program."""
     with galsearch.open(path) as atlas:
         print_data(atlas.bibtex() if bibtex else atlas.acknowledgements())
+
+
+def _one_source(images: Path | None, mosaic: Path | None) -> None:
+    if images and mosaic:
+        raise typer.BadParameter("give --images or --mosaic, not both")
 
 
 def _band_list(bands: str | None) -> list[str] | None:

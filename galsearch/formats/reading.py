@@ -57,7 +57,7 @@ def read_table(
     in FITS the EXTNAME or the number of the HDU (0 is the primary one), in VOTable the name, ID or number (from 1)
     of the TABLE. `missing` are numbers that stand for no value, such as 99 and -99: they become null.
     The position columns of astropy's SkyCoord become `ra` and `dec` in degrees ICRS. Separators, decimal commas,
-    encodings, comments and rows of units of text tables are found out (`exchange.delimited`).
+    encodings, comments and rows of units of text tables are found out (`formats.delimited`).
 
     What a reader should know and is no error is in `notes_of(table)`, one sentence each: that a service cut its
     answer short, which of several tables was read, which columns were left out or renamed, what a cell was read as.

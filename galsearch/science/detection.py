@@ -8,7 +8,7 @@ Pictures are (h, w) or (h, w, b), 8-bit or float, with the bands in order of fal
 JPEG, or z, r, g of a survey (`images.red_first` puts them so). NaN means "no data" and is masked. Inputs are
 never modified. Positions count from (0, 0), the center of the first pixel. 8-bit values are divided by 255. A
 JPEG's values are stretched for the eye, so its brightness, concentration and colors rank sources of one
-picture; they are not photometry. The form of a cutout's galaxy, once it is found, is measured by `shapes`.
+picture; they are not photometry. The form of a cutout's galaxy, once it is found, is measured by `morphology`.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def detect(
 
 
 def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.02) -> dict[str, float | str | None]:
-    """Return the measures of the source in the center of a cutout: `COLUMNS`, those of `shapes`, and `measure_flag`.
+    """Return the measures of the source in the center of a cutout: `COLUMNS`, `morphology`'s, and `measure_flag`.
 
     The sky is the cutout's frame, a constant. The source is the one that covers the central pixel, or the
     nearest within 15 % of the side. What cannot be measured is None, and `measure_flag` says why in words
     (None: all is well); without a central source everything is None, but `morphology_flag`, a number that says
-    the same for the form (`shapes.FLAGS`). One cutout does not show how sharp a star is: `is_star` is True only
+    the same for the form (`morphology.FLAGS`). One cutout does not show how sharp a star is: `is_star` is True only
     for diffraction spikes, and `is_artifact` is False.
     """
     bands, mask, unit = _planes(picture)

@@ -88,7 +88,7 @@ class Ranked:
     tie. Without draws, every object is there once. Each measure is `(b,) float64`, NaN where it has no value.
     """
 
-    def __init__(self, scores: Sequence[float], relevance: Sequence[float]) -> None:
+    def __init__(self, scores: Sequence[float] | np.ndarray, relevance: Sequence[float] | np.ndarray) -> None:
         found, self.relevance = np.asarray(scores, dtype=float), _gain_lin(relevance)
         if found.shape != self.relevance.shape:
             raise QueryError(
@@ -226,7 +226,7 @@ def _gain_exp(relevance: Sequence[float]) -> np.ndarray:
     return np.exp2(_gain_lin(relevance)) - 1
 
 
-def _gain_lin(relevance: Sequence[float]) -> np.ndarray:
+def _gain_lin(relevance: Sequence[float] | np.ndarray) -> np.ndarray:
     values = np.asarray(relevance, dtype=float)
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise QueryError("a relevance is negative or not a number; it must be 0 or more, and judged for every object")

@@ -6,7 +6,6 @@ Reading creates nothing. Writing goes aside and is renamed when complete.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
@@ -89,14 +88,10 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
 def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
-    if name not in _WRITING:
+    from galsearch.store.write import bundle, folder, index_tables, upsert
+
+    homes = {"write_bundle": bundle, "fixed_size_list": index_tables, "Rows": upsert, "put_rows": upsert}
+    homes |= dict.fromkeys(("Staging", "is_folder_atlas", "staged"), folder)
+    if name not in homes:
         raise AttributeError(name)
-    return getattr(import_module(f"galsearch.store.write.{_WRITING[name]}"), name)
-
-
-_WRITING = {
-    **dict.fromkeys(("Staging", "is_folder_atlas", "staged"), "folder"),
-    **dict.fromkeys(("Rows", "put_rows"), "upsert"),
-    "write_bundle": "bundle",
-    "fixed_size_list": "index_tables",
-}
+    return getattr(homes[name], name)
