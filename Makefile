@@ -38,9 +38,10 @@ test-hostile: $(VENV)/.has-dev  ## only hostile files, statements, pictures and 
 mutants: $(VENV)/.has-mutants  ## plant random mistakes in a copy and count those that the fast tests notice (an hour)
 	@$(PY) -m benchmarks.mutants $(MUTANTS)
 
-lint: $(VENV)/.has-dev  ## check style, formatting, and that the generated documents are current
+lint: $(VENV)/.has-dev  ## check style, formatting and types, and that the generated documents are current
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 	@$(PY) docs/generate.py --check
 
 docs: $(VENV)/.has-dev  ## write the generated parts of the documents anew

@@ -38,7 +38,7 @@ from galsearch.rerank.local import Sight, choose
 from galsearch.rerank.observe import Objects, Observer
 from galsearch.rerank.order import Marks
 from galsearch.rerank.views import SCALES
-from galsearch.retrieval import Answer
+from galsearch.retrieval import Result
 from galsearch.science import images
 from galsearch.science.metrics import Ranked, auroc
 from galsearch.science.ranking import Scorer
@@ -179,7 +179,7 @@ class Asked:
 def sight_of(part: Part, words: str) -> Sight:
     """Return what a question in words is to the library."""
     scorer = Scorer(part.atlas.embed(words))
-    found = Answer(np.empty(0, np.int64), np.empty(0), Plan("exact", 0, 0, exact=True), scorer=scorer)
+    found = Result(np.empty(0, np.int64), np.empty(0), Plan("exact", 0, 0, exact=True), scorer=scorer)
     return Sight(part.atlas._store, part.seen, Query((Term("text", words),)), found)
 
 
@@ -472,7 +472,7 @@ def check(part: Part, words: str = "ring galaxy") -> None:
     hits = part.atlas.search(words, k=K)
     sight = sight_of(part, words)
     pool = part.atlas.search(words, k=VALIDATED_AT)
-    objects = part.seen.rows(pool._found.rows)
+    objects = part.seen.rows(pool._result.rows)
     final = sight.base(objects) + sum(sight.parts(objects).values())
     ours = [pool.ids[place] for place in np.argsort(-final, kind="stable")[:K]]
     assert hits.rerank(n=VALIDATED_AT).ids == ours, "hits.rerank answers otherwise than what is measured"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,8 @@ from galsearch import citations, schema
 from galsearch.encode import Encoder, check_same_model, shipped
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.hits import Galaxy, Hits, term
-from galsearch.query import Query, Term
-from galsearch.retrieval import answer
+from galsearch.query import Query, QueryOptions, Term
+from galsearch.retrieval import retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
 from galsearch.science.ranking import unit
@@ -111,14 +111,14 @@ class Atlas:
         """Return the columns that `where` may use: column, type, unit, ucd, description."""
         return self._store.describe()
 
-    def models(self) -> dict[str, dict]:
+    def models(self) -> dict[str, dict[str, Any]]:
         """Return the cards of the models that travel with the atlas, by kind."""
         return dict(self._cards)
 
     @functools.cached_property
-    def _cards(self) -> dict[str, dict]:  # kept, since reading a card reads the whole model, to check it
-        found = {name: self._store.model(name) for name in self._store.models()}
-        return {name: model[0] for name, model in found.items() if model is not None}
+    def _cards(self) -> dict[str, dict[str, Any]]:  # kept, since reading a card reads the whole model, to check it
+        result = {name: self._store.model(name) for name in self._store.models()}
+        return {name: model[0] for name, model in result.items() if model is not None}
 
     def bibtex(self) -> str:
         """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
@@ -159,7 +159,7 @@ class Atlas:
         Raises QueryError for a bad filter, an unknown id, empty text or options beside a Query; ModelMismatchError when
         the atlas has no encoder for what was asked.
         """
-        options = {
+        options: dict[str, Any] = {
             "where": where,
             "near": near,
             "radius_arcsec": radius_arcsec,
@@ -180,12 +180,16 @@ class Atlas:
             )
         else:
             query = what
-        found = answer(self._store, query, self._embed_term)
-        found.plan.provider = next((e.provider for e in list(self._encoders.values())), None)
-        return Hits(self, query, found)
+        result = retrieve(self._store, query, self._embed_term)
+        result.plan.provider = next((e.provider for e in list(self._encoders.values())), None)
+        return Hits(self, query, result)
 
     def query(
-        self, what: str | Path | Galaxy | np.ndarray | None = None, *, by: str | None = None, **options: Any
+        self,
+        what: str | Path | Galaxy | np.ndarray | None = None,
+        *,
+        by: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Query:
         """Return the Query that `search` with the same arguments would answer."""
         return Query(terms=() if what is None else (term(what, by=by),), **options)
@@ -207,10 +211,10 @@ class Atlas:
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `ids` in that order; UnknownIdError for one that is not there."""
-        found = self._store.rows(ids)
-        if found.num_rows != len(ids):
-            self._must_have(next(i for i in ids if i not in set(found["object_id"].to_pylist())))
-        return found
+        result = self._store.rows(ids)
+        if result.num_rows != len(ids):
+            self._must_have(next(i for i in ids if i not in set(result["object_id"].to_pylist())))
+        return result
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return small pictures as WebP bytes by id; objects without one are absent."""
@@ -312,8 +316,8 @@ class Atlas:
         among = f"object_id IN ({names})" if names else "false"
         where = among if where is None else f"({where}\n) AND {among}"
         query = Query(where=where, near=near, radius_arcsec=radius_arcsec, k=max(k, len(found.candidates), 1))
-        listed = answer(self._store, query, self._embed_term)
-        rank = {name: place for place, name in enumerate(found.ids)}
+        listed = retrieve(self._store, query, self._embed_term)
+        rank = {name: index for index, name in enumerate(found.ids)}
         order = sorted(range(len(listed.rows)), key=[rank[name] for name in self._store.ids(listed.rows)].__getitem__)
         return Hits(self, query, replace(listed, rows=listed.rows[order[:k]]))
 

@@ -68,9 +68,9 @@ def _of_model(card: dict) -> str:
 def _entries(source: dict) -> Iterator[tuple[str, str]]:
     """Yield (key, entry) of a source: what it gives, or one made of what it says."""
     given = _text(source, "bibtex")
-    found = list(_split(given))
-    if found:
-        yield from found
+    result = list(_split(given))
+    if result:
+        yield from result
         return
     title = _text(source, "title") or "unnamed source"
     license = f"License: {_text(source, 'license')}" if _text(source, "license") else ""
@@ -82,13 +82,13 @@ def _entries(source: dict) -> Iterator[tuple[str, str]]:
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
     """Yield (key, entry) of BibTeX text; an entry whose braces do not close is left out."""
-    for found in _ENTRY.finditer(text):
+    for result in _ENTRY.finditer(text):
         depth = 0
-        for place in range(found.start(), len(text)):
-            escaped = place and text[place - 1] == "\\"
-            depth += 0 if escaped else (text[place] == "{") - (text[place] == "}")
-            if text[place] == "}" and not depth:
-                yield found["key"], text[found.start() : place + 1]
+        for index in range(result.start(), len(text)):
+            escaped = index and text[index - 1] == "\\"
+            depth += 0 if escaped else (text[index] == "{") - (text[index] == "}")
+            if text[index] == "}" and not depth:
+                yield result["key"], text[result.start() : index + 1]
                 break
 
 
@@ -107,7 +107,7 @@ def _free(key: str, taken: dict[str, str]) -> str:
 
 def _renamed(entry: str, key: str) -> str:
     """Return an entry under another key."""
-    return _ENTRY.sub(lambda found: f"@{found['kind']}{{{key},", entry, count=1)
+    return _ENTRY.sub(lambda result: f"@{result['kind']}{{{key},", entry, count=1)
 
 
 def _same(entry: str) -> str:

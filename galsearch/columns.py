@@ -170,13 +170,13 @@ def parse_roles(texts: Iterable[str]) -> dict[str, str]:
     >>> parse_roles(["z=redshift", "ra=A,dec=D"])
     {'z': 'redshift', 'ra': 'A', 'dec': 'D'}
     """
-    found = {}
+    result = {}
     for part in [part for text in texts for part in text.split(",")]:
         role, sign, column = (each.strip() for each in part.partition("="))
         if not (sign and column):
             raise SchemaError(f"columns: {part!r} is not ROLE=COLUMN, such as z=redshift")
-        found[role] = column
-    return check_roles(found)
+        result[role] = column
+    return check_roles(result)
 
 
 def check_roles(roles: Mapping[str, str]) -> dict[str, str]:
@@ -200,8 +200,8 @@ def named(table: pa.Table, given: Mapping[str, str], role: str, name: str) -> st
 
 def _by_name(table: pa.Table) -> dict[str, str]:
     """Return the columns by lower-case name; of two that differ in case the one in lower case, else the first."""
-    found = {column.casefold(): column for column in reversed(table.column_names)}
-    return found | {column: column for column in table.column_names if column == column.casefold()}
+    result = {column.casefold(): column for column in reversed(table.column_names)}
+    return result | {column: column for column in table.column_names if column == column.casefold()}
 
 
 def _ucd(item: pa.Field) -> str:
@@ -228,9 +228,9 @@ def _is_text(kind: pa.DataType) -> bool:
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column of numbers as `(n,) float64`, NaN where missing."""
     values = pc.fill_null(pc.cast(column, pa.float64(), safe=False), np.nan)
-    found = np.array(values.to_numpy(), dtype=np.float64)
-    found[(found == MISSING) | ~np.isfinite(found)] = np.nan
-    return found
+    result = np.array(values.to_numpy(), dtype=np.float64)
+    result[(result == MISSING) | ~np.isfinite(result)] = np.nan
+    return result
 
 
 # ---- positions
@@ -253,36 +253,36 @@ def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required:
     of angle are converted, and right ascensions from -180 to 0 have 360 added. Raises SchemaError when columns that
     the user names are no positions.
     """
-    asked = {axis: named(table, given, axis, name) for axis in ("ra", "dec")}
+    requested = {axis: named(table, given, axis, name) for axis in ("ra", "dec")}
     refused: list[str] = []
     text: Positions | None = None
     empty: Positions | None = None
-    for pair in _position_pairs(table, asked):
+    for pair in _position_pairs(table, requested):
         why = [_no_angle(table.field(column), axis) for column, axis in zip(pair, ("ra", "dec"), strict=True)]
         if any(why):
             refused += filter(None, why)
         elif all(_is_numeric(table.field(column).type) for column in pair):
-            place = _in_degrees(table, pair)
-            if np.isfinite(place.ra).any() or np.isfinite(place.dec).any():
-                return place
-            empty = empty or place
+            index = _in_degrees(table, pair)
+            if np.isfinite(index.ra).any() or np.isfinite(index.dec).any():
+                return index
+            empty = empty or index
         else:
             text = text or _sexagesimal(table, pair)
             refused += [] if text else [f"columns {', '.join(pair)} hold text that is no position"]
-    found = text or empty
-    if found is None and (required or any(asked.values())):
+    result = text or empty
+    if result is None and (required or any(requested.values())):
         raise SchemaError(
             f"{name}: no positions found{''.join(f'; {why}' for why in refused)}; expected right ascension and "
             "declination, ICRS, by name, UCD or unit: say which columns with ra and dec (--ra, --dec). There are: "
             f"{', '.join(table.column_names)}"
         )
-    return found
+    return result
 
 
-def _position_pairs(table: pa.Table, asked: Mapping[str, str | None]) -> list[tuple[str, str]]:
+def _position_pairs(table: pa.Table, requested: Mapping[str, str | None]) -> list[tuple[str, str]]:
     """Return pairs of columns that may be ra and dec, the likeliest first."""
-    if asked["ra"] and asked["dec"]:
-        return [(asked["ra"], asked["dec"])]
+    if requested["ra"] and requested["dec"]:
+        return [(requested["ra"], requested["dec"])]
     by_name = _by_name(table)
     by_ucd = {_ucd(item): item.name for item in reversed(list(table.schema))}
     likely = [
@@ -292,8 +292,8 @@ def _position_pairs(table: pa.Table, asked: Mapping[str, str | None]) -> list[tu
         *_both(by_ucd, POSITION_UCDS),
         *_alike(by_name),
     ]
-    pairs = [(asked["ra"] or ra, asked["dec"] or dec) for ra, dec in likely]
-    pairs += [(ra, dec) for ra, dec in [_by_axis(by_name, by_ucd, asked)] if ra and dec]
+    pairs = [(requested["ra"] or ra, requested["dec"] or dec) for ra, dec in likely]
+    pairs += [(ra, dec) for ra, dec in [_by_axis(by_name, by_ucd, requested)] if ra and dec]
     return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 
@@ -301,28 +301,30 @@ def _both(known: Mapping[str, str], pairs: Iterable[Sequence[str]]) -> Iterator[
     yield from ((known[ra], known[dec]) for ra, dec in pairs if ra in known and dec in known)
 
 
-def _by_axis(known: Mapping[str, str], ucds: Mapping[str, str], asked: Mapping[str, str | None]) -> list[str | None]:
+def _by_axis(
+    known: Mapping[str, str], ucds: Mapping[str, str], requested: Mapping[str, str | None]
+) -> list[str | None]:
     """Return the likeliest column of each axis by itself: `ra` beside a column that only its UCD calls dec."""
-    found = []
-    for place, axis in enumerate(("ra", "dec")):
-        tried = [known.get(axis)] + [ucds.get(pair[place]) for pair in (*MAIN_UCDS, *POSITION_UCDS)]
-        tried += [known.get(pair[place]) for pair in POSITION_NAMES]
-        found.append(asked[axis] or next(filter(None, tried), None))
-    return found
+    result = []
+    for index, axis in enumerate(("ra", "dec")):
+        tried = [known.get(axis)] + [ucds.get(pair[index]) for pair in (*MAIN_UCDS, *POSITION_UCDS)]
+        tried += [known.get(pair[index]) for pair in POSITION_NAMES]
+        result.append(requested[axis] or next(filter(None, tried), None))
+    return result
 
 
 def _alike(by_name: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the one pair of names that differ as ra and dec do in one of their words; nothing when there are more."""
-    found = []
+    result = []
     for name, column in by_name.items():
         words = re.split(r"([\W_]+)", name)
         if "ra" not in words or _NOT_POSITIONS & set(words):
             continue
-        place = words.index("ra")
+        index = words.index("ra")
         for other in ("dec", "de"):
-            twin = "".join([*words[:place], other, *words[place + 1 :]])
-            found += [(column, by_name[twin])] if twin in by_name else []
-    return found if len(found) == 1 else []
+            twin = "".join([*words[:index], other, *words[index + 1 :]])
+            result += [(column, by_name[twin])] if twin in by_name else []
+    return result if len(result) == 1 else []
 
 
 def _no_angle(item: pa.Field, axis: str) -> str | None:
@@ -397,15 +399,17 @@ def redshift(table: pa.Table, given: Mapping[str, str], *, name: str, z_was: str
     """
     by_name = _by_name(table)
     z = by_name.get("z")
-    asked = named(table, given, "z", name)
-    kind = None if z is None or z == asked else z_was or _what_z_is(table, z, by_name)
+    requested = named(table, given, "z", name)
+    kind = None if z is None or z == requested else z_was or _what_z_is(table, z, by_name)
     band, other = z if kind == "band" else None, z if kind == "other" else None
-    if asked is not None:
-        if not is_number(table.field(asked).type):
-            raise SchemaError(f"{name}: column {asked} is {table.field(asked).type}, expected numbers for the redshift")
-        if (unit := _unit(table.field(asked))) not in DIMENSIONLESS:
-            raise SchemaError(f"{name}: column {asked} is in {unit}, and a redshift has no unit; convert it before")
-        return Redshift(asked, "as you say", band, z if kind == "redshift" else other)
+    if requested is not None:
+        if not is_number(table.field(requested).type):
+            raise SchemaError(
+                f"{name}: column {requested} is {table.field(requested).type}, expected numbers for the redshift"
+            )
+        if (unit := _unit(table.field(requested))) not in DIMENSIONLESS:
+            raise SchemaError(f"{name}: column {requested} is in {unit}, and a redshift has no unit; convert it before")
+        return Redshift(requested, "as you say", band, z if kind == "redshift" else other)
     if kind == "redshift":
         return Redshift(z, "by its name")
     ucds = {item.name: _ucd(item) for item in table.schema if is_number(item.type) and _unit(item) in DIMENSIONLESS}
@@ -451,15 +455,15 @@ def _middle(column: pa.ChunkedArray) -> float:
 
 def identifier(table: pa.Table, given: Mapping[str, str], *, name: str) -> str | None:
     """Return the column of the ids: the one the user names, else `object_id`, a main identifier by UCD, by ID_NAMES."""
-    asked = named(table, given, "object_id", name)
-    if asked is not None:
-        return asked
+    requested = named(table, given, "object_id", name)
+    if requested is not None:
+        return requested
     by_name = _by_name(table)
     main = [item.name for item in table.schema if _ucd(item) in ("meta.id;meta.main", "id_main")]
     tried = [by_name.get("object_id"), *(main if len(main) == 1 else []), *map(by_name.get, ID_NAMES)]
-    found = next((each for each in tried if each and _may_name(table, each)), None)
+    result = next((each for each in tried if each and _may_name(table, each)), None)
     counted = (by_name[each] for each in NUMBERING if each in by_name and _may_name(table, by_name[each]))
-    return found or next(
+    return result or next(
         (each for each in counted if pc.count_distinct(table[each], mode="all").as_py() == len(table)), None
     )
 

@@ -45,17 +45,17 @@ def match(
 ) -> pa.Table:
     """Return what `Atlas.crossmatch` says."""
     table, name = _read(table, table_name, missing)
-    place = _positions(table, {"ra": ra, "dec": dec}, name)
+    index = _positions(table, {"ra": ra, "dec": dec}, name)
     if not keep_unmatched:
-        _check_complete(place.ra, place.dec, name)
+        _check_complete(index.ra, index.dec, name)
     radius = sky.check_radii(radius_arcsec, rows=table.num_rows)
-    rows, there = _placed(store, where, _band(place.dec, radius))
-    pairs = sky.crossmatch(place.ra, place.dec, *there, radius_arcsec=radius, mode=mode)
+    rows, there = _placed(store, where, _band(index.dec, radius))
+    pairs = sky.crossmatch(index.ra, index.dec, *there, radius_arcsec=radius, mode=mode)
     kept, number = np.unique(rows[pairs.right], return_inverse=True)
-    found = _named(store.hits(kept, None)).take(pa.array(number))
-    found = found.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))
-    matched = _beside(table, found, pairs.left, keep_unmatched=keep_unmatched)
-    return formats.with_notes(matched, [*formats.notes_of(table), *place.notes])
+    result = _named(store.hits(kept, None)).take(pa.array(number))
+    result = result.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))
+    matched = _beside(table, result, pairs.left, keep_unmatched=keep_unmatched)
+    return formats.with_notes(matched, [*formats.notes_of(table), *index.notes])
 
 
 # ---- the input
@@ -78,20 +78,20 @@ def _read(table: pa.Table | Path | str, table_name: str | int | None, missing: I
 def _positions(table: pa.Table, given: dict[str, str | None], name: str) -> columns.Positions:
     """Return the positions of the table; SchemaError where there are none, or one is not on the sky."""
     named = {axis: each for axis, each in given.items() if each is not None}
-    found = columns.positions(table, named, name=name, required=True)
-    if found.unreadable:
-        row, why = next(iter(found.unreadable.items()))
-        raise SchemaError(f"{name}: {why}; mend or remove the row ({len(found.unreadable)} in all)")
-    off = ~((found.ra >= 0) & (found.ra <= 360) & (np.abs(found.dec) <= 90))
-    off = np.flatnonzero(off & np.isfinite(found.ra) & np.isfinite(found.dec))
+    result = columns.positions(table, named, name=name, required=True)
+    if result.unreadable:
+        row, why = next(iter(result.unreadable.items()))
+        raise SchemaError(f"{name}: {why}; mend or remove the row ({len(result.unreadable)} in all)")
+    off = ~((result.ra >= 0) & (result.ra <= 360) & (np.abs(result.dec) <= 90))
+    off = np.flatnonzero(off & np.isfinite(result.ra) & np.isfinite(result.dec))
     if len(off):
         row = off[0]
         raise SchemaError(
-            f"{name}: row {row + 1} has {found.columns[0]} {found.ra[row]} and {found.columns[1]} {found.dec[row]}, "
-            f"expected -180 to 360 and -90 to 90 degrees; right ascension comes first, or remove the row "
+            f"{name}: row {row + 1} has {result.columns[0]} {result.ra[row]} and {result.columns[1]} "
+            f"{result.dec[row]}, expected -180 to 360 and -90 to 90 degrees; right ascension comes first, or remove it "
             f"({len(off)} in all)"
         )
-    return found
+    return result
 
 
 def _check_complete(ra: np.ndarray, dec: np.ndarray, name: str) -> None:
@@ -116,8 +116,8 @@ def _band(dec: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
 
 def _placed(store: Store, where: str | None, band: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return the row numbers and the positions `(2, n)` of the objects in a band that pass `where`, by object_id."""
-    found = store.between(*band, store.condition(where, None, None))
-    return found["row"].to_numpy(), np.stack([found["ra"].to_numpy(), found["dec"].to_numpy()])
+    result = store.between(*band, store.condition(where, None, None))
+    return result["row"].to_numpy(), np.stack([result["ra"].to_numpy(), result["dec"].to_numpy()])
 
 
 def _named(hits: pa.Table) -> pa.Table:
@@ -130,7 +130,7 @@ def _named(hits: pa.Table) -> pa.Table:
 # ---- both
 
 
-def _beside(table: pa.Table, found: pa.Table, left: np.ndarray, *, keep_unmatched: bool) -> pa.Table:
+def _beside(table: pa.Table, result: pa.Table, left: np.ndarray, *, keep_unmatched: bool) -> pa.Table:
     """Return the rows `left` of the table with those `found` for them, and where asked the others with NULLs."""
     number = np.arange(len(left))
     if keep_unmatched:
@@ -138,13 +138,13 @@ def _beside(table: pa.Table, found: pa.Table, left: np.ndarray, *, keep_unmatche
         left, number = np.concatenate([left, alone]), np.concatenate([number, np.full(len(alone), -1)])
         order = np.argsort(left, kind="stable")
         left, number = left[order], number[order]
-        found = found.take(pa.array(number, mask=number < 0))
+        result = result.take(pa.array(number, mask=number < 0))
     mine = table.take(pa.array(left))
     fields = [
         _of_the_input(field, name)
-        for field, name in zip(table.schema, columns.free_names(table.column_names, found.column_names), strict=True)
+        for field, name in zip(table.schema, columns.free_names(table.column_names, result.column_names), strict=True)
     ]
-    return pa.table([*mine.columns, *found.columns], schema=pa.schema([*fields, *found.schema]))
+    return pa.table([*mine.columns, *result.columns], schema=pa.schema([*fields, *result.schema]))
 
 
 def _of_the_input(field: pa.Field, name: str) -> pa.Field:

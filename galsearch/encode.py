@@ -168,14 +168,14 @@ class Encoder:
         test = self.card.get("self_test")
         if not test:
             raise ModelMismatchError(f"model {self.model_id}: its card has no self_test; export it again with one")
-        found = self.encode(_self_test_inputs(self.kind, test["inputs"]))
+        result = self.encode(_self_test_inputs(self.kind, test["inputs"]))
         expected = np.asarray(test["outputs"], dtype=np.float32)
-        if expected.shape != found.shape:
+        if expected.shape != result.shape:
             raise ModelMismatchError(
-                f"model {self.model_id}: self-test gave shape {found.shape}, the card has {expected.shape}; "
+                f"model {self.model_id}: self-test gave shape {result.shape}, the card has {expected.shape}; "
                 "export it again"
             )
-        cosine = float(np.min(np.sum(found * expected, axis=1) / np.linalg.norm(expected, axis=1)))
+        cosine = float(np.min(np.sum(result * expected, axis=1) / np.linalg.norm(expected, axis=1)))
         floor = test.get("min_cosine", 0.999)
         if not cosine >= floor:
             raise ModelMismatchError(
@@ -349,10 +349,10 @@ def shipped(kind: str, *, root: Path | None = None) -> Path:
     """
     here = Path(__file__).resolve().parent
     roots = (here.parent / "onnx_models", here / "_models") if root is None else (root,)
-    for place in roots:
-        found = [(card, path) for card, path in _cards_in(place) if card["kind"] == kind]
-        if found:
-            return max(found, key=lambda pair: _version_key(pair[0]))[1]
+    for index in roots:
+        result = [(card, path) for card, path in _cards_in(index) if card["kind"] == kind]
+        if result:
+            return max(result, key=lambda pair: _version_key(pair[0]))[1]
     raise GalsearchError(
         f"no {kind} model found in {' or '.join(map(str, roots))}; reinstall galsearch, "
         "or name a folder with card.json and model.onnx"
@@ -381,10 +381,10 @@ def _read(path: Path) -> bytes:
 
 
 def _check_digest(card: dict, key: str, content: bytes) -> None:
-    found, expected = hashlib.sha256(content).hexdigest(), card.get(key)
-    if found != expected:
+    result, expected = hashlib.sha256(content).hexdigest(), card.get(key)
+    if result != expected:
         raise ModelMismatchError(
-            f"model {card['id']}: {key} is {found}, its card says {expected}; "
+            f"model {card['id']}: {key} is {result}, its card says {expected}; "
             "the file was changed or damaged, copy the model again or use the card that belongs to it"
         )
 
@@ -573,13 +573,15 @@ def _self_test_inputs(kind: str, inputs: list) -> list:
     return [images.decode_thumbnail(base64.b64decode(picture)) for picture in inputs]
 
 
-def _unpacked(said: dict) -> np.ndarray:
+def _unpacked(stated: dict) -> np.ndarray:
     """Return an array from its shape and its zlib-compressed little-endian float16 in base64."""
-    size = 2 * int(np.prod(said["shape"], dtype=np.float64))
+    size = 2 * int(np.prod(stated["shape"], dtype=np.float64))
     if not 0 < size <= MEMORY_BYTES:
-        raise ModelMismatchError(f"an example on the card has the shape {said['shape']!s:.80}; export the model again")
-    content = zlib.decompressobj().decompress(base64.b64decode(said["float16_zlib"]), size)
-    return np.frombuffer(content, "<f2").reshape(said["shape"]).astype(np.float32)
+        raise ModelMismatchError(
+            f"an example on the card has the shape {stated['shape']!s:.80}; export the model again"
+        )
+    content = zlib.decompressobj().decompress(base64.b64decode(stated["float16_zlib"]), size)
+    return np.frombuffer(content, "<f2").reshape(stated["shape"]).astype(np.float32)
 
 
 def _describe(feed: dict[str, np.ndarray]) -> str:

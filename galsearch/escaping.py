@@ -28,7 +28,7 @@ def printable(text: object, *, lines: bool = False) -> str:
     'NGC 1300\\x1b[2J\\u202egpj'
     """
     pattern = _LINES if lines else _UNPRINTABLE
-    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return pattern.sub(lambda result: result[0].encode("unicode_escape").decode(), str(text))
 
 
 def is_text(name: str) -> bool:

@@ -100,40 +100,40 @@ class _Graph:
 
     def fields(self, content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         """Yield (number, value) of the fields of a message: bytes, or a whole number."""
-        place = 0
+        index = 0
         value: memoryview | int
-        while place < len(content):
+        while index < len(content):
             self.left -= 1
             if self.left < 0:
                 raise self.refuse(f"has more than {MOST_FIELDS:,} fields")
-            tag, place = self._varint(content, place)
+            tag, index = self._varint(content, index)
             if tag >> 32:
                 raise self._damaged()
             kind = tag & 7
             if kind == 0:
-                value, place = self._varint(content, place)
+                value, index = self._varint(content, index)
             elif kind == 2:
-                size, place = self._varint(content, place)
-                value, place = content[place : place + size], place + size
+                size, index = self._varint(content, index)
+                value, index = content[index : index + size], index + size
             elif kind in (1, 5):
                 size = 8 if kind == 1 else 4
-                value, place = content[place : place + size], place + size
+                value, index = content[index : index + size], index + size
             else:
                 raise self._damaged()
-            if place > len(content):
+            if index > len(content):
                 raise self._damaged()
             yield tag >> 3, value
 
-    def _varint(self, content: memoryview, place: int) -> tuple[int, int]:
+    def _varint(self, content: memoryview, index: int) -> tuple[int, int]:
         value = 0
         for step in range(10):
-            if place >= len(content):
+            if index >= len(content):
                 break
-            byte = content[place]
-            place += 1
+            byte = content[index]
+            index += 1
             value |= (byte & 0x7F) << (7 * step)
             if byte < 0x80:
-                return value & (1 << 64) - 1, place
+                return value & (1 << 64) - 1, index
         raise self._damaged()
 
     def _damaged(self) -> ModelMismatchError:
@@ -151,13 +151,13 @@ class _Graph:
 
     def numbers(self, value: memoryview | int) -> list[int]:
         """Return signed whole numbers, packed or alone."""
-        found = [value] if isinstance(value, int) else []
+        result = [value] if isinstance(value, int) else []
         if not isinstance(value, int):
-            place = 0
-            while place < len(value):
-                number, place = self._varint(value, place)
-                found.append(number)
-        return [number - (1 << 64) if number >> 63 else number for number in found]
+            index = 0
+            while index < len(value):
+                number, index = self._varint(value, index)
+                result.append(number)
+        return [number - (1 << 64) if number >> 63 else number for number in result]
 
     # ---- messages
 
@@ -230,19 +230,19 @@ class _Graph:
 
     def node(self, content: memoryview) -> _Node:
         """Return what a NodeProto does."""
-        found = _Node()
+        result = _Node()
         for number, value in self.fields(content):
             if number == 1:
-                found.inputs.append(self.text(value))
+                result.inputs.append(self.text(value))
             elif number == 2:
-                found.outputs.append(self.text(value))
+                result.outputs.append(self.text(value))
             elif number == 4:
-                found.op = self.text(value)
+                result.op = self.text(value)
             elif number == 5:
-                self.attribute(self.message(value), found)
+                self.attribute(self.message(value), result)
             elif number == 7:
-                found.domain = self.text(value)
-        return found
+                result.domain = self.text(value)
+        return result
 
     def attribute(self, content: memoryview, node: _Node) -> None:
         """Check an AttributeProto, and keep what the size of a result depends on."""
@@ -304,29 +304,29 @@ class _Graph:
 
     def _of_one(self, node: _Node, known: list[_Constant]) -> _Constant:
         """Return what is known of a result that has the numbers of its first input, or fewer."""
-        first, said = known[0], known[1].values if len(known) == 2 else None
-        found = _Constant(first.size)
+        first, stated = known[0], known[1].values if len(known) == 2 else None
+        result = _Constant(first.size)
         if node.op in SAME_SHAPE:
-            found = _Constant(first.size, first.dims, first.values if node.op in ("Cast", "Identity") else None)
+            result = _Constant(first.size, first.dims, first.values if node.op in ("Cast", "Identity") else None)
         elif node.op == "Shape":
-            found = _Constant(64) if first.dims is None else _Constant(len(first.dims), (len(first.dims),), first.dims)
-        elif node.op == "Unsqueeze" and first.dims is not None and said is not None:
-            found = _Constant(first.size, self._unsqueezed(first.dims, said), first.values)
-        elif node.op == "Reshape" and said and min(said) > 0:
-            found = _Constant(first.size, said, first.values)
+            result = _Constant(64) if first.dims is None else _Constant(len(first.dims), (len(first.dims),), first.dims)
+        elif node.op == "Unsqueeze" and first.dims is not None and stated is not None:
+            result = _Constant(first.size, self._unsqueezed(first.dims, stated), first.values)
+        elif node.op == "Reshape" and stated and min(stated) > 0:
+            result = _Constant(first.size, stated, first.values)
         elif node.op == "NonZero":
-            found = _Constant(first.size * (8 if first.dims is None else len(first.dims)))
-        return found
+            result = _Constant(first.size * (8 if first.dims is None else len(first.dims)))
+        return result
 
     def _sized_by_values(self, node: _Node, known: list[_Constant]) -> _Constant:
-        said = known[0] if node.op == "ConstantOfShape" else known[-1] if node.op in ("Expand", "Tile") else None
-        if said is None or said.values is None:
+        stated = known[0] if node.op == "ConstantOfShape" else known[-1] if node.op in ("Expand", "Tile") else None
+        if stated is None or stated.values is None:
             raise self.refuse(f"works out a constant whose size cannot be told (by {node.op})")
-        factor = math.prod(max(1, value) for value in said.values)
+        factor = math.prod(max(1, value) for value in stated.values)
         if node.op == "ConstantOfShape":
-            return _Constant(factor, said.values)
+            return _Constant(factor, stated.values)
         if node.op == "Expand" and known[0].dims is not None:
-            wide = self._broadcast([known[0].dims, said.values])
+            wide = self._broadcast([known[0].dims, stated.values])
             if wide is not None:
                 return _Constant(math.prod(wide), wide)
         return _Constant(max(1, known[0].size) * factor)
@@ -372,12 +372,12 @@ def check_tokenizer(content: bytes, *, name: str) -> None:
     if len(content) > MOST_TOKENIZER_BYTES:
         raise refuse(f"has {len(content):,} bytes, at most {MOST_TOKENIZER_BYTES:,} are taken")
     try:
-        said = json.loads(content)
+        stated = json.loads(content)
     except (ValueError, RecursionError):
         raise refuse("is not valid JSON") from None
-    if not isinstance(said, dict) or not isinstance(said.get("model"), dict):
+    if not isinstance(stated, dict) or not isinstance(stated.get("model"), dict):
         raise refuse("is not a JSON object with a model")
-    left = [said.get(step) for step in TOKENIZER_STEPS]
+    left = [stated.get(step) for step in TOKENIZER_STEPS]
     while left:
         part = left.pop()
         if isinstance(part, list):

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow as pa
 from galsearch import formats, notebook, schema
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
-from galsearch.retrieval import Answer, answer
+from galsearch.retrieval import Result, retrieve
 from galsearch.science import images
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from galsearch.atlas import Atlas
     from galsearch.language import Refinement
     from galsearch.rerank import Reranked
+    from galsearch.rerank.judge import JudgeOptions
 
 BUNDLE, BIBTEX = ".duckdb", ".bib"
 
@@ -66,7 +67,7 @@ class Hit(Galaxy):
         return f"Hit({self.object_id!r}{score})"
 
 
-class Hits(Sequence):
+class Hits(Sequence[Hit]):
     """What a search found, best first; equal scores are ordered by object_id.
 
     `plan` says how it was found, `query` what was asked. `ids` are the object_ids, `scores` the cosines,
@@ -75,13 +76,13 @@ class Hits(Sequence):
     for the order of a search.
     """
 
-    def __init__(self, atlas: Atlas, query: Query, found: Answer, *, reranked: Reranked | None = None) -> None:
+    def __init__(self, atlas: Atlas, query: Query, result: Result, *, reranked: Reranked | None = None) -> None:
         self.query = query
         self.reranked = reranked
-        self.plan = found.plan
-        self.scores = found.scores
-        self.ids: list[str] = atlas._store.ids(found.rows)
-        self._found = found
+        self.plan = result.plan
+        self.scores = result.scores
+        self.ids: list[str] = atlas._store.ids(result.rows)
+        self._result = result
         self._atlas = atlas
         if atlas._store.in_memory:  # costs nothing, and outlives the atlas
             self.table  # noqa: B018
@@ -97,7 +98,7 @@ class Hits(Sequence):
 
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            return Hits(self._atlas, self.query, self._found[index], reranked=self.reranked)
+            return Hits(self._atlas, self.query, self._result[index], reranked=self.reranked)
         if not -len(self) <= index < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
         return Hit(self.table.slice(index % len(self), 1).to_pylist()[0], self._atlas)
@@ -114,21 +115,21 @@ class Hits(Sequence):
     @functools.cached_property
     def table(self) -> pa.Table:
         """The rows as an Arrow table."""
-        table = self._atlas._store.hits(self._found.rows, self.scores)
-        if self._found.parts:  # the score is no cosine, but what its parts add up to
+        table = self._atlas._store.hits(self._result.rows, self.scores)
+        if self._result.parts:  # the score is no cosine, but what its parts add up to
             table = table.set_column(1, schema.hit_field("score"), table["score"])
-        for place, (name, values) in enumerate(self._found.extra().items(), start=2):
+        for index, (name, values) in enumerate(self._result.extra().items(), start=2):
             kind = schema.hit_field(name)
-            table = table.add_column(place, kind, pa.array(values.tolist(), kind.type, from_pandas=True))
+            table = table.add_column(index, kind, pa.array(values.tolist(), kind.type, from_pandas=True))
         return table
 
     @functools.cached_property
     def percentiles(self) -> np.ndarray | None:
         """How unusual each score is: the percentage of a sample of the atlas that scores lower; None when listed."""
-        if self._found.scorer is None or self._found.embedding is None:
+        if self._result.scorer is None or self._result.embedding is None:
             return None
-        background = self._atlas._store.background(self._found.embedding, self._found.scorer)
-        return 100 * np.searchsorted(background, self._similarity(), side="left") / len(background)
+        reference = self._atlas._store.reference_scores(self._result.embedding, self._result.scorer)
+        return 100 * np.searchsorted(reference, self._similarity(), side="left") / len(reference)
 
     @functools.cached_property
     def convincing(self) -> int | None:
@@ -140,11 +141,11 @@ class Hits(Sequence):
         order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`), nor one that asks for
         what is so rare that high scores are mostly of something else (`Understanding.rarity`).
         """
-        if "score_before" in self._found.parts or self._names_objects() or self._asks_for_the_rare():
+        if "score_before" in self._result.parts or self._names_objects() or self._asks_for_the_rare():
             return None
-        if self._found.embedding is None or self.scores is None:
+        if self._result.embedding is None or self.scores is None:
             return None
-        line = self._atlas._store.line(self._found.embedding, self._found.asked)
+        line = self._atlas._store.threshold(self._result.embedding, self._result.query_kind)
         return None if line is None else int(np.count_nonzero(self._similarity() >= line))
 
     def refinements(self, *, n: int = 3) -> list[Refinement]:
@@ -155,13 +156,13 @@ class Hits(Sequence):
         take back words of the query is left out: less of what it asks for, more of what it does not want. None where
         the hits are fewer than two or only listed, the text names an object, or the atlas knows no phrases.
         """
-        found = self._found
-        if found.scorer is None or found.embedding is None or self._names_objects():
+        result = self._result
+        if result.scorer is None or result.embedding is None or self._names_objects():
             return []
         from galsearch.zeroshot import refine
 
-        store, asked = self._atlas._store, found.scorer.vector
-        return refine(store, found.rows, found.embedding, asked, n=n, terms=self.query.terms)
+        store, requested = self._atlas._store, result.scorer.vector
+        return refine(store, result.rows, result.embedding, requested, n=n, terms=self.query.terms)
 
     def rerank(
         self,
@@ -171,7 +172,7 @@ class Hits(Sequence):
         positives: Sequence[str | Path | Galaxy | np.ndarray] = (),
         negatives: Sequence[str | Path | Galaxy | np.ndarray] = (),
         progress: Callable[[int, int, str], None] | None = None,
-        **asking: Any,
+        **options: Unpack[JudgeOptions],
     ) -> Hits:
         """Return as many hits as these, in a better order of the first `n`, or in this one where none is better.
 
@@ -179,7 +180,7 @@ class Hits(Sequence):
         with weights that were chosen beforehand on validation objects. `positives` and `negatives`, two or more of
         each, are examples of what is wanted and what is not: object_ids, galaxies, paths of pictures or embeddings. A
         probe learns from them, and the new order must put more pairs of them right than the old one, or the old one
-        stays. "vlm" has a vision model answer from 1 to 10 how well each picture fits; `asking` is then that of
+        stays. "vlm" has a vision model answer from 1 to 10 how well each picture fits; `options` is then that of
         `galsearch.Judge`, and needs `model`. Only "vlm" sends anything anywhere.
 
         `reranked` of the result says what was done and how much each part counts; the parts are columns and add up to
@@ -189,22 +190,31 @@ class Hits(Sequence):
         from galsearch.rerank import rerank
 
         atlas = self._atlas
-        marks = [tuple(_example(one) for one in some) for some in (positives, negatives)]
-        wider = answer(atlas._store, replace(self.query, k=max(n, len(self), 1)), atlas._embed_term)
-        options = {"by": by, "k": len(self), "marks": marks, "progress": progress, **asking}
-        found, done = rerank(atlas._store, atlas._observer, self.query, wider, **options)
-        return Hits(atlas, self.query, found, reranked=done)
+        marks = tuple(map(_example, positives)), tuple(map(_example, negatives))
+        wider = retrieve(atlas._store, replace(self.query, k=max(n, len(self), 1)), atlas._embed_term)
+        result, done = rerank(
+            atlas._store,
+            atlas._observer,
+            self.query,
+            wider,
+            by=by,
+            k=len(self),
+            marks=marks,
+            progress=progress,
+            **options,
+        )
+        return Hits(atlas, self.query, result, reranked=done)
 
-    def estimate_rerank(self, *, n: int = 200, **asking: Any) -> pa.Table:
+    def estimate_rerank(self, *, n: int = 200, **options: Unpack[JudgeOptions]) -> pa.Table:
         """Return what `rerank("vlm", ...)` would cost at most, before anything is sent: a row a model, cheapest first.
 
-        The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is not known. `asking` is
+        The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is not known. `options` is
         that of `galsearch.Judge`; without `model`, all models whose price is known. Tokens are estimates, within a
         factor of two; fewer answers are needed where the order of these hits is settled earlier.
         """
         from galsearch.rerank import estimate
 
-        return estimate(self.query, hits=max(n, len(self)), **asking)
+        return estimate(self.query, hits=max(n, len(self)), **options)
 
     def _names_objects(self) -> bool:
         """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""
@@ -217,7 +227,7 @@ class Hits(Sequence):
         return any(term.kind == "text" and term.weight > 0 and rarity(term.text) for term in self.query.terms)
 
     def _similarity(self) -> np.ndarray:
-        return self._found.parts.get("score_vector", np.empty(0) if self.scores is None else self.scores)
+        return self._result.parts.get("score_vector", np.empty(0) if self.scores is None else self.scores)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows; units, UCDs and descriptions are in the fields' metadata."""
@@ -264,10 +274,10 @@ class Hits(Sequence):
         """
         from galsearch.store.write.bundle import write_subset
 
-        asked = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
+        requested = {"query": self.query.to_json(), "from": self._atlas.manifest.title, "models": models}
         title = title or f"{self._atlas.manifest.title}: {self.query.formula() or 'a list'}"
-        record = schema.provenance("select", parameters=asked)
-        write_subset(self._atlas._store, self._found.rows, Path(path), title=title, record=record, with_models=models)
+        record = schema.provenance("select", parameters=requested)
+        write_subset(self._atlas._store, self._result.rows, Path(path), title=title, record=record, with_models=models)
         return Path(path)
 
     def send(self, to: str = "all") -> list[str]:
@@ -301,7 +311,7 @@ class Hits(Sequence):
         """Write a PNG of the hits' pictures with their ids and scores; return the path."""
         return contact_sheet({title or self.query.formula(): self}, path)
 
-    def _meta(self) -> dict:
+    def _meta(self) -> dict[str, Any]:
         manifest = self._atlas.manifest
         return {
             "title": f"galsearch: {self.query.formula() or 'list'}",

@@ -63,7 +63,7 @@ class Report:
     path: Path
     rows: int
     added: int
-    rejected: list[dict]
+    rejected: list[dict[str, Any]]
     seconds: float
     provider: str | None = None
     summary: Summary = field(default_factory=Summary)
@@ -73,7 +73,7 @@ class Report:
         """Return how often each reason to leave a row or a file out was met, by reason without names and numbers."""
         return dict(Counter(reason_kind(item["reason"]) for item in self.rejected).most_common())
 
-    def rarest_first(self) -> list[dict]:
+    def rarest_first(self) -> list[dict[str, Any]]:
         """Return what was left out so that thousands of one reason do not hide the few of another."""
         count = self.left_out()
         return sorted(self.rejected, key=lambda item: count[reason_kind(item["reason"])])
@@ -115,7 +115,7 @@ def build(
     bands: Sequence[str] | None = None,
     id_from: str = "name",
     title: str | None = None,
-    credits: list[dict] | None = None,
+    credits: list[dict[str, Any]] | None = None,
     projector: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
@@ -147,7 +147,7 @@ def build(
     that exists is one always. `source` is what `images` and `mosaic` were called before 0.2; it warns.
     """
     path, source = Path(path), _source(images, mosaic, source)
-    _check_place(path, overwrite=overwrite)
+    _check_target(path, overwrite=overwrite)
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
@@ -168,7 +168,7 @@ def build(
         "model": model,
         "id_column": id_column,
         "projector": None if projector is None else str(projector),
-        **_said(reading),
+        **_stated(reading),
         **chosen,
     }
     return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
@@ -187,7 +187,7 @@ def demo(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_place(folder / "xdf.atlas", overwrite=True)
+    _check_target(folder / "xdf.atlas", overwrite=True)
     taken = sources.demo_source()
     report = _build(
         folder / "xdf.atlas",
@@ -256,7 +256,7 @@ def add(
         "vectors": vectors,
         "model": model,
         "id_column": id_column,
-        **_said(reading),
+        **_stated(reading),
         **chosen,
     }
     plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
@@ -285,7 +285,7 @@ def optimize(path: str | Path) -> Report:
     with Staging(path, {"action": "optimize", "rows": manifest.rows}) as staging:
         late = round(staging.unindexed() * manifest.rows)
         if late:
-            staging.settle(schema.provenance("optimize", parameters={}))
+            staging.recluster(schema.provenance("optimize", parameters={}))
         else:
             staging.discard()
     return Report(path, manifest.rows, late, [], time.perf_counter() - started)
@@ -305,7 +305,7 @@ def bundle(
 
     `models=False` leaves the encoders out: the file is smaller, and asked in words only where the same model is
     installed. `compact` stores the vectors as 8-bit codes, a quarter of the size, which find 98 of 100 of the same
-    objects or more; a bundle of a compact bundle is compact too. `map` is how the vectors are laid out in a plane
+    objects or more; a bundle of a compact bundle is compact too. `map` is how the vectors are laid out in a projection
     (table `map_image`): "pca", or "umap", which needs the package umap-learn and minutes; unless said, as the atlas has
     it. Raises GalsearchError when `out` is there and not a
     bundle, or cannot be written; then nothing changes.
@@ -320,7 +320,7 @@ def bundle(
             raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
         options = {"compact": compact, "storage_version": storage_version, "seed": 0}
         record = schema.provenance("bundle", parameters={"from": str(path), "models": models, "map": map, **options})
-        write_bundle(store, out, record=record, with_models=models, plane=map, progress=progress, **options)
+        write_bundle(store, out, record=record, with_models=models, projection=map, progress=progress, **options)
     finally:
         store.close()
     return out
@@ -329,7 +329,7 @@ def bundle(
 # ---- steps
 
 
-def _plan(action: str, taken: Source, parameters: dict, space: dict) -> dict:
+def _plan(action: str, taken: Source, parameters: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
     """Return everything that decides what the batches hold: an interrupted run goes on only under the same plan."""
     made_by = {"software": schema.software(), "batch_rows": [BATCH_ROWS, VECTOR_BATCH_ROWS], "model": space["sha256"]}
     return {"action": action, "inputs": taken.inputs, "parameters": parameters, **made_by}
@@ -385,10 +385,10 @@ def _build(
     path: Path,
     taken: Source,
     makers: _Makers,
-    parameters: dict,
+    parameters: dict[str, Any],
     *,
     title: str,
-    credits: list[dict],
+    credits: list[dict[str, Any]],
     progress: Progress,
 ) -> Report:
     started = time.perf_counter()
@@ -417,11 +417,11 @@ def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: floa
     return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.told(), pictures=pictures)
 
 
-def _with_summary(record: dict, taken: Source, added: int, rejected: list[dict]) -> dict:
+def _with_summary(record: dict[str, Any], taken: Source, added: int, rejected: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a provenance record with what was found in the table and how many rows were left out by reason."""
     left_out = Counter(reason_kind(item["reason"]) for item in rejected)
-    found = {key: value for key, value in asdict(taken.told()).items() if value and key != "columns"}
-    return {**record, "found": {**found, "added": added, "left_out": dict(left_out.most_common())}}
+    result = {key: value for key, value in asdict(taken.told()).items() if value and key != "columns"}
+    return {**record, "found": {**result, "added": added, "left_out": dict(left_out.most_common())}}
 
 
 def _reading(
@@ -440,23 +440,23 @@ def _reading(
     return Reading(roles, table_name, tuple(float(each) for each in missing), measures, z_was)
 
 
-def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) -> dict:
+def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) -> dict[str, Any]:
     """Return what was said of pictures, for `open_source` and for provenance; nothing where nothing was."""
     images.check_bands(bands)
-    said = {"ext": ext, "bands": None if bands is None else list(bands), "id_from": id_from}
-    return {key: value for key, value in said.items() if value not in (None, "name")}
+    stated = {"ext": ext, "bands": None if bands is None else list(bands), "id_from": id_from}
+    return {key: value for key, value in stated.items() if value not in (None, "name")}
 
 
-def _said(reading: Reading) -> dict:
+def _stated(reading: Reading) -> dict[str, Any]:
     """Return what was said of a table, for provenance; nothing where nothing was."""
-    said = {"columns": dict(reading.roles), "table_name": reading.table_name, "missing": list(reading.missing)}
-    return {key: value for key, value in said.items() if value not in ({}, None, [])}
+    stated = {"columns": dict(reading.roles), "table_name": reading.table_name, "missing": list(reading.missing)}
+    return {key: value for key, value in stated.items() if value not in ({}, None, [])}
 
 
 def _z_was(manifest: schema.Manifest) -> str | None:
     """Return what a column called z was taken for when an atlas was built, where it was renamed: "band" or "other"."""
-    found = manifest.provenance[0].get("found") if manifest.provenance else None
-    renamed = found.get("renamed") if isinstance(found, dict) else None
+    result = manifest.provenance[0].get("found") if manifest.provenance else None
+    renamed = result.get("renamed") if isinstance(result, dict) else None
     called = {old.casefold(): str(new) for old, new in renamed.items()} if isinstance(renamed, dict) else {}
     return {None: None, "mag_z": "band"}.get(called.get("z"), "other")
 
@@ -471,7 +471,7 @@ def _trusted(path: Path) -> dict[str, str]:
     return {name: name for name in sources.MEASURES if name in there}
 
 
-def _check_place(path: Path, *, overwrite: bool) -> None:
+def _check_target(path: Path, *, overwrite: bool) -> None:
     """Raise GalsearchError unless an atlas may be written to `path`; what is no atlas is never replaced."""
     check_path(path)
     if not path.exists():
@@ -482,7 +482,7 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
         raise GalsearchError(f"{path} exists; add to it with `galsearch add`, or replace it with --overwrite")
 
 
-def _nothing(path: Path, rejected: list[dict]) -> SchemaError:
+def _nothing(path: Path, rejected: list[dict[str, Any]]) -> SchemaError:
     """Return the error for a build into which no object came."""
     if not rejected:
         return SchemaError(f"{path}: nothing was built, no source was detected; give a catalog with --table")
@@ -504,7 +504,7 @@ def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
         store.close()
 
 
-def _space(taken: Source, makers: _Makers) -> tuple[str, dict, Encoder | None]:
+def _space(taken: Source, makers: _Makers) -> tuple[str, dict[str, Any], Encoder | None]:
     """Return the embedding's name, its entry in the manifest, and its encoder (None: the table holds the vectors)."""
     if isinstance(taken, VectorSource):
         return schema.MAIN, *_space_of_vectors(taken.vectors.shape[1], makers)
@@ -514,12 +514,12 @@ def _space(taken: Source, makers: _Makers) -> tuple[str, dict, Encoder | None]:
     return encoder.embedding, {**_made_by(encoder), **stated}, encoder
 
 
-def _made_by(encoder: Encoder) -> dict:
+def _made_by(encoder: Encoder) -> dict[str, Any]:
     known = {"dim": encoder.dim, "model": encoder.model_id, "sha256": encoder.sha256, "space": encoder.space}
     return {**known, "metric": schema.METRIC, "rows": 0}
 
 
-def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict, Encoder | None]:
+def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict[str, Any], Encoder | None]:
     """Return what `_space` does for vectors of a table: as they are, or as a projector makes them."""
     publication, projector = makers.publication, None
     name = publication.model if publication else makers.name
@@ -545,11 +545,11 @@ def _space_of_vectors(dim: int, makers: _Makers) -> tuple[dict, Encoder | None]:
     return space, projector
 
 
-def _fits(space: dict, card: dict) -> bool:
+def _fits(space: dict[str, Any], card: dict[str, Any]) -> bool:
     return space["dim"] == card["dim"] and space["space"] == card["space"]
 
 
-def _must_take(projector: Encoder, space: dict) -> None:
+def _must_take(projector: Encoder, space: dict[str, Any]) -> None:
     """Raise ModelMismatchError unless a projector takes the vectors of a table; a space without a name is trusted."""
     wanted = projector.card["input"]
     if space["dim"] != wanted["dim"] or space["space"] not in (None, wanted.get("space")):
@@ -589,16 +589,16 @@ def _projectors(path: Path) -> dict[str, Path]:
     """Return the folders of the projectors in `path`, or `path` itself, by what they project."""
     folders = [path] if (path / CARD_FILE).is_file() else sorted(item.parent for item in path.glob(f"*/{CARD_FILE}"))
     cards = [(read_card(folder), folder) for folder in folders]
-    found = {card["projects"]: folder for card, folder in cards if card["kind"] == "projector"}
-    if not found or len(found) < sum(card["kind"] == "projector" for card, _ in cards):
+    result = {card["projects"]: folder for card, folder in cards if card["kind"] == "projector"}
+    if not result or len(result) < sum(card["kind"] == "projector" for card, _ in cards):
         raise GalsearchError(
             f"{path}: expected the folder of a projector, or one of images and one of text in it, found "
             f"{', '.join(card['id'] for card, _ in cards) or 'no cards'}; python -m export.aion projectors writes them"
         )
-    return found
+    return result
 
 
-def _same_space(ours: dict, theirs: dict, path: Path) -> None:
+def _same_space(ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> None:
     differing = [key for key in ("model", "sha256", "dim") if ours.get(key) != theirs[key]]
     if differing:
         key = differing[0]
@@ -608,7 +608,7 @@ def _same_space(ours: dict, theirs: dict, path: Path) -> None:
         )
 
 
-def _models(space: dict, makers: _Makers, taken: Source) -> tuple[dict[str, Path], pa.Table | None]:
+def _models(space: dict[str, Any], makers: _Makers, taken: Source) -> tuple[dict[str, Path], pa.Table | None]:
     """Return the model folders that travel with the atlas, and the phrases embedded for readers without them.
 
     With the vectors of a table these are projectors of their space, and nothing embeds phrases.
@@ -650,7 +650,7 @@ def _stage(staging: Staging, taken: Source, name: str, encoder: Encoder | None, 
     return sum(batch.num_rows for batch in staging.batches())
 
 
-def _made(taken: Source, rows: range, name: str, encoder: Encoder | None) -> tuple[pa.Table, list[dict]]:
+def _made(taken: Source, rows: range, name: str, encoder: Encoder | None) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Return the batch of some rows with their vectors, and what of them was left out."""
     if isinstance(taken, VectorSource):
         return _vector_batch(taken, rows, name, encoder)
@@ -661,13 +661,13 @@ def _made(taken: Source, rows: range, name: str, encoder: Encoder | None) -> tup
 
 def _vector_batch(
     taken: VectorSource, rows: range, name: str, projector: Encoder | None
-) -> tuple[pa.Table, list[dict]]:
+) -> tuple[pa.Table, list[dict[str, Any]]]:
     table = taken.table.slice(rows.start, len(rows))
     vectors = taken.vectors[rows.start : rows.stop]
     return _with_vectors(table, name, vectors if projector is None else projector.encode(vectors)), []
 
 
-def _batch(taken: Source, rows: range, name: str, encoder: Encoder) -> tuple[pa.Table, list[dict]]:
+def _batch(taken: Source, rows: range, name: str, encoder: Encoder) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Take the pictures of some rows: read, measure, shrink, embed; what fails is left out with its reason."""
     kept, accepted, rejected = [], [], []
     for row in rows:
@@ -684,7 +684,7 @@ def _batch(taken: Source, rows: range, name: str, encoder: Encoder) -> tuple[pa.
     return table.append_column(staged(THUMBNAILS), small), rejected
 
 
-def _rejection(table: pa.Table, row: int, reason: str) -> dict:
+def _rejection(table: pa.Table, row: int, reason: str) -> dict[str, Any]:
     file = table["file"][row].as_py() if "file" in table.column_names else None
     reason = reason.removeprefix(f"{Path(file or '').name}: ")
     return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
@@ -699,8 +699,8 @@ def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mappi
     for name in (*sources.MEASURED, "radius_arcsec", "ra", "dec"):
         values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
         if name in ("ra", "dec"):
-            place = table.column_names.index(name)
-            table = table.set_column(place, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
+            index = table.column_names.index(name)
+            table = table.set_column(index, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
         elif names[name] not in table.column_names and any(name in row for row in measured):
             table = table.append_column(schema.arrow_field(name).with_name(names[name]), values)
     return table

@@ -86,36 +86,36 @@ class Lookup:
 
     def _around(self, ra: float, dec: float) -> str:
         count = len(self.candidates)
-        said = f"{self.text!r} is the position {ra:.6f} {dec:+.6f}"
+        stated = f"{self.text!r} is the position {ra:.6f} {dec:+.6f}"
         if not self.has_positions:
-            return f"{said}, and no object of this atlas has one"
-        said += f": {count or 'no'} object{'' if count == 1 else 's'} within {self.radius_arcsec:.3g} arcsec"
+            return f"{stated}, and no object of this atlas has one"
+        stated += f": {count or 'no'} object{'' if count == 1 else 's'} within {self.radius_arcsec:.3g} arcsec"
         if not count and self.nearest is not None:
-            said += f"; the nearest, {self.nearest.object_id!r}, is {self.nearest.separation_arcsec:.4g} arcsec away"
-        return said
+            stated += f"; the nearest, {self.nearest.object_id!r}, is {self.nearest.separation_arcsec:.4g} arcsec away"
+        return stated
 
 
 def look_up(store: Store, text: str) -> Lookup:
     """Return what a text names in an atlas: an id first, then a name, then a position."""
     if not isinstance(text, str):
         raise QueryError(f"the text is {text!r:.40}, expected an id, a name or a position")
-    said = text.strip()
-    if not said or len(said) > MOST_LETTERS or re.search(r"[\ud800-\udfff]", said):
-        return Lookup(said, NOTHING)
-    if store.has(said):
-        return Lookup(said, OBJECT, (Candidate(said, "object_id", said),))
-    named = _named(store, said)
+    stated = text.strip()
+    if not stated or len(stated) > MOST_LETTERS or re.search(r"[\ud800-\udfff]", stated):
+        return Lookup(stated, NOTHING)
+    if store.has(stated):
+        return Lookup(stated, OBJECT, (Candidate(stated, "object_id", stated),))
+    named = _named(store, stated)
     if named:
-        return Lookup(said, OBJECT, named)
-    place = position_of(said)
-    return Lookup(said, NOTHING) if place is None else _at(store, said, *place)
+        return Lookup(stated, OBJECT, named)
+    index = position_of(stated)
+    return Lookup(stated, NOTHING) if index is None else _at(store, stated, *index)
 
 
 def similar_ids(store: Store, object_id: str, *, n: int = 3) -> list[str]:
     """Return up to `n` ids that an unknown one may have been meant for: those of that name, else the most alike."""
-    said = str(object_id).strip()[:MOST_LETTERS]
-    named = [one.object_id for one in _named(store, said)] if said else []
-    return named[:n] or store.similar_ids(said, n=n)
+    stated = str(object_id).strip()[:MOST_LETTERS]
+    named = [one.object_id for one in _named(store, stated)] if stated else []
+    return named[:n] or store.similar_ids(stated, n=n)
 
 
 # ---- names
@@ -136,45 +136,45 @@ def name_key(text: str) -> str:
     return re.sub(r"(?<![0-9.])0+(?=[0-9])", "", low)
 
 
-def _named(store: Store, said: str) -> tuple[Candidate, ...]:
+def _named(store: Store, stated: str) -> tuple[Candidate, ...]:
     """Return the objects that are called so, by object_id; none where more than MOST_CANDIDATES are, as of a class."""
-    key = name_key(said)
+    key = name_key(stated)
     if not key:
         return ()
-    rows = {int(row) for one in _spellings(said) for row in store.rows_named(one, most=MOST_READ)}
+    rows = {int(row) for one in _spellings(stated) for row in store.rows_named(one, most=MOST_READ)}
     if not rows:
         return ()
     table = store.hits(np.array(sorted(rows), np.int64), None)
-    names_in = _names_in(store, said)
+    names_in = _names_in(store, stated)
     columns = [item.name for item in table.schema if _is_text(item.type) and item.name not in ("file", "atlas")]
-    found = []
+    result = []
     for row in table.select(columns).to_pylist():
         column = next((name for name in columns if row[name] and key in map(name_key, names_in(name, row[name]))), None)
         if column is not None:
-            found.append(Candidate(row["object_id"], column, row[column]))
-    return tuple(sorted(found, key=lambda one: one.object_id)) if len(found) <= MOST_CANDIDATES else ()
+            result.append(Candidate(row["object_id"], column, row[column]))
+    return tuple(sorted(result, key=lambda one: one.object_id)) if len(result) <= MOST_CANDIDATES else ()
 
 
 def _is_text(kind: object) -> bool:
     return str(kind) in ("string", "large_string") or str(kind).startswith("dictionary<values=string")
 
 
-def _spellings(said: str) -> Iterator[str]:
+def _spellings(stated: str) -> Iterator[str]:
     """Yield the text as typed, and as a catalog may spell its beginning."""
-    yield said
-    number = re.fullmatch(r"(?:messier|m)[\s_-]*([0-9]{1,3})", said, re.IGNORECASE)
+    yield stated
+    number = re.fullmatch(r"(?:messier|m)[\s_-]*([0-9]{1,3})", stated, re.IGNORECASE)
     if number:
         yield from (f"M {number[1]}", f"Messier {number[1]}")
 
 
-def _names_in(store: Store, said: str) -> Callable[[str, str], list[str]]:
+def _names_in(store: Store, stated: str) -> Callable[[str, str], list[str]]:
     """Return what gives the names that a value of a column may be: the value and its parts, the value, or none.
 
     In a column of classes or remarks, words that describe galaxies name none of them: a text must have a digit that is
     no type ("E3"), or a word that nobody knows.
     """
     ucds = {row["column"]: row["ucd"] for row in store.describe().to_pylist()}
-    describes = bool(expansions(said)) or all(is_known(word) for word in re.findall(r"\w+", said))
+    describes = bool(expansions(stated)) or all(is_known(word) for word in re.findall(r"\w+", stated))
 
     def names_in(column: str, value: str) -> list[str]:
         if ucds.get(column, "").startswith("meta.id") or _NAMES.search(column):
@@ -243,17 +243,17 @@ def _radius(*units: float) -> float:
     return float(np.clip(max(units), LEAST_RADIUS, MOST_RADIUS))
 
 
-def _at(store: Store, said: str, ra: float, dec: float, radius: float) -> Lookup:
+def _at(store: Store, stated: str, ra: float, dec: float, radius: float) -> Lookup:
     """Return the objects around a position, the nearest first; equally near ones by object_id."""
     if not {"ra", "dec"} <= set(store.describe()["column"].to_pylist()):
-        return Lookup(said, POSITION, (), (ra, dec), radius, has_positions=False)
+        return Lookup(stated, POSITION, (), (ra, dec), radius, has_positions=False)
     for widening in WIDENING:
         near = _around(store, ra, dec, radius * widening)
         if near:
             within = [one for one in near if one.separation_arcsec is not None and one.separation_arcsec <= radius]
-            return Lookup(said, POSITION, tuple(within[:MOST_CANDIDATES]), (ra, dec), radius, near[0])
+            return Lookup(stated, POSITION, tuple(within[:MOST_CANDIDATES]), (ra, dec), radius, near[0])
     placed = store.count(store.condition("ra IS NOT NULL AND dec IS NOT NULL", None, None))
-    return Lookup(said, POSITION, (), (ra, dec), radius, has_positions=placed > 0)
+    return Lookup(stated, POSITION, (), (ra, dec), radius, has_positions=placed > 0)
 
 
 def _around(store: Store, ra: float, dec: float, radius: float) -> list[Candidate]:
@@ -261,5 +261,5 @@ def _around(store: Store, ra: float, dec: float, radius: float) -> list[Candidat
     if not len(rows):
         return []
     separations = separation_arcsec(ra, dec, *store.positions(rows).T).tolist()
-    found = zip(separations, store.ids(rows), strict=True)
-    return [Candidate(name, separation_arcsec=apart) for apart, name in sorted(found)]
+    result = zip(separations, store.ids(rows), strict=True)
+    return [Candidate(name, separation_arcsec=apart) for apart, name in sorted(result)]

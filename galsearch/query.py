@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -59,6 +60,21 @@ class Term:
         """The term as a person would name it."""
         named = "embedding" if self.kind == "embedding" else f"{self.kind} {self.value!r}"
         return named if self.by is None else f"{named} by {self.by}"
+
+
+class QueryOptions(TypedDict, total=False):
+    """What a `Query` has beside its terms, each as a keyword."""
+
+    where: str | None
+    near: tuple[float, float] | None
+    radius_arcsec: float | None
+    k: int
+    exact: bool
+    probes: int | None
+    recall: float | None
+    combine: str
+    distinct: bool
+    hybrid: str | None
 
 
 @dataclass(frozen=True)
@@ -149,7 +165,7 @@ class Query:
         return f"the closest of {joined}" if self.combine == "max" and len(parts) > 1 else joined
 
 
-def _stated(term: Term) -> dict:
+def _stated(term: Term) -> dict[str, Any]:
     """Return a term as it is saved; `by` only where it says something, as older versions do not know it."""
     return {key: value for key, value in asdict(term).items() if key != "by" or value is not None}
 

@@ -145,9 +145,9 @@ class Turns:
         held = self._held[line]
 
         def order(one: tuple[Client, float]) -> tuple:
-            asking, since = one
-            of_address = sum(asking.address is not None and other.address == asking.address for other in held)
-            return of_address, sum(other.session == asking.session for other in held), since
+            waiting, since = one
+            of_address = sum(waiting.address is not None and other.address == waiting.address for other in held)
+            return of_address, sum(other.session == waiting.session for other in held), since
 
         return len(held) < self.quota.lines[line] and ticket is min(self._waiting[line], key=order)
 
@@ -160,9 +160,9 @@ def address_of(remote: str | None, forwarded: str | None = None, *, proxies: int
     is that of a proxy or of one's own machine, and tells nobody from another. IPv6 addresses count by their /64.
     """
     entries = [part.strip() for part in (forwarded or "").split(",") if part.strip()]
-    said = entries[-proxies] if proxies and len(entries) >= proxies else remote
+    stated = entries[-proxies] if proxies and len(entries) >= proxies else remote
     try:
-        address = ipaddress.ip_address((said or "").strip())
+        address = ipaddress.ip_address((stated or "").strip())
     except ValueError:
         return None
     if not address.is_global:

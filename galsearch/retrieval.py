@@ -27,11 +27,12 @@ SAME_COSINE = 0.9999  # and so are those without positions whose vectors are thi
 ACROSS_EMBEDDINGS = "rank"  # how rankings by several embeddings are fused, unless a query says
 POOL = 200  # rows from each ranking that are fused, at least; ten times the rows wanted if that is more
 
+Distances = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of points `(n, d)` from one point, `(n,)`
 Embed = Callable[[Term], tuple[str, np.ndarray]]  # the embedding that a term is compared in, and its unit vector
 
 
 @dataclass
-class Answer:
+class Result:
     """Rows in order with their final scores (None when only listed), the part scores by name, and how they were found.
 
     `embedding` and `scorer` are what ranked them, the first of several; `copies` says how many objects each row stands
@@ -45,9 +46,9 @@ class Answer:
     copies: np.ndarray | None = None
     embedding: str | None = None
     scorer: Scorer | None = None
-    asked: str | None = None
+    query_kind: str | None = None
 
-    def __getitem__(self, index: slice | np.ndarray) -> Answer:
+    def __getitem__(self, index: slice | np.ndarray) -> Result:
         scores = None if self.scores is None else self.scores[index]
         copies = None if self.copies is None else self.copies[index]
         parts = {name: values[index] for name, values in self.parts.items()}
@@ -58,12 +59,12 @@ class Answer:
         return {**self.parts, **({} if self.copies is None else {"copies": self.copies})}
 
 
-def answer(store: Store, query: Query, embed: Embed) -> Answer:
-    """Answer a query from an open atlas; `embed` gives a term's embedding and its unit vector."""
+def retrieve(store: Store, query: Query, embed: Embed) -> Result:
+    """Result a query from an open atlas; `embed` gives a term's embedding and its unit vector."""
     condition = store.condition(query.where, query.near, query.radius_arcsec)
     if not query.terms:
         rows, matches = store.listed(condition, k=query.k)
-        return Answer(rows, None, Plan("list", matches, 0, exact=True))
+        return Result(rows, None, Plan("list", matches, 0, exact=True))
     started = time.perf_counter()
     scorers = scorers_of(query, embed)
     embedded = time.perf_counter()
@@ -74,10 +75,10 @@ def answer(store: Store, query: Query, embed: Embed) -> Answer:
     if query.hybrid:
         rankers.append(TextRanker(store, query, condition))
     first, scorer = next(iter(scorers.items()))
-    found = _distinct(store, query, first, rankers) if query.distinct else _ranked(query, rankers, query.k)
-    found.embedding, found.scorer, found.asked = first, scorer, resembles(query)
-    found.plan.milliseconds = {"embed": (embedded - started) * 1e3, **found.plan.milliseconds}
-    return found
+    result = _distinct(store, query, first, rankers) if query.distinct else _ranked(query, rankers, query.k)
+    result.embedding, result.scorer, result.query_kind = first, scorer, resembles(query)
+    result.plan.milliseconds = {"embed": (embedded - started) * 1e3, **result.plan.milliseconds}
+    return result
 
 
 def scorers_of(query: Query, embed: Embed) -> dict[str, Scorer]:
@@ -155,7 +156,7 @@ class VectorRanker:
             exact=self._query.exact,
             probes=self._query.probes,
             recall=self._query.recall,
-            asked=resembles(self._query),
+            query_kind=resembles(self._query),
         )
 
     def scored(self, rows: np.ndarray) -> np.ndarray:
@@ -164,7 +165,7 @@ class VectorRanker:
 
     def ranking(self, values: np.ndarray) -> Similarities:
         """Return scores with those of the reference sample."""
-        return Similarities(values, self._store.background(self._embedding, self._scorer))
+        return Similarities(values, self._store.reference_scores(self._embedding, self._scorer))
 
 
 class TextRanker:
@@ -179,18 +180,18 @@ class TextRanker:
         self._store, self._query, self._condition = store, query, condition
 
     @functools.cached_property
-    def _found(self) -> Matches:
+    def _matches(self) -> Matches:
         return self._store.words(self._text, self._condition)
 
     @functools.cached_property
     def _known(self) -> dict[int, float]:
-        return dict(zip(self._found.rows.tolist(), self._found.scores.tolist(), strict=True))
+        return dict(zip(self._matches.rows.tolist(), self._matches.scores.tolist(), strict=True))
 
     def best(self, k: int) -> tuple[np.ndarray, np.ndarray, None]:
         """Return the k best rows and their scores, best first."""
         left_out = self._store.rows_of(_objects(self._query))
-        kept = np.flatnonzero(~np.isin(self._found.rows[: k + len(left_out)], left_out))[:k]
-        return self._found.rows[kept], self._found.scores[kept], None
+        kept = np.flatnonzero(~np.isin(self._matches.rows[: k + len(left_out)], left_out))[:k]
+        return self._matches.rows[kept], self._matches.scores[kept], None
 
     def scored(self, rows: np.ndarray) -> np.ndarray:
         """Return the scores of rows, `(n,) float32`, NaN without a word of the query."""
@@ -198,7 +199,7 @@ class TextRanker:
 
     def ranking(self, values: np.ndarray) -> WordScores:
         """Return scores with the one that is attainable."""
-        return WordScores(values, self._found.attainable)
+        return WordScores(values, self._matches.attainable)
 
 
 def _objects(query: Query) -> list[str]:
@@ -206,30 +207,30 @@ def _objects(query: Query) -> list[str]:
     return [str(term.value) for term in query.terms if term.kind == "object"]
 
 
-def _ranked(query: Query, rankers: Sequence[Ranker], k: int) -> Answer:
+def _ranked(query: Query, rankers: Sequence[Ranker], k: int) -> Result:
     """Return the k best rows by one ranker, or by several together."""
     if len(rankers) > 1:
         return _fused(query.hybrid or ACROSS_EMBEDDINGS, rankers, k)
     (ranker,) = rankers
     rows, scores, plan = ranker.best(k)
-    return Answer(rows, scores, plan or Plan("list", len(rows), 0, exact=True))
+    return Result(rows, scores, plan or Plan("list", len(rows), 0, exact=True))
 
 
-def _fused(method: str, rankers: Sequence[Ranker], k: int) -> Answer:
+def _fused(method: str, rankers: Sequence[Ranker], k: int) -> Result:
     """Return the k best of what any ranker finds among its best; each scores what another has found too."""
     started = time.perf_counter()
-    found = [ranker.best(max(POOL, 10 * k)) for ranker in rankers]
-    rows = found[0][0]
-    for more, _, _ in found[1:]:
+    result = [ranker.best(max(POOL, 10 * k)) for ranker in rankers]
+    rows = result[0][0]
+    for more, _, _ in result[1:]:
         rows = np.concatenate([rows, np.setdiff1d(more, rows)])
-    every = [_scores(ranker, best, scores, rows) for ranker, (best, scores, _) in zip(rankers, found, strict=True)]
+    every = [_scores(ranker, best, scores, rows) for ranker, (best, scores, _) in zip(rankers, result, strict=True)]
     rankings = [ranker.ranking(values) for ranker, values in zip(rankers, every, strict=True)]
     order, final = fuse(rankings, method=method)
     order = order[:k]
-    plan = _joint([plan for _, _, plan in found if plan is not None])
+    plan = _joint([plan for _, _, plan in result if plan is not None])
     plan.milliseconds["fuse"] = (time.perf_counter() - started) * 1e3 - sum(plan.milliseconds.values())
     parts = {ranker.column: values[order] for ranker, values in zip(rankers, every, strict=True)}
-    return Answer(rows[order], final[order].astype(np.float32), plan, parts)
+    return Result(rows[order], final[order].astype(np.float32), plan, parts)
 
 
 def _scores(ranker: Ranker, best: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -256,17 +257,17 @@ def _joint(plans: Sequence[Plan]) -> Plan:
 # ---- duplicates
 
 
-def _distinct(store: Store, query: Query, embedding: str, rankers: Sequence[Ranker]) -> Answer:
+def _distinct(store: Store, query: Query, embedding: str, rankers: Sequence[Ranker]) -> Result:
     """Find more than wanted until, duplicates left out, there are enough or no more."""
     size = query.k
     while True:
         size *= 2
-        found = _ranked(query, rankers, size)
-        first = _firsts(store, embedding, found.rows)
+        result = _ranked(query, rankers, size)
+        first = _firsts(store, embedding, result.rows)
         kept = np.flatnonzero(first == np.arange(len(first)))[: query.k]
-        if len(kept) >= query.k or len(found.rows) < size:
+        if len(kept) >= query.k or len(result.rows) < size:
             copies = np.bincount(first, minlength=len(first))[kept]
-            return replace(found[kept], copies=copies)
+            return replace(result[kept], copies=copies)
 
 
 def _firsts(store: Store, embedding: str, rows: np.ndarray) -> np.ndarray:
@@ -294,14 +295,14 @@ def first_alike(sky: np.ndarray, placed: np.ndarray, vectors: np.ndarray) -> np.
     angle = np.sqrt(2 - 2 * SAME_COSINE)
     with_position, without = (_Seen(vectors, angle, _apart_by_cosine) for _ in range(2))
     mixed, first = not placed.all(), np.arange(len(sky))
-    for place in range(len(sky)):
-        same = near.first(place) if placed[place] else with_position.first(place)
-        same = min(same, without.first(place)) if mixed else same
-        first[place] = first[same] if same < place else place
-        if placed[place]:
-            near.add(place)
+    for index in range(len(sky)):
+        same = near.first(index) if placed[index] else with_position.first(index)
+        same = min(same, without.first(index)) if mixed else same
+        first[index] = first[same] if same < index else index
+        if placed[index]:
+            near.add(index)
         if mixed:
-            (with_position if placed[place] else without).add(place)
+            (with_position if placed[index] else without).add(index)
     return first
 
 
@@ -321,34 +322,36 @@ class _Seen:
 
     NONE = np.iinfo(np.int64).max
 
-    def __init__(self, points: np.ndarray, radius: float, apart: Callable) -> None:
+    def __init__(
+        self, points: np.ndarray, radius: float, apart: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    ) -> None:
         self._points, self._radius, self._apart = points, radius, apart
         self._half = 0.499 * radius  # less than a half, for rounding
         self._centers = np.empty((16, points.shape[1]), points.dtype)
         self._members: list[list[int]] = []
 
-    def _distances(self, place: int) -> np.ndarray:
-        return self._apart(self._centers[: len(self._members)], self._points[place])
+    def _distances(self, index: int) -> np.ndarray:
+        return self._apart(self._centers[: len(self._members)], self._points[index])
 
-    def first(self, place: int) -> int:
+    def first(self, index: int) -> int:
         """Return the first point seen within the radius of this one; NONE where there is none."""
-        found, distances = self.NONE, self._distances(place)
+        result, distances = self.NONE, self._distances(index)
         for group in np.flatnonzero(distances <= 1.5 * self._radius).tolist():
             if distances[group] <= self._half:
-                found = min(found, self._members[group][0])
+                result = min(result, self._members[group][0])
             else:
-                before = self._members[group][: bisect.bisect_left(self._members[group], found)]
-                reached = self._apart(self._points[before], self._points[place]) <= self._radius
-                found = before[int(np.argmax(reached))] if reached.any() else found
-        return found
+                before = self._members[group][: bisect.bisect_left(self._members[group], result)]
+                reached = self._apart(self._points[before], self._points[index]) <= self._radius
+                result = before[int(np.argmax(reached))] if reached.any() else result
+        return result
 
-    def add(self, place: int) -> None:
+    def add(self, index: int) -> None:
         """Have seen a point."""
-        distances = self._distances(place)
+        distances = self._distances(index)
         if len(distances) and distances.min() <= self._half:
-            self._members[int(np.argmin(distances))].append(place)
+            self._members[int(np.argmin(distances))].append(index)
             return
         if len(distances) == len(self._centers):
             self._centers = np.concatenate([self._centers, np.empty_like(self._centers)])
-        self._centers[len(distances)] = self._points[place]
-        self._members.append([place])
+        self._centers[len(distances)] = self._points[index]
+        self._members.append([index])

@@ -29,7 +29,7 @@ MAP_TABLE = "vector_map"
 MAP_STATE = "map_state"  # bundle manifest only: the count of changes of the file that the map is for
 CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent where they are stored as floats
 RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
-PLANE = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
+PROJECTION = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
 
 
@@ -521,13 +521,13 @@ def provenance(action: str, *, parameters: dict, inputs: dict | None = None, sec
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    result = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue  # the GPU build of ONNX Runtime goes by another name, and a reader may have no engine
-    return found
+    return result
 
 
 @dataclass
@@ -662,17 +662,17 @@ def read_json(text: str | bytes):
     if not isinstance(text, (str, bytes)) or len(text) > MOST_JSON_BYTES:
         raise ValueError("not a text, or too long")
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        result = json.loads(text, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     escaped = b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower()
     if escaped:
-        json.dumps(found, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
-    level = [found]
+        json.dumps(result, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    level = [result]
     for _ in range(MOST_JSON_DEPTH):
         level = [item for one in level for item in _inside(one) if isinstance(item, (dict, list))]
         if not level:
-            return found
+            return result
     raise ValueError("nested too deeply")
 
 
@@ -699,11 +699,11 @@ def _check_version(values: dict, path: str) -> None:
         raise FormatError(
             f"{path}: format is {values.get('format')!r}, expected {FORMAT!r}; this is not a galsearch atlas"
         )
-    said = values.get("version")
+    stated = values.get("version")
     # "2.0", [2, 0] or 2: a later format may spell it otherwise, and being newer must not look like damage
-    version = ".".join(map(str, said)) if isinstance(said, list) else str(said)
+    version = ".".join(map(str, stated)) if isinstance(stated, list) else str(stated)
     if not re.fullmatch(r"\d+(\.\d+)?", version, re.ASCII):
-        raise FormatError(f'{path}: version is {said!r}, expected "major.minor"; the file is damaged')
+        raise FormatError(f'{path}: version is {stated!r}, expected "major.minor"; the file is damaged')
     major, ours = int(version.split(".")[0]), FORMAT_VERSION[0]
     if major > ours:
         raise VersionTooNewError(

@@ -162,11 +162,11 @@ class _Worker:
         sizes = int.from_bytes(head[:8]), int.from_bytes(head[8:])
         if sizes[0] > MOST_HEAD or sizes[1] > most:
             raise _DeadError  # no worker of ours sends so much
-        said = json.loads(self._exactly(sizes[0], end))
+        stated = json.loads(self._exactly(sizes[0], end))
         content = self._exactly(sizes[1], end)
-        if "error" in said:
-            raise _error(said["error"], said["message"])
-        return said["facts"], content
+        if "error" in stated:
+            raise _error(stated["error"], stated["message"])
+        return stated["facts"], content
 
     def _exactly(self, size: int, end: float) -> bytes:
         parts, have = [], 0
@@ -190,8 +190,8 @@ def _wait_for(pipe: int, event: int, end: float) -> None:
         raise _LateError
 
 
-def _framed(said: dict, payload: bytes) -> bytes:
-    head = json.dumps(said).encode()
+def _framed(stated: dict, payload: bytes) -> bytes:
+    head = json.dumps(stated).encode()
     return len(head).to_bytes(8) + len(payload).to_bytes(8) + head + payload
 
 
@@ -431,10 +431,10 @@ def serve() -> None:
     answer = _done(task, b"", arguments) if task else _framed({"facts": {}}, b"")
     confine(limits)
     _send(sink, answer)
-    while (asked := _receive(source)) is not None:
-        said, payload = asked
+    while (requested := _receive(source)) is not None:
+        stated, payload = requested
         _allow_time(limits)
-        _send(sink, _done(said["task"], payload, said["arguments"]))
+        _send(sink, _done(stated["task"], payload, stated["arguments"]))
 
 
 def confine(limits: Limits) -> None:
@@ -481,8 +481,8 @@ def _receive(source: int) -> tuple[dict, bytes] | None:
     head = _all_of(source, HEAD_BYTES)
     if head is None:
         return None
-    said, payload = _all_of(source, int.from_bytes(head[:8])), _all_of(source, int.from_bytes(head[8:]))
-    return None if said is None or payload is None else (json.loads(said), payload)
+    stated, payload = _all_of(source, int.from_bytes(head[:8])), _all_of(source, int.from_bytes(head[8:]))
+    return None if stated is None or payload is None else (json.loads(stated), payload)
 
 
 def _all_of(source: int, size: int) -> bytes | None:

@@ -25,7 +25,7 @@ from galsearch.query import Term
 from galsearch.store import Store
 
 MOST_COMPARED, LONGEST_COMPARED = 100, 1_000  # texts of a query, and characters of each
-BACKGROUND = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
+REFERENCE_ROWS = 2_048  # ordinary galaxies that hits are compared with, a sample that is the same every time
 BATCH_ROWS = 50_000
 SPARE = 12  # refinements of each sign beyond those wished for, in the place of those that contradict the query
 _NUMERIC = re.compile(r"U?(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?|INTEGER|FLOAT|DOUBLE|DECIMAL.*")
@@ -64,33 +64,33 @@ def hints(store: Store, words: str) -> tuple[str, ...]:
 
 def phrases(store: Store) -> tuple[list[str], np.ndarray]:
     """Return the phrases that the atlas knows and their vectors `(p, d) float32`; none where it has no such table."""
-    found = store.table("concepts")
-    if found is None or not found.num_rows:
+    result = store.table("concepts")
+    if result is None or not result.num_rows:
         return [], np.empty((0, 0), np.float32)
-    found = found.sort_by("phrase")
-    return found["phrase"].to_pylist(), np.array(found["embedding"].to_pylist(), np.float32)
+    result = result.sort_by("phrase")
+    return result["phrase"].to_pylist(), np.array(result["embedding"].to_pylist(), np.float32)
 
 
 def refine(
-    store: Store, rows: np.ndarray, embedding: str, asked: np.ndarray, *, n: int, terms: Sequence[Term] = ()
+    store: Store, rows: np.ndarray, embedding: str, query: np.ndarray, *, n: int, terms: Sequence[Term] = ()
 ) -> list[Refinement]:
     """Return how to refine an answer of these rows to a query vector in an embedding, without what contradicts it."""
     known, vectors = phrases(store) if store.manifest.knows_words(embedding) else ([], np.empty((0, 0)))
-    if not known or vectors.shape[1] != len(asked):
+    if not known or vectors.shape[1] != len(query):
         return []
     rng = np.random.default_rng(0)
     total = store.manifest.rows
-    sample = np.sort(rng.choice(total, size=min(BACKGROUND, total), replace=False))
-    found = refinements(
+    sample = np.sort(rng.choice(total, size=min(REFERENCE_ROWS, total), replace=False))
+    result = refinements(
         _vectors(store, embedding, rows)[1],
         _vectors(store, embedding, sample)[1],
         known,
         vectors,
         n=n + SPARE,
-        asked=asked,
+        query=query,
     )
     wanted, unwanted = _sides(terms)
-    kept = [one for one in found if not contradicts(one, wanted, unwanted)]
+    kept = [one for one in result if not contradicts(one, wanted, unwanted)]
     return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
 
 
@@ -126,8 +126,8 @@ def label(
     labels = read_labels(path)
     parts = []
     for ids, there, vectors in _batches(store, where, k):
-        found = label_vectors(vectors, labels, embed, card=card, least=least)
-        values = (found.label, found.best, found.probability.tolist(), found.margin.tolist(), found.score.tolist())
+        result = label_vectors(vectors, labels, embed, card=card, least=least)
+        values = (result.label, result.best, result.probability.tolist(), result.margin.tolist(), result.score.tolist())
         parts.append(_table(LABELS, ids, there, values))
     return pa.concat_tables(parts)
 
@@ -143,9 +143,9 @@ def order(store: Store, ends: tuple[str, str], embed: Embed, *, where: str | Non
 def _table(fields: tuple[pa.Field, ...], ids: list[str], there: np.ndarray, values: tuple[list, ...]) -> pa.Table:
     """Return a row for every id, NULL where it has no vector."""
     columns = [pa.array(ids, pa.string())]
-    place = pa.array(np.where(there, np.cumsum(there) - 1, 0), mask=~there)
-    for item, found in zip(fields[1:], values, strict=True):
-        columns.append(pa.array(found, item.type).take(place) if found else pa.nulls(len(ids), item.type))
+    index = pa.array(np.where(there, np.cumsum(there) - 1, 0), mask=~there)
+    for item, result in zip(fields[1:], values, strict=True):
+        columns.append(pa.array(result, item.type).take(index) if result else pa.nulls(len(ids), item.type))
     return pa.table(columns, schema=pa.schema(fields))
 
 

@@ -54,10 +54,11 @@ FACES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let CI alone try faces on a folder, too: how folders are read is tested where they are read."""
+    """Let CI alone try faces on a folder, and the contract on other embeddings: test_embeddings.py is quicker."""
     for item in items:
         called = getattr(item, "callspec", None)
-        if called and called.params.get("form") == "folder" and item.path.stem in FACES:
+        form = called.params.get("form") if called else None
+        if form in OTHERS or (form == "folder" and item.path.stem in FACES):
             item.add_marker(pytest.mark.slow)
 
 

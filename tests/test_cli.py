@@ -738,10 +738,10 @@ def test_hits_are_saved_without_formulas_where_that_is_asked(tiny_bundle, tmp_pa
 def test_what_duckdb_makes_of_ctrl_c_is_one_of_python_where_the_engine_reads_and_writes(tiny_bundle, tmp_path):
     with galsearch.open(tiny_bundle, device="cpu") as atlas:
         sandbox = atlas._store.sandbox
-        for block in (sandbox.asking("sql"), sandbox._running(), disk_errors(tmp_path, "free some space")):
+        for block in (sandbox.running("sql"), sandbox._running(), disk_errors(tmp_path, "free some space")):
             with pytest.raises(KeyboardInterrupt), block:
                 raise RuntimeError("Query interrupted")
-        with pytest.raises(RuntimeError, match="another"), sandbox.asking("sql"):
+        with pytest.raises(RuntimeError, match="another"), sandbox.running("sql"):
             raise RuntimeError("another")
         assert atlas.sql("SELECT 7 AS n")["n"].to_pylist() == [7]
 

@@ -666,26 +666,26 @@ def axes(dim, *names):
 
 def test_what_divides_the_hits_is_offered_as_more_and_what_they_share_as_less():
     rng = np.random.default_rng(3)
-    background = rng.normal(size=(500, 6)).astype(np.float32)
+    reference = rng.normal(size=(500, 6)).astype(np.float32)
     hits = 0.1 * rng.normal(size=(40, 6)).astype(np.float32)
     hits[:20, 1] += 4
     hits[:, 2] += 3
     names, vectors = axes(6, "bar", "ring", "dust", "tail", "lens", "disk")
-    found = refinements(hits, background, names, vectors, n=2)
+    found = refinements(hits, reference, names, vectors, n=2)
     assert str(found[0]) == "more: ring"
     assert "less: dust" in [str(one) for one in found if one.sign == "less"][:1]
-    assert found == refinements(hits, background, names, vectors, n=2)
+    assert found == refinements(hits, reference, names, vectors, n=2)
     order = [4, 2, 0, 1, 5, 3]
-    assert found == refinements(hits, background, [names[i] for i in order], vectors[order], n=2)
+    assert found == refinements(hits, reference, [names[i] for i in order], vectors[order], n=2)
 
 
 def test_the_strength_of_more_is_the_gap_of_halves_in_deviations_of_the_background():
-    hits, background, vectors = (random_units(n, 8, seed=n) for n in (11, 200, 5))
-    (first, *_) = refinements(hits, background, list("abcde"), vectors, n=1)
+    hits, reference, vectors = (random_units(n, 8, seed=n) for n in (11, 200, 5))
+    (first, *_) = refinements(hits, reference, list("abcde"), vectors, n=1)
     own = vectors - vectors.mean(axis=0)
     gaps = {}
     for name, direction in zip("abcde", own / np.linalg.norm(own, axis=1, keepdims=True), strict=True):
-        along = np.sort(hits @ direction) / np.std(background @ direction)
+        along = np.sort(hits @ direction) / np.std(reference @ direction)
         gaps[name] = along[-5:].mean() - along[:5].mean()
     assert first.phrase == max(gaps, key=gaps.get)
     assert first.strength == pytest.approx(gaps[first.phrase], rel=1e-4)
@@ -693,10 +693,10 @@ def test_the_strength_of_more_is_the_gap_of_halves_in_deviations_of_the_backgrou
 
 def test_a_phrase_that_was_asked_or_says_the_same_again_is_left_out():
     rng = np.random.default_rng(5)
-    background, hits = rng.normal(size=(300, 6)), rng.normal(size=(30, 6))
+    reference, hits = rng.normal(size=(300, 6)), rng.normal(size=(30, 6))
     names, vectors = axes(6, "bar", "ring", "dust", "tail", "lens")
     twice = np.concatenate([vectors, vectors[:1] + 0.01])
-    found = refinements(hits, background, [*names, "bars"], twice, n=6, asked=vectors[1])
+    found = refinements(hits, reference, [*names, "bars"], twice, n=6, query=vectors[1])
     assert "ring" not in [one.phrase for one in found]
     assert len({"bar", "bars"} & {one.phrase for one in found if one.sign == "more"}) <= 1
 

@@ -52,8 +52,8 @@ backgrounds = st.sampled_from([None, BACKGROUND, np.full(3, 0.5), np.empty(0)])
 attainables = st.sampled_from([0.0, 5.0, 40.0])
 
 
-def rankings(vector, word, *, background=None, attainable=0.0):
-    return [Similarities(vector, background), WordScores(word, attainable)]
+def rankings(vector, word, *, reference=None, attainable=0.0):
+    return [Similarities(vector, reference), WordScores(word, attainable)]
 
 
 def fuse(vector, word, *, method, **options):
@@ -93,7 +93,7 @@ def test_the_first_of_both_lists_has_a_reciprocal_rank_score_of_1():
 
 def test_calibrated_scores_add_up():
     vector, word = np.array([0.9, 0.1, np.nan]), np.array([np.nan, 5.0, 20.0])
-    order, scores = fuse(vector, word, method="sum", background=BACKGROUND, attainable=20.0)
+    order, scores = fuse(vector, word, method="sum", reference=BACKGROUND, attainable=20.0)
     low = (0.1 - BACKGROUND.mean()) / BACKGROUND.std()
     high = (0.9 - BACKGROUND.mean()) / BACKGROUND.std()
     np.testing.assert_allclose(scores, [high, low + FULL_MATCH / 16, low + FULL_MATCH])
@@ -101,7 +101,7 @@ def test_calibrated_scores_add_up():
 
 
 def test_an_object_without_a_vector_counts_as_an_ordinary_one():
-    by_vector, _ = fusion_parts(np.array([0.9, np.nan]), np.full(2, np.nan), method="sum", background=BACKGROUND)
+    by_vector, _ = fusion_parts(np.array([0.9, np.nan]), np.full(2, np.nan), method="sum", reference=BACKGROUND)
     assert by_vector[1] == 0
 
 
@@ -111,9 +111,9 @@ def test_an_unknown_method_is_refused_with_those_there_are():
 
 
 @given(candidates, methods, backgrounds, attainables)
-def test_fusion_never_inverts_what_both_lists_agree_on(pairs, method, background, attainable):
+def test_fusion_never_inverts_what_both_lists_agree_on(pairs, method, reference, attainable):
     vector, word = lists(pairs)
-    order, scores = fuse(vector, word, method=method, background=background, attainable=attainable)
+    order, scores = fuse(vector, word, method=method, reference=reference, attainable=attainable)
     place = np.argsort(order)
     for one in range(len(pairs)):
         for other in range(len(pairs)):
@@ -130,7 +130,7 @@ def test_a_better_part_never_lowers_a_place(pairs, method, data):
     before, after = lists(pairs), lists(pairs)
     raised = (np.maximum, np.fmax)[part]  # a word may come to be matched; what is known of a vector is not made up
     after[part][which] = raised(before[part][which], np.float32(better))
-    orders = [fuse(*both, method=method, background=BACKGROUND, attainable=30.0)[0] for both in (before, after)]
+    orders = [fuse(*both, method=method, reference=BACKGROUND, attainable=30.0)[0] for both in (before, after)]
     old, new = (np.flatnonzero(order == which)[0] for order in orders)
     assert new <= old
 
@@ -141,10 +141,10 @@ def lost(pair, score):
 
 
 @given(candidates, methods, backgrounds, attainables, st.randoms())
-def test_the_order_of_candidates_decides_ties_and_nothing_else(pairs, method, background, attainable, random):
+def test_the_order_of_candidates_decides_ties_and_nothing_else(pairs, method, reference, attainable, random):
     vector, word = lists(pairs)
     shuffled = np.array(random.sample(range(len(pairs)), len(pairs)), int)
-    options = {"method": method, "background": background, "attainable": attainable}
+    options = {"method": method, "reference": reference, "attainable": attainable}
     order, scores = fuse(vector, word, **options)
     again, mixed = fuse(vector[shuffled], word[shuffled], **options)
     assert mixed.tolist() == scores[shuffled].tolist()
@@ -156,24 +156,24 @@ def test_the_order_of_candidates_decides_ties_and_nothing_else(pairs, method, ba
 
 
 @given(st.lists(st.floats(0, 30, width=32), max_size=12), methods, backgrounds, st.booleans())
-def test_an_empty_list_leaves_the_order_of_the_other(scores, method, background, words_empty):
+def test_an_empty_list_leaves_the_order_of_the_other(scores, method, reference, words_empty):
     there, nothing = np.array(scores, np.float32), np.full(len(scores), np.nan)
     pair = (there, nothing) if words_empty else (nothing, there)
-    order, _ = fuse(*pair, method=method, background=background, attainable=30.0)
+    order, _ = fuse(*pair, method=method, reference=reference, attainable=30.0)
     assert order.tolist() == np.argsort(-there, kind="stable").tolist()
 
 
 @given(candidates, methods, backgrounds, attainables)
-def test_objects_without_a_word_keep_the_order_of_their_vectors(pairs, method, background, attainable):
+def test_objects_without_a_word_keep_the_order_of_their_vectors(pairs, method, reference, attainable):
     vector, word = lists(pairs)
-    order, _ = fuse(vector, word, method=method, background=background, attainable=attainable)
+    order, _ = fuse(vector, word, method=method, reference=reference, attainable=attainable)
     silent = [place for place in order if np.isnan(word[place]) and not np.isnan(vector[place])]
     assert (np.diff(vector[silent]) <= 0).all()
 
 
 @given(candidates, methods, backgrounds, attainables)
-def test_the_parts_add_up_to_the_score_and_are_numbers(pairs, method, background, attainable):
-    options = {"method": method, "background": background, "attainable": attainable}
+def test_the_parts_add_up_to_the_score_and_are_numbers(pairs, method, reference, attainable):
+    options = {"method": method, "reference": reference, "attainable": attainable}
     vector, word = lists(pairs)
     by_vector, by_word = fusion_parts(vector, word, **options)
     assert np.isfinite(by_vector).all() and np.isfinite(by_word).all()

@@ -103,7 +103,7 @@ def test_an_arc_stands_out_wherever_it_lies_and_by_how_bright_it_is():
     ],
 )
 def test_the_attributes_that_words_ask_for(words, names):
-    assert [each.name for each in attributes.asked(understand(words, {}))] == names
+    assert [each.name for each in attributes.requested(understand(words, {}))] == names
 
 
 def test_normal_scores_are_quantiles_of_the_sample_and_missing_ones_are_its_middle():
@@ -136,15 +136,15 @@ def test_weights_of_several_attributes_are_the_mean_of_theirs(monkeypatch):
     found = validated.weights(["ring", "barred"], model="x")
     assert found.looks == {"whole": 0, "close": 1.5, "core": 2.0, "corners": 0}
     assert found.measures == {"ring": 0.5, "barred": 0.25}
-    assert [part.split(":")[0] for part in found.said] == ["'ring'", "'barred'"]
+    assert [part.split(":")[0] for part in found.statements] == ["'ring'", "'barred'"]
     other = validated.weights(["ring"], model="y")
-    assert other.shown == {} and "not the model of this atlas" in other.said[0]
+    assert other.shown == {} and "not the model of this atlas" in other.statements[0]
 
 
 def test_what_was_not_validated_has_no_weight(weighed):
     weighed(looks={"close": 1.0}, name="ring")
     found = validated.weights(["merging"], model=validated.read()["models"]["image"]["sha256"])
-    assert found.shown == {} and "no weights were validated" in found.said[0]
+    assert found.shown == {} and "no weights were validated" in found.statements[0]
 
 
 def test_the_shipped_weights_were_never_worse_than_no_re_ranking():
@@ -234,7 +234,7 @@ def test_crops_are_compared_with_the_query_as_the_whole_is(atlas, weighed):
     weighed(looks={"close": 1.0})
     hits = atlas.search("blue face", k=300)
     found = hits.rerank(n=300)
-    query, usual = atlas.embed("blue face"), atlas._store.background("image", hits._found.scorer)
+    query, usual = atlas.embed("blue face"), atlas._store.reference_scores("image", hits._result.scorer)
     row = found.table.slice(3, 1).to_pylist()[0]
     picture = images.decode_thumbnail(atlas.thumbnails([row["object_id"]])[row["object_id"]])
     cosine = float(look(atlas._encoder("image"), [picture], "close")[0] @ query)

@@ -178,7 +178,7 @@ def test_the_line_is_where_the_nearest_other_object_is_for_most_objects(made):
         away = -array.mean(axis=0)
         near = atlas.search(atlas["a000"], k=5)
         assert near.convincing >= 1  # its copy
-        line = atlas._store.line("image", "like")
+        line = atlas._store.threshold("image", "like")
         others = array @ array.T - 2 * np.eye(ROWS)
         assert np.mean(others.max(axis=1) >= line) == pytest.approx(0.95, abs=0.04)
         assert atlas.search(away / np.linalg.norm(away), k=3).convincing is None

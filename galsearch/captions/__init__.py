@@ -114,18 +114,18 @@ def caption(
                 raise GalsearchError("a vision model needs to be named: give vlm=galsearch.VLM(model=…), or --model")
             return ask(store, vlm, where=where, seeds=seeds, append=append, progress=progress)
         if by == "table":
-            found = _from_table(store, table, (id_column, caption_column), model=model)
+            result = _from_table(store, table, (id_column, caption_column), model=model)
         else:
-            found = _from_columns(store, by, _path(mapping), where=where, seeds=seeds, progress=progress)
+            result = _from_columns(store, by, _path(mapping), where=where, seeds=seeds, progress=progress)
     finally:
         store.close()
-    parameters = {"by": by, "model": found.model, "where": where, "copies": copies, "seed": seed, "append": append}
+    parameters = {"by": by, "model": result.model, "where": where, "copies": copies, "seed": seed, "append": append}
     record = schema.provenance(
-        "caption", parameters=parameters, inputs=found.inputs, seconds=time.perf_counter() - started
+        "caption", parameters=parameters, inputs=result.inputs, seconds=time.perf_counter() - started
     )
-    put(path, found.rows, record, append=append)
+    put(path, result.rows, record, append=append)
     seconds = time.perf_counter() - started
-    return Captioned(path, found.model, len(found.rows), found.silent, seconds, counts=found.counts)
+    return Captioned(path, result.model, len(result.rows), result.silent, seconds, counts=result.counts)
 
 
 def put(path: Path, rows: list[dict], record: dict, *, append: bool, ledger: list[dict] | None = None) -> None:
@@ -187,7 +187,7 @@ def _measured(store: Store, where: str | None) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Captions:
     """Rows to write, who wrote them, how many objects gave none, digests of the inputs."""
 
     rows: list[dict]
@@ -213,7 +213,7 @@ def _path(value: str | Path | None) -> Path | None:
 
 def _from_columns(
     store: Store, by: str, mapping: Path | None, *, where: str | None, seeds: range, progress: Progress
-) -> _Found:
+) -> _Captions:
     if by == "labels":
         rules, content = labels.read_rules(mapping)
         table = galaxies(store, where, labels.columns(rules))
@@ -226,9 +226,9 @@ def _from_columns(
         says = (measurements.say(each, shares) for each in table.to_pylist())
         inputs, sha256 = {}, _digest(b"", "language/templates.py", "captions/measurements.py")
     model, rows, silent, created = f"{by}-{RULES_VERSION}", [], 0, schema.now()
-    for done, (object_id, said) in enumerate(zip(table["object_id"].to_pylist(), says, strict=True), start=1):
-        found = [templates.write(said, object_id=object_id, seed=seed) for seed in seeds]
-        silent += found[0] is None
+    for done, (object_id, stated) in enumerate(zip(table["object_id"].to_pylist(), says, strict=True), start=1):
+        result = [templates.write(stated, object_id=object_id, seed=seed) for seed in seeds]
+        silent += result[0] is None
         rows += [
             row(
                 object_id,
@@ -240,12 +240,12 @@ def _from_columns(
                 negatives=one.negatives,
                 created=created,
             )
-            for seed, one in zip(seeds, found, strict=True)
+            for seed, one in zip(seeds, result, strict=True)
             if one is not None
         ]
         if done % 1000 == 0 or done == table.num_rows:
             progress(done, table.num_rows, "writing captions")
-    return _Found(rows, model, silent, inputs)
+    return _Captions(rows, model, silent, inputs)
 
 
 def _numbers(table: pa.Table) -> dict[str, np.ndarray]:
@@ -270,15 +270,15 @@ def _digest(content: bytes, *modules: str) -> str:
 # ---- from a table
 
 
-def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str], *, model: str | None) -> _Found:
+def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str], *, model: str | None) -> _Captions:
     if table is None:
         raise GalsearchError("captions by table need a table: give table= (--table) with ids and captions")
     path = Path(table)
-    found = formats.read_table(path, text=columns)
+    result = formats.read_table(path, text=columns)
     for name in columns:
-        if name not in found.column_names:
+        if name not in result.column_names:
             raise SchemaError(
-                f"{path}: no column '{name}', it has {', '.join(found.column_names[:20])}; name the columns with "
+                f"{path}: no column '{name}', it has {', '.join(result.column_names[:20])}; name the columns with "
                 "id_column and caption_column (--id-column, --caption-column)"
             )
     known = set(galaxies(store, None, ())["object_id"].to_pylist())
@@ -286,7 +286,7 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
     rows: list[dict] = []
     number: Counter[tuple[str, str]] = Counter()
     unknown = silent = 0
-    for each in found.to_pylist():
+    for each in result.to_pylist():
         object_id, text = _text(each[columns[0]]), _text(each[columns[1]])
         unknown += object_id not in known
         if object_id is None or object_id not in known or not text:
@@ -308,7 +308,7 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
         number[object_id, who] += 1
     named = model or next((each["model"] for each in rows), path.stem)
     counts = {"rows of the table that name no object": unknown} if unknown else {}
-    return _Found(rows, named, silent, {str(path): sha256}, counts)
+    return _Captions(rows, named, silent, {str(path): sha256}, counts)
 
 
 def _summary(text: str, told: str | None) -> str | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from galsearch.errors import SchemaError
-from galsearch.language.templates import check_said
+from galsearch.language.templates import check_statements
 
 OURS = ("efigi.toml", "galaxy_zoo.toml")
 _KEYS = {"column", "from", "to", "matches", "say", "also"}
@@ -82,12 +82,12 @@ def read_rules(path: Path | None) -> tuple[list[Rule], bytes]:
 
 def say(row: Mapping[str, Any], rules: list[Rule]) -> dict[str, str]:
     """Return what the rules say of a row of `galaxies`: aspects and their values."""
-    said: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for rule in rules:
         if all(test.holds(row) for test in rule.tests):
             for aspect, value in rule.says:
-                said.setdefault(aspect, value)
-    return said
+                stated.setdefault(aspect, value)
+    return stated
 
 
 def columns(rules: list[Rule]) -> list[str]:
@@ -97,33 +97,33 @@ def columns(rules: list[Rule]) -> list[str]:
 
 def _parsed(content: bytes, name: str) -> list[Rule]:
     try:
-        found = tomllib.loads(content.decode()).get("rule")
+        result = tomllib.loads(content.decode()).get("rule")
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SchemaError(f"{name}: not a TOML file ({error}); a mapping is a list of [[rule]] tables") from None
-    if not (isinstance(found, list) and found):
+    if not (isinstance(result, list) and result):
         raise SchemaError(f"{name}: has no [[rule]]; each needs column, say, and from, to or matches")
-    return [_rule(one, f"{name}: rule {number}") for number, one in enumerate(found, start=1)]
+    return [_rule(one, f"{name}: rule {number}") for number, one in enumerate(result, start=1)]
 
 
-def _rule(found: dict, where: str) -> Rule:
-    unknown = set(found) - _KEYS
+def _rule(result: dict, where: str) -> Rule:
+    unknown = set(result) - _KEYS
     if unknown:
         raise SchemaError(f"{where} has '{min(unknown)}', which is not one of {', '.join(sorted(_KEYS))}")
-    said = found.get("say")
-    said = [said] if isinstance(said, str) else said
-    if not (isinstance(said, list) and said and all(isinstance(one, str) and ":" in one for one in said)):
-        raise SchemaError(f'{where} says {said!r:.60}; write say = "aspect: value", or a list of such')
-    pairs = tuple((aspect.strip(), value.strip()) for aspect, _, value in (one.partition(":") for one in said))
+    stated = result.get("say")
+    stated = [stated] if isinstance(stated, str) else stated
+    if not (isinstance(stated, list) and stated and all(isinstance(one, str) and ":" in one for one in stated)):
+        raise SchemaError(f'{where} says {stated!r:.60}; write say = "aspect: value", or a list of such')
+    pairs = tuple((aspect.strip(), value.strip()) for aspect, _, value in (one.partition(":") for one in stated))
     try:
-        check_said(dict(pairs))
+        check_statements(dict(pairs))
     except SchemaError as error:
         raise SchemaError(f"{where}: {error}") from None
-    also = found.get("also", [])
-    return Rule((_test(found, where), *(_test(one, where) for one in also)), pairs)
+    also = result.get("also", [])
+    return Rule((_test(result, where), *(_test(one, where) for one in also)), pairs)
 
 
-def _test(found: dict, where: str) -> Test:
-    column, low, high, pattern = (found.get(key) for key in ("column", "from", "to", "matches"))
+def _test(result: dict, where: str) -> Test:
+    column, low, high, pattern = (result.get(key) for key in ("column", "from", "to", "matches"))
     if not isinstance(column, str):
         raise SchemaError(f'{where} names no column; write column = "name"')
     if (pattern is None) == (low is None and high is None):

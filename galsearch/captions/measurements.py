@@ -67,8 +67,8 @@ def say(row: Mapping[str, Any], shares: Shares) -> dict[str, str]:
         return {}
     share = {name: shares.of(name, value[name]) for name in COLUMNS}
     lean = _lean(value, share)
-    said = _form(value, share, lean) | _light(value, share) | _surroundings(value, share)
-    return {aspect: what for aspect, what in said.items() if what is not None}
+    stated = _form(value, share, lean) | _light(value, share) | _surroundings(value, share)
+    return {aspect: what for aspect, what in stated.items() if what is not None}
 
 
 def _lean(value: Mapping[str, float | None], share: Mapping[str, float | None]) -> float | None:
@@ -76,8 +76,8 @@ def _lean(value: Mapping[str, float | None], share: Mapping[str, float | None]) 
     cast = []
     for kind, votes in ((value, _VOTES), (share, _SHARES)):
         for name, low, high, weight in votes:
-            if (found := kind[name]) is not None:
-                cast.append(weight if found <= low else -weight if found >= high else 0.0)
+            if (result := kind[name]) is not None:
+                cast.append(weight if result <= low else -weight if result >= high else 0.0)
     ratio = value["axis_ratio"]
     if ratio is not None and ratio < FLATTEST_ELLIPTICAL:
         return MANY_VOTES
@@ -157,26 +157,26 @@ def _light(value: Mapping[str, float | None], share: Mapping[str, float | None])
         "brightness": (share["brightness"], "faint", "bright"),
     }
     return {
-        aspect: None if place is None else low if place < 0.12 else high if place > 0.88 else None
-        for aspect, (place, low, high) in ends.items()
+        aspect: None if index is None else low if index < 0.12 else high if index > 0.88 else None
+        for aspect, (index, low, high) in ends.items()
     }
 
 
 def _surroundings(value: Mapping[str, float | None], share: Mapping[str, float | None]) -> dict:
-    asymmetry, place, count = value["asymmetry"], share["asymmetry"], value["companions"]
+    asymmetry, index, count = value["asymmetry"], share["asymmetry"], value["companions"]
     shape = None
-    if asymmetry is not None and place is not None:
-        strong = place >= 0.97 and asymmetry >= 0.25
-        shape = "strong" if strong else "mild" if place >= 0.93 and asymmetry >= 0.12 else "regular"
+    if asymmetry is not None and index is not None:
+        strong = index >= 0.97 and asymmetry >= 0.25
+        shape = "strong" if strong else "mild" if index >= 0.93 and asymmetry >= 0.12 else "regular"
     return {
         "disturbance": shape,
         "companions": None if not count else "one" if count == 1 else "several",
     }
 
 
-def _above(share: float | None, value: float | None, place: float, least: float, said: str) -> str | None:
+def _above(share: float | None, value: float | None, index: float, least: float, stated: str) -> str | None:
     """Return `said` where a value is both rare in the atlas and large."""
-    return said if share is not None and value is not None and share >= place and value >= least else None
+    return stated if share is not None and value is not None and share >= index and value >= least else None
 
 
 def _number(value: float | str | None) -> float | None:

@@ -147,13 +147,13 @@ def ask(store: Store, vlm: VLM, *, where: str | None, seeds: range, append: bool
             )
             rows = _rows(journal, keys, vlm.model, sha256)
             kept = [] if append else _beside(there, rows, seeds)
-            asked = {"model": vlm.model, "service": endpoint.host, "prompt_sha256": sha256}
-            parameters = {**asked, "where": where, "copies": len(seeds), "seed": seeds.start, "append": append}
+            requested = {"model": vlm.model, "service": endpoint.host, "prompt_sha256": sha256}
+            parameters = {**requested, "where": where, "copies": len(seeds), "seed": seeds.start, "append": append}
             if journal.replies or journal.failed:
                 seconds = time.perf_counter() - started
                 parameters |= {"by": "vlm", "run": journal.run}
                 record = schema.provenance("caption", parameters=parameters, seconds=seconds)
-                ledger = {**ledger_line(journal), **asked, "ended": schema.now()}
+                ledger = {**ledger_line(journal), **requested, "ended": schema.now()}
                 put(path, [*rows, *kept], record, append=append, ledger=[ledger])
             if outcome.stopped is None:
                 journal.remove()
@@ -215,8 +215,8 @@ def _files(table: pa.Table, folder: str | Path | None) -> dict[str, Path]:
     if "file" not in table.column_names:
         raise GalsearchError("the atlas has no column 'file' to find pictures in a folder by; leave images out")
     named = zip(table["object_id"].to_pylist(), table["file"].to_pylist(), strict=True)
-    places = {name: Path(folder) / Path(file).name for name, file in named if file}
-    return {name: place for name, place in places.items() if place.is_file()}
+    indices = {name: Path(folder) / Path(file).name for name, file in named if file}
+    return {name: index for name, index in indices.items() if index.is_file()}
 
 
 def _with_pictures(store: Store, table: pa.Table, folder: str | Path | None) -> list[str]:

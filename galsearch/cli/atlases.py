@@ -250,12 +250,12 @@ def _credits(path: Path | None) -> list[dict] | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text())
+        result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise galsearch.SchemaError(f"{path}: cannot be read as JSON ({error}); give a list of objects") from None
-    if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+    if not (isinstance(result, list) and all(isinstance(item, dict) for item in result)):
         raise galsearch.SchemaError(f"{path}: expected a JSON list of {{title, license, acknowledgement, bibtex}}")
-    return found
+    return result
 
 
 def _roles(columns: list[str] | None, **named: str | None) -> dict[str, str]:

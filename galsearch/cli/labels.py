@@ -35,18 +35,18 @@ def label(
     """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""
     check_format(output_format)
     with galsearch.open(path, device=device) as atlas:
-        found = atlas.label(labels, where=where, k=k, least=least)
+        result = atlas.label(labels, where=where, k=k, least=least)
         if output:
             meta = {
                 "title": f"labels of {labels.name}",
                 "atlas": atlas.manifest.title,
                 "sources": atlas.manifest.sources,
             }
-            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({found.num_rows} rows)")
+            galsearch.write_table(result, output, meta=meta, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({result.num_rows} rows)")
         else:
-            print_rows(found, output_format)
-    counts = Counter(found["label"].to_pylist())
+            print_rows(result, output_format)
+    counts = Counter(result["label"].to_pylist())
     none = counts.pop(None, 0)
     tell(", ".join([*(f"{name}: {count}" for name, count in sorted(counts.items())), f"no label: {none}"]))
 
@@ -70,22 +70,22 @@ def evaluate(
 ):
     """Measure how well words find what is labeled: nDCG, precision, recall, AUROC, beside baselines and chance."""
     check_format(output_format)
-    found = galsearch.evaluate(
+    result = galsearch.evaluate(
         path, targets=targets, where=where, folds=folds, seed=seed, sheet=sheet, store=store, device=device
     )
-    for name, reason in found.left_out.items():
+    for name, reason in result.left_out.items():
         tell(f"left out: {name}: {reason}")
     if output:
-        tell(f"wrote {found.save(output)} ({found.table.num_rows} rows)")
+        tell(f"wrote {result.save(output)} ({result.table.num_rows} rows)")
     elif output_format == "json":
-        print_data(found.to_json())
+        print_data(result.to_json())
     elif output_format == "table":
-        print_rows(found.shown(), output_format)
+        print_rows(result.shown(), output_format)
     else:
-        print_rows(found.table, output_format)
-    tell(f"config {found.config['config_sha256'][:12]}, targets {found.config['targets']['version']}, seed {seed}")
+        print_rows(result.table, output_format)
+    tell(f"config {result.config['config_sha256'][:12]}, targets {result.config['targets']['version']}, seed {seed}")
     if sheet:
-        tell(f"wrote pictures of {len(found.best)} targets to {sheet}")
+        tell(f"wrote pictures of {len(result.best)} targets to {sheet}")
     if store:
         tell(f"kept in {path}: table evaluations")
 
@@ -147,9 +147,9 @@ def write_captions(
         raise typer.BadParameter("name the atlas to caption", param_hint="ATLAS")
     if estimate:
         prices = {"price_in": price_in, "price_out": price_out}
-        found = galsearch.estimate_captions(path, where=where, copies=copies, prompt=prompt, model=model, **prices)
-        print_rows(found, output_format)
-        _tell_estimate(found)
+        result = galsearch.estimate_captions(path, where=where, copies=copies, prompt=prompt, model=model, **prices)
+        print_rows(result, output_format)
+        _tell_estimate(result)
         return
     vlm = None
     if by == "vlm":
@@ -189,9 +189,9 @@ def write_captions(
     _tell_captioned(done)
 
 
-def _tell_estimate(found: pa.Table) -> None:
+def _tell_estimate(result: pa.Table) -> None:
     """Say what an estimate is worth, and which price is missing."""
-    unknown = [row["model"] for row in found.to_pylist() if row["usd"] is None]
+    unknown = [row["model"] for row in result.to_pylist() if row["usd"] is None]
     if unknown:
         tell(f"the price of {unknown[0]} is not known; give it with --price-in and --price-out")
     tell("an estimate, within a factor of two; usd_batch is for answers within a day. Nothing was sent")

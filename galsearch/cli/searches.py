@@ -157,32 +157,32 @@ def rerank(
         **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
-    asking: dict = {}
+    service: dict = {}
     if by == "vlm" or estimate:
-        asking = {"model": model, "base_url": base_url, "key_env": key_env, "samples": samples, "max_cost": max_cost}
-        asking |= {"price_in": price_in, "price_out": price_out, "concurrency": concurrency}
-        asking |= {"question": question, "answers": answers, "prompt": prompt}
+        service = {"model": model, "base_url": base_url, "key_env": key_env, "samples": samples, "max_cost": max_cost}
+        service |= {"price_in": price_in, "price_out": price_out, "concurrency": concurrency}
+        service |= {"question": question, "answers": answers, "prompt": prompt}
     with galsearch.open(path, device=device) as atlas, progress_bar() as progress:
         hits = atlas.search(query)
         if estimate:
-            print_rows(hits.estimate_rerank(n=n, **asking), output_format)
+            print_rows(hits.estimate_rerank(n=n, **service), output_format)
             tell("an estimate, within a factor of two, of all answers; fewer are asked for. Nothing was sent")
             return
         marks = {"positives": _examples(positive), "negatives": _examples(negative)}
-        found = hits.rerank(by, n=n, progress=progress, **marks, **asking)
+        result = hits.rerank(by, n=n, progress=progress, **marks, **service)
         if explain:
             _tell_plan(atlas, hits, words)
         else:
             _tell_hints(atlas, words)
-        tell(str(found.reranked))
+        tell(str(result.reranked))
         if sheet:
-            tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': found}, sheet)}")
+            tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': result}, sheet)}")
         if output:
-            tell(f"wrote {found.save(output, quote_formulas=quote_formulas)} ({len(found)} rows)")
+            tell(f"wrote {result.save(output, quote_formulas=quote_formulas)} ({len(result)} rows)")
         elif output_format == "table":
-            print_table(found.table, columns=_reranked_columns(found.table))
+            print_table(result.table, columns=_reranked_columns(result.table))
         else:
-            print_data(found.format(output_format))
+            print_data(result.format(output_format))
         if hits.convincing == 0 and len(hits):
             tell(_doubt(hits))
 
@@ -236,7 +236,7 @@ def crossmatch(
     """Put the objects of an atlas beside the rows of a table that lie at the same place on the sky."""
     check_format(output_format)
     with galsearch.open(path) as atlas:
-        found = atlas.crossmatch(
+        result = atlas.crossmatch(
             table,
             radius_arcsec=radius_arcsec,
             mode=mode,
@@ -250,15 +250,15 @@ def crossmatch(
         if output:
             title = f"{table.name} matched within {radius_arcsec:g} arcsec"
             meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(found, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({found.num_rows} rows)")
+            galsearch.write_table(result, output, meta=meta, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({result.num_rows} rows)")
         elif output_format == "table":
-            print_table(found, columns=_matched_columns(found))
+            print_table(result, columns=_matched_columns(result))
         else:
-            print_rows(found, output_format)
-    for note in galsearch.notes_of(found):
+            print_rows(result, output_format)
+    for note in galsearch.notes_of(result):
         tell(note)
-    matches = found.num_rows - found["object_id"].null_count
+    matches = result.num_rows - result["object_id"].null_count
     tell(f"{matches} matches within {radius_arcsec:g} arcsec" + ("" if matches else "; check the columns and units"))
 
 
@@ -341,9 +341,9 @@ def _tell_hints(atlas: galsearch.Atlas, words: str | None) -> None:
 def _tell_refinements(hits: galsearch.Hits) -> None:
     """Say how the question could be refined, as options to add."""
     signs = {"more": "--plus", "less": "--minus"}
-    found = [shlex.join([signs[one.sign], f"0.5:{one.phrase}"]) for one in hits.refinements()]
-    if found:
-        tell(f"refine with: {'  '.join(found)}")
+    result = [shlex.join([signs[one.sign], f"0.5:{one.phrase}"]) for one in hits.refinements()]
+    if result:
+        tell(f"refine with: {'  '.join(result)}")
 
 
 def _doubt(hits: galsearch.Hits) -> str:

@@ -78,8 +78,8 @@ class Evaluation:
         by_set: dict[tuple, dict[str, dict]] = {}
         for row in self.table.to_pylist():
             by_set.setdefault((row["target"], row["asked_prevalence"]), {})[row["system"]] = row
-        for (target, asked), found in by_set.items():
-            lines.append("| " + " | ".join(_markdown_cells(target, asked, found)) + " |")
+        for (target, requested), result in by_set.items():
+            lines.append("| " + " | ".join(_markdown_cells(target, requested, result)) + " |")
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | Path) -> Path:
@@ -100,16 +100,16 @@ class Evaluation:
         return self.table.select([*SHOWN, "auroc"])
 
 
-def _markdown_cells(target: str, asked: float | None, found: dict[str, dict]) -> list[str]:
+def _markdown_cells(target: str, requested: float | None, result: dict[str, dict]) -> list[str]:
     """Return the cells of a line of `Evaluation.to_markdown`."""
 
     def cell(system: str, key: str = "ndcg_exp_10") -> str:
-        value = found.get(system, {}).get(key)
+        value = result.get(system, {}).get(key)
         return "" if value is None else f"{value:.3f}"
 
-    text, image = found[TEXT], found.get(IMAGE, {}).get("ndcg_exp_10")
+    text, image = result[TEXT], result.get(IMAGE, {}).get("ndcg_exp_10")
     lift = f" ({text['ndcg_exp_10'] / image:.1f}×)" if image else ""
-    share = f"{100 * text['prevalence']:.2g} %" + (" as it is" if asked is None else "")
+    share = f"{100 * text['prevalence']:.2g} %" + (" as it is" if requested is None else "")
     return [
         *(target, share, f"{text['n']} ({text['relevant']})"),
         f"**{cell(TEXT)}** [{cell(TEXT, 'ndcg_exp_10_low')}, {cell(TEXT, 'ndcg_exp_10_high')}]",
@@ -157,14 +157,14 @@ def evaluate(
             raise GalsearchError(
                 f"{there.path} is a {there.kind}, and only a folder is written to: evaluate the folder, then bundle it"
             )
-        found = _evaluate(there, read, lenient=targets is None, where=where, folds=folds, seed=seed, progress=progress)
+        result = _evaluate(there, read, lenient=targets is None, where=where, folds=folds, seed=seed, progress=progress)
         if sheet is not None:
-            write_sheets(there, found, Path(sheet))
+            write_sheets(there, result, Path(sheet))
         if store:
             progress(len(read.targets), len(read.targets), "storing the figures")
-            rows = Rows(found.table, ("run", "target", "system", "asked_prevalence"))
-            put_rows(there.path, {TABLE: rows}, schema.provenance("evaluate", parameters=found.config))
-        return found
+            rows = Rows(result.table, ("run", "target", "system", "asked_prevalence"))
+            put_rows(there.path, {TABLE: rows}, schema.provenance("evaluate", parameters=result.config))
+        return result
 
 
 def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed: int) -> dict:
@@ -207,8 +207,8 @@ def _evaluate(
 ) -> Evaluation:
     config = _config(atlas, read, where=where, folds=folds, seed=seed)
     rows, queries, best, left_out = [], [], {}, {}
-    for place, target in enumerate(read.targets):
-        tell = partial(progress, place, len(read.targets))
+    for index, target in enumerate(read.targets):
+        tell = partial(progress, index, len(read.targets))
         tell(f"{target.name}: candidates")
         try:
             judged = judge(atlas._store, target, where)
@@ -227,9 +227,9 @@ def _evaluate(
         queries += query_rows(judged, systems[0])
         best[target.name] = best_of(judged, systems[0])
     if not rows:
-        said = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        stated = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise SchemaError(
-            f"{atlas.path}: none of the targets of '{read.title}' fits this atlas ({said}); give --targets"
+            f"{atlas.path}: none of the targets of '{read.title}' fits this atlas ({stated}); give --targets"
         )
     return Evaluation(_table(rows, config), queries, left_out, config, best)
 

@@ -57,12 +57,12 @@ def _resampling(systems: Sequence[System]) -> list[System]:
 
 def _values(systems: Sequence[System], blocks: Iterable[np.ndarray], wanted: dict[str, tuple[str, ...]]) -> Values:
     """Return the wanted measures of systems on every block of draws."""
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    result: dict[tuple[str, str], list[np.ndarray]] = {}
     for block in blocks:
         for system in systems:
             for name in wanted[system.name]:
-                found.setdefault((system.name, name), []).append(_means(system, MEASURED[name], block))
-    return {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
+                result.setdefault((system.name, name), []).append(_means(system, MEASURED[name], block))
+    return {key: np.concatenate(parts, axis=1) for key, parts in result.items()}
 
 
 def _means(system: System, measure: Callable, block: np.ndarray) -> np.ndarray:
@@ -83,13 +83,13 @@ def _of(system: System, number: int, measure: Callable, drawn: np.ndarray) -> np
     return values
 
 
-def _row(system: System, sets: Sets, asked: float | None, point: Values, boots: Values, *, seed: int) -> dict:
+def _row(system: System, sets: Sets, requested: float | None, point: Values, boots: Values, *, seed: int) -> dict:
     """Return the figures of a system on candidate sets: means over sets, then over rankings, and their intervals."""
     mean = {name: float(values.mean()) for (whose, name), values in point.items() if whose == system.name}
     each, prevalence = point[system.name, "ndcg_exp_10"].mean(axis=1), sets.relevant / (sets.relevant + sets.others)
     row = mean | {
         "system": system.name,
-        "asked_prevalence": asked,
+        "asked_prevalence": requested,
         "prevalence": prevalence,
         "n": sets.relevant + sets.others,
         "relevant": sets.relevant,
@@ -105,7 +105,7 @@ def _row(system: System, sets: Sets, asked: float | None, point: Values, boots: 
         low, high = bootstrap_interval(each, seed=seed) or (None, None)
         row |= {"ndcg_exp_10_low": low, "ndcg_exp_10_high": high}
     elif len(each) > 1:
-        row |= {"ndcg_exp_10_worst": float(each.min()), "worst_query": system.asked[int(each.argmin())]}
+        row |= {"ndcg_exp_10_worst": float(each.min()), "worst_query": system.queries[int(each.argmin())]}
     return row
 
 
@@ -126,17 +126,17 @@ def query_rows(judged: Judged, system: System) -> list[dict]:
     return [
         {"target": judged.target.name, "query": words}
         | {name: float(measure(ranking, every)[0]) for name, measure in MEASURED.items()}
-        for words, ranking in zip(system.asked, system.rankings, strict=True)
+        for words, ranking in zip(system.queries, system.rankings, strict=True)
     ]
 
 
 def best_of(judged: Judged, system: System) -> list[tuple[str, list[str], list[float], list[float]]]:
     """Return what the first and the worst query find: words, then ids, scores and relevances of the first ranks."""
     worst = int(np.argmin([ranking.ndcg_exp(K)[0] for ranking in system.rankings]))
-    found = []
+    result = []
     for number in sorted({0, worst}):
         ranking = system.rankings[number]
         top = ranking.order[:K]
         scores = ranking.scores[top].tolist()
-        found.append((system.asked[number], [judged.ids[i] for i in top], scores, judged.relevance[top].tolist()))
-    return found
+        result.append((system.queries[number], [judged.ids[i] for i in top], scores, judged.relevance[top].tolist()))
+    return result

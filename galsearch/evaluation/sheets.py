@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 MARK_RGB, MARK_SHARE = (70, 220, 110), 24  # the frame of a relevant picture: its color, and its part of the side
 
 
-def write_sheets(atlas: Atlas, found: Evaluation, folder: Path) -> list[Path]:
+def write_sheets(atlas: Atlas, evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write a PNG per target: the first ranks of its first and its worst query, relevant ones in a green frame."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GalsearchError(f"{folder}: cannot be made ({error.strerror}); name a folder for the sheets") from None
     paths = []
-    for target, answers in found.best.items():
+    for target, answers in evaluation.best.items():
         sections = []
         for words, ids, scores, relevances in answers:
             pictures = atlas.thumbnails(ids)

@@ -30,14 +30,14 @@ class System:
 
     name: str
     rankings: list[Ranked]
-    asked: list[str]
+    queries: list[str]
     left_out: list[int] | None = None
 
 
 def text_systems(atlas: Atlas, judged: Judged) -> list[System]:
-    asked = list(judged.target.queries)
-    rankings = [Ranked(Scorer(atlas.embed(words)).exact(judged.vectors), judged.relevance) for words in asked]
-    return [System(TEXT, rankings, asked), System(FIRST, rankings[:1], asked[:1])]
+    requested = list(judged.target.queries)
+    rankings = [Ranked(Scorer(atlas.embed(words)).exact(judged.vectors), judged.relevance) for words in requested]
+    return [System(TEXT, rankings, requested), System(FIRST, rankings[:1], requested[:1])]
 
 
 def baselines(store: Store, judged: Judged, fold: np.ndarray, seed: int) -> Iterator[System]:
@@ -123,19 +123,19 @@ def caption_scores(store: Store, rows: np.ndarray, queries: Sequence[str]) -> li
     lengths, holders = _spread(store.caption_terms())
     if not lengths:
         return None
-    mean, place = sum(lengths.values()) / len(lengths), {row: number for number, row in enumerate(rows.tolist())}
-    found = []
+    mean, index = sum(lengths.values()) / len(lengths), {row: number for number, row in enumerate(rows.tolist())}
+    result = []
     for query in queries:
         terms = store.terms_of(query)
         scores = np.zeros(len(rows))
         for term in sorted(terms & holders.keys()):
             worth = np.log(1 + (len(lengths) - len(holders[term]) + 0.5) / (len(holders[term]) + 0.5))
             for row, times in holders[term].items():
-                if row in place:
+                if row in index:
                     long = K1 * (1 - B + B * lengths[row] / mean)
-                    scores[place[row]] += worth * times * (K1 + 1) / (times + long)
-        found.append(scores)
-    return found
+                    scores[index[row]] += worth * times * (K1 + 1) / (times + long)
+        result.append(scores)
+    return result
 
 
 def _spread(counted: list[tuple[int, str, int]]) -> tuple[dict[int, int], dict[str, dict[int, int]]]:

@@ -62,51 +62,51 @@ def read_targets(path: str | Path | None = None) -> Targets:
     entries = given.get("target")
     if not isinstance(entries, list) or not entries:
         raise SchemaError(f"{path}: has no [[target]]; each needs name, queries, candidates and relevant")
-    found = tuple(_target(entry, given, str(path)) for entry in entries)
-    twice = [target.name for number, target in enumerate(found) if target.name in {t.name for t in found[:number]}]
+    result = tuple(_target(entry, given, str(path)) for entry in entries)
+    twice = [target.name for number, target in enumerate(result) if target.name in {t.name for t in result[:number]}]
     if twice:
         raise SchemaError(f"{path}: target '{twice[0]}' stands there twice; give each its own name")
     title, version = str(given.get("title", source.name)), str(given.get("version", ""))
-    return Targets(version, title, hashlib.sha256(content).hexdigest(), found)
+    return Targets(version, title, hashlib.sha256(content).hexdigest(), result)
 
 
 def _target(entry: Any, given: dict, path: str) -> Target:
     name = entry.get("name") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not name.strip():
         raise SchemaError(f'{path}: a [[target]] has no name; give each one, such as name = "spiral"')
-    said = f"{path}: target '{name}'"
+    stated = f"{path}: target '{name}'"
     known = {"name", "queries", "candidates", "relevant", "prevalences", "note"}
     if set(entry) - known:
         raise SchemaError(
-            f"{said}: unknown key {sorted(set(entry) - known)[0]!r}; known are {', '.join(sorted(known))}"
+            f"{stated}: unknown key {sorted(set(entry) - known)[0]!r}; known are {', '.join(sorted(known))}"
         )
     prevalences = entry.get("prevalences", given.get("prevalences", list(PREVALENCES)))
     if not isinstance(prevalences, list) or not all(isinstance(p, float) and 0 < p < 1 for p in prevalences):
-        raise SchemaError(f"{said}: prevalences is {prevalences!r}, expected a list of shares between 0 and 1")
-    candidates, grades = entry.get("candidates"), dict(_grades(entry.get("relevant"), said))
+        raise SchemaError(f"{stated}: prevalences is {prevalences!r}, expected a list of shares between 0 and 1")
+    candidates, grades = entry.get("candidates"), dict(_grades(entry.get("relevant"), stated))
     for condition in (candidates, *grades.values()):
         if not isinstance(condition, str) or not condition.strip():
-            raise SchemaError(f"{said}: {condition!r} is no SQL condition; candidates and relevant need one each")
-    queries, ascending = _queries(entry, given, said), tuple(sorted(grades.items()))
+            raise SchemaError(f"{stated}: {condition!r} is no SQL condition; candidates and relevant need one each")
+    queries, ascending = _queries(entry, given, stated), tuple(sorted(grades.items()))
     return Target(name, queries, candidates, ascending, tuple(prevalences), str(entry.get("note", "")))
 
 
-def _queries(entry: dict, given: dict, said: str) -> tuple[str, ...]:
+def _queries(entry: dict, given: dict, stated: str) -> tuple[str, ...]:
     queries = entry.get("queries")
     if isinstance(queries, str):
         lists = given.get("queries")
         lists = lists if isinstance(lists, dict) else {}
         if queries not in lists:
-            raise SchemaError(f"{said}: no list of queries '{queries}'; there are: {', '.join(lists) or 'none'}")
+            raise SchemaError(f"{stated}: no list of queries '{queries}'; there are: {', '.join(lists) or 'none'}")
         queries = lists[queries]
     if not isinstance(queries, list) or not queries or not all(isinstance(q, str) and q.strip() for q in queries):
-        raise SchemaError(f"{said}: queries is {queries!r:.80}, expected a list of one or more texts")
+        raise SchemaError(f"{stated}: queries is {queries!r:.80}, expected a list of one or more texts")
     if len(set(queries)) < len(queries):
-        raise SchemaError(f"{said}: a query stands there twice, which would count it double; give each once")
+        raise SchemaError(f"{stated}: a query stands there twice, which would count it double; give each once")
     return tuple(queries)
 
 
-def _grades(relevant: Any, said: str) -> Iterator[tuple[float, str]]:
+def _grades(relevant: Any, stated: str) -> Iterator[tuple[float, str]]:
     if not isinstance(relevant, dict):
         yield 1.0, relevant
         return
@@ -116,5 +116,5 @@ def _grades(relevant: Any, said: str) -> Iterator[tuple[float, str]]:
         except ValueError:
             grade = 0.0
         if not 0 < grade <= 10:
-            raise SchemaError(f"{said}: relevance {key!r} is no number above 0, up to 10")
+            raise SchemaError(f"{stated}: relevance {key!r} is no number above 0, up to 10")
         yield grade, condition

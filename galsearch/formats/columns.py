@@ -39,20 +39,20 @@ def vector_columns(names: Sequence[str], column: str) -> list[str]:
         return [column]
     stem = column.removesuffix("*")
     numbered = re.compile(rf"{re.escape(stem)}_?(\d+)" if stem else r"\d+")
-    found = sorted((int(match[1]), name) for name in names if stem and (match := numbered.fullmatch(name)))
-    if not found:
+    result = sorted((int(match[1]), name) for name in names if stem and (match := numbered.fullmatch(name)))
+    if not result:
         raise SchemaError(
             f"no column '{column}' and none numbered after it, such as '{stem.rstrip('_')}_0'; "
             f"there are: {', '.join(names[:50])}{f' and {len(names) - 50} more' if len(names) > 50 else ''}"
         )
-    first = found[0][0]
-    for expected, (number, name) in enumerate(found, start=first):
+    first = result[0][0]
+    for expected, (number, name) in enumerate(result, start=first):
         if first > 1 or number != expected:
             raise SchemaError(
                 f"columns numbered after '{stem}': '{name}' comes where number {expected if first <= 1 else 0} should; "
                 "they must count up from 0 or 1, each once"
             )
-    return [name for _, name in found]
+    return [name for _, name in result]
 
 
 def column_parts(path: Path, column: str, *, table_name: str | int | None = None) -> Iterator[pa.Array]:
@@ -119,8 +119,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _bytes_of(kind: pa.StructType) -> pa.Field | None:
-    place = kind.get_field_index("bytes")
-    return kind.field(place) if place >= 0 and _is_binary(kind.field(place).type) else None
+    index = kind.get_field_index("bytes")
+    return kind.field(index) if index >= 0 and _is_binary(kind.field(index).type) else None
 
 
 class ByteColumn:

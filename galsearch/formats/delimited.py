@@ -160,17 +160,17 @@ def _layout(content: bytes, expected: str, request: Request) -> _Layout:
 
 def _head(content: bytes) -> list[tuple[int, str]]:
     """Return the first lines, each with the byte where it begins; comments before the header are never too many."""
-    found: list[tuple[int, str]] = []
+    result: list[tuple[int, str]] = []
     start = seen = 0
-    while start < len(content) and seen < HEAD_LINES and start < COMMENT_BYTES and len(found) < COMMENT_LINES:
+    while start < len(content) and seen < HEAD_LINES and start < COMMENT_BYTES and len(result) < COMMENT_LINES:
         end = content.find(b"\n", start)
         end = len(content) if end < 0 else end
         alone = content.find(b"\r", start, min(end, start + LINE_BYTES))
         end = end if alone < 0 else alone
-        found.append((start, content[start:end].decode("utf-8", "replace")))
+        result.append((start, content[start:end].decode("utf-8", "replace")))
         seen += content[start : start + 1] != b"#"
         start = end + (2 if content[end : end + 2] == b"\r\n" else 1)
-    return found
+    return result
 
 
 def _header_line(lines: list[tuple[int, str]], separator: str) -> tuple[str, int]:
@@ -209,14 +209,14 @@ def _separator(lines: list[str], expected: str) -> tuple[str, str]:
     sample = "\n".join(lines[:SNIFFED_LINES])[:SNIFFED_BYTES] + "\n"
     sample = _LONG_WORD.sub("x", sample)  # its patterns of addresses take minutes on one
     try:
-        found = Sniffer().sniff(sample, delimiters=list(SEPARATORS))
+        result = Sniffer().sniff(sample, delimiters=list(SEPARATORS))
     except Error:
-        found = None
-    if found is None or found.delimiter not in SEPARATORS or found.delimiter not in lines[0]:
+        result = None
+    if result is None or result.delimiter not in SEPARATORS or result.delimiter not in lines[0]:
         return expected, '"'
-    if found.delimiter == " " and not _makes_a_table([" ".join(line.split()) for line in lines], " "):
+    if result.delimiter == " " and not _makes_a_table([" ".join(line.split()) for line in lines], " "):
         return expected, '"'
-    return found.delimiter, found.quotechar or '"'
+    return result.delimiter, result.quotechar or '"'
 
 
 def _makes_a_table(lines: list[str], separator: str) -> bool:
@@ -363,10 +363,10 @@ def _by_astropy(content: bytes, format_name: str, request: Request) -> pa.Table:
     options = {} if format_name in FORMATS else {"fill_values": [(word, "0") for word in NULLS if word]}
     with standards.quiet():
         table = text_tables.read(content.decode(), format=format_name, guess=False, **options)
-    found = standards.from_astropy(table, request)
+    result = standards.from_astropy(table, request)
     if format_name not in FORMATS:
-        for number, (field, values) in enumerate(zip(found.schema, found.columns, strict=True)):
+        for number, (field, values) in enumerate(zip(result.schema, result.columns, strict=True)):
             if pa.types.is_string(field.type) and not request.wants_text(field.name):
                 values = _as_numbers(values, ".")
-                found = found.set_column(number, field.with_type(values.type), values)
-    return found
+                result = result.set_column(number, field.with_type(values.type), values)
+    return result

@@ -36,8 +36,8 @@ def notes_of(table: pa.Table) -> list[str]:
 def with_notes(table: pa.Table, notes: Iterable[str]) -> pa.Table:
     """Return the table with more notes after those it has."""
     metadata = dict(table.schema.metadata or {})
-    if found := [*notes_of(table), *notes]:
-        metadata[NOTES_KEY] = json.dumps(found).encode()
+    if result := [*notes_of(table), *notes]:
+        metadata[NOTES_KEY] = json.dumps(result).encode()
     return table.replace_schema_metadata(metadata or None)
 
 
@@ -50,14 +50,14 @@ def free_names(names: Collection[str], taken: Collection[str] = (), *, suffix: s
         ['z', 'Z_also', 'ra_also']
     """
     used = {name.casefold() for name in taken}
-    later, found = {name.casefold() for name in names}, []
+    later, result = {name.casefold() for name in names}, []
     for name in names:
         new, count = name, 1
         while new.casefold() in (used if new == name else used | later):
             new, count = f"{name}{suffix}{count if count > 1 else ''}", count + 1
         used.add(new.casefold())
-        found.append(new)
-    return found
+        result.append(new)
+    return result
 
 
 def describe(
@@ -82,8 +82,8 @@ def unit_of(text: str) -> UnitBase | None:
 
     with quiet():
         known = units.Unit(text, format="vounit", parse_strict="silent")
-        found = units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
-    return found if text else None
+        result = units.Unit(text, parse_strict="silent") if isinstance(known, units.UnrecognizedUnit) else known
+    return result if text else None
 
 
 @cache

@@ -141,24 +141,24 @@ def _true_suffix(content: bytes, suffix: str, request: Request) -> str:
     """Return the suffix that the first bytes ask for where they are plain, else that of the file's name."""
     start = content[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"SIMPLE  ="):
-        found = ".fits"
+        result = ".fits"
     elif start.startswith(b"# %ECSV"):
-        found = ".ecsv"
+        result = ".ecsv"
     elif re.match(
         rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<\?[^>]*>\s*|<!DOCTYPE\s+VOTABLE[^>]*>\s*)*<(\w+:)?VOTABLE\b",
         start,
         re.DOTALL,
     ):
-        found = ".vot"
+        result = ".vot"
     elif re.match(rb"<!doctype html|<html", start, re.IGNORECASE):
         raise SchemaError("is a web page (HTML), perhaps what a service says of an error; open it in a browser")
     elif re.match(rb"[{\[]\s*[\"{\[]", start):
         raise SchemaError("is JSON, not a table; write it as CSV, ECSV or Parquet first")
     else:
         return suffix
-    if READERS[found] is not READERS[suffix] and found != ".ecsv":
-        request.notes.append(f"it is a {found} file by its first bytes, whatever its name says")
-    return found
+    if READERS[result] is not READERS[suffix] and result != ".ecsv":
+        request.notes.append(f"it is a {result} file by its first bytes, whatever its name says")
+    return result
 
 
 # ---- the rules of every format
@@ -285,13 +285,13 @@ def _read_parquet(path: Path, without: Collection[str], request: Request) -> pa.
         table = parquet.read_table(path, memory_map=True).select(names)
     if by_astropy:
         return standards.with_astropy_header(table, header, request)
-    said = keys.get(VOPARQUET_KEY, b"<VOTABLE/>")
-    said = {node.get("name"): node for node in ElementTree.fromstring(said).iterfind(".//{*}FIELD")}
+    stated = keys.get(VOPARQUET_KEY, b"<VOTABLE/>")
+    stated = {node.get("name"): node for node in ElementTree.fromstring(stated).iterfind(".//{*}FIELD")}
     fields = []
     for field in table.schema:
-        node = said.get(field.name, ElementTree.Element("FIELD"))
-        found = dict(node.items()) | {"description": node.findtext("{*}DESCRIPTION", "").strip()}
-        fields.append(describe(field, **{key: fact or found.get(key) for key, fact in facts_of(field).items()}))
+        node = stated.get(field.name, ElementTree.Element("FIELD"))
+        result = dict(node.items()) | {"description": node.findtext("{*}DESCRIPTION", "").strip()}
+        fields.append(describe(field, **{key: fact or result.get(key) for key, fact in facts_of(field).items()}))
     return pa.table(table.columns, schema=pa.schema(fields))
 
 

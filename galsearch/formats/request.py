@@ -72,10 +72,10 @@ def chosen(parts: list[Part[T]], request: Request) -> T:
     if request.table_name is not None:
         wanted = str(request.table_name).strip()
         named = [part for part in parts if wanted.casefold() in {name.casefold() for name in part.names}]
-        found = named or [part for part in parts if wanted == str(part.number)]
-        if not found:
+        result = named or [part for part in parts if wanted == str(part.number)]
+        if not result:
             raise SchemaError(f"no table '{wanted}'; there are: {', '.join(map(str, parts[:100]))}")
-        return found[0].content
+        return result[0].content
     ldac = [part for part in parts if CATALOG in part.names]
     with_ids = [part for part in parts if part.rows and any(map(is_id_name, part.columns))]
     best = (ldac or with_ids or [max(parts, key=lambda part: part.rows)])[0]

@@ -42,7 +42,7 @@ def read_ecsv(content: bytes, request: Request) -> pa.Table:
 
     request.must_be_the_only_table()
     text = content.decode("utf-8-sig")
-    lines = found[0].splitlines() if (found := re.match(r"(#[^\n]*\n?)+", text)) else []
+    lines = result[0].splitlines() if (result := re.match(r"(#[^\n]*\n?)+", text)) else []
     _check_header("\n".join(line[2:] for line in lines if not line.startswith("# %ECSV")))
     with quiet(YAMLError):
         return from_astropy(Table.read(text, format="ascii.ecsv"), request)
@@ -111,17 +111,17 @@ def with_astropy_header(table: pa.Table, header: dict, request: Request) -> pa.T
     from astropy.table.serialize import _construct_mixins_from_columns
 
     parts = header["parts"]
-    found = Table(meta={"__serialized_columns__": header["mixins"]})
+    result = Table(meta={"__serialized_columns__": header["mixins"]})
     with quiet():
         for name, values in zip(table.column_names, table.columns, strict=True):
             data = _as_numpy(values) if name in parts else np.broadcast_to(np.False_, len(values))
-            said = header["columns"].get(name, {})
-            facts = {key: said.get(key) for key in ("unit", "description", "meta")}
-            found.add_column(Column(data, name=name, **facts, copy=False), copy=False)
-        found = from_astropy(_construct_mixins_from_columns(found), request)
+            stated = header["columns"].get(name, {})
+            facts = {key: stated.get(key) for key in ("unit", "description", "meta")}
+            result.add_column(Column(data, name=name, **facts, copy=False), copy=False)
+        result = from_astropy(_construct_mixins_from_columns(result), request)
     plain = {*table.column_names} - parts
-    arrays = [table[name] if name in plain else found[name] for name in found.column_names]
-    fields = [field.with_type(values.type) for field, values in zip(found.schema, arrays, strict=True)]
+    arrays = [table[name] if name in plain else result[name] for name in result.column_names]
+    fields = [field.with_type(values.type) for field, values in zip(result.schema, arrays, strict=True)]
     return pa.table(arrays, schema=pa.schema(fields))
 
 
@@ -149,15 +149,15 @@ def read_votable(content: bytes, request: Request) -> pa.Table:
         except ValueError as error:  # a cell that is not of its column's type
             document = votable.parse(io.BytesIO(content), verify="ignore", invalid="mask")
             request.notes.append(f"cells that are not of their column's type were taken as missing, such as: {error}")
-        found = [table for table in document.iter_tables() if len(table.fields)]
-        if not found:
+        result = [table for table in document.iter_tables() if len(table.fields)]
+        if not result:
             raise ValueError("it has no TABLE")
         parts = [
             Part(number, (*filter(None, (one.name, one.ID)),), [f.name for f in one.fields], len(one.array), one)
-            for number, one in enumerate(found, start=1)
+            for number, one in enumerate(result, start=1)
         ]
         table = chosen(parts, request)
-        promised = dict(zip(map(id, found), scan.promises, strict=False))[id(table)]
+        promised = dict(zip(map(id, result), scan.promises, strict=False))[id(table)]
         if promised > len(table.array):
             request.notes.append(f"it promises {promised:,} rows and has {len(table.array):,}; it may be cut short")
         return from_astropy(table.to_table(use_names_over_ids=True), request)
@@ -175,7 +175,7 @@ class _Scan:
         self.open: list[tuple[str, dict, list[str]]] = []  # elements, with the text of those that say something
         self.width = self.rows = self.promised = self.fields = 0
         self.promises: list[int] = []  # of rows, by the tables that have a FIELD
-        self.said = ""
+        self.message = ""
 
     def run(self) -> None:
         """Read the document; ValueError where it is not one or asks for what it may not, SchemaError for an error."""
@@ -230,26 +230,26 @@ class _Scan:
 
     def _end(self, tag: str) -> None:
         kind, facts, texts = self.open.pop()
-        said = " ".join("".join(texts).split())[:TEXT_KEPT]
+        stated = " ".join("".join(texts).split())[:TEXT_KEPT]
         if kind == "DESCRIPTION":
-            self.said = said
+            self.message = stated
         elif kind in ("INFO", "PARAM"):
-            self._heed(kind, facts, said or (self.said if kind == "PARAM" else ""))
-            self.said = ""
+            self._heed(kind, facts, stated or (self.message if kind == "PARAM" else ""))
+            self.message = ""
 
-    def _heed(self, kind: str, facts: dict[str, str], said: str) -> None:
+    def _heed(self, kind: str, facts: dict[str, str], stated: str) -> None:
         """Note that a service cut its answer short; raise SchemaError with its words where it has an error."""
         name, value = facts.get("name"), facts.get("value", "").strip()[:TEXT_KEPT]
         if kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "OVERFLOW"):
-            why = f": {said[:200]}" if said else ""
+            why = f": {stated[:200]}" if stated else ""
             self.request.notes.append(
                 f"the service cut its answer short (QUERY_STATUS OVERFLOW{why}), rows are missing; "
                 "ask it again with a higher MAXREC, or for smaller parts"
             )
         elif kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "ERROR"):
-            raise _refused_by_service(said)
+            raise _refused_by_service(stated)
         elif (name or "").upper() == "ERROR" and (kind == "INFO" or "char" in facts.get("datatype", "char").lower()):
-            raise _refused_by_service(value or said)
+            raise _refused_by_service(value or stated)
 
 
 def _declared_bytes(facts: dict[str, str]) -> int:
@@ -258,8 +258,8 @@ def _declared_bytes(facts: dict[str, str]) -> int:
     return int(np.prod([float(size) for size in sizes] or [1.0]).clip(0, 2.0**62)) * (4 if sizes else 8)
 
 
-def _refused_by_service(said: str) -> SchemaError:
-    return SchemaError(f"the service answered with an error: {said or 'it gives no reason'}; ask it again")
+def _refused_by_service(stated: str) -> SchemaError:
+    return SchemaError(f"the service answered with an error: {stated or 'it gives no reason'}; ask it again")
 
 
 # ---- FITS
@@ -346,8 +346,8 @@ def _by_columns(hdu: BinTableHDU, endless: set[str], request: Request) -> Table:
             alone = fits.BinTableHDU.from_columns(
                 [fits.Column(**{**_facts(column), "array": hdu.data.field(number)})], nrows=len(hdu.data)
             )
-            found = Table.read(alone, format="fits", unit_parse_strict="silent")
-            columns[column.name] = found.columns[0]
+            result = Table.read(alone, format="fits", unit_parse_strict="silent")
+            columns[column.name] = result.columns[0]
         except (*_COLUMN_ERRORS, fits.VerifyError) as error:
             unread[column.name] = str(error)
     _tell_unread(unread, request, any_left=bool(columns))
@@ -418,11 +418,11 @@ def _positions(column, name: str, taken: set[str]) -> Iterator[tuple[pa.Field, p
     names = ["ra", "dec"]
     if {"ra", "dec"} & {used.casefold() for used in taken}:
         names = free_names([f"{name}_ra", f"{name}_dec"], taken, suffix="_also")
-    for axis, found, angle in zip(("ra", "dec"), names, (icrs.ra.deg, icrs.dec.deg), strict=True):
+    for axis, result, angle in zip(("ra", "dec"), names, (icrs.ra.deg, icrs.dec.deg), strict=True):
         values = _to_arrow(np.asarray(np.ma.getdata(angle), dtype=float), null)
-        main = ";meta.main" if found == axis else ""
+        main = ";meta.main" if result == axis else ""
         told = f"{'Right ascension' if axis == 'ra' else 'Declination'} ICRS of '{name}'"
-        yield describe(pa.field(found, values.type), unit="deg", ucd=f"pos.eq.{axis}{main}", description=told), values
+        yield describe(pa.field(result, values.type), unit="deg", ucd=f"pos.eq.{axis}{main}", description=told), values
     text = _to_arrow(np.asarray(column.to_string("decimal", precision=9)), null)
     yield describe(pa.field(name, text.type), description=f"Position as the file has it: degrees, {frame}"), text
 

@@ -155,16 +155,16 @@ def _astropy_column(field: pa.Field, values: pa.ChunkedArray) -> Column:
     from astropy.table import Column, MaskedColumn
 
     facts = facts_of(field)
-    said = {"name": field.name, "unit": unit_of(facts["unit"]), "description": facts["description"] or None}
-    said["meta"] = {"ucd": facts["ucd"]} if facts["ucd"] else {}
+    stated = {"name": field.name, "unit": unit_of(facts["unit"]), "description": facts["description"] or None}
+    stated["meta"] = {"ucd": facts["ucd"]} if facts["ucd"] else {}
     null = values.is_null().to_numpy()
     data = _filled(values.combine_chunks())
     if not null.any():
-        return Column(data, **said)
+        return Column(data, **stated)
     if data.dtype.kind in "iu":
         data = _with_null_number(data, null)
     mask = np.broadcast_to(null if data.ndim == 1 else null[:, None], data.shape).copy()
-    return MaskedColumn(data, mask=mask, fill_value=data[null].flat[0], **said)
+    return MaskedColumn(data, mask=mask, fill_value=data[null].flat[0], **stated)
 
 
 def _filled(values: pa.Array) -> np.ndarray:
@@ -338,10 +338,10 @@ def _votable_header(plain: pa.Table, meta: dict) -> bytes:
         ElementTree.SubElement(resource, "COOSYS", ID="icrs", system="ICRS")
     columns = ElementTree.SubElement(resource, "TABLE", name="galaxies", nrows=str(plain.num_rows))
     for field in plain.schema:
-        said, words = facts_of(field), facts_of(field)["description"]
-        said |= {"name": field.name, **_vo_type(plain[field.name])}
-        said |= {"ref": "icrs" if field.name in sky else "", "description": ""}
-        node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in said.items() if fact})
+        stated, words = facts_of(field), facts_of(field)["description"]
+        stated |= {"name": field.name, **_vo_type(plain[field.name])}
+        stated |= {"ref": "icrs" if field.name in sky else "", "description": ""}
+        node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in stated.items() if fact})
         if words:
             ElementTree.SubElement(node, "DESCRIPTION").text = words
     return _xml("<?xml version='1.0' encoding='UTF-8'?>\n" + _serialized(root))

@@ -42,8 +42,8 @@ MOST_BYTES = 1_000_000  # of a label file
 class Refinement:
     """A way to go on: `more` or `less` (`sign`) of what a phrase says, and how strong that attribute is in the hits.
 
-    For "more", `strength` is by how many standard deviations of the background the half of the hits that has most of it
-    differs from the other half; for "less", by how many the hits lie above the background.
+    For "more", `strength` is by how many standard deviations of the reference the half of the hits that has most of it
+    differs from the other half; for "less", by how many the hits lie above the reference.
     """
 
     sign: str
@@ -60,34 +60,34 @@ class Refinement:
 
 def refinements(
     hits: np.ndarray,
-    background: np.ndarray,
+    reference: np.ndarray,
     phrases: Sequence[str],
     vectors: np.ndarray,
     *,
     n: int = 3,
-    asked: np.ndarray | None = None,
+    query: np.ndarray | None = None,
 ) -> list[Refinement]:
     """Return up to `n` phrases to have more of, then up to `n` to have less of, strongest first.
 
-    `hits (k, d)` are the vectors found, `background (b, d)` those of ordinary galaxies, `vectors (p, d)` those of the
-    phrases, `asked (d,)` that of the query. The direction of a phrase is what its vector has beside the mean of all
-    phrases; scores along it are counted in standard deviations of the background. "more" are the phrases that divide
+    `hits (k, d)` are the vectors found, `reference (b, d)` those of ordinary galaxies, `vectors (p, d)` those of the
+    phrases, `query (d,)` that of the query. The direction of a phrase is what its vector has beside the mean of all
+    phrases; scores along it are counted in standard deviations of the reference. "more" are the phrases that divide
     the hits most, between the half that has most of it and the other; "less" those by which the hits are above the
-    background most. A phrase that is nearly the query, or nearly one chosen before, is left out. Equal strengths are
-    ordered by phrase. Fewer than 2 hits, 2 background rows or 2 phrases give none.
+    reference most. A phrase that is nearly the query, or nearly one chosen before, is left out. Equal strengths are
+    ordered by phrase. Fewer than 2 hits, 2 reference rows or 2 phrases give none.
     """
-    if min(len(hits), len(background), len(phrases)) < 2:
+    if min(len(hits), len(reference), len(phrases)) < 2:
         return []
     directions = _directions(vectors, around=vectors)
-    usual = background.astype(np.float64) @ directions.T
+    usual = reference.astype(np.float64) @ directions.T
     spread = np.maximum(usual.std(axis=0), SMALLEST)
     scores = (hits.astype(np.float64) @ directions.T - usual.mean(axis=0)) / spread
     ranked = np.sort(scores, axis=0)
     half = len(hits) // 2
     divides = ranked[-half:].mean(axis=0) - ranked[:half].mean(axis=0)
     usable = np.linalg.norm(directions, axis=1) > SMALLEST
-    if asked is not None:
-        usable &= directions @ _directions(asked[None], around=vectors)[0] < SAME_DIRECTION
+    if query is not None:
+        usable &= directions @ _directions(query[None], around=vectors)[0] < SAME_DIRECTION
     chosen = _distinct(divides, directions, phrases, usable, n)
     usable[chosen] = False
     less = _distinct(scores.mean(axis=0), directions, phrases, usable & (scores.mean(axis=0) > 0), n)
@@ -109,14 +109,14 @@ def _distinct(
 ) -> list[int]:
     """Return the places of the n strongest that are usable and point nowhere alike."""
     order = sorted(
-        np.flatnonzero(usable).tolist(), key=lambda place: (-round(float(strength[place]), 9), phrases[place])
+        np.flatnonzero(usable).tolist(), key=lambda index: (-round(float(strength[index]), 9), phrases[index])
     )
     chosen: list[int] = []
-    for place in order:
-        if len(chosen) == n or strength[place] <= SMALLEST:
+    for index in order:
+        if len(chosen) == n or strength[index] <= SMALLEST:
             break
-        if not any(abs(directions[place] @ directions[other]) > SAME_DIRECTION for other in chosen):
-            chosen.append(place)
+        if not any(abs(directions[index] @ directions[other]) > SAME_DIRECTION for other in chosen):
+            chosen.append(index)
     return chosen
 
 
@@ -240,8 +240,8 @@ def _composed(path: Path) -> Node | None:
     try:
         return yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)  # type: ignore[return-value]  # see Node
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise SchemaError(f"{path}: not valid YAML ({said:.160}); write lines of `label: phrase`") from None
+        stated = " ".join(str(error).split())
+        raise SchemaError(f"{path}: not valid YAML ({stated:.160}); write lines of `label: phrase`") from None
 
 
 def _label(path: Path, key: Node, value: Node) -> Label:
@@ -253,8 +253,8 @@ def _label(path: Path, key: Node, value: Node) -> Label:
         parts = {_text(path, part, "a key"): node for part, node in value.value}
         unknown = sorted(set(parts) - {"phrases", "threshold"})
         if unknown or "phrases" not in parts:
-            said = f"has {unknown[0]!r:.40}" if unknown else "has no phrases"
-            raise SchemaError(f"{_at(path, value)}: label {name!r:.60} {said}; a label takes phrases and threshold")
+            stated = f"has {unknown[0]!r:.40}" if unknown else "has no phrases"
+            raise SchemaError(f"{_at(path, value)}: label {name!r:.60} {stated}; a label takes phrases and threshold")
         threshold = _threshold(path, name, parts["threshold"]) if "threshold" in parts else None
         value = parts["phrases"]
     nodes = value.value if value.id == SEQUENCE else [value]
@@ -317,18 +317,18 @@ def label_vectors(
     score, probability = scores[rows, best], probabilities[rows, best]
     convinces = (probability >= least) & (score >= thresholds[best])
     names = tuple(label.name for label in labels)
-    found = [names[place] for place in best.tolist()]
-    given = [name if fits else None for name, fits in zip(found, convinces.tolist(), strict=True)]
-    return Labeling(names, given, found, probability, ordered[:, -1] - ordered[:, -2], score, probabilities)
+    result = [names[index] for index in best.tolist()]
+    given = [name if fits else None for name, fits in zip(result, convinces.tolist(), strict=True)]
+    return Labeling(names, given, result, probability, ordered[:, -1] - ordered[:, -2], score, probabilities)
 
 
 def temperature_of(card: Mapping | None) -> float:
     """Return the temperature on a model's card, TEMPERATURE where it has none. Raises ModelMismatchError for no number
     above 0."""
-    said = (card or {}).get("temperature", TEMPERATURE)
-    if not isinstance(said, (int, float)) or isinstance(said, bool) or not 0 < said < np.inf:
-        raise ModelMismatchError(f"the model's card has temperature {said!r:.40}, expected a number above 0")
-    return float(said)
+    stated = (card or {}).get("temperature", TEMPERATURE)
+    if not isinstance(stated, (int, float)) or isinstance(stated, bool) or not 0 < stated < np.inf:
+        raise ModelMismatchError(f"the model's card has temperature {stated!r:.40}, expected a number above 0")
+    return float(stated)
 
 
 def _label_directions(labels: Sequence[Label], embed: Embed) -> np.ndarray:

@@ -84,8 +84,8 @@ def summary(text: str) -> str | None:
     >>> summary("A face-on spiral galaxy with two arms, but no bar. It is blue.")
     'A face-on spiral galaxy with two arms.'
     """
-    found = [kept for sentence in sentences(text) if (kept := affirmed(sentence)) is not None]
-    return max(found, key=lambda kept: (_SUPPOSED.search(kept) is None, min(_attributes(kept), 4)), default=None)
+    result = [kept for sentence in sentences(text) if (kept := affirmed(sentence)) is not None]
+    return max(result, key=lambda kept: (_SUPPOSED.search(kept) is None, min(_attributes(kept), 4)), default=None)
 
 
 def negatives(text: str) -> tuple[str, ...]:
@@ -94,11 +94,11 @@ def negatives(text: str) -> tuple[str, ...]:
     >>> negatives("No bar or ring is visible in the disk. It has spiral arms.")
     ('bar', 'ring')
     """
-    found: set[str] = set()
+    result: set[str] = set()
     for sentence in sentences(text):
         denied = " , ".join(clause for clause, state in _clauses(sentence) if state == DENIED).lower()
-        found |= {name for name, pattern in ATTRIBUTES.items() if _is_denied(pattern, denied)}
-    return tuple(sorted(found - ({"ring"} if found & {"inner ring", "outer ring"} else set())))
+        result |= {name for name, pattern in ATTRIBUTES.items() if _is_denied(pattern, denied)}
+    return tuple(sorted(result - ({"ring"} if result & {"inner ring", "outer ring"} else set())))
 
 
 def _is_denied(pattern: str, clause: str) -> bool:
@@ -131,27 +131,27 @@ def affirmed(sentence: str) -> str | None:
     if not kept or (clauses[0][1] != KEPT and not _stands_alone(kept[0])):
         return None
     kept = [re.sub(r"^(?:but|yet|however)\s+", "", clause, flags=re.IGNORECASE) for clause in kept]
-    found = _as_sentence(_JOINED.sub(r" \1", ", ".join(kept)))
-    return found if found is None or negator(found) is None else None
+    result = _as_sentence(_JOINED.sub(r" \1", ", ".join(kept)))
+    return result if result is None or negator(result) is None else None
 
 
 def _clauses(sentence: str) -> list[tuple[str, str]]:
     """Return the clauses of a sentence, and of each whether it is kept, denied, or may belong to what is denied."""
     parts = [part for part in (piece.strip() for piece in _JOINTS.split(sentence)) if part and re.search(r"\w", part)]
-    found: list[tuple[str, str]] = []
-    for place, part in enumerate(parts):
-        after_denial = bool(found) and found[-1][1] != KEPT
+    result: list[tuple[str, str]] = []
+    for index, part in enumerate(parts):
+        after_denial = bool(result) and result[-1][1] != KEPT
         if negator(part) is not None:
             state = DENIED
-            if found and _ADJECTIVE.search(negator(part) or ""):  # "a smooth, featureless core": the noun is gone
-                found[-1] = (found[-1][0], DOUBTFUL)
+            if result and _ADJECTIVE.search(negator(part) or ""):  # "a smooth, featureless core": the noun is gone
+                result[-1] = (result[-1][0], DOUBTFUL)
         elif not after_denial or _STARTS_ANEW.match(part):
             state = KEPT
         else:
-            listed = found[-1][1] == DENIED and any(_OR.search(other) for other in parts[place:])
+            listed = result[-1][1] == DENIED and any(_OR.search(other) for other in parts[index:])
             state = DENIED if listed else DOUBTFUL
-        found.append((part, state))
-    return found
+        result.append((part, state))
+    return result
 
 
 def _stands_alone(clause: str) -> bool:

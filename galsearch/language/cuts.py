@@ -269,7 +269,7 @@ OBJECTS = ("galaxy", "galaxies", "spiral", "spirals", "elliptical", "ellipticals
 _STOPS = (
     *(*",;.:()", "with", "without", "and", "or", "but", "that", "which", "in", "at", "near", "no", "not", "of", "on"),
 )
-MOST_FOUND, MOST_OFFERS = 200, 20  # more is no question that a person asks
+MOST_RESULTS, MOST_OFFERS = 200, 20  # more is no question that a person asks
 
 
 @functools.cache
@@ -284,19 +284,19 @@ def offers(text: str, columns: Mapping[str, str] | Columns) -> tuple[Offer, ...]
     the whole sentence.
     """
     low, known = plain(text), columns if isinstance(columns, Columns) else Columns(columns)
-    found = [*_numeric(low, known), *_vague(low, known)]
+    result = [*_numeric(low, known), *_vague(low, known)]
     kept: list[Offer] = []
-    for one in sorted(found[:MOST_FOUND], key=lambda one: (-(one.span[1] - one.span[0]), one.span)):
+    for one in sorted(result[:MOST_RESULTS], key=lambda one: (-(one.span[1] - one.span[0]), one.span)):
         if not any(one.span[0] < other.span[1] and other.span[0] < one.span[1] for other in kept):
             kept.append(replace(one, words=text[slice(*one.span)]))
     first = _alternatives(low, sorted(kept, key=lambda one: one.span))[:MOST_OFFERS]
     return tuple(replace(one, rest=remaining(text, [one])) for one in first)
 
 
-def _alternatives(text: str, found: list[Offer]) -> list[Offer]:
+def _alternatives(text: str, result: list[Offer]) -> list[Offer]:
     """Return offers in the order of the text, those with nothing but "or" between them as one: either is enough."""
     joined: list[Offer] = []
-    for one in found:
+    for one in result:
         last = joined[-1] if joined else None
         if last and last.seen == one.seen and re.fullmatch(r"\s*,?\s*or\s+", text[last.span[1] : one.span[0]]):
             reason = last.reason if one.reason in last.reason else f"{last.reason}; {one.reason}"
@@ -323,8 +323,8 @@ def _lead(text: str, offer: Offer) -> int:
     if not any(letter.isdigit() for letter in offer.words):
         return start
     before = plain(text)[max(0, start - 60) : start]
-    found = _LEAD.search(before)
-    return start - len(found[0]) if found else start
+    result = _LEAD.search(before)
+    return start - len(result[0]) if result else start
 
 
 class Columns:
@@ -341,16 +341,16 @@ class Columns:
 
     def named(self, quantity: Quantity) -> list[str]:
         """Return the columns that hold a quantity in any unit: those that it is usually called, the best first."""
-        found = [self._by_name[name] for name in quantity.columns if name in self._by_name]
-        return self._redshifts(found) if quantity.columns[0] == REDSHIFT_NAMES[0] else found
+        result = [self._by_name[name] for name in quantity.columns if name in self._by_name]
+        return self._redshifts(result) if quantity.columns[0] == REDSHIFT_NAMES[0] else result
 
     def _redshifts(self, named: list[str]) -> list[str]:
         """Return the columns of redshift: those said to be one, then by name; the z band of "u, g, r, i, z" is none."""
-        said = [name for name, ucd in self._ucds.items() if ucd.startswith(REDSHIFT_UCD) and name in self.units]
-        usual = [name for name in named if not self._ucds.get(name) or name in said]
+        stated = [name for name, ucd in self._ucds.items() if ucd.startswith(REDSHIFT_UCD) and name in self.units]
+        usual = [name for name in named if not self._ucds.get(name) or name in stated]
         if self._by_name.keys() >= BAND_NEIGHBORS:
-            said, usual = ([name for name in some if name.casefold() != "z"] for some in (said, usual))
-        return list(dict.fromkeys([*(name for name in usual if name in said), *said, *usual]))
+            stated, usual = ([name for name in some if name.casefold() != "z"] for some in (stated, usual))
+        return list(dict.fromkeys([*(name for name in usual if name in stated), *stated, *usual]))
 
     def _fits(self, name: str, quantity: Quantity) -> bool:
         return self.units[name] in quantity.units or (quantity.units == ("",) and self.units[name] in ("", "1"))
@@ -366,8 +366,8 @@ class Columns:
 
     def _is_band(self, name: str) -> bool:
         """Say whether a column is a magnitude: by its name; where that is one letter, by its UCD or its neighbors."""
-        said = self._ucds.get(name, "")
-        return len(name) > 1 or said.startswith("phot.mag") or (not said and self._by_name.keys() >= BAND_NEIGHBORS)
+        stated = self._ucds.get(name, "")
+        return len(name) > 1 or stated.startswith("phot.mag") or (not stated and self._by_name.keys() >= BAND_NEIGHBORS)
 
     def color(self, name: str) -> str | None:
         """Return the column of a color such as "g-r"."""
@@ -383,9 +383,9 @@ def number(text: str) -> float | None:
     >>> number("5 x 10^9"), number("3,000"), number("1e400")
     (5000000000.0, 3000.0, None)
     """
-    found = _POWER.fullmatch(text)
-    if found:
-        factor, power = found.groups()
+    result = _POWER.fullmatch(text)
+    if result:
+        factor, power = result.groups()
         value = float(factor + "1" if factor in ("", "+", "-") else factor) * 10.0 ** int(power)
     else:
         value = float(text.replace(",", ""))
@@ -477,15 +477,15 @@ def _numeric(text: str, columns: Columns) -> Iterator[Offer]:
             continue
         compared, led, after, before, *between = _patterns(measure.words)
         for pattern in between:
-            for found in pattern.finditer(text):
-                yield from _offer_between(found, measure)
-        for found in (*compared.finditer(text), *led.finditer(text)):
-            yield from _offer_compared(found, measure)
-        for found in after.finditer(text):
-            if _begins_a_clause(text, found.start()):  # in "M_r < -21 spirals" the number is not that of spirals
-                yield from _offer_compared(found, measure)
-        for found in before.finditer(text):
-            yield from _offer_before(found, measure)
+            for result in pattern.finditer(text):
+                yield from _offer_between(result, measure)
+        for result in (*compared.finditer(text), *led.finditer(text)):
+            yield from _offer_compared(result, measure)
+        for result in after.finditer(text):
+            if _begins_a_clause(text, result.start()):  # in "M_r < -21 spirals" the number is not that of spirals
+                yield from _offer_compared(result, measure)
+        for result in before.finditer(text):
+            yield from _offer_before(result, measure)
     yield from _comparatives(text, columns)
 
 
@@ -494,47 +494,49 @@ def _begins_a_clause(text: str, start: int) -> bool:
     return not before or before[0].text in _STOPS or before[0].text in OBJECTS
 
 
-def _offer_between(found: re.Match, measure: _Measure) -> Iterator[Offer]:
-    unit = found["high_unit"] or found["low_unit"]
-    low = _converted(found["low"], found["low_unit"] or unit, measure)
-    high = _converted(found["high"], unit, measure)
+def _offer_between(result: re.Match, measure: _Measure) -> Iterator[Offer]:
+    unit = result["high_unit"] or result["low_unit"]
+    low = _converted(result["low"], result["low_unit"] or unit, measure)
+    high = _converted(result["high"], unit, measure)
     if low is None or high is None:
         return
-    yield _offer(found.span(), measure, f"BETWEEN {literal(min(low, high))} AND {literal(max(low, high))}")
+    yield _offer(result.span(), measure, f"BETWEEN {literal(min(low, high))} AND {literal(max(low, high))}")
 
 
-def _offer_compared(found: re.Match, measure: _Measure) -> Iterator[Offer]:
-    sign = _sign(found["operator"]) if found["operator"] else "="
-    spread = _SPREAD.match(found.string, found.end())
+def _offer_compared(result: re.Match, measure: _Measure) -> Iterator[Offer]:
+    sign = _sign(result["operator"]) if result["operator"] else "="
+    spread = _SPREAD.match(result.string, result.end())
     if spread and sign in "=~":
-        yield from _offer_around(found, measure, spread)
+        yield from _offer_around(result, measure, spread)
         return
-    if sign == "=" and not found["operator"] and measure.quantity not in ("redshift", "magnitude", "T-type"):
+    if sign == "=" and not result["operator"] and measure.quantity not in ("redshift", "magnitude", "T-type"):
         return
-    said = found.groupdict()
-    whole = found.span()
-    alone = whole[0], found.start("joint") if said.get("joint") else whole[1]
-    text = found.string
-    first = list(_one((whole[0], len(text[: alone[1]].rstrip())), measure, sign, said["one"], said["one_unit"]))
+    stated = result.groupdict()
+    whole = result.span()
+    alone = whole[0], result.start("joint") if stated.get("joint") else whole[1]
+    text = result.string
+    first = list(_one((whole[0], len(text[: alone[1]].rstrip())), measure, sign, stated["one"], stated["one_unit"]))
     second: list[Offer] = []
-    counts = said.get("two") and said["two"].isdigit() and _is_of_a_part(text, found)  # "and less than 3 arms"
-    if said.get("also") and sign not in "=~" and not counts:
-        second = list(_one(whole, measure, _sign(said["also"]), said["two"], said["two_unit"] or said["one_unit"]))
-        if first and not said["one_unit"]:  # "larger than 10 and below 20 arcmin": the unit is that of both
-            first = list(_one(first[0].span, measure, sign, said["one"], said["two_unit"])) or first
-    yield from [_joined(first[0], second[0], said["joint"])] if first and second else first
+    counts = stated.get("two") and stated["two"].isdigit() and _is_of_a_part(text, result)  # "and less than 3 arms"
+    if stated.get("also") and sign not in "=~" and not counts:
+        second = list(
+            _one(whole, measure, _sign(stated["also"]), stated["two"], stated["two_unit"] or stated["one_unit"])
+        )
+        if first and not stated["one_unit"]:  # "larger than 10 and below 20 arcmin": the unit is that of both
+            first = list(_one(first[0].span, measure, sign, stated["one"], stated["two_unit"])) or first
+    yield from [_joined(first[0], second[0], stated["joint"])] if first and second else first
 
 
-def _offer_around(found: re.Match, measure: _Measure, spread: re.Match) -> Iterator[Offer]:
+def _offer_around(result: re.Match, measure: _Measure, spread: re.Match) -> Iterator[Offer]:
     """Offer what lies within the tolerance that was said: "z = 0.02 +/- 0.01"."""
-    center, half = number(found["one"]), number(spread["half"])
+    center, half = number(result["one"]), number(spread["half"])
     if center is None or half is None:
         return
-    unit = spread["half_unit"] or found["one_unit"]
+    unit = spread["half_unit"] or result["one_unit"]
     low, high = (_converted(repr(edge), unit, measure) for edge in (center - abs(half), center + abs(half)))
     if low is not None and high is not None:
         condition = f"BETWEEN {literal(_rounded(min(low, high)))} AND {literal(_rounded(max(low, high)))}"
-        yield _offer((found.start(), spread.end()), measure, condition)
+        yield _offer((result.start(), spread.end()), measure, condition)
 
 
 def _joined(first: Offer, second: Offer, joint: str) -> Offer:
@@ -548,12 +550,12 @@ def _sign(operator: str) -> str:
     return _SIGN.get(operator) or _SIGN[operator[2:].strip()]  # "of at least"
 
 
-def _one(span: tuple[int, int], measure: _Measure, sign: str, said: str, unit: str | None) -> Iterator[Offer]:
-    value = _converted(said, unit, measure)
+def _one(span: tuple[int, int], measure: _Measure, sign: str, stated: str, unit: str | None) -> Iterator[Offer]:
+    value = _converted(stated, unit, measure)
     if value is None:
         return
     if sign in ("=", "~"):
-        edges = _around(said, sign, measure)
+        edges = _around(stated, sign, measure)
         low, high = (None, None) if edges is None else (_converted(edge, unit, measure) for edge in edges)
         if low is not None and high is not None:
             yield _offer(span, measure, f"BETWEEN {literal(min(low, high))} AND {literal(max(low, high))}")
@@ -562,10 +564,10 @@ def _one(span: tuple[int, int], measure: _Measure, sign: str, said: str, unit: s
     yield _offer(span, measure, f"{sign} {literal(value)}")
 
 
-def _offer_before(found: re.Match, measure: _Measure) -> Iterator[Offer]:
-    signs = [FLIPPED[_sign(found["first"])], *([_sign(found["second"])] if found["second"] else [])]
-    said = [(found["low"], found["low_unit"]), (found["high"], found["high_unit"])][: len(signs)]
-    parts = [list(_one(found.span(), measure, sign, *one)) for sign, one in zip(signs, said, strict=True)]
+def _offer_before(result: re.Match, measure: _Measure) -> Iterator[Offer]:
+    signs = [FLIPPED[_sign(result["first"])], *([_sign(result["second"])] if result["second"] else [])]
+    stated = [(result["low"], result["low_unit"]), (result["high"], result["high_unit"])][: len(signs)]
+    parts = [list(_one(result.span(), measure, sign, *one)) for sign, one in zip(signs, stated, strict=True)]
     if all(parts):
         first = parts[0][0]
         yield replace(first, sql=" AND ".join(part[0].sql for part in parts))
@@ -582,22 +584,22 @@ def _offer(span: tuple[int, int], measure: _Measure, condition: str) -> Offer:
     return Offer(sql, "", span, measure.column, reasons.get(measure.quantity, f"{measure.column} as said"))
 
 
-def _around(said: str, sign: str, measure: _Measure) -> tuple[str, str] | None:
+def _around(stated: str, sign: str, measure: _Measure) -> tuple[str, str] | None:
     """Return the ends of what rounds to the number said; of 10 % or half a magnitude where it was called about."""
     try:
-        value = Decimal(said.replace(",", ""))
+        value = Decimal(stated.replace(",", ""))
     except InvalidOperation:
-        found = number(said)
-        return None if found is None else (repr(found * 0.9), repr(found * 1.1))
+        result = number(stated)
+        return None if result is None else (repr(result * 0.9), repr(result * 1.1))
     half = Decimal(1).scaleb(int(value.as_tuple().exponent)) / 2
     if sign == "~":
         half = max(half, Decimal("0.5") if measure.quantity == "magnitude" else abs(value) / 10)
     return str(value - half), str(value + half)
 
 
-def _converted(said: str, unit: str | None, measure: _Measure) -> float | None:
+def _converted(stated: str, unit: str | None, measure: _Measure) -> float | None:
     """Return a number in the unit of the column; None where the unit does not fit or the number is no float."""
-    value = number(said) if re.fullmatch(_NUMBER, said) else float(said)
+    value = number(stated) if re.fullmatch(_NUMBER, stated) else float(stated)
     if value is None:
         return None
     given = next((name for pattern, name in UNITS.items() if unit and re.fullmatch(pattern, unit)), None)
@@ -653,29 +655,29 @@ def _comparative() -> re.Pattern:
 
 
 def _comparatives(text: str, columns: Columns) -> Iterator[Offer]:
-    for found in _comparative().finditer(text):
-        if found["word"]:
-            quantity, sign = COMPARATIVES[found["word"]]
+    for result in _comparative().finditer(text):
+        if result["word"]:
+            quantity, sign = COMPARATIVES[result["word"]]
         else:  # "at least 10 arcsec across", "within 50 Mpc"
-            quantity, sign = "distance" if found["limit"] == "within" else "size", LIMITS[found["limit"]]
-        sign = DENIED[sign] if found["no"] else sign
-        measure = _compared_with(found, quantity, columns)
-        if measure is not None and not _after_a_part(text, found.start()):
-            yield from _one(found.span(), measure, sign, found["one"], found["one_unit"] or found["later_unit"])
+            quantity, sign = "distance" if result["limit"] == "within" else "size", LIMITS[result["limit"]]
+        sign = DENIED[sign] if result["no"] else sign
+        measure = _compared_with(result, quantity, columns)
+        if measure is not None and not _after_a_part(text, result.start()):
+            yield from _one(result.span(), measure, sign, result["one"], result["one_unit"] or result["later_unit"])
 
 
-def _compared_with(found: re.Match, quantity: str, columns: Columns) -> _Measure | None:
+def _compared_with(result: re.Match, quantity: str, columns: Columns) -> _Measure | None:
     """Return the column that a comparative means; None where the words around it mean another, or none is there."""
-    unit, name = found["one_unit"] or found["later_unit"], found["name"]
+    unit, name = result["one_unit"] or result["later_unit"], result["name"]
     if quantity == "magnitude":
         in_name = re.search(rf"(?:^|[\s_])([{BANDS}])(?:[\s-]|$)", name or "")
-        column = columns.magnitude(found["band"] or (in_name[1] if in_name else None))
+        column = columns.magnitude(result["band"] or (in_name[1] if in_name else None))
         return _Measure("", column, "magnitude", "mag") if column and name not in ("redshift", "z") else None
-    if found["band"]:
+    if result["band"]:
         return None
     if quantity == "size":
-        return _size(found, unit, name, columns)
-    if quantity == "distance" and found["word"] and name in ("redshift", "z"):
+        return _size(result, unit, name, columns)
+    if quantity == "distance" and result["word"] and name in ("redshift", "z"):
         quantity = "redshift"
     elif name is not None or (quantity == "axis ratio" and unit):
         return None
@@ -683,13 +685,13 @@ def _compared_with(found: re.Match, quantity: str, columns: Columns) -> _Measure
     return _Measure("", column, quantity, columns.units[column]) if column else None
 
 
-def _size(found: re.Match, unit: str | None, name: str | None, columns: Columns) -> _Measure | None:
+def _size(result: re.Match, unit: str | None, name: str | None, columns: Columns) -> _Measure | None:
     """Return the column of sizes in the unit said; without a unit "larger than 10" says too little."""
     if name is not None or unit is None:
         return None
-    if found["word"] in (None, "more", "less", "greater") and not found["across"]:
+    if result["word"] in (None, "more", "less", "greater") and not result["across"]:
         return None
-    across = (found["across"] or "").strip() in ("across", "wide", "long", "in diameter", "in extent")
+    across = (result["across"] or "").strip() in ("across", "wide", "long", "in diameter", "in extent")
     physical = re.fullmatch(r"kpc|kiloparsecs?", unit)
     quantity = _by_name("physical size" if physical else "size")
     column = columns.of(quantity)
@@ -702,34 +704,36 @@ def _size(found: re.Match, unit: str | None, name: str | None, columns: Columns)
 
 
 def _vague(text: str, columns: Columns) -> Iterator[Offer]:
-    for found in _vague_words().finditer(text):
-        assert found.lastgroup is not None  # each of the words is a group, by its number
-        entry = VAGUE[int(found.lastgroup[1:])]
+    for result in _vague_words().finditer(text):
+        assert result.lastgroup is not None  # each of the words is a group, by its number
+        entry = VAGUE[int(result.lastgroup[1:])]
         column = _vague_column(entry, columns)
-        if column is None or _is_of_a_part(text, found):
+        if column is None or _is_of_a_part(text, result):
             continue
         unit, factor = columns.units[column], 1.0
         if entry.quantity == "size":
             if unit not in ANGLES:
                 continue
             factor = 1 / ANGLES[unit]
-        said = literal(entry.value * factor)
-        condition = f"{entry.operator} {said}" if entry.upper is None else f"BETWEEN {said} AND {literal(entry.upper)}"
-        yield Offer(f"{quoted(column)} {condition}", "", found.span(), column, entry.reason, seen=entry.seen)
+        stated = literal(entry.value * factor)
+        condition = (
+            f"{entry.operator} {stated}" if entry.upper is None else f"BETWEEN {stated} AND {literal(entry.upper)}"
+        )
+        yield Offer(f"{quoted(column)} {condition}", "", result.span(), column, entry.reason, seen=entry.seen)
 
 
 def _vague_column(entry: Vague, columns: Columns) -> str | None:
     return columns.magnitude("r") if entry.quantity == "magnitude" else columns.of(_by_name(entry.quantity))
 
 
-def _is_of_a_part(text: str, found: re.Match) -> bool:
+def _is_of_a_part(text: str, result: re.Match) -> bool:
     """Say whether an adjective belongs to a bar, a companion or the like, not to the galaxy."""
-    for token in tokens(text[found.end() : found.end() + 80])[:4]:
+    for token in tokens(text[result.end() : result.end() + 80])[:4]:
         if token.text in _STOPS or token.text in OBJECTS:
             break
         if token.text in PARTS or token.text.removesuffix("s") in PARTS:
             return True
-    return _after_a_part(text, found.start())
+    return _after_a_part(text, result.start())
 
 
 def _after_a_part(text: str, start: int) -> bool:

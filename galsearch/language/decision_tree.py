@@ -226,7 +226,7 @@ _END_OF_CLAUSE = re.compile(
     r",\s+(?:and )?(?:with|it|this|there|its|the|typical|characteristic|both|all|as|"
     r"(?!lacking|merging|interacting|star-forming)[a-z]+ing) "
 )
-_IN_A_PLACE = re.compile(  # "no dust within the bar" denies the dust
+_SOMEWHERE = re.compile(  # "no dust within the bar" denies the dust
     r"\b(?:within|in|inside|across|crossing|along|through|throughout|around|surrounding|from|over|on|beyond|outside) "
     r"(?:the|its|this)(?:\W+[\w'-]+){0,3}\W*$"
 )
@@ -357,14 +357,14 @@ def path(answers: Mapping[str, str | None]) -> dict[str, str]:
     return taken
 
 
-def overlap(said: Mapping[str, str | None], truth: Mapping[str, str | None]) -> Overlap:
-    """Return how the path of `said` agrees with that of `truth`, usually the volunteers'.
+def overlap(stated: Mapping[str, str | None], truth: Mapping[str, str | None]) -> Overlap:
+    """Return how the path of `stated` agrees with that of `truth`, usually the volunteers'.
 
     `path_overlap` is the score that caption benchmarks on this tree publish: size of the intersection of the two
     paths over size of the truth's. It counts silence as an error; `precision` does not. Raises QueryError for a truth
     without an answer.
     """
-    mine, true = path(said), path(truth)
+    mine, true = path(stated), path(truth)
     if not true:
         raise QueryError("the truth answers no question of the tree; leave out galaxies that nobody classified")
     right = len(mine.items() & true.items())
@@ -385,8 +385,8 @@ def statements(text: str) -> Iterator[Statement]:
         for rule, pattern in _rules():
             if of_others and rule.question != "merging":
                 continue
-            found = (_statement(rule, words, match, number) for match in pattern.finditer(words))
-            yield from (each for each in found if each and not (long_ago and _merged(each)))
+            result = (_statement(rule, words, match, number) for match in pattern.finditer(words))
+            yield from (each for each in result if each and not (long_ago and _merged(each)))
 
 
 def sentences(text: str) -> Iterator[Sentence]:
@@ -421,7 +421,7 @@ def _statement(rule: Rule, words: str, match: re.Match, sentence: int) -> Statem
     if rule.question != "merging" and _of_another(left):
         return None
     clause = left[max((cut.start() for cut in _END_OF_CLAUSE.finditer(left)), default=0) :]
-    if _IN_A_PLACE.search(clause):
+    if _SOMEWHERE.search(clause):
         clause = ""
     if _NEGATOR.search(clause) or _DENIED_AFTER.search(right[:120]):
         return _stating(rule, rule.denied, rule.weight, sentence, denied=True)
@@ -452,9 +452,9 @@ def _of_another(left: str) -> bool:
     return bool(others) and (not this or this[-1] < others[-1])
 
 
-def _once_a_sentence(found: Iterator[Statement]) -> dict[tuple[str, str | None, int], float]:
+def _once_a_sentence(result: Iterator[Statement]) -> dict[tuple[str, str | None, int], float]:
     best: dict[tuple[str, str | None, int], float] = {}
-    for each in found:
+    for each in result:
         if each.answer is not None or each.positive:
             key = each.question, each.answer, each.sentence
             best[key] = max(best.get(key, 0.0), each.weight)

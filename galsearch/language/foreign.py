@@ -73,13 +73,13 @@ def _by_script(text: str) -> str | None:
     """Return what is written in the script that most letters are of; a few Greek letters are symbols."""
     letters = [unicodedata.name(sign, "LATIN").split()[0].partition("-")[0] for sign in text if sign.isalpha()]
     counts = Counter(letters)
-    found = {name: count for name, count in counts.items() if name in SCRIPTS}
-    if sum(found.values()) < 2 or 2 * sum(found.values()) < len(letters):
+    result = {name: count for name, count in counts.items() if name in SCRIPTS}
+    if sum(result.values()) < 2 or 2 * sum(result.values()) < len(letters):
         return None
     if counts["HIRAGANA"] or counts["KATAKANA"]:
         return "Japanese"
-    most = max(found, key=lambda name: (found[name], name))
-    return None if most == "GREEK" and found[most] < 4 else SCRIPTS[most]
+    most = max(result, key=lambda name: (result[name], name))
+    return None if most == "GREEK" and result[most] < 4 else SCRIPTS[most]
 
 
 def _by_words(text: str) -> str | None:

@@ -134,8 +134,8 @@ def hints_without_columns(text: str) -> tuple[str, ...]:
 
 
 def _warnings(language: str | None, rare: str | None) -> tuple[str, ...]:
-    said = [f"the words look {language}, and only English is understood; ask in English"] if language else []
-    return (*said, *([f"{rare}: the best hits may well be none, look at the pictures"] if rare else []))
+    stated = [f"the words look {language}, and only English is understood; ask in English"] if language else []
+    return (*stated, *([f"{rare}: the best hits may well be none, look at the pictures"] if rare else []))
 
 
 def understand(
@@ -156,14 +156,14 @@ def understand(
         raise QueryError(f"the text is {text!r:.40}, expected words; say what to look for")
     known = Columns(columns, ucds)
     offered = read = offers(text, known)
-    found = negations(plain(text), tuple(one.span for one in offered if not one.seen))
-    offered = tuple(one for offer in offered if (one := _under(text, offer, found)) is not None)
+    result = negations(plain(text), tuple(one.span for one in offered if not one.seen))
+    offered = tuple(one for offer in offered if (one := _under(text, offer, result)) is not None)
     cuts = {one.span for one in offered if not one.seen}
-    struck = [span for one in found for span in one.spans if not any(_within(span, cut) for cut in cuts)]
+    struck = [span for one in result for span in one.spans if not any(_within(span, cut) for cut in cuts)]
     meant = tuple(one for one in expansions(text) if not any(_within(one.span, cut) for cut in cuts))
-    compounds = [one.said for one in found if " " not in text[slice(*one.said)]]  # "bulgeless" is no slip
+    compounds = [one.said for one in result if " " not in text[slice(*one.said)]]  # "bulgeless" is no slip
     taken = [*(one.span for one in meant), *cuts, *compounds]
-    edits = [one.edit for one in found]
+    edits = [one.edit for one in result]
     answered: tuple[Offer | Rewording, ...] = (*read, *meant)
     return Understanding(
         text,
@@ -172,7 +172,7 @@ def understand(
         offered,
         meant,
         slips(text, vocabulary, taken),
-        tuple(found),
+        tuple(result),
         unread(text, known, [one.span for one in answered if any(map(str.isdigit, one.words))]),
         foreign_language(text),
         rarity(text),
@@ -183,12 +183,12 @@ def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
-def _under(text: str, offer: Offer, found: Iterable[Negation]) -> Offer | None:
+def _under(text: str, offer: Offer, result: Iterable[Negation]) -> Offer | None:
     """Return an offer as the negations around it leave it: denied, or as it is.
 
     None where it is part of something not wanted: who does not want face-on spirals has not asked for edge-on ones.
     """
-    for one in found:
+    for one in result:
         for span in one.spans:
             if _within(offer.span, span):
                 around = f"{text[span[0] : offer.span[0]]} {text[offer.span[1] : span[1]]}".casefold().split()
@@ -211,12 +211,12 @@ def _denied(sql: str) -> str:
 
 def _between(text: str, edits: list[Edit]) -> tuple[tuple[int, int], ...]:
     """Return the spans of a text that edits leave, without blanks and commas around them."""
-    spans, place = [], 0
+    spans, index = [], 0
     for edit in [*sorted(edits, key=lambda one: one.start), Edit(len(text), len(text))]:
-        piece = text[place : edit.start]
+        piece = text[index : edit.start]
         kept = piece.strip(" ,;")
         if kept:
-            start = place + piece.index(kept)
+            start = index + piece.index(kept)
             spans.append((start, start + len(kept)))
-        place = max(place, edit.end)
+        index = max(index, edit.end)
     return tuple(spans)

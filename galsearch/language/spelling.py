@@ -122,9 +122,9 @@ def expansions(text: str) -> tuple[Rewording, ...]:
 
     Short ones are read in their own case only ("Sa", "Im", "SN"), longer ones in any ("etg").
     """
-    found = [*_abbreviated(text), *_typed(text), *_numbered(text)]
+    result = [*_abbreviated(text), *_typed(text), *_numbered(text)]
     kept: list[Rewording] = []
-    for one in sorted(found, key=lambda one: (one.span[0], -one.span[1])):
+    for one in sorted(result, key=lambda one: (one.span[0], -one.span[1])):
         if not kept or one.span[0] >= kept[-1].span[1]:
             kept.append(one)
     return tuple(kept)
@@ -143,9 +143,9 @@ def _is_loose(key: str) -> bool:
 
 def _abbreviated(text: str) -> Iterable[Rewording]:
     by_case = {key.casefold(): meaning for key, meaning in ABBREVIATIONS.items()}
-    for found in _abbreviation_pattern().finditer(text):
-        meaning = ABBREVIATIONS.get(found["exact"] or "") or by_case[(found["exact"] or found["loose"]).casefold()]
-        yield Rewording(found[0], _plural(meaning) if found["plural"] else meaning, found.span())
+    for result in _abbreviation_pattern().finditer(text):
+        meaning = ABBREVIATIONS.get(result["exact"] or "") or by_case[(result["exact"] or result["loose"]).casefold()]
+        yield Rewording(result[0], _plural(meaning) if result["plural"] else meaning, result.span())
 
 
 def _plural(meaning: str) -> str:
@@ -155,38 +155,42 @@ def _plural(meaning: str) -> str:
 def _typed(text: str) -> Iterable[Rewording]:
     for start in _STARTS_TYPE.finditer(text):
         for pattern, explain in ((_TYPE, _disk_type), (_ELLIPTICAL, _elliptical_type)):
-            found = pattern.match(text.replace("’", "'").replace("′", "'"), start.start())
-            if found and (meaning := explain(found)) and not re.match(r"[\w(+/-]", text[found.end() : found.end() + 1]):
-                yield Rewording(text[start.start() : found.end()], meaning, (start.start(), found.end()))
+            result = pattern.match(text.replace("’", "'").replace("′", "'"), start.start())
+            if (
+                result
+                and (meaning := explain(result))
+                and not re.match(r"[\w(+/-]", text[result.end() : result.end() + 1])
+            ):
+                yield Rewording(text[start.start() : result.end()], meaning, (start.start(), result.end()))
                 break
 
 
-def _disk_type(found: re.Match) -> str | None:
-    family, stage = found["family"] or "", found["stage"] or ""
-    if not (stage or family in ("B", "AB", "X") or found["variety"]):
+def _disk_type(result: re.Match) -> str | None:
+    family, stage = result["family"] or "", result["stage"] or ""
+    if not (stage or family in ("B", "AB", "X") or result["variety"]):
         return None
-    kind = {"S": "spiral", "I": "irregular"}[found["disk"]]
-    if found["disk"] == "I" and stage not in ("m", "0", ""):  # "Ia" and "Ic" are supernovae
+    kind = {"S": "spiral", "I": "irregular"}[result["disk"]]
+    if result["disk"] == "I" and stage not in ("m", "0", ""):  # "Ia" and "Ic" are supernovae
         return None
     if stage.startswith("0") and stage != "0/a":
         kind = "lenticular"
-    elif stage == "m" and found["disk"] == "I":
+    elif stage == "m" and result["disk"] == "I":
         kind = "Magellanic irregular"
-    arms = ARMS.get(stage, "") if found["disk"] == "S" else ""
-    parts = [VARIETIES[found["variety"] or ""], arms, OUTER[found["outer"] or ""]]
+    arms = ARMS.get(stage, "") if result["disk"] == "S" else ""
+    parts = [VARIETIES[result["variety"] or ""], arms, OUTER[result["outer"] or ""]]
     told = " and ".join(part for part in parts if part)
-    peculiar = "peculiar " if "pec" in (found["more"] or "") else ""
+    peculiar = "peculiar " if "pec" in (result["more"] or "") else ""
     return f"{peculiar}{FAMILIES[family]} {kind} galaxy".strip().replace("  ", " ") + (f" with {told}" if told else "")
 
 
-def _elliptical_type(found: re.Match) -> str | None:
-    if found["more"] == "/S0":
+def _elliptical_type(result: re.Match) -> str | None:
+    if result["more"] == "/S0":
         return "galaxy between elliptical and lenticular"
-    if found["more"] == "+":
+    if result["more"] == "+":
         return "late elliptical galaxy with a faint envelope"
-    if found["flat"] is None:
+    if result["flat"] is None:
         return None
-    flat = int(found["flat"])
+    flat = int(result["flat"])
     shape = "round" if flat < 2 else "slightly elongated" if flat < 5 else "strongly elongated"
     return f"{shape} elliptical galaxy"
 
@@ -197,16 +201,16 @@ def type_in_words(code: str) -> str | None:
     >>> type_in_words("SB(r)b")
     'barred spiral galaxy with an inner ring and moderately wound arms and a medium bulge'
     """
-    found = expansions(code)
-    return found[0].meaning if len(found) == 1 and found[0].words == code else None
+    result = expansions(code)
+    return result[0].meaning if len(result) == 1 and result[0].words == code else None
 
 
 def _numbered(text: str) -> Iterable[Rewording]:
-    for found in _T_TYPE.finditer(plain(text)):
-        stage = T_TYPES.get(int(found[1] or found[2]))
+    for result in _T_TYPE.finditer(plain(text)):
+        stage = T_TYPES.get(int(result[1] or result[2]))
         if stage:
             words = "elliptical galaxy" if stage == "E" else type_in_words(stage)
-            yield Rewording(text[found.start() : found.end()], f"{stage}: {words}", found.span())
+            yield Rewording(text[result.start() : result.end()], f"{stage}: {words}", result.span())
 
 
 # ---- spelling
@@ -220,7 +224,7 @@ def slips(text: str, vocabulary: Iterable[str], taken: Iterable[tuple[int, int]]
     """
     known = _known(tuple(sorted(set(vocabulary))))
     low, taken = plain(text), list(taken)
-    found, checked = [], 0
+    result, checked = [], 0
     for token in tokens(low):
         if any(start < token.end and token.start < end for start, end in taken) or _is_name(text, token.start):
             continue
@@ -231,8 +235,8 @@ def slips(text: str, vocabulary: Iterable[str], taken: Iterable[tuple[int, int]]
             meant = _meant(piece[0], known) if checked <= MOST_CHECKED else None
             if meant:
                 span = (token.start + piece.start(), token.start + piece.end())
-                found.append(Rewording(text[span[0] : span[1]], meant, span))
-    return tuple(found)
+                result.append(Rewording(text[span[0] : span[1]], meant, span))
+    return tuple(result)
 
 
 def _meant(word: str, known: dict[str, None]) -> str | None:

@@ -226,29 +226,29 @@ _COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "many": "multiple"
 _WINDINGS = {"tight": "tightly wound", "medium": "moderately wound", "loose": "loosely wound"}
 
 
-def write(said: Mapping[str, str], *, object_id: str, seed: int) -> Caption | None:
-    """Return the caption of what is said; None where it says nothing.
+def write(stated: Mapping[str, str], *, object_id: str, seed: int) -> Caption | None:
+    """Return the caption of what is stated; None where it says nothing.
 
     Raises SchemaError for an aspect or a value that has no words.
     """
-    check_said(said)
-    if not said:
+    check_statements(stated)
+    if not stated:
         return None
     dice = _Dice(object_id, seed)
-    what = _what(said, dice)
+    what = _what(stated, dice)
     summary = _opening(what, dice)
-    sentences = [_opening(_noun(said, dice), dice), *_clauses(said, dice)]
-    absent = [aspect for aspect, value in said.items() if value == NONE]
+    sentences = [_opening(_noun(stated, dice), dice), *_clauses(stated, dice)]
+    absent = [aspect for aspect, value in stated.items() if value == NONE]
     sentences += [_absence(ABSENT[aspect][1], dice) for aspect in sorted(absent, key=list(PHRASES).index)]
-    if "kind" not in said and len(said) == len(absent):
+    if "kind" not in stated and len(stated) == len(absent):
         summary = _opening("galaxy", dice)
     assert negator(summary) is None  # the words above hold none
     return Caption(" ".join(sentences), summary, tuple(sorted({ABSENT[aspect][0] for aspect in absent})))
 
 
-def check_said(said: Mapping[str, str]) -> None:
+def check_statements(stated: Mapping[str, str]) -> None:
     """Raise SchemaError for an aspect or a value that has no words."""
-    for aspect, value in said.items():
+    for aspect, value in stated.items():
         if aspect == "kind":
             known: Sequence[str] = list(KINDS)
         else:
@@ -260,12 +260,12 @@ def check_said(said: Mapping[str, str]) -> None:
             )
 
 
-def _what(said: Mapping[str, str], dice: _Dice) -> str:
+def _what(stated: Mapping[str, str], dice: _Dice) -> str:
     """Return the words of the summary after its article."""
     adjectives, things, open_aspects = [], [], []
-    for aspect, phrase in _phrases(said):
+    for aspect, phrase in _phrases(stated):
         if aspect in ARMS:
-            things += [_arms(said)] if aspect == ARMS[0] else []
+            things += [_arms(stated)] if aspect == ARMS[0] else []
         elif phrase.adjectives and phrase.things:
             open_aspects.append((aspect, phrase))
         elif phrase.adjectives:
@@ -276,8 +276,8 @@ def _what(said: Mapping[str, str], dice: _Dice) -> str:
         before = len(adjectives) < MOST_ADJECTIVES and dice.pick((True, False))
         (adjectives if before else things).append(phrase.adjectives if before else phrase.things)
     chosen = [dice.pick(options) for options in dice.some(adjectives, MOST_ADJECTIVES)]
-    noun = dice.pick(KINDS[said.get("kind", "galaxy")])
-    noun = noun if not set(noun.split()) & {word for one in chosen for word in one.split()} else _plain(said)
+    noun = dice.pick(KINDS[stated.get("kind", "galaxy")])
+    noun = noun if not set(noun.split()) & {word for one in chosen for word in one.split()} else _plain(stated)
     after = dice.shuffled([dice.pick(options) for options in dice.some(things, MOST_THINGS)])
     words = " ".join([*chosen, noun])
     if not after:
@@ -285,33 +285,33 @@ def _what(said: Mapping[str, str], dice: _Dice) -> str:
     return f"{words} {'and' if ' with ' in noun else 'with'} {_listed(after)}"
 
 
-def _arms(said: Mapping[str, str]) -> tuple[str, ...]:
+def _arms(stated: Mapping[str, str]) -> tuple[str, ...]:
     """Return ways to speak of the arms: how many, how strong and how tightly wound they are."""
-    count, winding = _COUNTS.get(said.get("arm_count", ""), ""), _WINDINGS.get(said.get("winding", ""), "")
+    count, winding = _COUNTS.get(stated.get("arm_count", ""), ""), _WINDINGS.get(stated.get("winding", ""), "")
     noun = "spiral arm" if count == "one" else "spiral arms"
-    patchy = "flocculent" if said.get("flocculence") == "strong" else ""
+    patchy = "flocculent" if stated.get("flocculence") == "strong" else ""
     return tuple(
-        " ".join(filter(None, (count, strength, patchy, winding, noun))) for strength in _STRENGTHS[said["arms"]]
+        " ".join(filter(None, (count, strength, patchy, winding, noun))) for strength in _STRENGTHS[stated["arms"]]
     )
 
 
-def _plain(said: Mapping[str, str]) -> str:
-    return KINDS[said.get("kind", "galaxy")][0]
+def _plain(stated: Mapping[str, str]) -> str:
+    return KINDS[stated.get("kind", "galaxy")][0]
 
 
-def _noun(said: Mapping[str, str], dice: _Dice) -> str:
-    return dice.pick(KINDS[said.get("kind", "galaxy")])
+def _noun(stated: Mapping[str, str], dice: _Dice) -> str:
+    return dice.pick(KINDS[stated.get("kind", "galaxy")])
 
 
-def _phrases(said: Mapping[str, str]) -> Iterator[tuple[str, Phrase]]:
+def _phrases(stated: Mapping[str, str]) -> Iterator[tuple[str, Phrase]]:
     for aspect, phrases in PHRASES.items():
-        value = said.get(aspect, NONE)
+        value = stated.get(aspect, NONE)
         if value != NONE:
             yield aspect, phrases[value]
 
 
-def _clauses(said: Mapping[str, str], dice: _Dice) -> list[str]:
-    return dice.shuffled([dice.pick(phrase.clauses) for _, phrase in _phrases(said)])
+def _clauses(stated: Mapping[str, str], dice: _Dice) -> list[str]:
+    return dice.shuffled([dice.pick(phrase.clauses) for _, phrase in _phrases(stated)])
 
 
 def _absence(thing: str, dice: _Dice) -> str:
@@ -347,11 +347,11 @@ class _Dice:
     def some(self, items: Sequence[T], most: int) -> list[T]:
         """Return at most so many of the items, in their order."""
         kept = sorted(self.shuffled(list(range(len(items))))[:most])
-        return [items[place] for place in kept]
+        return [items[index] for index in kept]
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """Return the items in another order."""
-        rest, found = list(items), []
+        rest, result = list(items), []
         while rest:
-            found.append(rest.pop(self._number(len(rest))))
-        return found
+            result.append(rest.pop(self._number(len(rest))))
+        return result

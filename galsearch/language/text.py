@@ -41,7 +41,7 @@ def plain(text: str) -> str:
 
 def tokens(text: str) -> list[Token]:
     """Return the words and signs of a text that `plain` gave; a hyphenated word is one."""
-    return [Token(found[0], found.start(), found.end()) for found in _TOKEN.finditer(text)]
+    return [Token(result[0], result.start(), result.end()) for result in _TOKEN.finditer(text)]
 
 
 def edited(text: str, edits: Iterable[Edit], *, start: int = 0, end: int | None = None) -> str:
@@ -51,12 +51,12 @@ def edited(text: str, edits: Iterable[Edit], *, start: int = 0, end: int | None 
     'spiral'
     """
     end = len(text) if end is None else end
-    parts, place = [], start
+    parts, index = [], start
     for edit in sorted(edits, key=lambda edit: (edit.start, -edit.end)):
-        if place <= edit.start and edit.end <= end:
-            parts += [text[place : edit.start], edit.by]
-            place = edit.end
-    return tidy("".join([*parts, text[place:end]])) if parts else text[start:end].strip()
+        if index <= edit.start and edit.end <= end:
+            parts += [text[index : edit.start], edit.by]
+            index = edit.end
+    return tidy("".join([*parts, text[index:end]])) if parts else text[start:end].strip()
 
 
 def tidy(text: str) -> str:

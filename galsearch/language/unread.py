@@ -86,19 +86,19 @@ def unread(text: str, columns: Columns, taken: Iterable[tuple[int, int]]) -> tup
     Overlapping ones are told once; of many the first MOST_UNREAD.
     """
     low, spans = plain(text), sorted(taken)
-    found: list[Unread] = []
+    result: list[Unread] = []
     for span, reason in _candidates(text, low, columns):
-        if any(start < span[1] and span[0] < end for start, end in [*spans, *(one.span for one in found)]):
+        if any(start < span[1] and span[0] < end for start, end in [*spans, *(one.span for one in result)]):
             continue
-        found.append(Unread(text[slice(*span)], reason, span))
-        if len(found) == MOST_UNREAD:
+        result.append(Unread(text[slice(*span)], reason, span))
+        if len(result) == MOST_UNREAD:
             break
-    return tuple(found)
+    return tuple(result)
 
 
 def _candidates(text: str, low: str, columns: Columns) -> Iterator[tuple[tuple[int, int], str]]:
-    for found in itertools.islice(_compiled(_NUMBERS).finditer(low), MOST_NUMBERS):
-        one = _Number(low, found)
+    for result in itertools.islice(_compiled(_NUMBERS).finditer(low), MOST_NUMBERS):
+        one = _Number(low, result)
         if one.is_compared():
             start, end, name = one.extent()
             shown = name or ""
@@ -110,18 +110,18 @@ def _candidates(text: str, low: str, columns: Columns) -> Iterator[tuple[tuple[i
 class _Number:
     """A number in a plain text, with what stands before and after it."""
 
-    def __init__(self, low: str, found: re.Match) -> None:
-        self.low, self.start, self.glued = low, found.start(), found["glued"]
+    def __init__(self, low: str, result: re.Match) -> None:
+        self.low, self.start, self.glued = low, result.start(), result["glued"]
         self.window = max(0, self.start - 60)
         # There is a match, of nothing at least: all of the pattern is optional.
         self.before = next(_compiled(_BEFORE).finditer(low[self.window : self.start]))
-        self.after = _compiled(_AFTER).match(low, found.end())
-        self.end = found.end()
-        bare = found.end("unit") if found["unit"] else found.start("glued")
+        self.after = _compiled(_AFTER).match(low, result.end())
+        self.end = result.end()
+        bare = result.end("unit") if result["unit"] else result.start("glued")
         another = (_compiled(pattern).match(low, bare) for pattern in (_RANGE, _BOUND))
         self.more = next(filter(None, another), None)  # "-5 arcsec", "and < 0.03"
-        self.unit = found["unit"] or (self.more["unit"] if self.more else None)
-        self.said = found[0].removesuffix(self.glued).removesuffix(found["unit"] or "").strip()
+        self.unit = result["unit"] or (self.more["unit"] if self.more else None)
+        self.stated = result[0].removesuffix(self.glued).removesuffix(result["unit"] or "").strip()
 
     def is_compared(self) -> bool:
         """Say whether the number is meant as one: compared with something, or of a quantity, or in a unit."""
@@ -189,9 +189,9 @@ def _is_redshift(name: str) -> bool:
 
 
 def _reason(one: _Number, name: str | None, shown: str, columns: Columns) -> str:
-    grouped = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+", one.said)
-    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", one.said) and not grouped:
-        return f"a decimal comma is not read; write {one.said.replace(',', '.')}"
+    grouped = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+", one.stated)
+    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", one.stated) and not grouped:
+        return f"a decimal comma is not read; write {one.stated.replace(',', '.')}"
     if one.low[one.end :].lstrip().startswith("%"):
         return "percent are not read; write a fraction, such as 0.05"
     if one.is_of_a_part():
@@ -200,8 +200,8 @@ def _reason(one: _Number, name: str | None, shown: str, columns: Columns) -> str
     if quantity is None:
         return _no_column_called(name, shown, columns)
     if isinstance(quantity, str):
-        return _of_magnitude(quantity, one.said, columns)
-    return _of_quantity(quantity, one.said, one.unit, columns)
+        return _of_magnitude(quantity, one.stated, columns)
+    return _of_quantity(quantity, one.stated, one.unit, columns)
 
 
 def _no_column_called(name: str | None, shown: str, columns: Columns) -> str:
@@ -216,8 +216,8 @@ def _does_not_fit(column: str, columns: Columns) -> str:
     return f"the number does not fit column {column}{f' [{held}]' if held else ''}"
 
 
-def _of_magnitude(band: str, said: str, columns: Columns) -> str:
-    if said.startswith("-"):
+def _of_magnitude(band: str, stated: str, columns: Columns) -> str:
+    if stated.startswith("-"):
         return "a number below 0 is an absolute magnitude; name its column, if the atlas has one"
     there = columns.magnitude(band or None)
     return (
@@ -225,7 +225,7 @@ def _of_magnitude(band: str, said: str, columns: Columns) -> str:
     )
 
 
-def _of_quantity(quantity: Quantity, said: str, unit: str | None, columns: Columns) -> str:
+def _of_quantity(quantity: Quantity, stated: str, unit: str | None, columns: Columns) -> str:
     """Return why a known quantity cannot be compared: no column, another unit, or a number that says too little."""
     there = columns.of(quantity) or next(iter(columns.named(quantity)), None)
     if there is None:
@@ -235,11 +235,11 @@ def _of_quantity(quantity: Quantity, said: str, unit: str | None, columns: Colum
         held = f"in {held}" if held else "without a unit"
         return f"column {there} is {held}, which {_unit_name(unit)} does not convert to"
     try:
-        fits = number(said) is not None
+        fits = number(stated) is not None
     except ValueError:
         fits = False
     if not fits:
-        return f"{said!r} is no number that a column can hold"
+        return f"{stated!r} is no number that a column can hold"
     return NEEDS.get(quantity.name) or _does_not_fit(there, columns)
 
 
@@ -269,13 +269,13 @@ def _unit_name(unit: str) -> str:
 def _quantity_named(name: str, unit: str | None) -> Quantity | str | None:
     """Return which quantity a name means, a band for a magnitude ("" for any), or None where it is not known."""
     name = name.rstrip(" =")
-    found = next((one for one in QUANTITIES if re.fullmatch(one.words, name)), None)
-    if found and found.name == "size" and unit and _unit_name(unit) == "kpc":
+    result = next((one for one in QUANTITIES if re.fullmatch(one.words, name)), None)
+    if result and result.name == "size" and unit and _unit_name(unit) == "kpc":
         return _by_name("physical size")
     band = re.fullmatch(rf"(?:mag[\s_])?([{BANDS.replace('z', '')}])(?:[\s-]?(?:band|mag(?:nitude)?s?))?", name)
-    if found is None and (band or name == "mag_z" or re.fullmatch(r"(?:apparent\s)?mag(?:nitude)?s?", name)):
+    if result is None and (band or name == "mag_z" or re.fullmatch(r"(?:apparent\s)?mag(?:nitude)?s?", name)):
         return band[1] if band else "z" if name == "mag_z" else ""
-    return found
+    return result
 
 
 def _quantity_compared(than: str | None, unit: str | None) -> Quantity | str | None:

@@ -129,14 +129,14 @@ def _takers(hub: Any, key: str, to: str) -> dict[str, str]:
     with _speaking("the hub", REMEDY):
         there = sorted(hub.getSubscribedClients(key, LOAD_TABLE))
         names = {taker: str(hub.getMetadata(key, taker).get("samp.name", taker)) for taker in there}
-    found = {taker: name for taker, name in names.items() if to == EVERYONE or to.lower() in name.lower()}
-    if not found:
+    result = {taker: name for taker, name in names.items() if to == EVERYONE or to.lower() in name.lower()}
+    if not result:
         known = ", ".join(sorted(names.values())) or "none"
         meant = "a program" if to == EVERYONE else f"a program named like {to!r}"
         raise RemoteError(
             f"{meant} that takes tables is not at the SAMP hub (there: {known}); start it, then send again"
         )
-    return found
+    return result
 
 
 def _check(program: str, answer: dict) -> None:

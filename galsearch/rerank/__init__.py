@@ -10,15 +10,15 @@ are held against that, and where they, or the validation, find the new order no 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
-from galsearch.rerank.judge import Judge, by_model, estimate
+from galsearch.rerank.judge import Judge, JudgeOptions, by_model, estimate
 from galsearch.rerank.local import by_sight
 from galsearch.rerank.observe import Observer
 from galsearch.rerank.order import Marks, Pool, Reranked
-from galsearch.retrieval import Answer
+from galsearch.retrieval import Result
 from galsearch.store import Store
 
 WAYS = ("local", "vlm")
@@ -28,23 +28,23 @@ def rerank(
     store: Store,
     observer: Observer,
     query: Query,
-    found: Answer,
+    result: Result,
     *,
     by: str,
     k: int,
     marks: tuple[tuple[Term, ...], tuple[Term, ...]],
     progress: Callable[[int, int, str], None] | None = None,
-    **asking: Any,
-) -> tuple[Answer, Reranked]:
+    **options: Unpack[JudgeOptions],
+) -> tuple[Result, Reranked]:
     """Return the first k of an answer in a better order, and what was done; as `Hits.rerank` says."""
     if by not in WAYS:
         raise QueryError(f"by is {by!r}, which is no way to re-rank; use one of {', '.join(WAYS)}")
-    pool, marked = Pool.of(store, query, found), Marks(*marks)
+    pool, marked = Pool.of(store, query, result), Marks(*marks)
     if by == "local":
-        if asking:
-            raise QueryError(f"{next(iter(asking))} is an option of 'vlm', not of 'local'; leave it out")
+        if options:
+            raise QueryError(f"{next(iter(options))} is an option of 'vlm', not of 'local'; leave it out")
         return by_sight(pool, observer, query, marked, k=k, progress=progress)
-    return by_model(pool, query, marked, Judge.of(asking), k=k, progress=progress)
+    return by_model(pool, query, marked, Judge.of(options), k=k, progress=progress)
 
 
 __all__ = ["Judge", "Reranked", "estimate", "rerank"]

@@ -74,7 +74,7 @@ ABSENT = {"barred": "unbarred"}  # what is asked for where the attribute is not 
 _PATTERNS = {each.name: re.compile(each.words) for each in ATTRIBUTES if each.words}
 
 
-def asked(reading: Understanding) -> tuple[Attribute, ...]:
+def requested(reading: Understanding) -> tuple[Attribute, ...]:
     """Return the attributes that a reading asks for, in the order of ATTRIBUTES.
 
     Of what is not wanted only that which ABSENT has a name for. A kind of galaxy is left out beside a part of it:
@@ -99,12 +99,12 @@ def match(attribute: Attribute, values: Mapping[str, np.ndarray], usual: Mapping
     `values` and `usual` have each measure, NaN where missing, of the objects and of a sample. Measures that are not
     there are left out; None where none is. The sum is scaled so that independent measures give deviation 1.
     """
-    found = [
+    result = [
         sign * normal_scores(values[name], usual[name])
         for name, sign in attribute.measures
         if name in values and np.isfinite(usual[name]).any()
     ]
-    return np.sum(found, axis=0) / np.sqrt(len(found)) if found else None
+    return np.sum(result, axis=0) / np.sqrt(len(result)) if result else None
 
 
 def normal_scores(values: np.ndarray, usual: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -40,11 +40,11 @@ from galsearch.remote import (
 )
 from galsearch.remote import estimate as costs
 from galsearch.rerank.order import Marks, Pool, Reranked
-from galsearch.retrieval import Answer
+from galsearch.retrieval import Result
 from galsearch.science import images
 
 JUDGED, JUDGE_PART = "judged", "score_judge"
-PROMPT, PLACE = "rerank-1.md", "{question}"
+PROMPT, PLACEHOLDER = "rerank-1.md", "{question}"
 FIELDS: dict[str, Any] = {"explanation": str, "score": int}
 LOWEST, HIGHEST = 1, 10
 MIDDLE = (LOWEST + HIGHEST) / 2
@@ -55,6 +55,25 @@ SURE = 2.0  # standard errors between two means, from which on their order is ta
 PANEL_PX = 256
 FIELDS_CHARACTERS, ANSWER_TOKENS = 250, 90
 _Points = TypeVar("_Points", float, np.ndarray)
+
+
+class JudgeOptions(TypedDict, total=False):
+    """The options of a `Judge`, each as a keyword."""
+
+    model: str
+    base_url: str | None
+    key_env: str
+    concurrency: int
+    timeout_seconds: float
+    retries: int
+    max_tokens: int
+    price_in: float | None
+    price_out: float | None
+    samples: int
+    max_cost: float | None
+    question: str | None
+    prompt: str | Path | None
+    answers: str | Path | None
 
 
 @dataclass(frozen=True)
@@ -75,15 +94,15 @@ class Judge(Service):
     answers: str | Path | None = None
 
     @classmethod
-    def of(cls, asking: Mapping[str, Any]) -> Judge:
+    def of(cls, options: Mapping[str, Any]) -> Judge:
         """Return the judge with these options; GalsearchError for one that there is not."""
         known = [item.name for item in fields(cls)]
-        unknown = sorted(set(asking) - set(known))
+        unknown = sorted(set(options) - set(known))
         if unknown:
             raise GalsearchError(f"{unknown[0]!r} is no option of 'vlm'; there are {', '.join(known)}")
-        if not asking.get("model"):
+        if not options.get("model"):
             raise GalsearchError("a vision model needs to be named: give model=…, or --model")
-        judge = cls(**asking)
+        judge = cls(**options)
         if not isinstance(judge.samples, int) or judge.samples < 1:
             raise GalsearchError(f"samples is {judge.samples!r}, expected a whole number from 1")
         return judge
@@ -92,18 +111,18 @@ class Judge(Service):
         """Return the part that the endpoint needs."""
         return Service(**{item.name: getattr(self, item.name) for item in fields(Service)})
 
-    def asked(self, query: Query) -> str:
+    def question_for(self, query: Query) -> str:
         """Return the question in words: that which was given, or the words of the search."""
         parts = [term.text for term in query.terms if term.kind == "text" and term.weight > 0]
         unlike = [f"not {term.text}" for term in query.terms if term.kind == "text" and term.weight < 0]
-        said = self.question or "; ".join([*parts, *unlike])
+        stated = self.question or "; ".join([*parts, *unlike])
         if not (parts or self.question):
             raise QueryError("the search has no words to ask a model about; give question=…, or --question")
-        return " ".join(said.split())
+        return " ".join(stated.split())
 
     def prompted(self, query: Query) -> str:
         """Return the whole prompt."""
-        return rerank_prompt(self.prompt).replace(PLACE, self.asked(query))
+        return rerank_prompt(self.prompt).replace(PLACEHOLDER, self.question_for(query))
 
 
 def rerank_prompt(path: str | Path | None = None) -> str:
@@ -114,16 +133,16 @@ def rerank_prompt(path: str | Path | None = None) -> str:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path}: cannot be read ({error}); a prompt is a text file") from None
-    if PLACE not in text:
-        raise SchemaError(f"{path}: the prompt has no {PLACE} where the words of the search go; put it in")
+    if PLACEHOLDER not in text:
+        raise SchemaError(f"{path}: the prompt has no {PLACEHOLDER} where the words of the search go; put it in")
     return text
 
 
-def estimate(query: Query, *, hits: int, **asking: Any) -> pa.Table:
+def estimate(query: Query, *, hits: int, **options: Unpack[JudgeOptions]) -> pa.Table:
     """Return what `Hits.estimate_rerank` says."""
-    judge = Judge.of({**asking, "model": asking.get("model") or known_models()[0]})
+    judge = Judge.of({**options, "model": options.get("model") or known_models()[0]})
     return costs(
-        asking.get("model"),
+        options.get("model"),
         what="answers",
         count=hits * judge.samples,
         prompt=judge.prompted(query),
@@ -164,18 +183,18 @@ class Board:
     @property
     def means(self) -> np.ndarray:
         """The mean answers, `(n,) float64`, NaN without any."""
-        return np.array([np.mean(found) if found else np.nan for found in self.answers])
+        return np.array([np.mean(result) if result else np.nan for result in self.answers])
 
     @property
     def final(self) -> np.ndarray:
         """The scores with what the answers add, NaN without any."""
         return self._base + worth(self.means)
 
-    def put(self, place: int, answer: int | None) -> None:
+    def put(self, index: int, answer: int | None) -> None:
         """Note an answer, or that there was none."""
-        self.tries[place] += 1
+        self.tries[index] += 1
         if answer is not None:
-            self.answers[place].append(answer)
+            self.answers[index].append(answer)
 
     def next(self, count: int) -> list[int]:
         """Return up to `count` places to ask about now; none where the first k are settled."""
@@ -197,20 +216,20 @@ class Board:
         order = order[np.argsort(-final[order], kind="stable")]
         top, rest = order[: self._k], order[self._k :]
         rivals = [*pairwise(top), *((top[-1], other) for other in rest)] if len(top) else []
-        open_places = {
-            int(place)
+        open_indices = {
+            int(index)
             for pair in rivals
             if final[pair[0]] - final[pair[1]] < margin[pair[0]] + margin[pair[1]]
-            for place in pair
-            if self.tries[place] < self._samples
+            for index in pair
+            if self.tries[index] < self._samples
         }
-        return sorted(open_places, key=lambda place: (self.tries[place], place))
+        return sorted(open_indices, key=lambda index: (self.tries[index], index))
 
     def _margins(self) -> np.ndarray:
         """Return how far each final score may still move, `(n,)`: nothing where all tries are used up."""
-        spreads = [np.var(found, ddof=1) for found in self.answers if len(found) > 1]
+        spreads = [np.var(result, ddof=1) for result in self.answers if len(result) > 1]
         spread = max(LEAST_SPREAD, float(np.sqrt(np.mean(spreads))) if spreads else LEAST_SPREAD)
-        counts = np.maximum([len(found) for found in self.answers], 1)
+        counts = np.maximum([len(result) for result in self.answers], 1)
         return np.where(self.tries < self._samples, SURE * POINT * spread / np.sqrt(counts), 0.0)
 
 
@@ -230,10 +249,10 @@ def by_model(
     *,
     k: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> tuple[Answer, Reranked]:
+) -> tuple[Result, Reranked]:
     """Return the first k hits in the order that a vision model's answers and the search give together."""
     started, store, prompt = time.perf_counter(), pool.store, judge.prompted(query)
-    ids = store.ids(pool.found.rows)
+    ids = store.ids(pool.result.rows)
     pictures = store.thumbnails(ids)
     if not pictures:
         raise QueryError(f"{store.path} has no pictures to show to a model; build it from pictures")
@@ -245,14 +264,14 @@ def by_model(
         with Journal(journal_path(store.path, parts, prefix="rerank-", folder=judge.answers)) as journal:
             job = _Job(board, ids, pictures, prompt, judge, endpoint, journal)
             stopped = job.ask(progress)
-            said = job.said(stopped)
+            stated = job.statements(stopped)
     finally:
         endpoint.close()
-    return _ordered(pool, board, said, marks, k=k, seconds=time.perf_counter() - started)
+    return _ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Statements:
     """What the model said: explanations by place, sentences for the report, and the ledger."""
 
     explanations: list[str | None]
@@ -274,16 +293,16 @@ class _Job:
 
     def ask(self, progress: Callable[[int, int, str], None] | None) -> str | None:
         """Ask until the first k are settled; return why it stopped before, None where it did not."""
-        while places := self.board.next(self.judge.concurrency):
-            keys = {_key(self.ids[place], int(self.board.tries[place])): place for place in places}
+        while indices := self.board.next(self.judge.concurrency):
+            keys = {_key(self.ids[index], int(self.board.tries[index])): index for index in indices}
             outcome = ask_all(  # in no batches: what is asked next depends on the answers
                 self.endpoint, list(keys), self._request, self.journal, max_cost=self.judge.max_cost, batch="off"
             )
-            for key, place in keys.items():
+            for key, index in keys.items():
                 if key in self.journal.replies:
-                    self.board.put(place, _number(self.journal.replies[key]))
+                    self.board.put(index, _number(self.journal.replies[key]))
                 elif key in outcome.failures:
-                    self.board.put(place, None)
+                    self.board.put(index, None)
             if progress is not None:
                 progress(int(self.board.tries.sum()), self._most, "asking")
             if outcome.stopped is not None:
@@ -298,15 +317,17 @@ class _Job:
         sample, _, name = key.partition(":")
         return Request(key, self.prompt, panels(images.decode_thumbnail(self.pictures[name])), seed=int(sample))
 
-    def said(self, stopped: str | None) -> _Said:
+    def statements(self, stopped: str | None) -> _Statements:
         """Return what there is to say of the answers."""
         replies = [
             [self.journal.replies.get(_key(name, sample)) for sample in range(int(tries))]
             for name, tries in zip(self.ids, self.board.tries, strict=True)
         ]
-        explanations = [_nearest(found, mean) for found, mean in zip(replies, self.board.means, strict=True)]
-        asked, used = int((self.board.tries > 0).sum()), int(self.board.tries.sum())
-        first = f"{self.judge.model} at {self.endpoint.host}: asked {used} times about {asked} of {len(self.ids)} hits"
+        explanations = [_nearest(result, mean) for result, mean in zip(replies, self.board.means, strict=True)]
+        requested, used = int((self.board.tries > 0).sum()), int(self.board.tries.sum())
+        first = (
+            f"{self.judge.model} at {self.endpoint.host}: asked {used} times about {requested} of {len(self.ids)} hits"
+        )
         settled = f"; no more answers could change the first hits, at most it would have been {self._most}"
         sentences = [first + ("" if stopped else settled), *_odd(replies), *([stopped] if stopped else [])]
         ledger = ledger_line(self.journal)
@@ -317,12 +338,12 @@ class _Job:
             "mark a few examples to have the order judged",
             f"cost of this question so far: {known}; answers are kept in {self.journal.path}",
         ]
-        return _Said(explanations, sentences, ledger)
+        return _Statements(explanations, sentences, ledger)
 
 
 def _odd(replies: list[list[Reply | None]]) -> list[str]:
     """Return a sentence on the replies that are no scores; none where there are no such replies."""
-    every = [reply for found in replies for reply in found]
+    every = [reply for result in replies for reply in result]
     counts = {name: sum(reply is not None and reply.status == name for reply in every) for name in (REFUSED, MALFORMED)}
     counts["out of range"] = sum(reply is not None and reply.status == OK and _number(reply) is None for reply in every)
     counts[FAILED] = sum(reply is None for reply in every)
@@ -346,13 +367,15 @@ def _nearest(replies: list[Reply | None], mean: float) -> str | None:
     return min(scored, key=lambda pair: pair[0])[1]["explanation"] if scored else None
 
 
-def _ordered(pool: Pool, board: Board, said: _Said, marks: Marks, *, k: int, seconds: float) -> tuple[Answer, Reranked]:
+def _ordered(
+    pool: Pool, board: Board, stated: _Statements, marks: Marks, *, k: int, seconds: float
+) -> tuple[Result, Reranked]:
     """Return the first k by what answers and search say together; in the old order where marks find it no worse."""
     means = board.means
     known = np.isfinite(means)
     before = marks.right(pool, pool.base)
     after = marks.right(pool, np.where(known, board.final, pool.base))
-    kept, sentences = not known.any(), list(said.sentences)
+    kept, sentences = not known.any(), list(stated.sentences)
     if kept:
         sentences.append("no hit has a score, so the order is that of the search")
     elif before is not None and after is not None:
@@ -360,13 +383,13 @@ def _ordered(pool: Pool, board: Board, said: _Said, marks: Marks, *, k: int, sec
         end = "so the order is that of the search" if kept else "so the new order is taken"
         sentences.append(f"pairs of marks in the right order: {before:.0%} before, {after:.0%} after, {end}")
     weights = {"a point of the model": POINT}
-    report = Reranked("vlm", kept, len(pool.base), weights, before, after, tuple(sentences), said.cost, seconds)
+    report = Reranked("vlm", kept, len(pool.base), weights, before, after, tuple(sentences), stated.cost, seconds)
     if kept:
-        return pool.found[:k], report
+        return pool.result[:k], report
     told = {
         JUDGE_PART: worth(means),
         JUDGED: means,
-        "answers": np.array([len(found) for found in board.answers]),
-        "explanation": np.array(said.explanations, dtype=object),
+        "answers": np.array([len(result) for result in board.answers]),
+        "explanation": np.array(stated.explanations, dtype=object),
     }
     return pool.ordered(board.final, told, k), report

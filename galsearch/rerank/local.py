@@ -14,7 +14,7 @@ from galsearch.rerank import attributes, probe, validated
 from galsearch.rerank.attributes import Attribute
 from galsearch.rerank.observe import Objects, Observer
 from galsearch.rerank.order import LEAST_MARKS, Marks, Pool, Reranked
-from galsearch.retrieval import Answer
+from galsearch.retrieval import Result
 from galsearch.store import Store
 from galsearch.zeroshot import read
 
@@ -30,7 +30,7 @@ def by_sight(
     *,
     k: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> tuple[Answer, Reranked]:
+) -> tuple[Result, Reranked]:
     """Return the first k hits in a better order, by what galsearch can see for itself, and what was done.
 
     `progress(done, total, what)` is called between the steps. Raises QueryError where the atlas has no pictures to look
@@ -45,13 +45,13 @@ def by_sight(
             f"pictures, or mark {LEAST_MARKS} or more examples of what you want and of what you do not want"
         )
     tell(1, 3, "choosing how to rank")
-    way = choose(Sight(pool.store, observer, query, pool.found), observer, marks)
-    found = pool.found[:k]
+    way = choose(Sight(pool.store, observer, query, pool.result), observer, marks)
+    result = pool.result[:k]
     if not way.kept:
-        tell(2, 3, f"looking at {len(pool.found.rows):,} images again")
-        said = way.parts(observer.rows(pool.found.rows[pool.movable]))
-        parts = {name: _spread(values, pool) for name, values in said.items()}
-        found = pool.ordered(pool.base + sum(parts.values()), parts, k)
+        tell(2, 3, f"looking at {len(pool.result.rows):,} images again")
+        stated = way.parts(observer.rows(pool.result.rows[pool.movable]))
+        parts = {name: _spread(values, pool) for name, values in stated.items()}
+        result = pool.ordered(pool.base + sum(parts.values()), parts, k)
     report = Reranked(
         "local",
         way.kept,
@@ -59,10 +59,10 @@ def by_sight(
         way.weights,
         way.right_before,
         way.right_after,
-        tuple(way.said),
+        tuple(way.statements),
         seconds=time.perf_counter() - started,
     )
-    return found, report
+    return result, report
 
 
 def _spread(values: np.ndarray, pool: Pool) -> np.ndarray:
@@ -74,12 +74,12 @@ def _spread(values: np.ndarray, pool: Pool) -> np.ndarray:
 class Sight:
     """What was asked, as something that objects can be compared with: scorer, attributes, weights."""
 
-    def __init__(self, store: Store, observer: Observer, query: Query, found: Answer) -> None:
-        assert found.scorer is not None  # a pool has no other answers
-        self.scorer, self.sample, self.has_pictures = found.scorer, observer.sample, observer.has_pictures
-        self.usual = store.background(observer.embedding, found.scorer)
+    def __init__(self, store: Store, observer: Observer, query: Query, result: Result) -> None:
+        assert result.scorer is not None  # a pool has no other answers
+        self.scorer, self.sample, self.has_pictures = result.scorer, observer.sample, observer.has_pictures
+        self.usual = store.reference_scores(observer.embedding, result.scorer)
         texts = [term.text for term in query.terms if term.kind == "text" and term.weight > 0]
-        named = {each.name for text in texts for each in attributes.asked(read(store, text))}
+        named = {each.name for text in texts for each in attributes.requested(read(store, text))}
         self.attributes: tuple[Attribute, ...] = tuple(each for each in attributes.ATTRIBUTES if each.name in named)
         model = store.manifest.embeddings[observer.embedding].get("sha256")
         self.weights = validated.weights([each.name for each in self.attributes], model=model)
@@ -90,26 +90,26 @@ class Sight:
 
     def parts(self, objects: Objects) -> dict[str, np.ndarray]:
         """Return what crops and measures add to the scores, `(n,)` each; a part without weight is not there."""
-        found: dict[str, np.ndarray] = {}
+        result: dict[str, np.ndarray] = {}
         if self.has_pictures and any(self.weights.looks.values()):
             looks = (
                 weight * probe.standard(self.scorer.exact(objects.look(scale)), self.usual)
                 for scale, weight in self.weights.looks.items()
                 if weight
             )
-            found[CROPS] = sum(looks, np.zeros(len(objects)))
+            result[CROPS] = sum(looks, np.zeros(len(objects)))
         answers = [
-            said
+            stated
             for each in self.attributes
-            if self.weights.measures.get(each.name) and (said := self._match(each, objects)) is not None
+            if self.weights.measures.get(each.name) and (stated := self._match(each, objects)) is not None
         ]
         if answers:
-            found[MEASURED] = np.sum(answers, axis=0)
-        return found
+            result[MEASURED] = np.sum(answers, axis=0)
+        return result
 
     def _match(self, attribute: Attribute, objects: Objects) -> np.ndarray | None:
-        said = attributes.match(attribute, objects.measures, self.sample.measures)
-        return None if said is None else self.weights.measures[attribute.name] * said
+        stated = attributes.match(attribute, objects.measures, self.sample.measures)
+        return None if stated is None else self.weights.measures[attribute.name] * stated
 
 
 # ---- choosing a way
@@ -121,7 +121,7 @@ class Way:
 
     parts: Callable[[Objects], dict[str, np.ndarray]]
     weights: dict[str, float]
-    said: list[str]
+    statements: list[str]
     kept: bool = False
     right_before: float | None = None
     right_after: float | None = None
@@ -129,11 +129,11 @@ class Way:
 
 def choose(sight: Sight, observer: Observer, marks: Marks) -> Way:
     """Return the way that marks prefer; without enough of them, the one that was validated."""
-    plain = Way(sight.parts, sight.weights.shown, sight.weights.said)
+    plain = Way(sight.parts, sight.weights.shown, sight.weights.statements)
     plain.kept = not plain.weights
     if not marks.enough:
         if marks.terms:
-            plain.said.append(
+            plain.statements.append(
                 f"{len(marks.positives)} positive and {len(marks.negatives)} negative marks are too few to learn from: "
                 f"mark {LEAST_MARKS} or more of each"
             )
@@ -167,9 +167,9 @@ def _judged(sight: Sight, marked: Objects, good: np.ndarray, plain: Way) -> Way:
         f"{shares['plain']:.0%} by crops and measures, {shares['probe']:.0%} with a probe of the marks"
     )
     end = "so the order is that of the search" if best == "before" else f"so {NAMED[best]} decide"
-    said = [] if best == "before" else way.said
+    stated = [] if best == "before" else way.statements
     weights = {} if best == "before" else way.weights
-    return Way(way.parts, weights, [*said, f"{told}, {end}"], best == "before", shares["before"], shares[best])
+    return Way(way.parts, weights, [*stated, f"{told}, {end}"], best == "before", shares["before"], shares[best])
 
 
 NAMED = {"plain": "crops and measures", "probe": "crops, measures and the probe"}
@@ -179,7 +179,7 @@ def _probed(sight: Sight, learned: probe.Probe, weight: float, plain: Way) -> Wa
     def parts(objects: Objects) -> dict[str, np.ndarray]:
         return {**sight.parts(objects), PROBED: weight * learned.scores(_features(objects))}
 
-    return Way(parts, {**plain.weights, "probe": weight}, plain.said)
+    return Way(parts, {**plain.weights, "probe": weight}, plain.statements)
 
 
 def _features(objects: Objects) -> np.ndarray:

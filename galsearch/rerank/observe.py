@@ -48,10 +48,10 @@ class Objects:
             self._looks[scale] = self._looking(scale)
         return self._looks[scale]
 
-    def take(self, places: np.ndarray | slice) -> Objects:
+    def take(self, indices: np.ndarray | slice) -> Objects:
         """Return some of them."""
-        measures = {name: values[places] for name, values in self.measures.items()}
-        return Objects(self.vectors[places], measures, lambda scale: self.look(scale)[places])
+        measures = {name: values[indices] for name, values in self.measures.items()}
+        return Objects(self.vectors[indices], measures, lambda scale: self.look(scale)[indices])
 
     @classmethod
     def joined(cls, parts: Sequence[Objects]) -> Objects:
@@ -69,10 +69,10 @@ class Observer:
 
     def __init__(self, store: Store, encoder: Callable[[], Encoder]) -> None:
         self._store, self._encoder = store, encoder
-        found = store.manifest.embedding_of("image")
-        if found is None:
+        result = store.manifest.embedding_of("image")
+        if result is None:
             raise QueryError(f"{store.path} has no embedding of images, so nothing can be looked at again")
-        self.embedding = found
+        self.embedding = result
 
     @functools.cached_property
     def has_pictures(self) -> bool:
@@ -93,9 +93,9 @@ class Observer:
     def rows(self, rows: np.ndarray) -> Objects:
         """Return what is known of row numbers that all have a vector."""
         ids, vectors = self._store.ids(rows), self._store.vectors_of(self.embedding, rows)
-        found = self._store.thumbnails(ids) if len(ids) else {}
-        there = [place for place, name in enumerate(ids) if name in found]
-        pictures = [images.square(images.decode_thumbnail(found[ids[place]])) for place in there]
+        result = self._store.thumbnails(ids) if len(ids) else {}
+        there = [index for index, name in enumerate(ids) if name in result]
+        pictures = [images.square(images.decode_thumbnail(result[ids[index]])) for index in there]
         return self._seen(vectors, there, pictures, _numbers(self._store.hits(rows, None), self._store.manifest))
 
     def terms(self, terms: Iterable[Term]) -> Objects:

@@ -10,7 +10,7 @@ import numpy as np
 from galsearch.errors import QueryError
 from galsearch.query import Query, Term
 from galsearch.rerank import probe
-from galsearch.retrieval import Answer
+from galsearch.retrieval import Result
 from galsearch.store import Store
 
 BEFORE = "score_before"
@@ -50,42 +50,42 @@ class Pool:
     """
 
     store: Store
-    found: Answer
+    result: Result
     cosines: np.ndarray
     base: np.ndarray
     movable: np.ndarray
 
     @classmethod
-    def of(cls, store: Store, query: Query, found: Answer) -> Pool:
+    def of(cls, store: Store, query: Query, result: Result) -> Pool:
         """Return the pool that an answer is; QueryError where nothing was asked for."""
-        if found.scorer is None or found.embedding is None or found.scores is None:
+        if result.scorer is None or result.embedding is None or result.scores is None:
             raise QueryError("these rows are only listed, so there is no order to improve; search for something first")
-        cosines = np.asarray(found.parts.get("score_vector", found.scores), np.float64)
+        cosines = np.asarray(result.parts.get("score_vector", result.scores), np.float64)
         movable = np.flatnonzero(np.isfinite(cosines))
-        usual = store.background(found.embedding, found.scorer)
+        usual = store.reference_scores(result.embedding, result.scorer)
         base = probe.standard(cosines, usual)
         if query.hybrid == "sum":
-            base = np.asarray(found.scores, np.float64)  # which is in standard deviations already
+            base = np.asarray(result.scores, np.float64)  # which is in standard deviations already
         elif query.hybrid == "rank":
-            base = probe.standard(np.asarray(found.scores, np.float64), found.scores)
-        return cls(store, found, cosines, base, movable)
+            base = probe.standard(np.asarray(result.scores, np.float64), result.scores)
+        return cls(store, result, cosines, base, movable)
 
-    def ordered(self, final: np.ndarray, parts: dict[str, np.ndarray], k: int) -> Answer:
+    def ordered(self, final: np.ndarray, parts: dict[str, np.ndarray], k: int) -> Result:
         """Return the first k by falling `final (n,)`, equal ones by cosine and object_id; NaN keeps its place.
 
         `parts` become columns of the hits.
         """
-        ids = np.array(self.store.ids(self.found.rows))
-        places = np.arange(len(final))
+        ids = np.array(self.store.ids(self.result.rows))
+        indices = np.arange(len(final))
         known = np.flatnonzero(np.isfinite(final))
-        places[known] = known[np.lexsort((ids[known], -self.cosines[known], -final[known]))]
-        top = places[:k]
-        columns = {"score_vector": self.cosines, **self.found.parts, BEFORE: self.base, **parts}
+        indices[known] = known[np.lexsort((ids[known], -self.cosines[known], -final[known]))]
+        top = indices[:k]
+        columns = {"score_vector": self.cosines, **self.result.parts, BEFORE: self.base, **parts}
         taken = {name: values[top] for name, values in columns.items()}
         taken["rank_before"] = top + 1
         scores = np.where(np.isfinite(final), final, self.base)[top].astype(np.float32)
-        copies = None if self.found.copies is None else self.found.copies[top]
-        return replace(self.found, rows=self.found.rows[top], scores=scores, parts=taken, copies=copies)
+        copies = None if self.result.copies is None else self.result.copies[top]
+        return replace(self.result, rows=self.result.rows[top], scores=scores, parts=taken, copies=copies)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class Marks:
 
         For scores that nothing was learned for from the marks.
         """
-        place = {name: number for number, name in enumerate(pool.store.ids(pool.found.rows))}
+        index = {name: number for number, name in enumerate(pool.store.ids(pool.result.rows))}
         marked = zip((term.value for term in self.terms), self.good.tolist(), strict=True)
-        found = [(place[name], good) for name, good in marked if name in place]
-        good = np.array([mark for _, mark in found], bool)
+        result = [(index[name], good) for name, good in marked if name in index]
+        good = np.array([mark for _, mark in result], bool)
         if not good.any() or good.all():
             return None
-        values = scores[[number for number, _ in found]]
+        values = scores[[number for number, _ in result]]
         return probe.right(good, lambda *pair: values[list(pair)])

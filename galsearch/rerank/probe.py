@@ -77,25 +77,25 @@ def _logistic(
     """
     design = np.column_stack([rows, np.ones(len(rows))])
     held = np.append(np.full(rows.shape[1], pull), 1e-3)
-    held_to, found = np.append(prior, 0.0), np.append(start, 0.0)
+    held_to, result = np.append(prior, 0.0), np.append(start, 0.0)
     for _ in range(STEPS):
-        sure = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        slope = design.T @ (weights * (sure - labels)) + held * (found - held_to)
+        sure = 1 / (1 + np.exp(-np.clip(design @ result, -30, 30)))
+        slope = design.T @ (weights * (sure - labels)) + held * (result - held_to)
         curve = (design * (weights * sure * (1 - sure))[:, None]).T @ design + np.diag(held)
         step = np.linalg.solve(curve, slope)
-        found -= step
+        result -= step
         if np.abs(step).max() < SMALLEST:
             break
-    return found[:-1]
+    return result[:-1]
 
 
 def pairs(good: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield (positive, negative) places among marks `good (m,) bool`: all pairs, or MOST_PAIRS drawn evenly."""
-    found = list(product(np.flatnonzero(good).tolist(), np.flatnonzero(~good).tolist()))
-    if len(found) > MOST_PAIRS:
-        chosen = np.random.default_rng(SEED).choice(len(found), MOST_PAIRS, replace=False)
-        found = [found[place] for place in np.sort(chosen).tolist()]
-    yield from found
+    result = list(product(np.flatnonzero(good).tolist(), np.flatnonzero(~good).tolist()))
+    if len(result) > MOST_PAIRS:
+        chosen = np.random.default_rng(SEED).choice(len(result), MOST_PAIRS, replace=False)
+        result = [result[index] for index in np.sort(chosen).tolist()]
+    yield from result
 
 
 def right(good: np.ndarray, scored: Callable[[int, int], np.ndarray]) -> float:

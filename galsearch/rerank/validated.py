@@ -25,7 +25,7 @@ class Weights:
 
     looks: dict[str, float]
     measures: dict[str, float]
-    said: list[str]
+    statements: list[str]
 
     @property
     def shown(self) -> dict[str, float]:
@@ -43,14 +43,16 @@ def weights(names: Sequence[str], *, model: str | None) -> Weights:
     chosen = read()
     if model != chosen["models"]["image"]["sha256"]:
         which = chosen["models"]["image"]["id"]
-        said = f"weights were validated with {which}, which is not the model of this atlas, so they are left out: mark"
-        return Weights({}, {}, [f"{said} a few examples to have an order judged"])
+        stated = (
+            f"weights were validated with {which}, which is not the model of this atlas, so they are left out: mark"
+        )
+        return Weights({}, {}, [f"{stated} a few examples to have an order judged"])
     entries = chosen["questions"]
-    asked = list(names) or [ANY]
-    found = {name: entries[name] for name in asked if name in entries}
-    looks = {scale: sum(one["looks"].get(scale, 0.0) for one in found.values()) / len(asked) for scale in SCALES}
-    measures = {name: one["measures"] / len(asked) for name, one in found.items() if name != ANY}
-    return Weights(looks, measures, [_sentence(name, entries.get(name)) for name in asked])
+    requested = list(names) or [ANY]
+    result = {name: entries[name] for name in requested if name in entries}
+    looks = {scale: sum(one["looks"].get(scale, 0.0) for one in result.values()) / len(requested) for scale in SCALES}
+    measures = {name: one["measures"] / len(requested) for name, one in result.items() if name != ANY}
+    return Weights(looks, measures, [_sentence(name, entries.get(name)) for name in requested])
 
 
 def probe_weight(marks: int) -> float:

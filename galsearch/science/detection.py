@@ -82,14 +82,14 @@ def detect(
     bands, mask, unit = _planes(picture)
     sky = replace(_subtract_mesh(bands, mask, background_px), unit=unit)
     sources, segments = _extract(sky, threshold, min_area_px, contrast)
-    found = _measure(sky, sources, segments, np.arange(len(sources)))
-    spiked = np.array([_has_spikes(sky, segments, found, row, row + 1) for row in range(len(sources))], dtype=bool)
-    psf_px = _sharpest_radius(found)
-    found["is_edge"] = _touches_edge(sources, found, mask.shape)
-    found["is_star"] = spiked | _is_point(found, psf_px)
-    found["is_artifact"] = _is_artifact(found, spiked, psf_px)
-    order = np.lexsort((found["x_px"], found["y_px"], -found["brightness"]))
-    return {name: found[name][order] for name in COLUMNS}
+    result = _measure(sky, sources, segments, np.arange(len(sources)))
+    spiked = np.array([_has_spikes(sky, segments, result, row, row + 1) for row in range(len(sources))], dtype=bool)
+    psf_px = _sharpest_radius(result)
+    result["is_edge"] = _touches_edge(sources, result, mask.shape)
+    result["is_star"] = spiked | _is_point(result, psf_px)
+    result["is_artifact"] = _is_artifact(result, spiked, psf_px)
+    order = np.lexsort((result["x_px"], result["y_px"], -result["brightness"]))
+    return {name: result[name][order] for name in COLUMNS}
 
 
 def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.02) -> dict[str, float | str | None]:
@@ -118,18 +118,18 @@ def measure(picture: np.ndarray, *, threshold: float = 3.0, contrast: float = 0.
 
 
 def _one(sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int, flag: int) -> dict[str, float | str | None]:
-    found = _measure(sky, sources, segments, np.array([row]))
+    result = _measure(sky, sources, segments, np.array([row]))
     box, (height, width) = sources[row], sky.mask.shape
     edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
-    values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in found.items()}
-    values["is_star"] = _has_spikes(sky, segments, found, 0, row + 1)
+    values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in result.items()}
+    values["is_star"] = _has_spikes(sky, segments, result, 0, row + 1)
     values["is_artifact"] = False
     values["is_edge"] = bool(edge)
     reason = "the source reaches the border, so its size is a lower limit" if edge else None
     if values["radius_px"] is None:
         reason = "no light is left after the sky is taken away"
     form = morphology.measure(
-        sky.signal, segments, segment=row + 1, center=(float(found["x_px"][0]), float(found["y_px"][0])),
+        sky.signal, segments, segment=row + 1, center=(float(result["x_px"][0]), float(result["y_px"][0])),
         bands=sky.light, noise=sky.noise, mask=sky.mask, flag=flag,
     )  # fmt: skip
     return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
@@ -364,16 +364,16 @@ def _color(bluer: np.ndarray, redder: np.ndarray) -> np.ndarray:
     return -2.5 * np.log10(bluer / redder)
 
 
-def _has_spikes(sky: _Sky, segments: np.ndarray, found: dict, row: int, segment: int) -> bool:
+def _has_spikes(sky: _Sky, segments: np.ndarray, result: dict, row: int, segment: int) -> bool:
     """Tell whether the halo of a round, bright source has the four-fold symmetry of diffraction spikes.
 
     The halo is what lies between 1.4 and 4 half-light radii. Bands are judged one by one, for two cameras of
     one mosaic may be rotated against each other, and an eight-fold sum would hide both crosses.
     """
-    radius, ratio = found["radius_px"][row], found["axis_ratio"][row]
-    if not (radius >= 2 and ratio > 0.85 and found["snr"][row] > STAR_SNR):
+    radius, ratio = result["radius_px"][row], result["axis_ratio"][row]
+    if not (radius >= 2 and ratio > 0.85 and result["snr"][row] > STAR_SNR):
         return False
-    x, y, reach = found["x_px"][row], found["y_px"][row], int(4 * radius) + 1
+    x, y, reach = result["x_px"][row], result["y_px"][row], int(4 * radius) + 1
     rows = slice(max(0, round(y) - reach), round(y) + reach + 1)
     columns = slice(max(0, round(x) - reach), round(x) + reach + 1)
     near = segments[rows, columns]
@@ -387,49 +387,49 @@ def _has_spikes(sky: _Sky, segments: np.ndarray, found: dict, row: int, segment:
     return bool((strength[:, 3] - strength[:, :3].max(axis=1)).max() > SPIKES)
 
 
-def _sharpest_radius(found: dict) -> float:
+def _sharpest_radius(result: dict) -> float:
     """Return the half-light radius of the sharpest bright round sources, NaN where too few show it."""
-    round_ones = (found["snr"] > STAR_SNR) & (found["axis_ratio"] > POINT_RATIO) & np.isfinite(found["radius_px"])
+    round_ones = (result["snr"] > STAR_SNR) & (result["axis_ratio"] > POINT_RATIO) & np.isfinite(result["radius_px"])
     if round_ones.sum() < ENOUGH_SOURCES:
         return float("nan")
-    return float(np.percentile(found["radius_px"][round_ones], 2))
+    return float(np.percentile(result["radius_px"][round_ones], 2))
 
 
-def _is_point(found: dict, psf_px: float) -> np.ndarray:
-    bright_and_round = (found["snr"] > STAR_SNR) & (found["axis_ratio"] > POINT_RATIO)
-    return bright_and_round & (found["radius_px"] < SHARPEST * psf_px)
+def _is_point(result: dict, psf_px: float) -> np.ndarray:
+    bright_and_round = (result["snr"] > STAR_SNR) & (result["axis_ratio"] > POINT_RATIO)
+    return bright_and_round & (result["radius_px"] < SHARPEST * psf_px)
 
 
-def _is_artifact(found: dict, spiked: np.ndarray, psf_px: float) -> np.ndarray:
+def _is_artifact(result: dict, spiked: np.ndarray, psf_px: float) -> np.ndarray:
     """Tell what no galaxy makes: sharper than a star, a point in one band alone, or part of a spike."""
-    sharper = found["radius_px"] < 0.6 * psf_px
-    middle_only = (found["color_gr"] < -0.9) & (found["color_gr"] - found["color_br"] < -0.9)
-    return sharper | (middle_only & (found["radius_px"] < 1.5 * psf_px)) | _is_spike(found, spiked)
+    sharper = result["radius_px"] < 0.6 * psf_px
+    middle_only = (result["color_gr"] < -0.9) & (result["color_gr"] - result["color_br"] < -0.9)
+    return sharper | (middle_only & (result["radius_px"] < 1.5 * psf_px)) | _is_spike(result, spiked)
 
 
-def _is_spike(found: dict, spiked: np.ndarray) -> np.ndarray:
+def _is_spike(result: dict, spiked: np.ndarray) -> np.ndarray:
     """Tell faint thin sources within twelve half-light radii of a spiked star whose major axis points at it."""
     spike = np.zeros(len(spiked), dtype=bool)
     for star in np.flatnonzero(spiked):
-        dx, dy = found["x_px"] - found["x_px"][star], found["y_px"] - found["y_px"][star]
-        turn = np.radians(found["position_angle"]) - np.arctan2(dy, dx)
+        dx, dy = result["x_px"] - result["x_px"][star], result["y_px"] - result["y_px"][star]
+        turn = np.radians(result["position_angle"]) - np.arctan2(dy, dx)
         spike |= (
-            (np.hypot(dx, dy) < 12 * found["radius_px"][star])
-            & (found["brightness"] < 0.05 * found["brightness"][star])
-            & (found["axis_ratio"] < 0.4)
+            (np.hypot(dx, dy) < 12 * result["radius_px"][star])
+            & (result["brightness"] < 0.05 * result["brightness"][star])
+            & (result["axis_ratio"] < 0.4)
             & (np.abs(np.sin(turn)) < 0.1)
         )
     return spike
 
 
-def _touches_edge(sources: np.ndarray, found: dict, shape: tuple[int, int]) -> np.ndarray:
+def _touches_edge(sources: np.ndarray, result: dict, shape: tuple[int, int]) -> np.ndarray:
     """Tell sources with a pixel on the border, or whose cutout (`cutout_size`) would reach over it."""
     height, width = shape
     touch = (sources["xmin"] <= 0) | (sources["ymin"] <= 0)
     touch |= (sources["xmax"] >= width - 1) | (sources["ymax"] >= height - 1)
-    sides = [cutout_size(r, q) for r, q in zip(found["radius_px"], found["axis_ratio"], strict=True)]
+    sides = [cutout_size(r, q) for r, q in zip(result["radius_px"], result["axis_ratio"], strict=True)]
     half = np.array(sides, dtype=float) / 2
-    x, y = found["x_px"], found["y_px"]
+    x, y = result["x_px"], result["y_px"]
     return touch | (np.minimum(x, width - 1 - x) < half - 0.5) | (np.minimum(y, height - 1 - y) < half - 0.5)
 
 

@@ -89,17 +89,17 @@ class Ranked:
     """
 
     def __init__(self, scores: Sequence[float] | np.ndarray, relevance: Sequence[float] | np.ndarray) -> None:
-        found, self.relevance = np.asarray(scores, dtype=float), _gain_lin(relevance)
-        if found.shape != self.relevance.shape:
+        result, self.relevance = np.asarray(scores, dtype=float), _gain_lin(relevance)
+        if result.shape != self.relevance.shape:
             raise QueryError(
-                f"{len(found)} scores for {len(self.relevance)} relevances; every object needs one of each"
+                f"{len(result)} scores for {len(self.relevance)} relevances; every object needs one of each"
             )
-        if np.isnan(found).any():
+        if np.isnan(result).any():
             raise QueryError("a score is NaN, which has no place in a ranking; leave the object out")
-        self.scores, self.order = found, np.argsort(-found, kind="stable")
-        ranked = found[self.order]
+        self.scores, self.order = result, np.argsort(-result, kind="stable")
+        ranked = result[self.order]
         self.starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]][: len(ranked)])
-        self._every = np.ones((1, len(found)), np.int64)
+        self._every = np.ones((1, len(result)), np.int64)
 
     def ndcg_exp(self, k: int, draws: np.ndarray | None = None) -> np.ndarray:
         """Return nDCG@k with gain 2^relevance - 1 over the best order of what was drawn."""
@@ -166,15 +166,15 @@ def precision_at(relevance: Sequence[float], k: int) -> float:
     return float((np.asarray(relevance, dtype=float)[:k] > 0).sum() / k)
 
 
-def recall_at_k(found: Sequence[str], true: Sequence[str], k: int | None = None) -> float | None:
-    """Return the part of the first k true ids that is among the first k found; all of both where k is None.
+def recall_at_k(retrieved: Sequence[str], true: Sequence[str], k: int | None = None) -> float | None:
+    """Return the part of the first k true ids that is among the first k retrieved; all of both where k is None.
 
     Order within the k does not matter and an id counts once. None where there is nothing to find.
     """
     if k is not None:
         _check_k(k)
     wanted = set(list(true)[:k])
-    return len(wanted & set(list(found)[:k])) / len(wanted) if wanted else None
+    return len(wanted & set(list(retrieved)[:k])) / len(wanted) if wanted else None
 
 
 def bootstrap_interval(

@@ -100,8 +100,8 @@ class _Window:
 
     def offsets(self, center: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
         """Return x (1, n) and y (n, 1) of every pixel from a position in the window."""
-        places = np.arange(len(self.light), dtype=np.float32)
-        return (places - np.float32(center[0]))[None, :], (places - np.float32(center[1]))[:, None]
+        indices = np.arange(len(self.light), dtype=np.float32)
+        return (indices - np.float32(center[0]))[None, :], (indices - np.float32(center[1]))[:, None]
 
 
 @dataclass(frozen=True)
@@ -158,19 +158,19 @@ def measure(
     own, sky = segments == segment, (segments == 0) & ~mask
     outline = _outline(own)
     window = _window(signal, (own | (segments == 0)) & ~mask, center, 2.2 * outline.reach + 6)
-    found: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
+    result: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
     flag |= FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
     circle = _petrosian(_profile(window, window.center, _Ellipse(1.0, 0.0, outline.reach)))
     if circle is None:
-        return _sifted(found, flag | FLAGS["no_petrosian"])
-    found["asymmetry"], middle = _asymmetry(window, circle, _sky_difference(signal, sky))
+        return _sifted(result, flag | FLAGS["no_petrosian"])
+    result["asymmetry"], middle = _asymmetry(window, circle, _sky_difference(signal, sky))
     profile = _profile(window, middle, outline)
     radius = _petrosian(profile)
     if radius is None:
-        return _sifted(found, flag | FLAGS["no_petrosian"])
+        return _sifted(result, flag | FLAGS["no_petrosian"])
     region = _gini_region(window, middle, outline, radius)
     half = profile.radius_of(0.5, CAS_EXTENT * radius)
-    found |= {
+    result |= {
         "petrosian_radius_px": radius,
         "gini": gini(window.light[region]),
         "m20": m20(np.where(region, window.light, 0)),
@@ -180,7 +180,7 @@ def measure(
         "companions": _companions(signal, segments, segment, radius),
         **patterns(_disk(window, middle, outline)),
     }
-    return _sifted(found, flag | _problems(window, middle, outline, radius, region))
+    return _sifted(result, flag | _problems(window, middle, outline, radius, region))
 
 
 def nothing(flag: int = 0) -> dict[str, float | int | None]:
@@ -202,18 +202,18 @@ def _problems(
     return sum(bit for bit, is_so in seen if is_so)
 
 
-def _sifted(found: dict[str, float | None], flag: int) -> dict[str, float | int | None]:
+def _sifted(result: dict[str, float | None], flag: int) -> dict[str, float | int | None]:
     """Return what is found without what the flag says is nonsense, NaN as None."""
-    found = {name: value if value is not None and np.isfinite(value) else None for name, value in found.items()}
+    result = {name: value if value is not None and np.isfinite(value) else None for name, value in result.items()}
     if flag & (FLAGS["small"] | FLAGS["faint"]):
-        found |= dict.fromkeys(("asymmetry", "smoothness", "gini", "m20", *PATTERNS))
+        result |= dict.fromkeys(("asymmetry", "smoothness", "gini", "m20", *PATTERNS))
     if flag & FLAGS["faint"]:
-        found["color_gradient"] = None
+        result["color_gradient"] = None
     if flag & FLAGS["inclined"]:
-        found |= dict.fromkeys(PATTERNS)
-    if found["sersic_n"] is None:
+        result |= dict.fromkeys(PATTERNS)
+    if result["sersic_n"] is None:
         flag |= FLAGS["no_sersic"]
-    return found | {"morphology_flag": flag}
+    return result | {"morphology_flag": flag}
 
 
 # ---- where the source is
@@ -241,12 +241,12 @@ def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float],
     light = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     good = np.zeros(light.shape, dtype=bool)
     inside = usable[rows, columns]
-    place = tuple(
+    index = tuple(
         slice(part.start - first, part.start - first + length)
         for part, first, length in zip((rows, columns), (y - half, x - half), inside.shape, strict=True)
     )
-    good[place] = inside
-    light[place] = np.where(inside, signal[rows, columns], 0)
+    good[index] = inside
+    light[index] = np.where(inside, signal[rows, columns], 0)
     corner = (x - half, y - half)
     return _Window(light, good, corner, (center[0] - corner[0], center[1] - corner[1]))
 
@@ -310,10 +310,10 @@ def _asymmetry(window: _Window, petrosian: float, sky: float) -> tuple[float, tu
         while center != best and max(map(abs, best)) < turned.margin - 1:
             center = best
             for i, j in NEIGHBORS:
-                place = (center[0] + step * i, center[1] + step * j)
-                if place not in known:
-                    known[place] = turned.asymmetry(place, sky)
-                best = min(best, place, key=known.__getitem__)
+                index = (center[0] + step * i, center[1] + step * j)
+                if index not in known:
+                    known[index] = turned.asymmetry(index, sky)
+                best = min(best, index, key=known.__getitem__)
     return known[best], (turned.start[0] + best[0], turned.start[1] + best[1])
 
 
@@ -338,8 +338,8 @@ class _Turned:
         margin = 2 + reach // 4
         x, y = (round(value) for value in window.center)
         light, good = (_square(plane, (x, y), reach + 2 * margin + 2) for plane in (window.light, window.good))
-        places = np.arange(-reach, reach + 1)
-        inside = np.hypot(*np.ix_(places - (window.center[1] - y), places - (window.center[0] - x))) <= radius
+        indices = np.arange(-reach, reach + 1)
+        inside = np.hypot(*np.ix_(indices - (window.center[1] - y), indices - (window.center[0] - x))) <= radius
         return cls(light, good, inside, window.center, margin)
 
     def asymmetry(self, shift: tuple[float, float], sky: float) -> float:
@@ -361,7 +361,7 @@ class _Turned:
 
     def _corners(self, shift: tuple[float, float]) -> Iterator[tuple[float, int, int]]:
         """Yield the weight and place (y, x) of the pixels that bilinear interpolation puts opposite the middle one."""
-        x, y = (2 * (place - round(place) + moved) for place, moved in zip(self.start, shift, strict=True))
+        x, y = (2 * (index - round(index) + moved) for index, moved in zip(self.start, shift, strict=True))
         for row, part_y in ((math.floor(y), 1 - y % 1), (math.floor(y) + 1, y % 1)):
             for column, part_x in ((math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)):
                 if part_x * part_y > 0:
@@ -532,8 +532,8 @@ def _color_gradient(
 
 def _zone_color(bands: np.ndarray, noise: np.ndarray, zone: np.ndarray, corner: tuple[int, int]) -> float | None:
     y, x = np.nonzero(zone)
-    place = (y + corner[1], x + corner[0])
-    red, blue = (float(bands[band][place].sum()) for band in (0, -1))
+    index = (y + corner[1], x + corner[0])
+    red, blue = (float(bands[band][index].sum()) for band in (0, -1))
     if min(red / noise[0], blue / noise[-1]) < 10 * np.sqrt(max(len(y), 1)):
         return None
     return -2.5 * math.log10(blue / red)
@@ -544,8 +544,8 @@ def _companions(signal: np.ndarray, segments: np.ndarray, segment: int, petrosia
     light = np.bincount(segments.ravel(), weights=signal.ravel())
     y, x = np.nonzero(segments)
     area = np.bincount(segments.ravel())
-    place = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
-    distance = np.hypot(*(value - value[segment] for value in place))
+    index = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
+    distance = np.hypot(*(value - value[segment] for value in index))
     near = (distance <= COMPANION_REACH * petrosian) & (light >= COMPANION_LIGHT * light[segment])
     near[[0, segment]] = False
     return int(near.sum())
@@ -633,10 +633,10 @@ def _arms(disk: _Disk, contrast: np.ndarray) -> tuple[float, float | None]:
     pitch = np.radians(np.geomspace(*PITCH, 24))
     pitch = np.concatenate([-pitch[::-1], pitch])
     phase = np.outer(1 / np.tan(pitch), np.log(disk.radius[kept]))
-    found = np.array([np.abs(np.exp(1j * m * phase) @ contrast[kept, m]) / kept.sum() for m in (2, 3, 4)])
+    result = np.array([np.abs(np.exp(1j * m * phase) @ contrast[kept, m]) / kept.sum() for m in (2, 3, 4)])
     usual = (np.abs(pitch) >= math.radians(ARM_PITCH[0])) & (np.abs(pitch) <= math.radians(ARM_PITCH[1]))
-    strength = float(found[:, usual].max(axis=1).sum())
-    power = found.max(axis=0)
+    strength = float(result[:, usual].max(axis=1).sum())
+    power = result.max(axis=0)
     peaks = np.flatnonzero((power[1:-1] > power[:-2]) & (power[1:-1] > power[2:])) + 1
     peaks = peaks[np.abs(pitch[peaks]) < math.radians(PITCH[1] - 2)]
     if strength < WEAK_ARMS or len(peaks) == 0:

@@ -74,16 +74,16 @@ def unit(vector: np.ndarray) -> np.ndarray:
 class Similarities:
     """What one embedding says of candidates: cosines `(n,)`, NaN without a vector.
 
-    `background` are the scores of the same query with a sample of the atlas, by which "sum" calibrates them.
+    `reference` are the scores of the same query with a sample of the atlas, by which "sum" calibrates them.
     """
 
     values: np.ndarray
-    background: np.ndarray | None = None
+    reference: np.ndarray | None = None
 
     def part(self, method: str) -> np.ndarray:
         """Return what they add to the fused score of each candidate, `(n,) float64`, never NaN; see `fuse`."""
         values = np.asarray(self.values, np.float64)
-        return _by_rank(values) if method == "rank" else _above(values, self.background)
+        return _by_rank(values) if method == "rank" else _above(values, self.reference)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def fusion_parts(rankings: Sequence[Similarities | WordScores], *, method: str) 
     "rank": 1 / n of 61 / (60 + rank), rank 1 being the best and shared by equals; 0 without a rank. This is reciprocal
     rank fusion, scaled so that the first of all lists has 1. A word score under NEGLIGIBLE of what is `attainable`
     has no rank: a whole catalog shares the PGC of "PGC 212", and the Whale Galaxy one word of "edge-on galaxy".
-    "sum": how many standard deviations a cosine lies above the mean of `background`, scores of the query with a sample
+    "sum": how many standard deviations a cosine lies above the mean of `reference`, scores of the query with a sample
     of the atlas; for words FULL_MATCH times the square of the share that the word score has of `attainable`: half of
     what was asked is worth a quarter. Without a word that share is 0; without a vector the part is 0, that of an
     ordinary object, or the least of the others if that is lower.
@@ -139,9 +139,9 @@ def _by_rank(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(scores), 0.0, (RANK_OFFSET + 1) / (RANK_OFFSET + rank))
 
 
-def _above(scores: np.ndarray, background: np.ndarray | None) -> np.ndarray:
-    """Return the scores in standard deviations of the background above its mean; as they are without one."""
-    sample = np.asarray(() if background is None else background, np.float64)
+def _above(scores: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    """Return the scores in standard deviations of the reference above its mean; as they are without one."""
+    sample = np.asarray(() if reference is None else reference, np.float64)
     mean, spread = (sample.mean(), sample.std()) if len(sample) else (0.0, 1.0)
     sigmas = (scores - mean) / (spread if spread > SMALLEST else 1.0)
     least = np.min(sigmas, where=~np.isnan(sigmas), initial=0.0)

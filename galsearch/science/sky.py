@@ -199,46 +199,46 @@ def crossmatch_blocks(
     """
     if mode not in MODES:
         raise QueryError(f"mode is {mode!r}, expected 'best' (the closest of each row) or 'all' (every pair)")
-    left, right = _places(ra, dec, "left"), _places(other_ra, other_dec, "right")
+    left, right = _positions(ra, dec, "left"), _positions(other_ra, other_dec, "right")
     radius = check_radii(radius_arcsec, rows=np.size(ra))[left.rows]
     return _matched(left, right, radius, best=mode == "best")
 
 
-class _Places(NamedTuple):
+class _Positions(NamedTuple):
     """The positions that are finite, in degrees with 0 <= ra <= 360, and the rows that they stand in."""
 
     ra: np.ndarray
     dec: np.ndarray
     rows: np.ndarray
 
-    def take(self, kept: np.ndarray | slice) -> _Places:
-        return _Places(*(values[kept] for values in self))
+    def take(self, kept: np.ndarray | slice) -> _Positions:
+        return _Positions(*(values[kept] for values in self))
 
 
-def _places(ra: ArrayLike, dec: ArrayLike, side: str) -> _Places:
+def _positions(ra: ArrayLike, dec: ArrayLike, side: str) -> _Positions:
     ra, dec = _floats(ra, f"ra of the {side} side"), _floats(dec, f"dec of the {side} side")
     if ra.shape != dec.shape:
         raise QueryError(f"the {side} side has {ra.size} ra and {dec.size} dec; every position needs both")
     rows = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    found = _Places(np.mod(ra[rows], 360), dec[rows], rows)
-    if len(rows) and np.abs(found.dec).max() > 90:
-        row = np.abs(found.dec).argmax()
+    result = _Positions(np.mod(ra[rows], 360), dec[rows], rows)
+    if len(rows) and np.abs(result.dec).max() > 90:
+        row = np.abs(result.dec).argmax()
         raise QueryError(
-            f"dec of the {side} side is {found.dec[row]} in row {rows[row]}, expected -90 to 90 degrees; "
+            f"dec of the {side} side is {result.dec[row]} in row {rows[row]}, expected -90 to 90 degrees; "
             "right ascension comes first"
         )
-    return found
+    return result
 
 
 def _floats(values: ArrayLike, name: str) -> np.ndarray:
     """Return numbers as `(n,) float64`, masked ones as NaN."""
     try:
-        found = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+        result = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
     except (TypeError, ValueError):
         raise QueryError(f"{name} is not made of numbers; positions are decimal degrees, see parse_position") from None
-    if found.ndim != 1:
-        raise QueryError(f"{name} has shape {found.shape}, expected one dimension")
-    return found
+    if result.ndim != 1:
+        raise QueryError(f"{name} has shape {result.shape}, expected one dimension")
+    return result
 
 
 def check_radii(radius_arcsec: ArrayLike, *, rows: int) -> np.ndarray:
@@ -252,7 +252,7 @@ def check_radii(radius_arcsec: ArrayLike, *, rows: int) -> np.ndarray:
     return np.broadcast_to(given, rows)
 
 
-def _matched(left: _Places, right: _Places, radius: np.ndarray, *, best: bool) -> Iterator[Pairs]:
+def _matched(left: _Positions, right: _Positions, radius: np.ndarray, *, best: bool) -> Iterator[Pairs]:
     if not len(left.rows) or not len(right.rows):
         return
     zones = _Zones(right, height=HEIGHT_IN_RADII * radius.mean() / 3600)
@@ -261,7 +261,7 @@ def _matched(left: _Places, right: _Places, radius: np.ndarray, *, best: bool) -
         yield from (_best if best else _all)(zones, left.take(part), radius[part])
 
 
-def _all(zones: _Zones, left: _Places, radius: np.ndarray) -> Iterator[Pairs]:
+def _all(zones: _Zones, left: _Positions, radius: np.ndarray) -> Iterator[Pairs]:
     """Yield every pair, whole left rows at a time, few enough of them to bound the pairs to look at."""
     runs = zones.runs(left, radius)
     sizes = np.bincount(runs.left, runs.size, len(left.rows)).astype(np.int64)
@@ -280,14 +280,14 @@ def _equal(numbers: np.ndarray) -> list[np.ndarray]:
     return np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers)) + 1)
 
 
-def _best(zones: _Zones, left: _Places, radius: np.ndarray) -> Iterator[Pairs]:
+def _best(zones: _Zones, left: _Positions, radius: np.ndarray) -> Iterator[Pairs]:
     """Yield the closest pair of each left row; where the radius takes in many, a tree finds it."""
     runs = zones.runs(left, radius)
     crowded = np.bincount(runs.left, runs.size, len(left.rows)) > CROWDED
-    found = zones.within(runs.take(~crowded[runs.left]), left, radius)
+    result = zones.within(runs.take(~crowded[runs.left]), left, radius)
     if crowded.any():
-        found += zones.closest(left.take(crowded), radius[crowded])
-    pairs = _sorted(found)
+        result += zones.closest(left.take(crowded), radius[crowded])
+    pairs = _sorted(result)
     first = np.diff(pairs.left, prepend=-1) > 0
     yield Pairs(*(values[first] for values in pairs))
 
@@ -327,14 +327,14 @@ class _Zones:
     a little wider than the cone; the separation decides.
     """
 
-    def __init__(self, places: _Places, *, height: float) -> None:
+    def __init__(self, indices: _Positions, *, height: float) -> None:
         self._height = min(max(height, LEAST_HEIGHT), 180.0)
-        key = self._key(self._zone(places.dec), places.ra)
+        key = self._key(self._zone(indices.dec), indices.ra)
         order = np.argsort(key, kind="stable")
         self._keys = key[order]
-        self._places = places.take(order)
-        self._vectors = unit_vectors(self._places.ra, self._places.dec)
-        self._zone_range = self._zone(places.dec.min()), self._zone(places.dec.max())
+        self._positions = indices.take(order)
+        self._vectors = unit_vectors(self._positions.ra, self._positions.dec)
+        self._zone_range = self._zone(indices.dec.min()), self._zone(indices.dec.max())
 
     def _zone(self, dec: np.ndarray) -> np.ndarray:
         return np.floor((dec + 90) / self._height)
@@ -343,7 +343,7 @@ class _Zones:
     def _key(zone: np.ndarray, ra: np.ndarray) -> np.ndarray:
         return zone * ZONE_STEP + ra
 
-    def runs(self, left: _Places, radius: np.ndarray) -> _Runs:
+    def runs(self, left: _Positions, radius: np.ndarray) -> _Runs:
         """Return where to look for what lies within `radius` (arcseconds) of each place, ordered by left."""
         reach = radius / 3600 + DEC_SLACK
         span, low, high = _ra_spans(left.ra, _ra_reach(left.dec, reach) + RA_SLACK)
@@ -359,34 +359,34 @@ class _Zones:
         runs = _Runs(np.repeat(span, count)[some], first[some], size)
         return runs.take(np.argsort(runs.left, kind="stable"))
 
-    def within(self, runs: _Runs, left: _Places, radius: np.ndarray) -> list[Pairs]:
+    def within(self, runs: _Runs, left: _Positions, radius: np.ndarray) -> list[Pairs]:
         """Return the pairs of `runs` that do lie within `radius`, in no order."""
         vectors, chord = unit_vectors(left.ra, left.dec), _chord(radius)
-        found = []
-        for row, place in runs.pairs():
-            step = vectors[row] - self._vectors[place]
+        result = []
+        for row, index in runs.pairs():
+            step = vectors[row] - self._vectors[index]
             near = np.einsum("ij,ij->i", step, step) <= chord[row] ** 2
-            found.append(self._measured(row[near], place[near], left, radius))
-        return found
+            result.append(self._measured(row[near], index[near], left, radius))
+        return result
 
-    def _measured(self, row: np.ndarray, place: np.ndarray, left: _Places, radius: np.ndarray) -> Pairs:
+    def _measured(self, row: np.ndarray, index: np.ndarray, left: _Positions, radius: np.ndarray) -> Pairs:
         """Return those of the pairs that lie within `radius`, by their separation."""
-        right = self._places
-        separation = separation_arcsec(left.ra[row], left.dec[row], right.ra[place], right.dec[place])
+        right = self._positions
+        separation = separation_arcsec(left.ra[row], left.dec[row], right.ra[index], right.dec[index])
         kept = separation <= radius[row]
-        return Pairs(left.rows[row[kept]], right.rows[place[kept]], separation[kept])
+        return Pairs(left.rows[row[kept]], right.rows[index[kept]], separation[kept])
 
     @functools.cached_property
     def _tree(self) -> tuple[cKDTree, np.ndarray]:
         """A tree of the places, of coinciding ones the first row, and their numbers."""
         from scipy.spatial import cKDTree
 
-        ra, dec, rows = self._places
+        ra, dec, rows = self._positions
         order = np.lexsort((rows, dec, ra))
         new = np.append(True, (np.diff(ra[order]) != 0) | (np.diff(dec[order]) != 0))
         return cKDTree(self._vectors[order[new]]), order[new]
 
-    def closest(self, left: _Places, radius: np.ndarray) -> list[Pairs]:
+    def closest(self, left: _Positions, radius: np.ndarray) -> list[Pairs]:
         """Return, in no order, the closest pair of each left place, and those that may be as close as that one."""
         tree, numbers = self._tree
         vectors, chord = unit_vectors(left.ra, left.dec), _chord(radius)
@@ -395,13 +395,13 @@ class _Zones:
         some = np.isfinite(distance[:, 0])
         tied = some & (distance[:, 1] <= distance[:, 0] + CHORD_ERROR)
         alone = np.flatnonzero(some & ~tied)
-        found = [self._measured(alone, numbers[node[alone, 0]], left, radius)]
+        result = [self._measured(alone, numbers[node[alone, 0]], left, radius)]
         tied, reach = np.flatnonzero(tied), distance[tied, 0] + CHORD_ERROR
         sizes = tree.query_ball_point(vectors[tied], reach, return_length=True)
         for part in _equal(_groups(sizes)) if len(tied) else ():
             nodes = np.concatenate(tree.query_ball_point(vectors[tied[part]], reach[part])).astype(np.int64)
-            found.append(self._measured(np.repeat(tied[part], sizes[part]), numbers[nodes], left, radius))
-        return found
+            result.append(self._measured(np.repeat(tied[part], sizes[part]), numbers[nodes], left, radius))
+        return result
 
 
 def _chord(radius_arcsec: np.ndarray) -> np.ndarray:

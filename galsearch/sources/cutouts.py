@@ -57,14 +57,14 @@ class CutoutSource(Source):
 def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, float]:
     """Return the position of the picture's center and the radius in arcsec, where the picture has a WCS."""
     height, width = picture.flux.shape[:2]
-    place = picture.sky_position((width - 1) / 2, (height - 1) / 2)
+    index = picture.sky_position((width - 1) / 2, (height - 1) / 2)
     known = {}
-    if place is not None:
-        if not np.isfinite(place).all():
+    if index is not None:
+        if not np.isfinite(index).all():
             raise SchemaError(
                 f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE"
             )
-        known = {"ra": place[0], "dec": place[1]}
+        known = {"ra": index[0], "dec": index[1]}
     scale = picture.pixel_arcsec
     return known if radius_px is None or scale is None else {**known, "radius_arcsec": radius_px * scale}
 
@@ -96,8 +96,8 @@ def cutout_source(
     rejected += [{"object_id": None, "file": printable(file), "reason": reason} for file, reason in left_out]
     chosen = [files[row] for row in kept]
     if isinstance(home, PictureArchive):  # it is read from its start to its end
-        place = {name: number for number, name in enumerate(home.names)}
-        order = sorted(range(len(chosen)), key=lambda row: place[chosen[row]])
+        index = {name: number for number, name in enumerate(home.names)}
+        order = sorted(range(len(chosen)), key=lambda row: index[chosen[row]])
         taken, chosen = taken.take(pa.array(order, pa.int64())), [chosen[row] for row in order]
     taken, summary = with_files(taken, chosen, rows.summary)
     return CutoutSource(taken, inputs, rejected, chosen, ext, bands, home=home, measures=rows.measures, summary=summary)
@@ -109,11 +109,11 @@ def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.
     A column of the table that is called `file` and says something else is `file_in_table` then.
     """
     values = pa.array(files, pa.string())
-    place = next((n for n, each in enumerate(table.column_names) if each.casefold() == "file"), None)
-    if place is not None and table.field(place).type == pa.string() and table.column(place).to_pylist() == files:
-        table = table.remove_column(place)
-    elif place is not None:
-        old = table.column_names[place]
+    index = next((n for n, each in enumerate(table.column_names) if each.casefold() == "file"), None)
+    if index is not None and table.field(index).type == pa.string() and table.column(index).to_pylist() == files:
+        table = table.remove_column(index)
+    elif index is not None:
+        old = table.column_names[index]
         others = [each for each in table.column_names if each != old]
         new = free_names([old], [*others, "file"])[0]
         table = table.rename_columns([new if each == old else each for each in table.column_names])
@@ -165,10 +165,10 @@ def _joined(path: Path, files: list[str], rows: Catalog) -> tuple[dict[int, str]
     """Return the rows' files, and why a row has none: found by path, else by name, else by name without suffix."""
     called: dict[str, list[str]] = {}
     for spelled in (str, lambda file: PurePosixPath(file).name, lambda file: stem(PurePosixPath(file))):
-        found: dict[str, list[str]] = {}
+        result: dict[str, list[str]] = {}
         for file in files:
-            found.setdefault(spelled(file), []).append(file)
-        called = {**found, **called}
+            result.setdefault(spelled(file), []).append(file)
+        called = {**result, **called}
     names = rows.files or [None] * rows.table.num_rows
     paths: dict[int, str] = {}
     bad = {}

@@ -71,19 +71,19 @@ def find(
     projector `takes` first, then those that can be asked in words. Raises SchemaError when a model was named and its
     column is not there.
     """
-    said = of_model(model)
+    stated = of_model(model)
     if vectors is not None:
-        return said if model else next((known for known in PUBLISHED if known.column == vectors), None)
-    if model is not None and said is None:
+        return stated if model else next((known for known in PUBLISHED if known.column == vectors), None)
+    if model is not None and stated is None:
         return None
-    wanted = [said] if said and takes is None else sorted(PUBLISHED, key=lambda known: known.space != takes)
-    found = next((known for known in wanted if known.column in names), None)
-    if said and found is None:
+    wanted = [stated] if stated and takes is None else sorted(PUBLISHED, key=lambda known: known.space != takes)
+    result = next((known for known in wanted if known.column in names), None)
+    if stated and result is None:
         raise SchemaError(
-            f"no column {' or '.join(known.column for known in wanted)}, as the published tables of {said.model} have; "
+            f"no column {' or '.join(known.column for known in wanted)}, as published tables of {stated.model} have; "
             f"there are {', '.join(names)}; name the column of the vectors with --vectors"
         )
-    return found
+    return result
 
 
 def check_length(publication: Publication, dim: int, column: str) -> None:

@@ -49,8 +49,8 @@ class MosaicSource(Source):
 
     def _size(self, known: dict[str, Any], name: str) -> float | None:
         """Return what the catalog says of a size by that name, else what the detection has; None where neither does."""
-        said = (known.get(name), known.get(self.measures[name]))
-        return next((each for each in said if isinstance(each, (int, float)) and each > 0), None)
+        stated = (known.get(name), known.get(self.measures[name]))
+        return next((each for each in stated if isinstance(each, (int, float)) and each > 0), None)
 
 
 def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict[str, str], name: str) -> MosaicSource:
@@ -72,15 +72,15 @@ def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict
     )
 
 
-def _detections_table(found: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
-    count = len(found["x_px"])
+def _detections_table(result: dict[str, np.ndarray], picture: images.Picture, name: str) -> pa.Table:
+    count = len(result["x_px"])
     width = max(4, len(str(count)))
     columns: dict[str, Any] = {"object_id": [f"{name}-{i:0{width}d}" for i in range(1, count + 1)]}
-    columns |= {key: _nullable(value) for key, value in found.items()}
+    columns |= {key: _nullable(value) for key, value in result.items()}
     if picture.celestial_wcs() is not None and count:
-        place = picture.sky_positions(found["x_px"], found["y_px"])
-        columns |= {} if place is None else {"ra": _nullable(place[0]), "dec": _nullable(place[1])}
-        columns["radius_arcsec"] = np.asarray(found["radius_px"]) * picture.pixel_arcsec
+        index = picture.sky_positions(result["x_px"], result["y_px"])
+        columns |= {} if index is None else {"ra": _nullable(index[0]), "dec": _nullable(index[1])}
+        columns["radius_arcsec"] = np.asarray(result["radius_px"]) * picture.pixel_arcsec
     table = pa.table(columns)
     fields = [schema.arrow_field(item.name).with_type(item.type) for item in table.schema]
     return own_table(table.cast(pa.schema(fields)))
@@ -94,24 +94,24 @@ def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
     """Return the catalog with x_px and y_px: from its pixel columns, or from its positions where there is a WCS."""
     must_have_ids(rows)
     problem, pixels = picture.position_problem, rows.pixels
-    has_places = picture.celestial_wcs() is not None and problem is None
+    has_pixels = picture.celestial_wcs() is not None and problem is None
     ra, dec = (rows.table[name].to_numpy(zero_copy_only=False) for name in ("ra", "dec"))
-    on_the_sky = has_places and bool((np.isfinite(ra) & np.isfinite(dec)).any())
+    on_the_sky = has_pixels and bool((np.isfinite(ra) & np.isfinite(dec)).any())
     if pixels is not None and (pixels.certain or not on_the_sky):
         table = _placed(rows.table, pixels.x, pixels.y)
         note = f"pixels are counted from {pixels.first} in {', '.join(pixels.columns)}, from 0 in x_px, y_px"
         summary = replace(rows.summary, pixels=pixels.columns, notes=(*rows.summary.notes, note))
-        return replace(rows, table=_with_positions(table, picture) if has_places else table, summary=summary)
-    place = picture.pixel_positions(ra, dec) if on_the_sky else None
-    if place is None:
-        lacking = "the catalog has no positions" if has_places else "the mosaic has no celestial WCS"
+        return replace(rows, table=_with_positions(table, picture) if has_pixels else table, summary=summary)
+    index = picture.pixel_positions(ra, dec) if on_the_sky else None
+    if index is None:
+        lacking = "the catalog has no positions" if has_pixels else "the mosaic has no celestial WCS"
         lacking = f"the mosaic has no positions ({problem})" if problem else lacking
         raise SchemaError(
             f"{rows.name}: {lacking} and no pixel positions were found (x_px, y_px from 0; x, y; xcentroid, ycentroid; "
             "X_IMAGE, Y_IMAGE from 1): name the columns with --x and --y, or with --ra and --dec beside a WCS. There "
             f"are: {', '.join(rows.summary.columns)}"
         )
-    return replace(rows, table=_placed(rows.table, *place))
+    return replace(rows, table=_placed(rows.table, *index))
 
 
 def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
@@ -126,14 +126,14 @@ def _with_positions(rows: pa.Table, picture: images.Picture) -> pa.Table:
     """Give rows that have neither ra nor dec the position of their pixel."""
     x, y = (rows[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
     known = np.isfinite(x) & np.isfinite(y)
-    place = picture.sky_positions(x[known], y[known]) if known.any() else None
-    if place is None:
+    index = picture.sky_positions(x[known], y[known]) if known.any() else None
+    if index is None:
         return rows
     neither = pc.and_(pc.is_null(rows["ra"]), pc.is_null(rows["dec"]))
-    for name, degrees in zip(("ra", "dec"), place, strict=True):
-        found = np.full(len(x), np.nan)
-        found[known] = degrees
-        column = pc.if_else(neither, pa.chunked_array([_nullable(found)]), rows[name])
+    for name, degrees in zip(("ra", "dec"), index, strict=True):
+        result = np.full(len(x), np.nan)
+        result[known] = degrees
+        column = pc.if_else(neither, pa.chunked_array([_nullable(result)]), rows[name])
         rows = rows.set_column(rows.column_names.index(name), rows.field(name), column)
     return rows
 
@@ -156,8 +156,8 @@ def _with_sizes(rows: pa.Table, detections: pa.Table, measures: Mapping[str, str
 
     if not (rows.num_rows and detections.num_rows):
         return rows
-    distance, place = cKDTree(pixels(detections)).query(pixels(rows), distance_upper_bound=MATCH_PX)
-    index = pa.array(place, mask=~np.isfinite(distance))
+    distance, position_index = cKDTree(pixels(detections)).query(pixels(rows), distance_upper_bound=MATCH_PX)
+    index = pa.array(position_index, mask=~np.isfinite(distance))
     for name in MEASURES:
         if name in detections.column_names:
             field = detections.field(name).with_name(measures[name])

@@ -103,12 +103,12 @@ def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> 
     """Read a table, all but the columns `without`; ids and file names stay digit for digit, whatever their names."""
     known = {spelled for name in (*columns.ID_NAMES, *columns.FILE_NAMES) for spelled in (name, name.upper())}
     text = {*known, *(reading.roles[role] for role in ("object_id", "file") if role in reading.roles)}
-    found = formats.read_table(
+    result = formats.read_table(
         table, text=text, without=without, table_name=reading.table_name, missing=reading.missing
     )
-    if found.num_rows == 0:
+    if result.num_rows == 0:
         raise SchemaError(f"{table}: the table has no rows; give one with at least one object")
-    return normalize(found, name=str(table), reading=reading)
+    return normalize(result, name=str(table), reading=reading)
 
 
 def digest(path: Path) -> str:
@@ -125,31 +125,31 @@ def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> 
     """
     reading = reading or Reading()
     given = columns.check_roles(reading.roles)
-    place = columns.positions(table, given, name=name)
+    index = columns.positions(table, given, name=name)
     redshift = columns.redshift(table, given, name=name, z_was=reading.z_was)
     ids = columns.identifier(table, given, name=name)
     files = columns.picture_file(table, given, name=name)
     pixels = columns.pixels(table, given, name=name)
     ours = {} if ids is None else {"object_id": (schema.arrow_field("object_id"), _as_text(table[ids]))}
-    ours |= _position_columns(place, table.num_rows)
+    ours |= _position_columns(index, table.num_rows)
     ours |= _redshift_column(table, redshift)
     moved = {ids} | {
-        each for each in (*(place.columns if place else ()), redshift.column) if each and _same(each, place)
+        each for each in (*(index.columns if index else ()), redshift.column) if each and _same(each, index)
     }
     kept, measures, renamed, reasons = _names_beside(table, ours, moved, redshift, reading)
     fields = [_known_facts(table.field(old).with_name(new)) for old, new in kept.items()]
-    notes = (*formats.notes_of(table), *(place.notes if place else ()))
+    notes = (*formats.notes_of(table), *(index.notes if index else ()))
     made = pa.table(
         [values for _, values in ours.values()] + [table[old] for old in kept],
         schema=pa.schema([item for item, _ in ours.values()] + fields),
     )
-    bad = dict(place.unreadable) if place else {}
+    bad = dict(index.unreadable) if index else {}
     if ids is not None:
         bad |= _without_id(made["object_id"].to_pylist(), ids)
         check_ids(made["object_id"].to_pylist(), name)
     summary = Summary(
         ids=ids,
-        positions=place.columns if place else None,
+        positions=index.columns if index else None,
         redshift=f"{redshift.column} ({redshift.why})" if redshift.column else None,
         files=files,
         renamed=renamed,
@@ -161,19 +161,19 @@ def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> 
     return Catalog(_missing_to_null(made), name, names, bad, pixels, measures, summary)
 
 
-def _same(column: str, place: columns.Positions | None) -> bool:
+def _same(column: str, index: columns.Positions | None) -> bool:
     """Say whether a column of a role is our own by its name, so that it needs no copy beside it."""
-    return column.casefold() == "z" or (column.casefold() in ("ra", "dec") and not (place and place.converted))
+    return column.casefold() == "z" or (column.casefold() in ("ra", "dec") and not (index and index.converted))
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(column, pa.string())
 
 
-def _position_columns(place: columns.Positions | None, rows: int) -> dict[str, tuple[pa.Field, pa.ChunkedArray]]:
+def _position_columns(index: columns.Positions | None, rows: int) -> dict[str, tuple[pa.Field, pa.ChunkedArray]]:
     none = pa.chunked_array([pa.nulls(rows, pa.float64())])
-    found = {axis: none if place is None else _nullable(getattr(place, axis)) for axis in ("ra", "dec")}
-    return {axis: (schema.arrow_field(axis), values) for axis, values in found.items()}
+    result = {axis: none if index is None else _nullable(getattr(index, axis)) for axis in ("ra", "dec")}
+    return {axis: (schema.arrow_field(axis), values) for axis, values in result.items()}
 
 
 def _nullable(values: np.ndarray) -> pa.ChunkedArray:
@@ -184,10 +184,10 @@ def _redshift_column(table: pa.Table, redshift: columns.Redshift) -> dict[str, t
     if redshift.column is None:
         return {}
     item, known = table.field(redshift.column), schema.GALAXIES["z"]
-    said = formats.facts_of(item)
+    stated = formats.facts_of(item)
     if redshift.column.casefold() != "z":
-        said["description"] = f"{known.description}, a copy of column {redshift.column}"
-    facts = {"unit": "", "ucd": said["ucd"] or known.ucd, "description": said["description"] or known.description}
+        stated["description"] = f"{known.description}, a copy of column {redshift.column}"
+    facts = {"unit": "", "ucd": stated["ucd"] or known.ucd, "description": stated["description"] or known.description}
     return {"z": (formats.describe(pa.field("z", item.type), **facts), table[redshift.column])}
 
 
@@ -225,12 +225,12 @@ def _why(column: str, redshift: columns.Redshift) -> str:
 
 def _known_facts(item: pa.Field) -> pa.Field:
     """Return a magnitude of a well-known name with what is known of it, where the table does not say otherwise."""
-    said = formats.facts_of(item)
-    magnitude = not said["unit"] or said["unit"].startswith("mag")
+    stated = formats.facts_of(item)
+    magnitude = not stated["unit"] or stated["unit"].startswith("mag")
     if item.name not in MAGNITUDES or not columns.is_number(item.type) or not magnitude:
         return item
     known = formats.facts_of(schema.arrow_field(item.name))
-    return formats.describe(item, **{key: value or known[key] for key, value in said.items()})
+    return formats.describe(item, **{key: value or known[key] for key, value in stated.items()})
 
 
 def _without_id(ids: list[str | None], column: str) -> dict[int, str]:
@@ -286,7 +286,7 @@ def _ordered(table: pa.Table) -> pa.Table:
 
 
 def _missing_to_null(table: pa.Table) -> pa.Table:
-    for place, item in enumerate(table.schema):
+    for index, item in enumerate(table.schema):
         column = table[item.name]
         if pa.types.is_float16(item.type):  # which neither Arrow nor DuckDB compares
             item, column = item.with_type(pa.float32()), pc.cast(column, pa.float32())
@@ -296,7 +296,7 @@ def _missing_to_null(table: pa.Table) -> pa.Table:
             absent = pc.equal(pc.cast(column, pa.int64()), int(MISSING))
         else:
             continue
-        table = table.set_column(place, item, pc.if_else(absent, pa.scalar(None, item.type), column))
+        table = table.set_column(index, item, pc.if_else(absent, pa.scalar(None, item.type), column))
     return table
 
 

@@ -56,14 +56,14 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
         rows = _named(read_rows(table, reading, without=[column, *others]))
     must_have_ids(rows)
     given = formats.column_parts(table, column, table_name=reading.table_name)
-    found = _matrix(given, rows.table.num_rows, column)
+    result = _matrix(given, rows.table.num_rows, column)
     if publication is not None:
-        known_embeddings.check_length(publication, found.shape[1], column)
-    lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
+        known_embeddings.check_length(publication, result.shape[1], column)
+    lengths = np.sqrt(np.einsum("ij,ij->i", result, result, dtype=np.float64))
     useless = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
     bad = {row: f"row {row + 1}: its vector has length {lengths[row]:g}, so no direction" for row in useless}
     kept_rows, rejected, kept = without(rows, bad | off_the_sky(rows.table))
-    vectors = found[kept] if rejected else found
+    vectors = result[kept] if rejected else result
     np.divide(vectors, lengths[kept, None], out=vectors, casting="same_kind")
     inputs = {str(table): digest(table)}
     return VectorSource(kept_rows, inputs, rejected, vectors, measures=_measures_of(kept_rows), summary=rows.summary)
@@ -72,8 +72,8 @@ def vector_source(table: Path, column: str, reading: Reading, publication: Publi
 def _measures_of(table: pa.Table) -> dict[str, str]:
     """Return the measures of ours that a table brings along: by their names, with our own descriptions."""
     ours = {name: formats.facts_of(schema.arrow_field(name))["description"] for name in MEASURES}
-    said = {item.name: formats.facts_of(item)["description"] for item in table.schema}
-    return {name: name for name, meaning in ours.items() if said.get(name) == meaning}
+    stated = {item.name: formats.facts_of(item)["description"] for item in table.schema}
+    return {name: name for name, meaning in ours.items() if stated.get(name) == meaning}
 
 
 def _published_id(names: list[str]) -> str | None:
@@ -88,8 +88,8 @@ def _named(rows: Catalog) -> Catalog:
     """Return rows with ids: those without any are called after their positions, which the table must have."""
     if "object_id" in rows.table.column_names:
         return rows
-    places = list(zip(rows.table["ra"].to_pylist(), rows.table["dec"].to_pylist(), strict=True))
-    ids = [None if ra is None or dec is None else position_name(ra, dec) for ra, dec in places]
+    indices = list(zip(rows.table["ra"].to_pylist(), rows.table["dec"].to_pylist(), strict=True))
+    ids = [None if ra is None or dec is None else position_name(ra, dec) for ra, dec in indices]
     bad = {row: f"row {row + 1} has neither an id nor a position" for row, each in enumerate(ids) if each is None}
     if len(bad) == len(ids):
         must_have_ids(rows)
@@ -113,19 +113,19 @@ def position_name(ra: float, dec: float) -> str:
 
 def _matrix(parts: Iterable[pa.Array], rows: int, name: str) -> np.ndarray:
     """Return a list column as `(rows, d) float32`; a row without a list is all NaN."""
-    found, start = None, 0
+    result, start = None, 0
     for part in parts:
         numbers = _numbers(part, name)
         if numbers is not None:
-            found = np.full((rows, numbers.shape[1]), np.nan, np.float32) if found is None else found
-            if numbers.shape[1] != found.shape[1]:
-                lengths = sorted({numbers.shape[1], found.shape[1]})
+            result = np.full((rows, numbers.shape[1]), np.nan, np.float32) if result is None else result
+            if numbers.shape[1] != result.shape[1]:
+                lengths = sorted({numbers.shape[1], result.shape[1]})
                 raise SchemaError(f"column '{name}' has vectors of lengths {lengths}, expected one length")
-            found[start : start + len(part)][pc.is_valid(part).to_numpy(zero_copy_only=False)] = numbers
+            result[start : start + len(part)][pc.is_valid(part).to_numpy(zero_copy_only=False)] = numbers
         start += len(part)
-    if found is None:
+    if result is None:
         raise SchemaError(f"column '{name}' has no vectors: every row is empty; name the column that holds them")
-    return found
+    return result
 
 
 def _numbers(part: pa.Array, name: str) -> np.ndarray | None:

@@ -45,7 +45,7 @@ def write_space(
     GalsearchError when `out` holds anything, or something that the app needs is not installed here.
     """
     path, out = Path(path), Path(out)
-    _check_place(out)
+    _check_target(out)
     _check_dataset(dataset, path)
     lines = pins(["huggingface_hub"] if dataset else [])
     store = open_store(path)
@@ -79,7 +79,7 @@ def write_space(
     return out
 
 
-def _check_place(out: Path) -> None:
+def _check_target(out: Path) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists():
@@ -139,6 +139,6 @@ def _words(manifest: schema.Manifest, title: str, name: str, dataset: str | None
 
 def _license(sources: list[dict]) -> str:
     """Return the license of the data as the Hub calls it; "other" where there are several, or none that it knows."""
-    said = {str(source.get("license") or "").strip().lower() for source in sources}
-    known = LICENSES.get(said.pop()) if len(said) == 1 else None
+    stated = {str(source.get("license") or "").strip().lower() for source in sources}
+    known = LICENSES.get(stated.pop()) if len(stated) == 1 else None
     return known or "other"

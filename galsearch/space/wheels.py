@@ -61,20 +61,20 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
 
 def _beside(home: Path) -> dict[str, Path]:
     """Return what a checkout has beside the package and an installation has in it."""
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
     for inside, beside in BESIDE.items():
-        place = home / inside if (home / inside).is_dir() else home.parent / beside
-        if not place.is_dir():
-            raise GalsearchError(f"{place}: no such folder, so galsearch is not complete; install it again")
-        found |= _below(place, f"{SOFTWARE}/{inside}")
-    return found
+        index = home / inside if (home / inside).is_dir() else home.parent / beside
+        if not index.is_dir():
+            raise GalsearchError(f"{index}: no such folder, so galsearch is not complete; install it again")
+        result |= _below(index, f"{SOFTWARE}/{inside}")
+    return result
 
 
 def _below(folder: Path, name: str) -> dict[str, Path]:
-    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    result = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
         f"{name}/{inside.as_posix()}": path
-        for inside, path in found.items()
+        for inside, path in result.items()
         if not set(inside.parts) & set(LEFT_OUT) and path.suffix not in (".pyc", ".partial")
     }
 
@@ -93,19 +93,19 @@ def pins(more: Iterable[str] = ()) -> list[str]:
     Each is the version that is installed here. What Linux needs and this system does not is a range, as its user
     asks for it. Raises GalsearchError naming what should be installed here and is not.
     """
-    found: dict[str, str] = {}
-    asked = [(Requirement(line), True) for line in (f"{SOFTWARE}[{','.join(EXTRAS)}]", *more)]
+    result: dict[str, str] = {}
+    requested = [(Requirement(line), True) for line in (f"{SOFTWARE}[{','.join(EXTRAS)}]", *more)]
     seen: set[tuple[str, str]] = set()
-    while asked:
-        wanted, here = asked.pop()
+    while requested:
+        wanted, here = requested.pop()
         name = canonicalize_name(wanted.name)
-        found.setdefault(name, _line(wanted, name, here=here))
+        result.setdefault(name, _line(wanted, name, here=here))
         for extra in ("", *wanted.extras):
             if (name, extra) not in seen:
                 seen.add((name, extra))
-                asked += _needs(name, extra)
-    del found[SOFTWARE]
-    return sorted(found.values())
+                requested += _needs(name, extra)
+    del result[SOFTWARE]
+    return sorted(result.values())
 
 
 def _line(wanted: Requirement, name: str, *, here: bool) -> str:

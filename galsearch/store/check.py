@@ -53,16 +53,16 @@ def _verify(store: BaseStore, seed: int) -> Iterator[Finding]:
         if store.manifest.embeddings[name].get(ROW_ALIGNED):
             yield _aligned(store, name)
         if f"map_{name}" in store.tables:
-            yield _plane(store, name)
+            yield _projection(store, name)
         if rows.ok and all(finding.ok for finding in findings):  # the sample is drawn by row number
             yield _recall(store, name, seed)
 
 
 def _rows(store: BaseStore) -> Finding:
-    found = store.sandbox.rows("SELECT count(*) FROM galaxies")[0][0]
-    said = store.manifest.rows
+    result = store.sandbox.rows("SELECT count(*) FROM galaxies")[0][0]
+    stated = store.manifest.rows
     return Finding.of(
-        "rows", f"{found} objects", f"{found} objects, the manifest says {said}", _REBUILD, ok=found == said
+        "rows", f"{result} objects", f"{result} objects, the manifest says {stated}", _REBUILD, ok=result == stated
     )
 
 
@@ -129,13 +129,13 @@ def _pairs(store: BaseStore, name: str) -> Finding:
     try:
         known = store.cells(name)
         for ids, vectors, cell in store.stored(name):
-            places = np.arange(done, done + len(ids))
+            indices = np.arange(done, done + len(ids))
             done += len(ids)
-            ours, found = store.id_column(store.object_rows(name, places)), store.vectors(name).take(places)
+            ours, result = store.id_column(store.object_rows(name, indices)), store.vectors(name).take(indices)
             wrong = np.array([one != other for one, other in zip(ours.to_pylist(), ids.to_pylist(), strict=True)], bool)
-            wrong |= (np.ascontiguousarray(found).view(np.uint32) != vectors.view(np.uint32)).any(axis=1)
+            wrong |= (np.ascontiguousarray(result).view(np.uint32) != vectors.view(np.uint32)).any(axis=1)
             if known is not None and cell is not None:
-                wrong |= np.searchsorted(known.starts, places, side="right") - 1 != cell
+                wrong |= np.searchsorted(known.starts, indices, side="right") - 1 != cell
             bad += int(wrong.sum())
         message = f"{bad} vectors are found under another object or in another cell than they are stored with"
     except FormatError as error:
@@ -143,13 +143,13 @@ def _pairs(store: BaseStore, name: str) -> Finding:
     return Finding.of(f"{name} pairs", "vectors are found under their objects", message, _REBUILD, ok=not bad)
 
 
-def worst_length(found: Vectors) -> float:
+def worst_length(vectors: Vectors) -> float:
     """Return how far the length of a vector is from 1 at most; infinity where one is not finite."""
     worst = 0.0
-    for start in range(0, found.rows, BATCH_ROWS):
-        stop = min(start + BATCH_ROWS, found.rows)
-        lengths = np.linalg.norm(found.take(np.arange(start, stop)).astype(np.float64), axis=1)
-        found.done(start, stop)
+    for start in range(0, vectors.rows, BATCH_ROWS):
+        stop = min(start + BATCH_ROWS, vectors.rows)
+        lengths = np.linalg.norm(vectors.take(np.arange(start, stop)).astype(np.float64), axis=1)
+        vectors.done(start, stop)
         worst = max(worst, float(np.max(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1), initial=0)))
     return worst
 
@@ -182,7 +182,7 @@ def _aligned(store: BaseStore, name: str) -> Finding:
     return Finding.of(f"{name} order", "galaxies and vectors are in one order", message, _REBUILD, ok=not differing)
 
 
-def _plane(store: BaseStore, name: str) -> Finding:
+def _projection(store: BaseStore, name: str) -> Finding:
     """Look at the map of the vectors: one finite place for each object on it, and how many are not on it yet."""
     placed, ids, wrong = store.sandbox.rows(
         "SELECT count(*), count(DISTINCT object_id), count(*) FILTER (NOT coalesce(isfinite(x) AND isfinite(y), false) "
@@ -199,13 +199,13 @@ def _recall(store: BaseStore, name: str, seed: int) -> Finding:
     """Compare the index with exact search on stored vectors, each disturbed a little so that it is no member."""
     generator = np.random.default_rng(seed)
     rows = store.manifest.embeddings[name]["rows"]
-    places = np.sort(generator.choice(rows, size=min(SAMPLE_QUERIES, rows), replace=False))
-    queries = store.vectors(name).take(places)
+    indices = np.sort(generator.choice(rows, size=min(SAMPLE_QUERIES, rows), replace=False))
+    queries = store.vectors(name).take(indices)
     queries = queries + generator.normal(scale=0.3 / np.sqrt(queries.shape[1]), size=queries.shape)
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     shares, approximate = [], False
     for query in queries:
-        quick, _, plan = store.nearest(Scorer(query), k=10, embedding=name, asked=LIKE)
+        quick, _, plan = store.nearest(Scorer(query), k=10, embedding=name, query_kind=LIKE)
         true, _, _ = store.nearest(Scorer(query), k=10, embedding=name, exact=True)
         approximate |= not plan.exact
         shares.append(len(set(quick.tolist()) & set(true.tolist())) / max(1, len(true)))

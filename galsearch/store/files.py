@@ -27,13 +27,13 @@ class OpenFile:
         self.path = path
         self._descriptor: int | None = os.open(path, _FLAGS)  # without waiting for who writes into a pipe
         try:
-            found = os.fstat(self._descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            result = os.fstat(self._descriptor)
+            if not stat.S_ISREG(result.st_mode):
                 raise FormatError(f"{path}: not a regular file, so it is no part of an atlas; copy the atlas again")
         except BaseException:
             self.close()
             raise
-        self.size, self._state, self._identity = found.st_size, state_of(found), (found.st_dev, found.st_ino)
+        self.size, self._state, self._identity = result.st_size, state_of(result), (result.st_dev, result.st_ino)
 
     def __del__(self) -> None:
         self.close()
@@ -53,10 +53,10 @@ class OpenFile:
     def is_at(self, path: Path) -> bool:
         """Say whether `path` still leads to this file."""
         try:
-            found = path.stat()
+            result = path.stat()
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == self._identity
+        return (result.st_dev, result.st_ino) == self._identity
 
     def check(self) -> None:
         """Raise FormatError when the file was changed since it was opened."""
@@ -82,9 +82,9 @@ class OpenFile:
         return b"".join(parts)
 
 
-def state_of(found: os.stat_result) -> tuple[int, int]:
+def state_of(about: os.stat_result) -> tuple[int, int]:
     """Return size and time of change: what tells that a file was written to."""
-    return found.st_size, found.st_mtime_ns
+    return about.st_size, about.st_mtime_ns
 
 
 def _pread(descriptor: int, count: int, offset: int) -> bytes:

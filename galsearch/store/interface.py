@@ -23,7 +23,7 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Matches:
-    """The objects that have a word of what was asked, best first, ties by row.
+    """The objects that have a word of what was query_kind, best first, ties by row.
 
     `rows (n,) int64` are rowids of `galaxies`, `scores (n,) float32` their BM25. `attainable` is the score of an object
     that would hold every word asked as well as any object holds it; a word that none has counts as if one object of
@@ -45,7 +45,7 @@ class Store(Protocol):
 
     @property
     def parts(self) -> Sequence[Store]:
-        """The atlases that are asked: this one, or several."""
+        """The atlases that are query_kind: this one, or several."""
 
     @property
     def in_memory(self) -> bool:
@@ -127,7 +127,7 @@ class Store(Protocol):
         exact: bool = False,
         probes: int | None = None,
         recall: float | None = None,
-        asked: str | None = None,
+        query_kind: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return rows and scores of the best objects that pass, best first; equal scores are ordered by object_id."""
 
@@ -143,10 +143,10 @@ class Store(Protocol):
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the vectors of `ids`, in that order; all must have one."""
 
-    def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
+    def reference_scores(self, embedding: str, scorer: Scorer) -> np.ndarray:
         """Return the scores of the reference sample, ascending."""
 
-    def line(self, embedding: str, asked: str | None) -> float | None:
+    def threshold(self, embedding: str, query_kind: str | None) -> float | None:
         """Return the threshold under which nothing is convincing; None where it was not measured for such queries."""
 
     # ---- what travels along
@@ -166,7 +166,7 @@ class Store(Protocol):
     def models(self) -> list[str]:
         """Return the names of the models that travel along."""
 
-    def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
+    def model(self, name: str) -> tuple[dict[str, Any], bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""
 
     def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:

@@ -158,9 +158,9 @@ class Endpoint:
 
     def _refuse(self, error: openai.APIStatusError) -> None:
         if 300 <= error.status_code < 400:  # followed, it would carry the key and the pictures to another server
-            place = urlsplit(error.response.headers.get("location", ""))
+            index = urlsplit(error.response.headers.get("location", ""))
             raise RemoteError(
-                f"{self.host} answers {error.status_code} and points to {place.hostname or 'another place'}, which is "
+                f"{self.host} answers {error.status_code} and points to {index.hostname or 'another index'}, which is "
                 "not followed; if you trust it, give it as --base-url"
             ) from None
         if error.status_code in FATAL:
@@ -190,8 +190,8 @@ class Endpoint:
             return Reply(key, FAILED, said=f"no answer but {text[:200]!r}", billed=None)
         if isinstance(body.get("error"), dict):
             return Reply(key, FAILED, said=str(body["error"].get("message"))[:500], billed=None)
-        status, values, said = self._content(body)
-        return Reply(key, status, values, said, *tokens)
+        status, values, stated = self._content(body)
+        return Reply(key, status, values, stated, *tokens)
 
     def _content(self, body: dict) -> tuple[str, dict | None, str | None]:
         import pydantic
@@ -199,21 +199,21 @@ class Endpoint:
         try:
             choice = body["choices"][0]
             message = choice["message"]
-            said = message.get("content") or ""
+            stated = message.get("content") or ""
             refusal = message.get("refusal")
         except (KeyError, IndexError, TypeError, AttributeError):
             return MALFORMED, None, json.dumps(body)[:MOST_KEPT]
         if refusal or choice.get("finish_reason") == "content_filter":
             return REFUSED, None, str(refusal or "stopped by the content filter")[:MOST_KEPT]
         try:
-            values = self._shape.model_validate_json(said).model_dump()
+            values = self._shape.model_validate_json(stated).model_dump()
             blank = any(isinstance(value, str) and not value.strip() for value in values.values())
-            return (MALFORMED, None, said[:MOST_KEPT]) if blank else (OK, values, None)
+            return (MALFORMED, None, stated[:MOST_KEPT]) if blank else (OK, values, None)
         except (pydantic.ValidationError, TypeError, RecursionError):
             cut = (
                 f"[cut off after {self.service.max_tokens} tokens] " if choice.get("finish_reason") == "length" else ""
             )
-            return MALFORMED, None, f"{cut}{said}"[:MOST_KEPT]
+            return MALFORMED, None, f"{cut}{stated}"[:MOST_KEPT]
 
     # ---- in batches
 
@@ -249,8 +249,8 @@ class Endpoint:
         """Return the id of the batch with a tag, of those that were started last; None when there is none."""
         library = _library()
         try:
-            found = self._client.batches.list(limit=100)
-            return next((one.id for one in found.data if (one.metadata or {}).get("galsearch") == tag), None)
+            result = self._client.batches.list(limit=100)
+            return next((one.id for one in result.data if (one.metadata or {}).get("galsearch") == tag), None)
         except (library.OpenAIError, AttributeError, TypeError):  # the latter of an odd answer
             return None
 
@@ -258,14 +258,14 @@ class Endpoint:
         """Return how far a batch is. Raises RemoteError when the server does not say."""
         library = _library()
         try:
-            found = self._client.batches.retrieve(batch)
+            result = self._client.batches.retrieve(batch)
         except library.OpenAIError as error:
             raise RemoteError(
                 f"{self.host} does not say how far batch {batch} is ({_short(error)}); run the same command again, it "
                 "goes on waiting"
             ) from None
         try:
-            return _state_of(found)
+            return _state_of(result)
         except (AttributeError, TypeError):
             raise RemoteError(f"{self.host} says something odd of batch {batch}; run the same command again") from None
 
@@ -280,16 +280,16 @@ class Endpoint:
             ) from None
         for line in filter(str.strip, text.splitlines()):
             try:
-                found = json.loads(line)
-                key, response = keys.get(found.get("custom_id")), found.get("response") or {}
-                failed = response.get("status_code", 500) >= 400 or found.get("error")
+                result = json.loads(line)
+                key, response = keys.get(result.get("custom_id")), result.get("response") or {}
+                failed = response.get("status_code", 500) >= 400 or result.get("error")
             except (ValueError, AttributeError, TypeError, RecursionError):
                 continue  # it answers nothing, so that its question stays open
             if key is None:
                 continue
             if failed:
-                said = json.dumps(found.get("error") or response.get("body"))[:500]
-                yield Reply(key, FAILED, said=said, billed=False)
+                stated = json.dumps(result.get("error") or response.get("body"))[:500]
+                yield Reply(key, FAILED, said=stated, billed=False)
             else:
                 yield self._read(key, json.dumps(response.get("body")))
 
@@ -302,20 +302,20 @@ def _library() -> ModuleType:
     return openai
 
 
-def _state_of(found: Any) -> BatchState:
+def _state_of(result: Any) -> BatchState:
     """Return how far a batch is, from what the service says of it."""
-    done = found.status in ("completed", "failed", "expired", "cancelled")
-    files = tuple(name for name in (found.output_file_id, found.error_file_id) if name)
-    errors = found.errors.data if found.errors and found.errors.data else []
+    done = result.status in ("completed", "failed", "expired", "cancelled")
+    files = tuple(name for name in (result.output_file_id, result.error_file_id) if name)
+    errors = result.errors.data if result.errors and result.errors.data else []
     trouble = "; ".join(str(error.message) for error in errors[:3]) or None
-    if found.status == "failed" and trouble is None:
+    if result.status == "failed" and trouble is None:
         trouble = "the server does not say why"
-    return BatchState(done, found.request_counts.completed if found.request_counts else 0, files, trouble)
+    return BatchState(done, result.request_counts.completed if result.request_counts else 0, files, trouble)
 
 
-def _tokens(said: Any) -> int | None:
+def _tokens(stated: Any) -> int | None:
     """Return a count of tokens that can be one, else None."""
-    return said if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= MOST_TOKENS else None
+    return stated if isinstance(stated, int) and not isinstance(stated, bool) and 0 <= stated <= MOST_TOKENS else None
 
 
 def _bounded_client(library: ModuleType, seconds: float) -> Any:

@@ -46,7 +46,7 @@ def journal_path(atlas: Path, parts: Sequence[str], *, prefix: str = "", folder:
 
     The folder is made. Raises GalsearchError where that cannot be.
     """
-    asked = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    requested = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     home = atlas.with_name(atlas.name + ANSWERS) if folder is None else Path(folder)
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def journal_path(atlas: Path, parts: Sequence[str], *, prefix: str = "", folder:
         raise GalsearchError(
             f"{home}: cannot be made ({error.strerror}), and answers are paid for; give another folder"
         ) from None
-    return home / f"{prefix}{asked}.jsonl"
+    return home / f"{prefix}{requested}.jsonl"
 
 
 class Journal:
@@ -429,8 +429,8 @@ def _recover(job: _Job) -> None:
     """Find the batches that were about to be started when the last run ended."""
     for tag, batch in list(job.journal.batches.items()):
         if batch is None:
-            found = job.endpoint.find_batch(tag)
-            job.journal.put_batch(tag, found, state="started" if found else "over")
+            result = job.endpoint.find_batch(tag)
+            job.journal.put_batch(tag, result, state="started" if result else "over")
 
 
 def _collect(job: _Job, keys: Sequence[str], poll_seconds: float) -> None:

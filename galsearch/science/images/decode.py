@@ -274,10 +274,10 @@ def _check_size(width: int, height: int, name: str, values: int, *, bands: int =
 def _webp_size(content: bytes, name: str) -> tuple[int, int]:
     """Return the larger of the sizes that the first chunks of a WebP give."""
     sizes: list[tuple[int, int]] = []
-    place = 12
-    while place + 8 <= min(len(content), 1 << 20) and len(sizes) < 3:
-        kind, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
-        data = content[place + 8 : place + 18]
+    index = 12
+    while index + 8 <= min(len(content), 1 << 20) and len(sizes) < 3:
+        kind, length = content[index : index + 4], int.from_bytes(content[index + 4 : index + 8], "little")
+        data = content[index + 8 : index + 18]
         if kind == b"VP8X" and len(data) == 10:
             sizes.append((int.from_bytes(data[4:7], "little") + 1, int.from_bytes(data[7:10], "little") + 1))
         elif kind == b"VP8L" and data[:1] == b"\x2f":
@@ -286,7 +286,7 @@ def _webp_size(content: bytes, name: str) -> tuple[int, int]:
         elif kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a":
             packed = int.from_bytes(data[6:10], "little")
             sizes.append((packed & 0x3FFF, packed >> 16 & 0x3FFF))
-        place += 8 + length + length % 2
+        index += 8 + length + length % 2
     if not sizes:
         raise bad(name, "the picture is truncated or damaged (a WebP without a size)", "fetch it again")
     return max(sizes, key=math.prod)
@@ -294,14 +294,14 @@ def _webp_size(content: bytes, name: str) -> tuple[int, int]:
 
 def _needed_chunks(content: bytes, name: str) -> bytes:
     """Return a PNG without what is not needed to show it: texts, profiles and frames may inflate to anything."""
-    kept, place = [content[:8]], 8
-    while place + 8 <= len(content):
-        length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
+    kept, index = [content[:8]], 8
+    while index + 8 <= len(content):
+        length, kind = int.from_bytes(content[index : index + 4], "big"), content[index + 4 : index + 8]
         if kind in PNG_CHUNKS and not (kind == b"eXIf" and length > PNG_EXIF_BYTES):
-            kept.append(content[place : place + 12 + length])
+            kept.append(content[index : index + 12 + length])
         if kind == b"IEND":
             break
-        place += 12 + length
+        index += 12 + length
     return b"".join(kept)
 
 
@@ -395,11 +395,11 @@ def _npy_array(content: bytes, name: str, values: int) -> np.ndarray:
     if content[6:7] in (b"\x02", b"\x03"):
         length, start = (struct.unpack("<I", content[8:12].ljust(4, b"\0"))[0], 12)
     text = content[start : start + min(length, NPY_HEADER_BYTES)].decode("latin-1")
-    found = NPY_HEADER.fullmatch(text)
-    if found is None or content[6:7] not in (b"\x01", b"\x02", b"\x03"):
+    result = NPY_HEADER.fullmatch(text)
+    if result is None or content[6:7] not in (b"\x01", b"\x02", b"\x03"):
         reason = f"it is no array of numbers ({' '.join(text[:80].split())!r})"
         raise bad(name, reason, "save integers or floats of 2 or 3 axes with numpy.save")
-    kind, shape = np.dtype(found["descr"]), tuple(int(side) for side in found["shape"].rstrip(", ").split(","))
+    kind, shape = np.dtype(result["descr"]), tuple(int(side) for side in result["shape"].rstrip(", ").split(","))
     if min(shape) < 1:
         raise bad(name, f"the array has shape {shape}", "save one with pixels")
     count, start = math.prod(shape), start + length
@@ -408,7 +408,7 @@ def _npy_array(content: bytes, name: str, values: int) -> np.ndarray:
     if len(content) - start < count * kind.itemsize:
         needed = start + count * kind.itemsize
         raise bad(name, f"the .npy file is truncated ({len(content):,} of {needed:,} bytes)", "fetch it again")
-    order: Literal["F", "C"] = "F" if found["fortran"] == "True" else "C"
+    order: Literal["F", "C"] = "F" if result["fortran"] == "True" else "C"
     return np.frombuffer(content, kind, count, start).reshape(shape, order=order)
 
 

@@ -91,9 +91,9 @@ class Unit:
     def band(self) -> str | None:
         """Return the band that its own name or header says, None where none is known."""
         for key in ("FILTER", "BAND"):
-            said = str(self.header.get(key, "")).strip()
-            if said and band_wavelength(said) is not None:
-                return said
+            stated = str(self.header.get(key, "")).strip()
+            if stated and band_wavelength(stated) is not None:
+                return stated
         name = str(self.header.get("EXTNAME", "")).strip()
         parts = [name, *re.split(r"[^A-Za-z0-9]+", name)]
         return next((part for part in parts if part and band_wavelength(part) is not None), None)
@@ -126,21 +126,21 @@ def scan(content: bytes, name: str) -> list[Unit]:
     Raises SchemaError for headers that make no sense and for a file that ends within a unit.
     """
     units: list[Unit] = []
-    place = 0
-    while place < len(content) and (not units or content[place : place + 8] == b"XTENSION"):
+    index = 0
+    while index < len(content) and (not units or content[index : index + 8] == b"XTENSION"):
         if len(units) == MOST_UNITS:
             raise bad(name, f"the FITS file has more than {MOST_UNITS:,} units", "split it")
-        unit = _unit(content, place, len(units), name)
+        unit = _unit(content, index, len(units), name)
         if unit.data + unit.size > len(content):
             reason = f"the FITS file is truncated ({len(content):,} of {unit.data + unit.size:,} bytes)"
             raise bad(name, reason, "fetch it again")
         units.append(unit)
-        place = unit.data + -(-unit.size // BLOCK) * BLOCK
+        index = unit.data + -(-unit.size // BLOCK) * BLOCK
     return units
 
 
-def _unit(content: bytes, place: int, number: int, name: str) -> Unit:
-    cards, data = _cards(content, place, name)
+def _unit(content: bytes, index: int, number: int, name: str) -> Unit:
+    cards, data = _cards(content, index, name)
     header: dict[str, Any] = {}
     for card in cards:
         key = card[:8].rstrip().decode("ascii", "replace")
@@ -156,13 +156,13 @@ def _unit(content: bytes, place: int, number: int, name: str) -> Unit:
     return Unit(number, header, cards, data, size, _image_shape(header, axes, name))
 
 
-def _cards(content: bytes, place: int, name: str) -> tuple[list[bytes], int]:
+def _cards(content: bytes, index: int, name: str) -> tuple[list[bytes], int]:
     """Return the cards of a header before its END, and where the data begin."""
     cards: list[bytes] = []
-    for at in range(place, min(len(content), place + MOST_HEADER_BYTES), 80):
+    for at in range(index, min(len(content), index + MOST_HEADER_BYTES), 80):
         card = content[at : at + 80]
         if card[:8] == b"END     ":
-            return cards, place + -(-(at + 80 - place) // BLOCK) * BLOCK
+            return cards, index + -(-(at + 80 - index) // BLOCK) * BLOCK
         cards.append(card)
     raise _damaged(name, "a header does not end")
 
@@ -174,8 +174,8 @@ def _value(text: str) -> Any:
     ("O'Neill", 1500.0, True, 12)
     """
     text = text.strip()
-    if found := re.match(r"'((?:[^']|'')*)'?", text):
-        return found.group(1).replace("''", "'").rstrip()
+    if result := re.match(r"'((?:[^']|'')*)'?", text):
+        return result.group(1).replace("''", "'").rstrip()
     text = text.partition("/")[0].strip()
     if text in ("T", "F"):
         return text == "T"
@@ -255,25 +255,29 @@ def _listed(images: list[Unit]) -> str:
 
 def _named_unit(units: list[Unit], ext: str | int, name: str) -> Unit:
     """Return the unit that is called `ext`: a number from 0, a name, or a name with its version (SCI,2)."""
-    said, _, version = str(ext).strip().partition(",")
-    if said.isdecimal() and not version:
-        found = units[int(said)] if int(said) < len(units) else None
+    stated, _, version = str(ext).strip().partition(",")
+    if stated.isdecimal() and not version:
+        result = units[int(stated)] if int(stated) < len(units) else None
     else:
-        called = [unit for unit in units if str(unit.header.get("EXTNAME", "")).strip().casefold() == said.casefold()]
+        called = [unit for unit in units if str(unit.header.get("EXTNAME", "")).strip().casefold() == stated.casefold()]
         wanted = int(version) if version.strip().isdecimal() else 1
-        found = next((unit for unit in called if unit.header.get("EXTVER", 1) == wanted), None)
-        found = found or (called[0] if called and not version else None)
-    if found is None or not found.shape:
+        result = next((unit for unit in called if unit.header.get("EXTVER", 1) == wanted), None)
+        result = result or (called[0] if called and not version else None)
+    if result is None or not result.shape:
         there = _listed([unit for unit in units if unit.shape])
         raise bad(name, f"it has no image {ext} (it has {there})", "name one of these with ext (--ext)")
-    return found
+    return result
 
 
 def _unit_of_band(images: list[Unit], band: str) -> Unit | None:
-    said = band.strip().casefold()
+    stated = band.strip().casefold()
     for unit in images:
         names = {str(unit.header.get(key, "")).strip().casefold() for key in ("EXTNAME", "FILTER", "BAND")}
-        if said in names or (unit.band() or "").casefold() == said or (said.isdecimal() and int(said) == unit.number):
+        if (
+            stated in names
+            or (unit.band() or "").casefold() == stated
+            or (stated.isdecimal() and int(stated) == unit.number)
+        ):
             return unit
     return None
 
@@ -282,11 +286,11 @@ def _banded(images: list[Unit]) -> tuple[list[Unit], list[str]]:
     """Return the units that are one band each and the bands, none where the file does not name two of one size."""
     light = [unit for unit in images if not unit.is_not_light()]
     named = [(unit, band) for unit in light if len(unit.shape) == 2 and (band := unit.band()) is not None]
-    found, bands = [unit for unit, _ in named], [band for _, band in named]
-    others = [unit for unit in light if unit not in found and unit.light_rank() is not None]
+    result, bands = [unit for unit, _ in named], [band for _, band in named]
+    others = [unit for unit in light if unit not in result and unit.light_rank() is not None]
     differ = len({band.casefold() for band in bands}) == len(bands)
-    several = len(found) >= 2 and differ and len({unit.shape for unit in found}) == 1
-    return (found, bands) if several and not others else ([], [])
+    several = len(result) >= 2 and differ and len({unit.shape for unit in result}) == 1
+    return (result, bands) if several and not others else ([], [])
 
 
 def _first_light(images: list[Unit], name: str) -> tuple[Unit, list[str]]:
@@ -364,10 +368,12 @@ def _with_names(
         bands = [f"band{number}" for number in range(1, len(bands) + 1)]
     if names is None:
         return flux, bands
-    asked = [next((i for i, band in enumerate(own) if (band or "").casefold() == n.casefold()), None) for n in names]
-    places = [place for place in asked if place is not None]
-    if len(places) == len(names):
-        return np.ascontiguousarray(flux[:, :, places]), names
+    requested = [
+        next((i for i, band in enumerate(own) if (band or "").casefold() == n.casefold()), None) for n in names
+    ]
+    indices = [index for index in requested if index is not None]
+    if len(indices) == len(names):
+        return np.ascontiguousarray(flux[:, :, indices]), names
     if len(names) == len(bands) and not any(own):
         return flux, names
     raise bad(name, f"its bands are {', '.join(bands)}, and {', '.join(names)} are wanted", "name those it has")
@@ -383,8 +389,8 @@ def _band_names(header: dict[str, Any], count: int) -> Sequence[str | None]:
         named = [str(header.get(f"{key}{first + step}", "")).strip() for step in range(count)]
         if count > 1 and all(named):
             return named
-    found = next((str(header[key]).strip() for key in ("FILTER", "BAND") if str(header.get(key, "")).strip()), None)
-    return [found] if count == 1 else [None] * count
+    result = next((str(header[key]).strip() for key in ("FILTER", "BAND") if str(header.get(key, "")).strip()), None)
+    return [result] if count == 1 else [None] * count
 
 
 # ---- tile compression
@@ -479,26 +485,26 @@ def _check_options(header: dict[str, Any], name: str) -> None:
 def _descriptors(content: bytes, unit: Unit, name: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, bytes]]:
     """Yield each column of tiles: its name, bytes and starts of its tiles in the heap (n,) int64, and the heap."""
     header = unit.header
-    width, rows, place = header["NAXIS1"], header["NAXIS2"], 0
+    width, rows, index = header["NAXIS1"], header["NAXIS2"], 0
     heap_at = _whole(header, "THEAP", width * rows, name)
     if heap_at < width * rows:
         raise _damaged(name, f"THEAP is {heap_at}")
     heap = _data(content, unit)[heap_at:]
     table = np.frombuffer(content, np.uint8, width * rows, unit.data).reshape(rows, width)
     for number in range(1, _whole(header, "TFIELDS", None, name) + 1):
-        found = re.match(r"(\d{0,6})([A-Z])([A-Z]?)", str(header.get(f"TFORM{number}", "")))
-        if number > 9 or not found or found.group(2) not in CELL_BYTES:
+        result = re.match(r"(\d{0,6})([A-Z])([A-Z]?)", str(header.get(f"TFORM{number}", "")))
+        if number > 9 or not result or result.group(2) not in CELL_BYTES:
             raise _damaged(name, f"TFORM{number} is {header.get(f'TFORM{number}')!r}")
-        kind, repeat = found.group(2), int(found.group(1) or 1)
+        kind, repeat = result.group(2), int(result.group(1) or 1)
         size = repeat * CELL_BYTES[kind]
-        if place + size > width or (kind in "PQ" and repeat > 1):
+        if index + size > width or (kind in "PQ" and repeat > 1):
             raise _damaged(name, f"column {number} does not fit into rows of {width} bytes")
         if kind in "PQ" and repeat == 1:
-            pairs = np.ascontiguousarray(table[:, place : place + size]).view(">i4" if kind == "P" else ">i8")
+            pairs = np.ascontiguousarray(table[:, index : index + size]).view(">i4" if kind == "P" else ">i8")
             pairs = np.clip(pairs.reshape(rows, 2).astype(np.int64), -1, 1 << 40)
             label = str(header.get(f"TTYPE{number}", "")).upper()
-            yield label, pairs[:, 0] * CELL_BYTES.get(found.group(3), 8), pairs[:, 1], heap
-        place += size
+            yield label, pairs[:, 0] * CELL_BYTES.get(result.group(3), 8), pairs[:, 1], heap
+        index += size
 
 
 def _check_gzip(tile: bytes, most: int, name: str) -> None:

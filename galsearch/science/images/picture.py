@@ -89,7 +89,7 @@ class Picture:
 
         Where a band's name is not known the file is taken to run from blue to red, as survey stacks do.
         """
-        return {self.bands[place]: self.flux[:, :, place] for place in red_order(self.bands)}
+        return {self.bands[index]: self.flux[:, :, index] for index in red_order(self.bands)}
 
     def celestial_wcs(self) -> WCS | None:
         """Return the astropy WCS of the two sky axes, None where the file has none.
@@ -119,8 +119,8 @@ class Picture:
 
     def sky_position(self, x_px: float, y_px: float) -> tuple[float, float] | None:
         """Return (ra, dec) in degrees ICRS of a pixel position counted from 0, None without a WCS of a known frame."""
-        place = self.sky_positions(np.array([x_px], dtype=float), np.array([y_px], dtype=float))
-        return None if place is None else (float(place[0][0]), float(place[1][0]))
+        index = self.sky_positions(np.array([x_px], dtype=float), np.array([y_px], dtype=float))
+        return None if index is None else (float(index[0][0]), float(index[1][0]))
 
     def sky_positions(self, x_px: np.ndarray, y_px: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return ra and dec, each (n,) in degrees ICRS, of pixel positions (n,); NaN for what lies off the projection.
@@ -137,8 +137,8 @@ class Picture:
             known = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90)
             ra, dec = np.full(len(lon), np.nan), np.full(len(lon), np.nan)
             if known.any():
-                place = SkyCoord(lon[known], lat[known], unit="deg", frame=self._frame).transform_to(ICRS())
-                ra[known], dec[known] = place.ra.deg, place.dec.deg
+                index = SkyCoord(lon[known], lat[known], unit="deg", frame=self._frame).transform_to(ICRS())
+                ra[known], dec[known] = index.ra.deg, index.dec.deg
         return ra, dec
 
     def pixel_positions(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -155,8 +155,8 @@ class Picture:
         known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
         if known.any():
             with quiet():
-                place = SkyCoord(ra[known], dec[known], unit="deg", frame="icrs").transform_to(self._frame)
-                world = _lon_lat(wcs, (place.spherical.lon.deg, place.spherical.lat.deg))
+                index = SkyCoord(ra[known], dec[known], unit="deg", frame="icrs").transform_to(self._frame)
+                world = _lon_lat(wcs, (index.spherical.lon.deg, index.spherical.lat.deg))
                 x[known], y[known] = wcs.world_to_pixel_values(*world)
         return x, y
 

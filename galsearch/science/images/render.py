@@ -137,14 +137,14 @@ def _survey(picture: Picture, preset: str) -> np.ndarray:
         "legacy": (("z", "r", "g"), (2.2, 3.4, 6.0), 0.03),
         "sdss": (("i", "r", "g"), (1.0, 1.5, 2.5), 0.02),
     }[preset]
-    places = {band.lower(): index for index, band in enumerate(picture.bands)} if picture.bands != RGB else {}
-    missing = [band for band in needed if band not in places]
+    indices = {band.lower(): index for index, band in enumerate(picture.bands)} if picture.bands != RGB else {}
+    missing = [band for band in needed if band not in indices]
     if missing:
         raise SchemaError(
             f"{picture.name}: preset {preset!r} needs bands {', '.join(needed)}, and the picture has "
             f"{', '.join(picture.bands)}; use preset 'auto'"
         )
-    scaled = np.nan_to_num(picture.flux[:, :, [places[band] for band in needed]], nan=0.0) * np.array(scales)
+    scaled = np.nan_to_num(picture.flux[:, :, [indices[band] for band in needed]], nan=0.0) * np.array(scales)
     lifted = np.maximum(scaled + lift, 0)
     mean = lifted.mean(axis=2, keepdims=True)
     gain = np.arcsinh(20 * mean) / np.sqrt(20) / np.where(mean > 0, mean, 1)
@@ -202,8 +202,8 @@ def model_input(rgb_list: Sequence[np.ndarray], size_px: int) -> np.ndarray:
     Pictures are (h, w, 3) uint8, as `render` gives them. The list may be empty.
     """
     batch = np.empty((len(rgb_list), size_px, size_px, 3), dtype=np.uint8)
-    for place, rgb in zip(batch, rgb_list, strict=True):
-        place[...] = _resized(square(_checked(rgb)), size_px, "BICUBIC")
+    for index, rgb in zip(batch, rgb_list, strict=True):
+        index[...] = _resized(square(_checked(rgb)), size_px, "BICUBIC")
     return batch
 
 

@@ -30,7 +30,7 @@ FAR = "far"  # any query, when the cells closest to it hold nothing that passes 
 FAR_SHARE = 0.1  # of the cells that are left then, where the recall is measured
 QUERIES = 128  # of each kind, on which the recall is measured
 DEPTHS = (10, 100, 1_000, 10_000)
-LINE_SHARE = 0.95  # of queries find something better than the line under which nothing is convincing
+THRESHOLD_SHARE = 0.95  # of queries find something better than the line under which nothing is convincing
 SAFETY = 1.25  # more cells than the mean over those queries asks for
 
 
@@ -103,11 +103,13 @@ class Curves:
         if not self._measured:
             share = min(1.0, 1 / 32 * max(1.0, depth / 10) ** 0.3)
             return min(cells, max(32, math.ceil(cells * share)))
-        asked = recall, depth, tuple(kinds), cells
-        if asked not in self._known:
+        requested = recall, depth, tuple(kinds), cells
+        if requested not in self._known:
             needed = max(self._needed(kind, recall, depth) for kind in kinds if kind in self._measured)
-            self._known = {asked: max(1, min(cells, math.ceil(SAFETY * needed)))}  # the same is asked again and again
-        return self._known[asked]
+            self._known = {
+                requested: max(1, min(cells, math.ceil(SAFETY * needed)))
+            }  # the same is asked again and again
+        return self._known[requested]
 
     def _needed(self, kind: str, recall: float, depth: float) -> float:
         """Return the cells for a recall at a depth between or beyond those measured, in logarithms of both."""
@@ -168,9 +170,9 @@ def _chain(centroids: np.ndarray) -> np.ndarray:
     """
     order = np.zeros(len(centroids), np.int64)
     left = np.zeros(len(centroids), np.float32)  # minus infinity where a centroid has its place
-    for place in range(1, len(centroids)):
-        left[order[place - 1]] = -np.inf
-        order[place] = np.argmax(centroids @ centroids[order[place - 1]] + left)
+    for index in range(1, len(centroids)):
+        left[order[index - 1]] = -np.inf
+        order[index] = np.argmax(centroids @ centroids[order[index - 1]] + left)
     return order
 
 
@@ -224,16 +226,16 @@ def measure(vectors: Vectors, cells: Cells, words: np.ndarray | None, *, seed: i
     ranks = {LIKE: near[: len(like), 1:], WORDS: near[len(like) :, :-1], FAR: far}  # a stored vector finds itself first
     grid = sorted({min(len(cells), round(2 ** (step / 2))) for step in range(2 * math.ceil(math.log2(len(cells))) + 1)})
     return Curves(
-        (kind, depth, probes, float(np.mean(found[:, :depth] < probes)))
-        for kind, found in ranks.items()
+        (kind, depth, probes, float(np.mean(result[:, :depth] < probes)))
+        for kind, result in ranks.items()
         for depth in DEPTHS
-        if depth <= found.shape[1]
+        if depth <= result.shape[1]
         for probes in grid
     )
 
 
-def lines(vectors: Vectors, words: np.ndarray | None, *, seed: int) -> dict[str, float]:
-    """Return the score, by kind of query, that the best answer reaches for LINE_SHARE of the queries of that kind.
+def thresholds(vectors: Vectors, words: np.ndarray | None, *, seed: int) -> dict[str, float]:
+    """Return the score, by kind of query, that the best answer reaches for THRESHOLD_SHARE of the queries of that kind.
 
     Queries are stored vectors, which do not find themselves, and the phrases `words`, `(n, d)` unit vectors, if any.
     """
@@ -242,18 +244,18 @@ def lines(vectors: Vectors, words: np.ndarray | None, *, seed: int) -> dict[str,
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(vectors.rows, size=min(QUERIES, vectors.rows), replace=False))
     queries = {LIKE: vectors.take(chosen)} | ({} if words is None or not len(words) else {WORDS: words})
-    best = {kind: np.full(len(found), -np.inf, np.float32) for kind, found in queries.items()}
+    best = {kind: np.full(len(result), -np.inf, np.float32) for kind, result in queries.items()}
     for start in range(0, vectors.rows, BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, vectors.rows)
         block = vectors.take(np.arange(start, stop))
         vectors.done(start, stop)
-        for kind, found in queries.items():
-            scores = found @ block.T
+        for kind, result in queries.items():
+            scores = result @ block.T
             if kind == LIKE:
                 itself = np.flatnonzero((chosen >= start) & (chosen < stop))
                 scores[itself, chosen[itself] - start] = -np.inf
             best[kind] = np.maximum(best[kind], scores.max(axis=1))
-    return {kind: float(np.quantile(found, 1 - LINE_SHARE)) for kind, found in best.items()}
+    return {kind: float(np.quantile(result, 1 - THRESHOLD_SHARE)) for kind, result in best.items()}
 
 
 def _ranks_of_best(
@@ -264,21 +266,21 @@ def _ranks_of_best(
     First over all cells, then over a random tenth of them without those that are closest to the query.
     """
     order = np.argsort(-(queries @ cells.centroids.T), axis=1, kind="stable")
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(len(cells))[None], axis=1)
-    drawn = (generator.random(place.shape) < FAR_SHARE) & (place >= FAR_SHARE * len(cells))
+    index = np.empty_like(order)
+    np.put_along_axis(index, order, np.arange(len(cells))[None], axis=1)
+    drawn = (generator.random(index.shape) < FAR_SHARE) & (index >= FAR_SHARE * len(cells))
     near, far = _Best(len(queries), int(cells.starts[-1])), _Best(len(queries), int(cells.starts[-1] * FAR_SHARE**2))
     for start in range(0, int(cells.starts[-1]), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, int(cells.starts[-1]))
-        found = queries @ vectors.take(np.arange(start, stop)).T
+        result = queries @ vectors.take(np.arange(start, stop)).T
         vectors.done(start, stop)
         cell = (np.searchsorted(cells.starts, np.arange(start, stop), side="right") - 1).astype(np.int32)
-        near.add(found, cell)
-        far.add(np.where(drawn[:, cell], found, -np.inf), cell)
+        near.add(result, cell)
+        far.add(np.where(drawn[:, cell], result, -np.inf), cell)
     inside = np.cumsum(np.take_along_axis(drawn, order, axis=1), axis=1) - 1  # place among the cells drawn
-    among = np.empty_like(place)
+    among = np.empty_like(index)
     np.put_along_axis(among, order, inside, axis=1)
-    return near.homes_in(place), far.homes_in(among)
+    return near.homes_in(index), far.homes_in(among)
 
 
 class _Best:
@@ -299,7 +301,7 @@ class _Best:
                 self._scores[query] = every[kept]
                 self._homes[query] = np.concatenate([self._homes[query], cell[better]])[kept]
 
-    def homes_in(self, place: np.ndarray) -> np.ndarray:
-        """Return the place of each best row's cell, best row first."""
+    def homes_in(self, index: np.ndarray) -> np.ndarray:
+        """Return the index of each best row's cell, best row first."""
         best = np.argsort(-self._scores, axis=1, kind="stable")
-        return np.take_along_axis(place, np.take_along_axis(self._homes, best, axis=1), axis=1)
+        return np.take_along_axis(index, np.take_along_axis(self._homes, best, axis=1), axis=1)

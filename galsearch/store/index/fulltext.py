@@ -157,14 +157,14 @@ def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matc
     not the same as no match: bundle it again to have one.
     """
     index = f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{NAME}' AND table_name = '{POSTINGS}'"
-    asked = f"SELECT {terms_sql('$1::VARCHAR')}, (SELECT count(*) FROM galaxies), ({index})"
-    terms, objects, indexed = sandbox.rows(asked, [text])[0]
+    requested = f"SELECT {terms_sql('$1::VARCHAR')}, (SELECT count(*) FROM galaxies), ({index})"
+    terms, objects, indexed = sandbox.rows(requested, [text])[0]
     if not indexed:
         return None
     terms = sorted(set(terms))
-    found = sandbox.arrow(*_select_postings(terms))
-    part, places, weights = (_values(found, name, kind) for name, kind in _POSTING)
-    good = (places >= 0) & (places < objects) & (weights >= 0) & (weights < MOST_WEIGHT)  # and no NaN
+    result = sandbox.arrow(*_select_postings(terms))
+    part, indices, weights = (_values(result, name, kind) for name, kind in _POSTING)
+    good = (indices >= 0) & (indices < objects) & (weights >= 0) & (weights < MOST_WEIGHT)  # and no NaN
     if not good.all():
         raise FormatError(
             f"{sandbox.path}: the index of words names objects or weights that there are not; bundle or build the "
@@ -173,11 +173,11 @@ def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matc
     most = _largest(part, weights, len(terms))
     attainable = float(np.where(most > 0, most, math.log(2 * objects + 2)).sum())
     if rows is not None:
-        kept = np.isin(places, rows)
-        places, weights = places[kept], weights[kept]
-    places, scores = _summed(places, weights)
+        kept = np.isin(indices, rows)
+        indices, weights = indices[kept], weights[kept]
+    indices, scores = _summed(indices, weights)
     order = _falling(scores)
-    return Matches(places[order], scores[order], attainable)
+    return Matches(indices[order], scores[order], attainable)
 
 
 def holders_of(sandbox: Sandbox, text: str, *, most: int) -> list[int]:
@@ -187,11 +187,11 @@ def holders_of(sandbox: Sandbox, text: str, *, most: int) -> list[int]:
     """
     terms = set(sandbox.rows(f"SELECT {terms_sql('$1::VARCHAR')}", [text])[0][0])
     joined = {term for term in terms if not (term.isalpha() or term.isdigit())}
-    asked = sorted(joined or terms)[:_FEW_TERMS]
-    if not asked:
+    requested = sorted(joined or terms)[:_FEW_TERMS]
+    if not requested:
         return []
-    each = (f"SELECT row FROM {POSTINGS} WHERE term = ${place}" for place in range(1, len(asked) + 1))
-    return [row for (row,) in sandbox.rows(f"{' INTERSECT '.join(each)} LIMIT {int(most)}", asked)]
+    each = (f"SELECT row FROM {POSTINGS} WHERE term = ${index}" for index in range(1, len(requested) + 1))
+    return [row for (row,) in sandbox.rows(f"{' INTERSECT '.join(each)} LIMIT {int(most)}", requested)]
 
 
 def likely_holders(sandbox: Sandbox, text: str, columns: Iterable[str], *, most: int) -> list[int]:
@@ -199,14 +199,14 @@ def likely_holders(sandbox: Sandbox, text: str, columns: Iterable[str], *, most:
 
     For an atlas without `word_postings`. Blanks, hyphens, points and zeros do not count.
     """
-    asked = f"translate(lower(strip_accents($1)), '{_UNCOUNTED}', '')"
+    requested = f"translate(lower(strip_accents($1)), '{_UNCOUNTED}', '')"
     tests = [
-        f"""contains(translate(lower(strip_accents("{name.replace('"', '""')}")), '{_UNCOUNTED}', ''), {asked})"""
+        f"""contains(translate(lower(strip_accents("{name.replace('"', '""')}")), '{_UNCOUNTED}', ''), {requested})"""
         for name in columns
     ]
     if not tests:
         return []
-    statement = f"SELECT rowid FROM galaxies WHERE {asked} <> '' AND ({' OR '.join(tests)}) LIMIT {int(most)}"
+    statement = f"SELECT rowid FROM galaxies WHERE {requested} <> '' AND ({' OR '.join(tests)}) LIMIT {int(most)}"
     return [row for (row,) in sandbox.rows(statement, [text])]
 
 
@@ -219,10 +219,10 @@ def _select_postings(terms: list[str]) -> tuple[str, list]:
     """Return the statement, and its parameters, that gives (place of the term in `terms`, row, weight)."""
     if len(terms) <= _FEW_TERMS:
         nothing = f"SELECT 0::BIGINT AS part, row, weight FROM {POSTINGS} WHERE false"
-        each = [f"SELECT {place}, row, weight FROM {POSTINGS} WHERE term = ${place + 1}" for place in range(len(terms))]
+        each = [f"SELECT {index}, row, weight FROM {POSTINGS} WHERE term = ${index + 1}" for index in range(len(terms))]
         return " UNION ALL ".join([nothing, *each]), terms
-    asked = "SELECT unnest($1::VARCHAR[]) AS term, unnest(range(len($1::VARCHAR[]))) AS part"
-    return f"SELECT part, row, weight FROM {POSTINGS} JOIN ({asked}) USING (term)", [terms]
+    requested = "SELECT unnest($1::VARCHAR[]) AS term, unnest(range(len($1::VARCHAR[]))) AS part"
+    return f"SELECT part, row, weight FROM {POSTINGS} JOIN ({requested}) USING (term)", [terms]
 
 
 def _largest(part: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
@@ -243,17 +243,17 @@ def _falling(scores: np.ndarray) -> np.ndarray:
     return (np.sort(key) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _summed(places: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _summed(indices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each of `places` once, ascending, and the sum of its weights, float32.
 
     Weights have 24 bits and lie between 2^-24 and 2^6, so that their sums in double precision are exact in any order.
     """
-    if len(places) and places.min() >= 0 and places.max() < 32 * len(places):  # many: no sorting
-        sums = np.bincount(places, weights)
-        found = np.flatnonzero(sums)
-        return found, sums[found].astype(np.float32)
-    found, place = np.unique(places, return_inverse=True)
-    return found, np.bincount(place, weights, len(found)).astype(np.float32)
+    if len(indices) and indices.min() >= 0 and indices.max() < 32 * len(indices):  # many: no sorting
+        sums = np.bincount(indices, weights)
+        result = np.flatnonzero(sums)
+        return result, sums[result].astype(np.float32)
+    result, index = np.unique(indices, return_inverse=True)
+    return result, np.bincount(index, weights, len(result)).astype(np.float32)
 
 
 def _values(table: pa.Table, column: str, dtype: type) -> np.ndarray:

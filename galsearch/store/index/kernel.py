@@ -122,9 +122,9 @@ class Pieces:
             raise ValueError(f"{len(at)} pieces need as many heads and {len(at) + 1} first numbers")
         self.seen, self._content, self._dim = np.zeros(len(at), np.uint8), content, dim
         self._dtype = np.dtype(dtype)
-        places = [one.ctypes.data for one in self._kept] + ([None] if head is None else [])
+        indices = [one.ctypes.data for one in self._kept] + ([None] if head is None else [])
         sizes = content.nbytes, self._dtype.itemsize, dim, int(first[-1]) // dim, len(at)
-        self._struct = _Pieces(content.ctypes.data, *sizes, *places, self.seen.ctypes.data)
+        self._struct = _Pieces(content.ctypes.data, *sizes, *indices, self.seen.ctypes.data)
         self._pointer = ctypes.addressof(self._struct)
         self._library = _library()
         if self._library.galsearch_fit(self._pointer) != FINE:
@@ -159,8 +159,8 @@ class Pieces:
         if not self.prepare(rows):
             return None
         out = np.empty(len(rows), np.float32)
-        places = (array.ctypes.data for array in (vector, rows))
-        task = _Task(self._pointer, *places, len(rows), out.ctypes.data)
+        indices = (array.ctypes.data for array in (vector, rows))
+        task = _Task(self._pointer, *indices, len(rows), out.ctypes.data)
         done = np.zeros(self._library.galsearch_chunks(ctypes.addressof(task)), np.uint8)
         task.done = done.ctypes.data
         crew = getattr(_here, "crew", None)

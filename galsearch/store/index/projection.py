@@ -24,8 +24,8 @@ def write_map(
 
     Returns what the manifest says of it. The columns are described in `galsearch_columns`, which must be there.
     """
-    places, about = flatten(vectors, method=method, seed=seed)
-    columns = {"object_id": ids.cast(pa.string()), "x": pa.array(places[:, 0]), "y": pa.array(places[:, 1])}
+    indices, about = flatten(vectors, method=method, seed=seed)
+    columns = {"object_id": ids.cast(pa.string()), "x": pa.array(indices[:, 0]), "y": pa.array(indices[:, 1])}
     put_map(connection, name, pa.table(columns))
     return about
 
@@ -59,7 +59,7 @@ def flatten(vectors: Vectors, *, method: str = PCA, seed: int = 0) -> tuple[np.n
     bounded memory beside the places: UMAP is fitted to `FITTED_ROWS` rows chosen with `seed`.
     """
     check_method(method)
-    return _umap_plane(vectors, seed) if method == UMAP else _principal_plane(vectors)
+    return _umap_layout(vectors, seed) if method == UMAP else _principal_components(vectors)
 
 
 def _blocks(vectors: Vectors) -> Iterator[tuple[slice, np.ndarray]]:
@@ -69,7 +69,7 @@ def _blocks(vectors: Vectors) -> Iterator[tuple[slice, np.ndarray]]:
         vectors.done(start, stop)
 
 
-def _principal_plane(vectors: Vectors) -> tuple[np.ndarray, dict]:
+def _principal_components(vectors: Vectors) -> tuple[np.ndarray, dict]:
     total, products = np.zeros(vectors.dim), np.zeros((vectors.dim, vectors.dim))
     for _, block in _blocks(vectors):
         total += block.sum(axis=0)
@@ -78,26 +78,26 @@ def _principal_plane(vectors: Vectors) -> tuple[np.ndarray, dict]:
     strength, components = np.linalg.eigh(products / max(vectors.rows, 1) - np.outer(mean, mean))
     axes = components[:, ::-1][:, :2]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
-    places = np.zeros((vectors.rows, 2), np.float32)
+    indices = np.zeros((vectors.rows, 2), np.float32)
     for rows, block in _blocks(vectors):
-        places[rows, : axes.shape[1]] = (block - mean) @ axes
+        indices[rows, : axes.shape[1]] = (block - mean) @ axes
     shares = np.maximum(strength[::-1][:2], 0) / max(strength.clip(0).sum(), np.finfo(float).tiny)
-    return places, {"method": PCA, "explained": [round(float(share), 4) for share in shares]}
+    return indices, {"method": PCA, "explained": [round(float(share), 4) for share in shares]}
 
 
-def _umap_plane(vectors: Vectors, seed: int) -> tuple[np.ndarray, dict]:
+def _umap_layout(vectors: Vectors, seed: int) -> tuple[np.ndarray, dict]:
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(vectors.rows, size=min(FITTED_ROWS, vectors.rows), replace=False))
     package = _umap()
     options = {"n_neighbors": min(NEIGHBORS, max(2, len(chosen) - 1)), "metric": "cosine", "random_state": seed}
     fitted = package.UMAP(**options, n_jobs=1).fit(vectors.take(chosen))
-    places = np.empty((vectors.rows, 2), np.float32)
+    indices = np.empty((vectors.rows, 2), np.float32)
     if len(chosen) < vectors.rows:
         for rows, block in _blocks(vectors):
-            places[rows] = fitted.transform(block.astype(np.float32))
-    places[chosen] = fitted.embedding_
+            indices[rows] = fitted.transform(block.astype(np.float32))
+    indices[chosen] = fitted.embedding_
     about = {"method": UMAP, "seed": seed, "neighbors": options["n_neighbors"], "fitted_rows": len(chosen)}
-    return places, {**about, "software": f"umap-learn {package.__version__}"}
+    return indices, {**about, "software": f"umap-learn {package.__version__}"}
 
 
 def _umap() -> ModuleType:

@@ -25,11 +25,11 @@ FOLLOWS = 0.95  # a cut that leaves a smaller share of the cells with a match is
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One question: the `wanted` best rows, of those in `matching` (sorted row numbers) or of all of them (None).
 
-    `probes` fixes how many cells are visited, `exact` all; else `recall` is what the visited cells should reach for
-    queries of the kind `asked` (cells.LIKE, cells.WORDS, None: not known).
+    `probes` fixes how many cells are probed, `exact` all; else `recall` is what the probed cells should reach for
+    queries of the kind `query_kind` (cells.LIKE, cells.WORDS, None: not known).
     """
 
     scorer: Scorer
@@ -38,31 +38,31 @@ class Ask:
     exact: bool = False
     probes: int | None = None
     recall: float = 0.98
-    asked: str | None = None
+    query_kind: str | None = None
 
 
-def best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarray, np.ndarray, Plan]:
+def best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple[np.ndarray, np.ndarray, Plan]:
     """Return the best rows, their scores `(n,) float32` and how they were found; best first, then by row number.
 
     They are at least the `wanted` ones, and with them every row that scores the same as the last of them.
     """
-    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    matches = vectors.rows if request.matching is None else len(request.matching)
     with kernel.crew(matches * vectors.dim):
-        return _best_rows(vectors, cells, ask)
+        return _best_rows(vectors, cells, request)
 
 
-def _best_rows(vectors: Vectors, cells: Cells | None, ask: Ask) -> tuple[np.ndarray, np.ndarray, Plan]:
-    matches = vectors.rows if ask.matching is None else len(ask.matching)
-    pool = _Pool(min(ask.wanted, matches))
-    visits = None if ask.exact or cells is None else _visits(cells, ask, matches)
-    if visits is None or cells is None:
-        plan = Plan("exact", matches, _compare_all(vectors, ask, pool), exact=True)
+def _best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple[np.ndarray, np.ndarray, Plan]:
+    matches = vectors.rows if request.matching is None else len(request.matching)
+    pool = _Pool(min(request.wanted, matches))
+    probing = None if request.exact or cells is None else _probing(cells, request, matches)
+    if probing is None or cells is None:
+        plan = Plan("exact", matches, _compare_all(vectors, request, pool), exact=True)
     else:
-        scanned, visited = _compare_cells(vectors, cells, ask, visits, pool)
-        plan = Plan("ivf", matches, scanned, scanned >= matches, cells_probed=visited, cells=len(cells))
+        scanned, probed = _compare_cells(vectors, cells, request, probing, pool)
+        plan = Plan("ivf", matches, scanned, scanned >= matches, cells_probed=probed, cells=len(cells))
     rows, _ = pool.best()
     scores = np.concatenate(
-        [np.empty(0), *(ask.scorer.exact(vectors.take(part)) for part in _parts(rows, BLOCK_ROWS))]
+        [np.empty(0), *(request.scorer.exact(vectors.take(part)) for part in _parts(rows, BLOCK_ROWS))]
     ).astype(np.float32)
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order], plan
@@ -104,13 +104,13 @@ def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[start : start + size]
 
 
-def _compare_all(vectors: Vectors, ask: Ask, pool: _Pool) -> int:
+def _compare_all(vectors: Vectors, request: Request, pool: _Pool) -> int:
     """Compare every row that matches; return how many were compared."""
-    matches = vectors.rows if ask.matching is None else len(ask.matching)
+    matches = vectors.rows if request.matching is None else len(request.matching)
     for start in range(0, matches, step := _step(vectors)):
         stop = min(start + step, matches)
-        rows = np.arange(start, stop) if ask.matching is None else ask.matching[start:stop]
-        pool.add(rows, vectors.scores(ask.scorer, rows))
+        rows = np.arange(start, stop) if request.matching is None else request.matching[start:stop]
+        pool.add(rows, vectors.scores(request.scorer, rows))
         if matches >= DENSE * vectors.rows:
             vectors.done(int(rows[0]), int(rows[-1]) + 1)
     return matches
@@ -121,8 +121,8 @@ def _step(vectors: Vectors) -> int:
 
 
 @dataclass(frozen=True)
-class _Visits:
-    """The cells that hold a match, closest first, and how many of them to visit at first.
+class _Probing:
+    """The cells that hold a match, closest first, and how many of them to probe at first.
 
     `more` says that the number is a guess: where a cut may follow the vectors, visiting goes on until the later two
     thirds of the cells gave none of the best rows.
@@ -133,27 +133,27 @@ class _Visits:
     more: bool
 
 
-def _visits(cells: Cells, ask: Ask, matches: int) -> _Visits | None:
-    """Return which cells to visit; None when comparing all that matches is as quick.
+def _probing(cells: Cells, request: Request, matches: int) -> _Probing | None:
+    """Return which cells to probe; None when comparing all that matches is as quick.
 
     Cells without a match are passed over: where the cut follows the vectors, the closest cells may all be empty.
     """
-    if not ask.wanted or (ask.probes is None and matches <= EXACT_MATCHES):
+    if not request.wanted or (request.probes is None and matches <= EXACT_MATCHES):
         return None
-    scores = cells.scores(ask.scorer)
-    held = cells.held if ask.matching is None else np.diff(np.searchsorted(ask.matching, cells.starts))
+    scores = cells.scores(request.scorer)
+    held = cells.held if request.matching is None else np.diff(np.searchsorted(request.matching, cells.starts))
     there = np.flatnonzero(held)
-    probes = ask.probes or _probes(cells, ask, matches, there)
-    more = ask.matching is not None and ask.probes is None
+    probes = request.probes or _probes(cells, request, matches, there)
+    more = request.matching is not None and request.probes is None
     order = _closest(scores, there, len(there) if more else probes)
     reached = np.cumsum(held[order])
-    if not len(order) or reached[-1] < ask.wanted:
+    if not len(order) or reached[-1] < request.wanted:
         order = _closest(scores, there, len(there))
         reached = np.cumsum(held[order])
-    enough = int(np.searchsorted(reached, ask.wanted)) + 1  # never fewer rows than were wanted
+    enough = int(np.searchsorted(reached, request.wanted)) + 1  # never fewer rows than were wanted
     first = min(len(order), max(probes, enough))
-    few_left = ask.probes is None and (not first or reached[first - 1] > matches / 2)
-    return None if few_left else _Visits(order, first, more)
+    few_left = request.probes is None and (not first or reached[first - 1] > matches / 2)
+    return None if few_left else _Probing(order, first, more)
 
 
 def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
@@ -163,30 +163,30 @@ def _closest(scores: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
     return cells[np.argsort(-scores[cells])]
 
 
-def _probes(cells: Cells, ask: Ask, matches: int, there: np.ndarray) -> int:
+def _probes(cells: Cells, request: Request, matches: int, there: np.ndarray) -> int:
     """Return how many of the cells `there` reach the recall.
 
     The best of a share s of the rows lie as deep as 1 / s as many of all.
     """
-    kinds = [ask.asked] if ask.asked else [LIKE, WORDS]
-    depth = float(ask.wanted)
-    if ask.matching is not None:
+    kinds = [request.query_kind] if request.query_kind else [LIKE, WORDS]
+    depth = float(request.wanted)
+    if request.matching is not None:
         depth *= max(1.0, float(cells.held[there].sum()) / matches)
         kinds = [LIKE, WORDS, FAR] if len(there) < FOLLOWS * len(cells) else kinds
-    return cells.curves.probes(recall=ask.recall, depth=depth, kinds=kinds, cells=len(cells))
+    return cells.curves.probes(recall=request.recall, depth=depth, kinds=kinds, cells=len(cells))
 
 
-def _compare_cells(vectors: Vectors, cells: Cells, ask: Ask, visits: _Visits, pool: _Pool) -> tuple[int, int]:
-    """Visit cells and compare the rows in no cell; return how many rows were compared and how many cells visited."""
-    indexed, start, stop, scanned = int(cells.starts[-1]), 0, visits.first, 0
+def _compare_cells(vectors: Vectors, cells: Cells, request: Request, probing: _Probing, pool: _Pool) -> tuple[int, int]:
+    """Visit cells and compare the rows in no cell; return how many rows were compared and how many cells probed."""
+    indexed, start, stop, scanned = int(cells.starts[-1]), 0, probing.first, 0
     if indexed < vectors.rows:
-        scanned = _compare_spans(vectors, ask, np.array([indexed]), np.array([vectors.rows]), pool)
+        scanned = _compare_spans(vectors, request, np.array([indexed]), np.array([vectors.rows]), pool)
     while start < stop:
-        visit = visits.order[start:stop]
-        scanned += _compare_spans(vectors, ask, cells.starts[visit], cells.starts[visit + 1], pool)
+        probe = probing.order[start:stop]
+        scanned += _compare_spans(vectors, request, cells.starts[probe], cells.starts[probe + 1], pool)
         start = stop
-        if visits.more and _is_late(pool.best()[0], cells, visits.order[stop // 3 : stop]):
-            stop = min(2 * stop, len(visits.order))
+        if probing.more and _is_late(pool.best()[0], cells, probing.order[stop // 3 : stop]):
+            stop = min(2 * stop, len(probing.order))
     return scanned, stop
 
 
@@ -195,14 +195,16 @@ def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
     return bool(np.isin(np.searchsorted(cells.starts, rows, side="right") - 1, late).any())
 
 
-def _compare_spans(vectors: Vectors, ask: Ask, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
+def _compare_spans(vectors: Vectors, request: Request, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
     """Compare the rows that match in several spans of rows; return how many."""
-    if ask.matching is None:
+    if request.matching is None:
         rows = _numbers(starts, stops)
     else:
-        rows = ask.matching[_numbers(np.searchsorted(ask.matching, starts), np.searchsorted(ask.matching, stops))]
+        rows = request.matching[
+            _numbers(np.searchsorted(request.matching, starts), np.searchsorted(request.matching, stops))
+        ]
     for part in _parts(rows, _step(vectors)):
-        pool.add(part, vectors.scores(ask.scorer, part))
+        pool.add(part, vectors.scores(request.scorer, part))
     return len(rows)
 
 

@@ -87,9 +87,9 @@ class Fetched:
         self.rows, self.dim, self._fetch = rows, dim, fetch
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        wanted, place = np.unique(rows, return_inverse=True)
+        wanted, index = np.unique(rows, return_inverse=True)
         parts = [self._fetch(wanted[at : at + BLOCK_ROWS]) for at in range(0, len(wanted), BLOCK_ROWS)]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *parts])[place]
+        return np.concatenate([np.empty((0, self.dim), np.float32), *parts])[index]
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         return _taken_scores(self, scorer, rows, block=BLOCK_ROWS)
@@ -156,16 +156,16 @@ class Chain:
         self.rows, self.dim = int(self._starts[-1]), dim
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.dim), np.float32)
-        for part, places in self._by_part(rows):
-            found[places] = self._parts[part].take(rows[places] - self._starts[part])
-        return found
+        result = np.empty((len(rows), self.dim), np.float32)
+        for part, indices in self._by_part(rows):
+            result[indices] = self._parts[part].take(rows[indices] - self._starts[part])
+        return result
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
-        found = np.empty(len(rows), np.float32)
-        for part, places in self._by_part(rows):
-            found[places] = self._parts[part].scores(scorer, rows[places] - self._starts[part])
-        return found
+        result = np.empty(len(rows), np.float32)
+        for part, indices in self._by_part(rows):
+            result[indices] = self._parts[part].scores(scorer, rows[indices] - self._starts[part])
+        return result
 
     def _by_part(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the parts that hold some of the rows, and the places of those in `rows`."""
@@ -209,7 +209,7 @@ class Mapped:
         first, self._values = _map_column(runs, "first_value"), _map_column(runs, "run_values")
         self._at = _map_column(runs, "byte_offset")
         self._heads, self._digests = _map_column(runs, "head"), _map_column(runs, "crc32")
-        self._check_places()
+        self._check_runs()
         total = int(self._values.sum())  # each is at most the length of the file
         self._first = np.cumsum(self._values) - self._values
         if first[0] < 0 or not np.array_equal(first - first[0], self._first) or dim < 1 or total % dim:
@@ -221,7 +221,7 @@ class Mapped:
         if kernel.LIBRARY is not None:
             self._map_pieces(total)
 
-    def _check_places(self) -> None:
+    def _check_runs(self) -> None:
         item, size = self._dtype.itemsize, self._file.size
         if not len(self._at) or len(self._at) > size:
             raise MapError("the map has no runs, or more than the file has bytes")
@@ -261,12 +261,12 @@ class Mapped:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"a row is not among the {self.rows} that there are")
-        found = np.empty((len(rows), self.dim), self._dtype)
+        result = np.empty((len(rows), self.dim), self._dtype)
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
         for start, stop in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
             if start < stop:
-                self._read_numbers(int(rows[start]) * self.dim, found[start:stop].reshape(-1))
-        return found
+                self._read_numbers(int(rows[start]) * self.dim, result[start:stop].reshape(-1))
+        return result
 
     def _read_numbers(self, start: int, out: np.ndarray) -> None:
         """Read the numbers from number `start` on into `out`."""
@@ -313,8 +313,8 @@ class Mapped:
         """Return how many runs have not the CRC-32 that was noted."""
         lengths = self._values * self._dtype.itemsize
         with self._unchanged():
-            found = [self._digest(at, length) for at, length in zip(self._at.tolist(), lengths.tolist(), strict=True)]
-        return int(np.count_nonzero(np.array(found, np.int64) != self._digests))
+            result = [self._digest(at, length) for at, length in zip(self._at.tolist(), lengths.tolist(), strict=True)]
+        return int(np.count_nonzero(np.array(result, np.int64) != self._digests))
 
     def _digest(self, at: int, length: int) -> int:
         digest = 0
@@ -323,11 +323,11 @@ class Mapped:
         return digest
 
 
-def _noted(found: np.ndarray | None) -> np.ndarray:
+def _noted(result: np.ndarray | None) -> np.ndarray:
     """Return what was found. Raises MapError for nothing: then a run does not begin as noted."""
-    if found is None:
+    if result is None:
         raise MapError("a run does not begin as noted")
-    return found
+    return result
 
 
 def _map_column(runs: pa.Table, name: str) -> np.ndarray:
@@ -407,21 +407,21 @@ def numbers(table: pa.Table, column: str) -> np.ndarray:
 
     It is read through its buffers, because Array.to_numpy imports pandas.
     """
-    found = table[column]
-    if found.type != pa.int64() or found.null_count:
-        held = f"{found.null_count} NULLs" if found.null_count else str(found.type)
+    result = table[column]
+    if result.type != pa.int64() or result.null_count:
+        held = f"{result.null_count} NULLs" if result.null_count else str(result.type)
         raise FormatError(f"column '{column}' holds {held}, expected 64-bit integers; copy the atlas again")
-    chunks = [chunk for chunk in found.chunks if len(chunk)]
+    chunks = [chunk for chunk in result.chunks if len(chunk)]
     parts = [np.frombuffer(chunk.buffers()[1], np.int64, len(chunk), 8 * chunk.offset) for chunk in chunks]
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def mapped(
-    runs: pa.Table, dim: int, place: Callable[[str | None], Path | OpenFile], *, dtype: type = np.float32
+    runs: pa.Table, dim: int, locate: Callable[[str | None], Path | OpenFile], *, dtype: type = np.float32
 ) -> Mapped | Chain:
-    """Return the vectors that `runs` describe; `place` gives a file named there, or its path. Raises MapError."""
+    """Return the vectors that `runs` describe; `locate` gives a file named there, or its path. Raises MapError."""
     try:
-        parts = [Mapped(part, dim, place(file), dtype=dtype) for file, part in by_file(runs)]
+        parts = [Mapped(part, dim, locate(file), dtype=dtype) for file, part in by_file(runs)]
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise MapError(str(error)) from None
     return parts[0] if len(parts) == 1 else Chain(parts, dim)
@@ -446,23 +446,23 @@ def file_state(file: Path | OpenFile) -> int:
 
 
 def runs_table(
-    file: str | None, path: Path, places: np.ndarray, values: np.ndarray, first: int, *, dtype: type = np.float32
+    file: str | None, path: Path, offsets: np.ndarray, values: np.ndarray, first: int, *, dtype: type = np.float32
 ) -> pa.Table:
     """Return the part of `vector_map` for the runs of one file.
 
-    `places` are byte offsets, `values` how many numbers lie there, `first` the number of the first one in the column.
+    `offsets` are byte offsets, `values` how many numbers lie there, `first` the number of the first one in the column.
     """
     size = np.dtype(dtype).itemsize
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        spans = zip(places.tolist(), (places + size * values).tolist(), strict=True)
-        found = [(content[start : start + HEAD_BYTES], zlib.crc32(content[start:end])) for start, end in spans]
+        spans = zip(offsets.tolist(), (offsets + size * values).tolist(), strict=True)
+        result = [(content[start : start + HEAD_BYTES], zlib.crc32(content[start:end])) for start, end in spans]
     return pa.table(
         {
-            "file": pa.array([file] * len(places), pa.string()),
+            "file": pa.array([file] * len(offsets), pa.string()),
             "first_value": first + np.cumsum(values) - values,
             "run_values": values,
-            "byte_offset": places,
-            "head": np.array([int.from_bytes(head, "little") for head, _ in found], np.uint64).view(np.int64),
-            "crc32": np.array([digest for _, digest in found], np.int64),
+            "byte_offset": offsets,
+            "head": np.array([int.from_bytes(head, "little") for head, _ in result], np.uint64).view(np.int64),
+            "crc32": np.array([digest for _, digest in result], np.int64),
         }
     )

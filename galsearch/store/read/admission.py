@@ -41,13 +41,13 @@ class Catalog:
         here = f"WHERE database_name = '{name}'"
         main = f"{here} AND schema_name = 'main'"
         select = "SELECT table_name, estimated_size, check_constraint_count FROM duckdb_tables()"
-        found = cursor.execute(f"{select} {main}").fetchall()
-        self.rows = {table: int(rows) for table, rows, _ in found}
+        result = cursor.execute(f"{select} {main}").fetchall()
+        self.rows = {table: int(rows) for table, rows, _ in result}
         self._refuse_views(cursor, here)
         if self._refuse_functions(cursor, name):
             self._refuse_triggers(cursor, here)
         self._refuse_types(cursor, name)
-        for table, rows, checks in found:
+        for table, rows, checks in result:
             self._check_size(table, rows, checks)
         self.columns: dict[str, dict[str, str]] = {table: {} for table in self.rows}
         select = "SELECT table_name, column_name, data_type, column_default, is_generated FROM duckdb_columns()"
@@ -68,15 +68,15 @@ class Catalog:
 
         Both are read in one list of all functions, which takes most of the time of an opening.
         """
-        found = cursor.execute(
+        result = cursor.execute(
             f"SELECT lower(function_name) AS function, bool_or(database_name = '{name}') AS shadowed "
             f"FROM duckdb_functions() GROUP BY function HAVING function = '{_TRIGGERS}' OR "
             f"(shadowed AND (bool_or(database_name = 'system') OR function = '{UDF}')) ORDER BY ALL"
         ).fetchall()
-        for function, shadowed in found:
+        for function, shadowed in result:
             if shadowed:
                 raise self._refused(f"it has a macro '{function}', which is the name of a function")
-        return bool(found)
+        return bool(result)
 
     def _refuse_types(self, cursor: duckdb.DuckDBPyConnection, name: str) -> None:
         named = "SELECT lower(type_name) FROM duckdb_types() WHERE"
@@ -128,17 +128,17 @@ def _is_ours(table: str) -> bool:
 
 def _expected(embeddings: dict[str, dict]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Return (table, column, the types that it may have) of everything that we read."""
-    found: list[tuple[str, str, tuple[str, ...]]] = [("galaxies", "object_id", ("VARCHAR",))]
-    found += [("galaxies", name, _POSITION) for name in ("ra", "dec")]
+    result: list[tuple[str, str, tuple[str, ...]]] = [("galaxies", "object_id", ("VARCHAR",))]
+    result += [("galaxies", name, _POSITION) for name in ("ra", "dec")]
     dims = {name: space["dim"] for name, space in embeddings.items()}
     main = schema.main_embedding(embeddings)
     for table, columns in schema.TABLES.items():
         for name in embeddings if "{name}" in table else [main]:
             dim = None if name is None else dims.get(name)
             if dim is not None or "{name}" not in table:
-                found += [
+                result += [
                     (table.format(name=name), column.name, (column.type.format(dim=dim),))
                     for column in columns
                     if dim is not None or "{dim}" not in column.type
                 ]
-    return [*found, *((f"rows_{name}", "row", ("BIGINT",)) for name in (*embeddings, "thumbnails"))]
+    return [*result, *((f"rows_{name}", "row", ("BIGINT",)) for name in (*embeddings, "thumbnails"))]

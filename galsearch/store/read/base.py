@@ -1,7 +1,7 @@
 """What both forms of an atlas share: the facts in DuckDB, the way from a question to row numbers, the answers' order.
 
 A row is known by its number in `galaxies`; object_ids are looked up at the end. A form adds only where its vectors and
-blobs lie: `_fetch`, `_place`, `thumbnails`, `model`.
+blobs lie: `_fetch`, `_map_file`, `thumbnails`, `model`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from galsearch.science.ranking import Scorer
 from galsearch.store.files import OpenFile
 from galsearch.store.index.cells import Cells, Curves
 from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
-from galsearch.store.index.search import Ask, best_rows
+from galsearch.store.index.search import Request, best_rows
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.read.admission import Catalog
 from galsearch.store.sql import macros
@@ -43,7 +43,7 @@ FEW_IDS = 50  # up to so many are quicker taken one by one
 FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
 KNOWN_ROWS = 100_000  # so many ids are remembered with their rows, about 20 MB
 MOST_MEASURED = 100_000  # rows of measured recall
-BACKGROUND = 4_096  # vectors that a score is compared with to say how unusual it is
+REFERENCE_ROWS = 4_096  # vectors that a score is compared with to say how unusual it is
 MOST_PICTURE_BYTES = 16 << 20  # of a thumbnail; a larger one is none
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
@@ -95,7 +95,7 @@ class BaseStore:
 
     @property
     def parts(self) -> Sequence[BaseStore]:
-        """The atlases that are asked: this one."""
+        """The atlases that are query_kind: this one."""
         return [self]
 
     def close(self) -> None:
@@ -117,8 +117,8 @@ class BaseStore:
                 f"{self.path}: the manifest is longer than {schema.MOST_JSON_BYTES >> 20} MB, so this is no atlas of "
                 "galsearch; rebuild it from its source"
             )
-        found = self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}")
-        return schema.Manifest.from_rows(found, path=str(self.path))
+        result = self.sandbox.rows(f"SELECT key, value FROM {schema.MANIFEST_TABLE}")
+        return schema.Manifest.from_rows(result, path=str(self.path))
 
     def _read_catalog(self) -> Catalog:
         cursor = self.sandbox.catalog()
@@ -161,9 +161,9 @@ class BaseStore:
         known = {name: row for name in ids if (row := self._known_rows.get(name)) is not None}
         unknown = [name for name in dict.fromkeys(ids) if name not in known]
         if unknown:
-            found = self._look_up(unknown)
-            self._remember(found)
-            known |= found
+            result = self._look_up(unknown)
+            self._remember(result)
+            known |= result
         return np.array([known[name] for name in ids if name in known], np.int64)
 
     def _look_up(self, ids: list[str]) -> dict[str, int]:
@@ -182,14 +182,14 @@ class BaseStore:
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the object_ids of row numbers, in that order."""
-        places = rows.tolist()
-        if self.objects <= HELD_IDS and len(places) <= FEW_IDS:
-            found = [self._held_ids[row].as_py() for row in places]
+        indices = rows.tolist()
+        if self.objects <= HELD_IDS and len(indices) <= FEW_IDS:
+            result = [self._held_ids[row].as_py() for row in indices]
         else:
-            found = self.id_column(rows).to_pylist()
-        if len(places) <= KNOWN_ROWS // 10:  # not what a whole atlas is walked through by
-            self._remember(dict(zip(found, places, strict=True)))
-        return found
+            result = self.id_column(rows).to_pylist()
+        if len(indices) <= KNOWN_ROWS // 10:  # not what a whole atlas is walked through by
+            self._remember(dict(zip(result, indices, strict=True)))
+        return result
 
     def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
         """Return the object_ids of row numbers, in that order, as Arrow text."""
@@ -197,8 +197,8 @@ class BaseStore:
             return self._held_ids.take(_column(pa.int64(), rows))
         self._check_numbers()
         statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
-        found = self.sandbox.arrow(statement, [rows.tolist()])
-        return found["object_id"].take(_column(pa.int64(), _find(numbers(found, "row"), rows)))
+        result = self.sandbox.arrow(statement, [rows.tolist()])
+        return result["object_id"].take(_column(pa.int64(), _find(numbers(result, "row"), rows)))
 
     @functools.cached_property
     def _held_ids(self) -> pa.Array:
@@ -207,8 +207,8 @@ class BaseStore:
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
-        found = self.hits(self.rows_of(ids), None)
-        table = found.remove_column(found.column_names.index("score"))
+        result = self.hits(self.rows_of(ids), None)
+        table = result.remove_column(result.column_names.index("score"))
         renamed = ["score" if name == "score_in_table" else name for name in table.column_names]
         return table.rename_columns(renamed)
 
@@ -219,20 +219,20 @@ class BaseStore:
         objects: that imports pandas, a third of a second.
         """
         if self.in_memory:
-            found = self._held_rows.take(_column(pa.int64(), rows))
+            result = self._held_rows.take(_column(pa.int64(), rows))
         else:
             self._check_numbers()
             columns = self._hit_columns("NULL::FLOAT")
             statement = (
                 f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
             )
-            found = self.sandbox.arrow(statement, [rows.tolist()])
-            found = found.take(_column(pa.int64(), _find(numbers(found, "row"), rows))).remove_column(0)
-            found = self._with_units(found)
+            result = self.sandbox.arrow(statement, [rows.tolist()])
+            result = result.take(_column(pa.int64(), _find(numbers(result, "row"), rows))).remove_column(0)
+            result = self._with_units(result)
         if scores is None:
-            return found
+            return result
         column = _column(pa.float32(), np.asarray(scores, np.float32))
-        return found.set_column(found.column_names.index("score"), found.field("score"), column)
+        return result.set_column(result.column_names.index("score"), result.field("score"), column)
 
     @property
     def in_memory(self) -> bool:
@@ -266,14 +266,14 @@ class BaseStore:
         cut = f" WHERE {condition}" if condition else ""
         statement = f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}"
         # without a condition nobody's text is in it, and no visitor's process is needed
-        found = self.sandbox.ask(statement, said="where") if condition else self.sandbox.arrow(statement)
-        return numbers(found, "row"), self.count(condition)
+        result = self.sandbox.select(statement, title="where") if condition else self.sandbox.arrow(statement)
+        return numbers(result, "row"), self.count(condition)
 
     def select(self, columns: Sequence[str], condition: str | None) -> pa.Table:
         """Return object_id and `columns` of the objects that pass `condition`, by object_id."""
         names = ", ".join(identifier(name) for name in dict.fromkeys(["object_id", *columns]))
         cut = f" WHERE {condition}" if condition else ""
-        return self.sandbox.ask(f"SELECT {names} FROM galaxies{cut} ORDER BY object_id", said="where")
+        return self.sandbox.select(f"SELECT {names} FROM galaxies{cut} ORDER BY object_id", title="where")
 
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
@@ -343,13 +343,17 @@ class BaseStore:
         """Return how many objects pass `condition`."""
         if condition is None:
             return self.objects
-        return self.sandbox.ask(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", said="where")["n"][0].as_py()
+        return self.sandbox.select(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", title="where")["n"][
+            0
+        ].as_py()
 
     def _passing(self, condition: str) -> np.ndarray:
         """Return the row numbers of the objects that pass, ascending."""
         self._check_numbers()
-        found = numbers(self.sandbox.ask(f"SELECT rowid AS row FROM galaxies WHERE {condition}", said="where"), "row")
-        return found if (found[1:] > found[:-1]).all() else np.sort(found)
+        result = numbers(
+            self.sandbox.select(f"SELECT rowid AS row FROM galaxies WHERE {condition}", title="where"), "row"
+        )
+        return result if (result[1:] > result[:-1]).all() else np.sort(result)
 
     def has_thumbnails(self) -> bool:
         """Say whether there are pictures."""
@@ -388,16 +392,16 @@ class BaseStore:
     def positions(self, rows: np.ndarray) -> np.ndarray:
         """Return ra, dec of row numbers in degrees ICRS, `(n, 2) float64`, NaN where unknown."""
         table = self.hits(rows, None)
-        found = [np.array(table[name].to_pylist(), np.float64) for name in ("ra", "dec")]
-        return np.stack(found, axis=1).reshape(-1, 2)
+        result = [np.array(table[name].to_pylist(), np.float64) for name in ("ra", "dec")]
+        return np.stack(result, axis=1).reshape(-1, 2)
 
     def between(self, low: float, high: float, condition: str | None) -> pa.Table:
         """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""
         cut = f" AND ({condition})" if condition else ""
-        return self.sandbox.ask(
+        return self.sandbox.select(
             "SELECT rowid AS row, object_id, ra::DOUBLE AS ra, dec::DOUBLE AS dec FROM galaxies "
             f"WHERE ra IS NOT NULL AND dec BETWEEN {low!r} AND {high!r}{cut} ORDER BY object_id",
-            said="where",
+            title="where",
         )
 
     # ---- words
@@ -418,23 +422,23 @@ class BaseStore:
     def words(self, text: str, condition: str | None) -> Matches:
         """Return the rows that have a word of `text` in their names or captions, and their BM25 scores, best first."""
         passing = None if condition is None else self._passing(condition)
-        found = matches(self.sandbox, text, passing) if POSTINGS in self.tables else None
-        if found is None:
+        result = matches(self.sandbox, text, passing) if POSTINGS in self.tables else None
+        if result is None:
             raise QueryError(
                 f"{self.path} has no index of words, so they cannot be matched; build or bundle it again, or leave "
                 "hybrid out"
             )
-        return found
+        return result
 
     def rows_named(self, text: str, *, most: int) -> np.ndarray:
         """Return up to `most` row numbers of objects that `text` may name: they hold all its words, in any column."""
         if POSTINGS in self.tables:
-            found = holders_of(self.sandbox, text, most=most)
+            result = holders_of(self.sandbox, text, most=most)
         else:
             known = self.describe().to_pylist()
             columns = [row["column"] for row in known if row["type"] == "VARCHAR" and row["column"] != "file"]
-            found = likely_holders(self.sandbox, text, columns, most=most)
-        return np.array([row for row in found if 0 <= row < self.manifest.rows], np.int64)
+            result = likely_holders(self.sandbox, text, columns, most=most)
+        return np.array([row for row in result if 0 <= row < self.manifest.rows], np.int64)
 
     # ---- vectors
 
@@ -445,50 +449,50 @@ class BaseStore:
 
     def scores(self, embedding: str, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores of row numbers, `(n,) float32`; NaN for objects without a vector."""
-        places = self.vector_rows(embedding, rows)
+        indices = self.vector_rows(embedding, rows)
         out = np.full(len(rows), np.nan, np.float32)
-        out[places >= 0] = scorer.exact(self.vectors(embedding).take(places[places >= 0]))
+        out[indices >= 0] = scorer.exact(self.vectors(embedding).take(indices[indices >= 0]))
         return out
 
     def vectors_of(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         """Return the vectors of row numbers that all have one, `(n, d) float32`."""
         return self.vectors(embedding).take(self.vector_rows(embedding, rows))
 
-    def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
+    def reference_scores(self, embedding: str, scorer: Scorer) -> np.ndarray:
         """Return the scores of a sample of the atlas, the same one every time, ascending."""
         if embedding not in self._sample:
             rows = self.vectors(embedding).rows
-            chosen = np.random.default_rng(0).choice(rows, size=min(BACKGROUND, rows), replace=False)
+            chosen = np.random.default_rng(0).choice(rows, size=min(REFERENCE_ROWS, rows), replace=False)
             self._sample[embedding] = self.vectors(embedding).take(np.sort(chosen))
         return np.sort(scorer.of(self._sample[embedding]))
 
-    def line(self, embedding: str, asked: str | None) -> float | None:
+    def threshold(self, embedding: str, query_kind: str | None) -> float | None:
         """Return the score under which nothing is convincing; None where it was not measured for such queries."""
-        if asked is None or f"line_{embedding}" not in self.tables:
+        if query_kind is None or f"line_{embedding}" not in self.tables:
             return None
-        found = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1 LIMIT 1", [asked])
-        return found[0][0] if found else None
+        result = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1 LIMIT 1", [query_kind])
+        return result[0][0] if result else None
 
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
         self._space(embedding)
         rows = self.rows_of(ids)
-        places = self.vector_rows(embedding, rows)
-        if len(rows) < len(ids) or (places < 0).any():
-            lost = set(ids) - set(self.ids(rows[places >= 0]))
+        indices = self.vector_rows(embedding, rows)
+        if len(rows) < len(ids) or (indices < 0).any():
+            lost = set(ids) - set(self.ids(rows[indices >= 0]))
             raise QueryError(
                 f"object '{next(i for i in ids if i in lost)}' has no vector in {self.path}, so nothing can be "
                 "compared with it; choose another, or ask in words"
             )
-        return self.vectors(embedding).take(places)
+        return self.vectors(embedding).take(indices)
 
     def vectors(self, embedding: str) -> Vectors:
         """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
         if embedding not in self._vectors:
             rows, engine = self.vector_count(embedding), functools.partial(self._unmapped, embedding)
             try:
-                found = Trusted(self._in_place(embedding), engine)
-                self._vectors[embedding] = found if found.rows == rows else engine()
+                result = Trusted(self._mapped_vectors(embedding), engine)
+                self._vectors[embedding] = result if result.rows == rows else engine()
             except MapError:
                 self._vectors[embedding] = engine()
         return self._vectors[embedding]
@@ -507,7 +511,7 @@ class BaseStore:
         """Return what the map may have of an embedding, by name: how many numbers a row, and of which type."""
         return {f"embedding_{embedding}": (self._space(embedding)["dim"], np.float32)}
 
-    def _in_place(self, embedding: str) -> Vectors:
+    def _mapped_vectors(self, embedding: str) -> Vectors:
         """Return the vectors of an embedding as the mapped file holds them. Raises MapError."""
         return self._mapped(f"embedding_{embedding}", self._space(embedding)["dim"])
 
@@ -521,19 +525,19 @@ class BaseStore:
         )
         if not runs.num_rows:
             raise MapError("the map is empty")
-        return mapped(runs, width, self._place, dtype=dtype)
+        return mapped(runs, width, self._map_file, dtype=dtype)
 
     def _unmapped(self, embedding: str) -> Vectors:
         dim = self._space(embedding)["dim"]
-        found = Fetched(self.vector_count(embedding), dim, functools.partial(self._fetch, embedding))
-        small = found.rows <= HELD_ROWS and found.rows * dim <= HELD_NUMBERS
-        return Held(found.take(np.arange(found.rows))) if small else found
+        result = Fetched(self.vector_count(embedding), dim, functools.partial(self._fetch, embedding))
+        small = result.rows <= HELD_ROWS and result.rows * dim <= HELD_NUMBERS
+        return Held(result.take(np.arange(result.rows))) if small else result
 
     def vector_count(self, embedding: str) -> int:
         """Return how many vectors there are; what the manifest says of it is only compared with it, by `check`."""
         raise NotImplementedError
 
-    def _place(self, file: str | None) -> Path | OpenFile:
+    def _map_file(self, file: str | None) -> Path | OpenFile:
         """Return a file that the map names, or its path; None is the file of the facts."""
         raise NotImplementedError
 
@@ -562,8 +566,8 @@ class BaseStore:
             raise self._damaged_index(embedding, f"the cells do not share out its {every} vectors")
         starts = np.concatenate([[0], np.cumsum(held)]).astype(np.int64)
         try:
-            found = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
-            centroids = found.take(np.arange(found.rows)) if found.rows == len(held) else None
+            result = self._mapped(f"cells_{embedding}", self._space(embedding)["dim"])
+            centroids = result.take(np.arange(result.rows)) if result.rows == len(held) else None
         except MapError:
             centroids = None
         if centroids is None:
@@ -600,9 +604,9 @@ class BaseStore:
             return np.where(rows < self.vector_count(embedding), rows, -1)
         return self._joined(embedding)[0][rows]
 
-    def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
-        """Return the row numbers in `galaxies` of places among the vectors."""
-        return places if self._is_aligned(embedding) else self._joined(embedding)[1][places]
+    def object_rows(self, embedding: str, vector_rows: np.ndarray) -> np.ndarray:
+        """Return the row numbers in `galaxies` of vector_rows among the vectors."""
+        return vector_rows if self._is_aligned(embedding) else self._joined(embedding)[1][vector_rows]
 
     def _is_aligned(self, embedding: str) -> bool:
         """Say whether row i of the vectors is the object of row i of `galaxies`, for every vector."""
@@ -613,12 +617,12 @@ class BaseStore:
         if embedding not in self._pairs:
             self._check_numbers()
             joined = f"JOIN ({self.holders(embedding)}) h ON h.object_id = g.object_id"
-            found = self.sandbox.arrow(f"SELECT g.rowid AS row, h.place FROM galaxies g {joined}")
-            rows, places, count = numbers(found, "row"), numbers(found, "place"), self.vector_count(embedding)
-            if len(places) != count or not np.array_equal(np.sort(places), np.arange(count)):
+            result = self.sandbox.arrow(f"SELECT g.rowid AS row, h.place FROM galaxies g {joined}")
+            rows, indices, count = numbers(result, "row"), numbers(result, "place"), self.vector_count(embedding)
+            if len(indices) != count or not np.array_equal(np.sort(indices), np.arange(count)):
                 raise self._damaged_index(embedding, "not every vector has one object")
             there, back = np.full(self.objects, -1, np.int64), np.zeros(count, np.int64)
-            there[rows], back[places] = places, rows
+            there[rows], back[indices] = indices, rows
             self._pairs[embedding] = there, back
         return self._pairs[embedding]
 
@@ -635,13 +639,13 @@ class BaseStore:
         exact: bool = False,
         probes: int | None = None,
         recall: float | None = None,
-        asked: str | None = None,
+        query_kind: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return the row numbers and scores `(n,) float32` of the best objects that pass `condition`, best first.
 
         n is min(k, matches), always. Equal scores are ordered by object_id. `scorer` is of the embedding's length;
-        another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `asked` says what the
-        query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
+        another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `query_kind` says
+        what the query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
         """
         space = self._space(embedding)
         if scorer.dim != space["dim"]:
@@ -653,13 +657,13 @@ class BaseStore:
         matching = None if condition is None else self._matching(condition, embedding)
         filtered = time.perf_counter()
         left_out = self.vector_rows(embedding, self.rows_of(exclude)) if exclude else np.empty(0, np.int64)
-        hit = len(left_out) if matching is None else sum(_has(matching, place) for place in left_out.tolist())
-        ask = Ask(scorer, k + hit, matching, exact, probes, recall or RECALL, asked)
-        places, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), ask)
+        hit = len(left_out) if matching is None else sum(_has(matching, index) for index in left_out.tolist())
+        request = Request(scorer, k + hit, matching, exact, probes, recall or RECALL, query_kind)
+        indices, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), request)
         if hit:
-            kept = ~np.isin(places, left_out)
-            places, scores = places[kept], scores[kept]
-        rows, scores = self._ordered(self.object_rows(embedding, places), scores, k)
+            kept = ~np.isin(indices, left_out)
+            indices, scores = indices[kept], scores[kept]
+        rows, scores = self._ordered(self.object_rows(embedding, indices), scores, k)
         plan.matches -= hit
         plan.milliseconds = {
             "filter": (filtered - clock) * 1e3,
@@ -672,8 +676,8 @@ class BaseStore:
         rows = self._passing(condition)
         if self._is_aligned(embedding):
             return rows[: np.searchsorted(rows, self.vector_count(embedding))]
-        places = self.vector_rows(embedding, rows)
-        return np.sort(places[places >= 0])
+        indices = self.vector_rows(embedding, rows)
+        return np.sort(indices[indices >= 0])
 
     def _ordered(self, rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best; object_ids are looked up only for scores that are equal."""
@@ -718,7 +722,7 @@ class BaseStore:
         self.sandbox.check_select(text)
         self._register(embed)
         self.prepare(text)
-        return self._with_units(self.sandbox.ask(text, said="sql"))
+        return self._with_units(self.sandbox.select(text, title="sql"))
 
     def prepare(self, text: str) -> None:
         """Have our own macros at hand for this thread where a SQL text may call them, whatever the file has instead."""
@@ -820,11 +824,11 @@ def _cone(near: tuple[float, float], radius_arcsec: float) -> str:
 
 
 def _has(ascending: np.ndarray, value: int) -> bool:
-    place = int(np.searchsorted(ascending, value))
-    return place < len(ascending) and bool(ascending[place] == value)
+    index = int(np.searchsorted(ascending, value))
+    return index < len(ascending) and bool(ascending[index] == value)
 
 
-def _find(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _find(result: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return where each of the wanted numbers is among those found, which are all there in any order."""
-    order = np.argsort(found, kind="stable")
-    return order[np.searchsorted(found, wanted, sorter=order)]
+    order = np.argsort(result, kind="stable")
+    return order[np.searchsorted(result, wanted, sorter=order)]

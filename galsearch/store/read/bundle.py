@@ -77,10 +77,10 @@ class BundleStore(BaseStore):
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the bundle has none by that name."""
-        found = self.sandbox.rows("SELECT card, onnx, tokenizer FROM models WHERE name = $1", [name])
-        if not found:
+        result = self.sandbox.rows("SELECT card, onnx, tokenizer FROM models WHERE name = $1", [name])
+        if not result:
             return None
-        card, onnx, tokenizer = found[0]
+        card, onnx, tokenizer = result[0]
         if card is None or onnx is None:
             raise FormatError(f"{self.path}: model '{name}' has no card or no graph; bundle the atlas again")
         return read_card(card, f"{self.path}: model '{name}'"), onnx, tokenizer
@@ -108,9 +108,9 @@ class BundleStore(BaseStore):
         parts = coded if self._codes(embedding) else super()._parts(embedding)
         return {**parts, f"cells_{embedding}": (dim, np.float32)}
 
-    def _in_place(self, embedding: str) -> Vectors:
+    def _mapped_vectors(self, embedding: str) -> Vectors:
         if not self._codes(embedding):
-            return super()._in_place(embedding)
+            return super()._mapped_vectors(embedding)
         known = self.cells(embedding)
         cells = (known.centroids, known.starts) if known else self._read_centroids(embedding)
         codes = self._mapped(f"codes_{embedding}", self._space(embedding)["dim"], dtype=np.int8)
@@ -119,7 +119,7 @@ class BundleStore(BaseStore):
             raise MapError("codes lie in several files")
         return Coded(codes, weights, *cells)
 
-    def _place(self, file: str | None) -> OpenFile:
+    def _map_file(self, file: str | None) -> OpenFile:
         if file is not None:
             raise MapError("vectors of a bundle lie in the bundle")
         if self.manifest.extra.get(schema.MAP_STATE) != file_state(self._file):
@@ -128,16 +128,16 @@ class BundleStore(BaseStore):
 
     def codes(self, embedding: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return codes `(n, d) int8` and weights `(n, 2) float32` of coded vectors at sorted row numbers."""
-        found = self._numbered(embedding, "code, weights", rows)
-        return vectors(found["code"], dtype=np.int8), vectors(found["weights"])
+        result = self._numbered(embedding, "code, weights", rows)
+        return vectors(result["code"], dtype=np.int8), vectors(result["weights"])
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         if not self._codes(embedding):
             return vectors(self._numbered(embedding, "embedding", rows)["embedding"])
         # each row says itself which cell it is in: whoever changed the file may have changed the order
-        found = self._numbered(embedding, "code, weights, centroid", rows, f"LEFT JOIN cells_{embedding} USING (cell)")
-        codes = vectors(found["code"], dtype=np.int8)
-        return decoded(codes, vectors(found["weights"]), vectors(found["centroid"]))
+        result = self._numbered(embedding, "code, weights, centroid", rows, f"LEFT JOIN cells_{embedding} USING (cell)")
+        codes = vectors(result["code"], dtype=np.int8)
+        return decoded(codes, vectors(result["weights"]), vectors(result["centroid"]))
 
     def stored(self, embedding: str) -> Iterator[Stored]:
         table = vector_table(embedding, self._space(embedding))
@@ -145,23 +145,23 @@ class BundleStore(BaseStore):
         statement = f"SELECT object_id, cell::BIGINT AS cell, {columns} FROM {table}"
         centroids = self._read_centroids(embedding)[0] if self._codes(embedding) else None
         for batch in self.sandbox.batches(statement, BATCH_ROWS):
-            found = pa.Table.from_batches([batch])
-            cell = numbers(found, "cell")
+            result = pa.Table.from_batches([batch])
+            cell = numbers(result, "cell")
             if centroids is None:
-                yield Stored(batch["object_id"], vectors(found["embedding"]), cell)
+                yield Stored(batch["object_id"], vectors(result["embedding"]), cell)
                 continue
             if len(cell) and not 0 <= cell.min() <= cell.max() < len(centroids):
                 raise self._damaged_index(embedding, "a vector lies in a cell that there is not")
-            codes = vectors(found["code"], dtype=np.int8)
-            yield Stored(batch["object_id"], decoded(codes, vectors(found["weights"]), centroids[cell]), cell)
+            codes = vectors(result["code"], dtype=np.int8)
+            yield Stored(batch["object_id"], decoded(codes, vectors(result["weights"]), centroids[cell]), cell)
 
     def _numbered(self, embedding: str, columns: str, rows: np.ndarray, joined: str = "") -> pa.Table:
         """Return columns of the vectors at sorted row numbers."""
         table = vector_table(embedding, self.manifest.embeddings[embedding])
-        found = self.sandbox.arrow(
+        result = self.sandbox.arrow(
             f"SELECT {columns} FROM {table} v {joined} WHERE v.rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY v.rowid",
             [rows.tolist()],
         )
-        if found.num_rows != len(rows):
+        if result.num_rows != len(rows):
             raise FormatError(f"{self.path}: rows of {table} were changed one by one; bundle the atlas again")
-        return found
+        return result

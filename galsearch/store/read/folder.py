@@ -138,8 +138,8 @@ class FolderStore(BaseStore):
         """Return the pictures (WebP bytes) of `ids`; ids without one are absent."""
         if not self.has_thumbnails():
             return {}
-        found = self._take(THUMBNAILS, self._places(THUMBNAILS, ids))
-        pictures = zip(found["object_id"].to_pylist(), found["image"].to_pylist(), strict=True)
+        result = self._take(THUMBNAILS, self._vector_rows(THUMBNAILS, ids))
+        pictures = zip(result["object_id"].to_pylist(), result["image"].to_pylist(), strict=True)
         return {name: image for name, image in pictures if image is not None and len(image) <= MOST_PICTURE_BYTES}
 
     def models(self) -> list[str]:
@@ -173,32 +173,34 @@ class FolderStore(BaseStore):
             except FormatError as error:
                 bad.append(str(error))
         files = [name for name in self.manifest.extra.get(FILES, {}) if name.startswith(LANCE)]
-        return bad + [said for name in sorted(files) if (said := self._changed(inside(self.path, name)))]
+        return bad + [stated for name in sorted(files) if (stated := self._changed(inside(self.path, name)))]
 
     def _changed(self, file: Path) -> str | None:
         """Return what is wrong with a file whose digest the manifest has; None when nothing is, or it has none."""
-        said = self.manifest.extra.get(FILES, {}).get(file.relative_to(self.path).as_posix())
+        stated = self.manifest.extra.get(FILES, {}).get(file.relative_to(self.path).as_posix())
         if not file.is_file():
             return f"{file}: missing"
-        return None if said is None or file_digest(file) == said else f"{file}: its digest is not that of the manifest"
+        return (
+            None if stated is None or file_digest(file) == stated else f"{file}: its digest is not that of the manifest"
+        )
 
-    def _places(self, table: str, ids: Sequence[str]) -> list[int]:
-        found = self.sandbox.rows(
+    def _vector_rows(self, table: str, ids: Sequence[str]) -> list[int]:
+        result = self.sandbox.rows(
             f"SELECT row FROM rows_{table} WHERE object_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY row",
             [list(ids)],
         )
-        return [row for (row,) in found]
+        return [row for (row,) in result]
 
-    def _take(self, table: str, places: list[int]) -> pa.Table:
-        if not places:
+    def _take(self, table: str, indices: list[int]) -> pa.Table:
+        if not indices:
             return self._lance[table].schema.empty_table()
-        if not 0 <= min(places) <= max(places) < self._counts[table]:
+        if not 0 <= min(indices) <= max(indices) < self._counts[table]:
             raise FormatError(f"{self.path}: rows_{table} names rows that {table}.lance has not; copy the folder again")
         with self._reading(table):
-            found = self._lance[table].take(places)
-            found.validate(full=True)  # text that is not UTF-8 for one
+            result = self._lance[table].take(indices)
+            result.validate(full=True)  # text that is not UTF-8 for one
         self._check_data(table)
-        return found
+        return result
 
     def holders(self, embedding: str) -> str:
         return f"SELECT object_id, row AS place FROM rows_{embedding}"
@@ -211,16 +213,16 @@ class FolderStore(BaseStore):
     def _counts(self) -> dict[str, int]:
         return {name: table.count_rows() for name, table in self._lance.items()}
 
-    def _place(self, file: str | None) -> Path:
+    def _map_file(self, file: str | None) -> Path:
         if file is None:
             raise MapError("numbers of a folder lie in its Lance files")
         return inside(self.path, file)
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         with self._reading(embedding):
-            found = vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
+            result = vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
         self._check_data(embedding)
-        return found
+        return result
 
     def stored(self, embedding: str) -> Iterator[Stored]:
         self._space(embedding)
@@ -236,9 +238,9 @@ class FolderStore(BaseStore):
         for start in range(0, self._counts[name], BATCH_ROWS):
             with self._reading(name):
                 stop = min(start + BATCH_ROWS, self._counts[name])
-                found = self._lance[name].take(list(range(start, stop)), columns=columns)
-                found.validate(full=True)  # text that is not UTF-8, for one
-            yield from found.combine_chunks().to_batches()
+                result = self._lance[name].take(list(range(start, stop)), columns=columns)
+                result.validate(full=True)  # text that is not UTF-8, for one
+            yield from result.combine_chunks().to_batches()
 
     def _register(self, embed: Callable[[str], np.ndarray]) -> None:
         super()._register(embed)
@@ -264,8 +266,8 @@ class _Scanned:
             raise FormatError("the atlas was closed")
         dim = store.manifest.embeddings[self.name]["dim"]
         kind = pa.schema([("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
-        found = store._scan(self.name, VECTORS)
-        return pa.RecordBatchReader.from_batches(kind, (batch.cast(kind) for batch in found)).__arrow_c_stream__(
+        result = store._scan(self.name, VECTORS)
+        return pa.RecordBatchReader.from_batches(kind, (batch.cast(kind) for batch in result)).__arrow_c_stream__(
             requested_schema
         )
 
@@ -273,10 +275,10 @@ class _Scanned:
 def _state(path: Path) -> tuple[int, int] | None:
     """Return size and time of change of a file; None when it is not there."""
     try:
-        found = path.stat()
+        result = path.stat()
     except FileNotFoundError:
         return None
-    return state_of(found)
+    return state_of(result)
 
 
 def file_digest(path: Path) -> int:

@@ -43,9 +43,10 @@ class MultiStore:
     def _split(self, rows: np.ndarray) -> list[tuple[BaseStore, np.ndarray, np.ndarray]]:
         """Return for each atlas the places in `rows` that are its own, and their numbers there."""
         home = np.searchsorted(self._first, rows, side="right") - 1
-        places = [np.flatnonzero(home == number) for number in range(len(self.parts))]
+        indices = [np.flatnonzero(home == number) for number in range(len(self.parts))]
         return [
-            (store, at, rows[at] - self._first[n]) for n, (store, at) in enumerate(zip(self.parts, places, strict=True))
+            (store, at, rows[at] - self._first[n])
+            for n, (store, at) in enumerate(zip(self.parts, indices, strict=True))
         ]
 
     def _gather(self, rows: np.ndarray, part: Callable[[BaseStore, np.ndarray], np.ndarray]) -> np.ndarray:
@@ -57,19 +58,19 @@ class MultiStore:
         """Return the object_ids of row numbers, in that order."""
         names = [""] * len(rows)
         for store, at, own in self._split(rows):
-            for place, name in zip(at.tolist(), store.ids(own), strict=True):
-                names[place] = name
+            for index, name in zip(at.tolist(), store.ids(own), strict=True):
+                names[index] = name
         return names
 
     def hits(self, rows: np.ndarray, scores: np.ndarray | None) -> pa.Table:
         """Return object_id, score, atlas and every other column of row numbers, in that order; absent ones are NULL."""
         parts = []
         for number, (store, at, own) in enumerate(self._split(rows)):
-            found = store.hits(own, None if scores is None else scores[at])
-            parts.append(found.add_column(2, ATLAS, pa.array([self._names[number]] * len(at), pa.string())))
-        places = np.concatenate([at for _, at, _ in self._split(rows)])
+            result = store.hits(own, None if scores is None else scores[at])
+            parts.append(result.add_column(2, ATLAS, pa.array([self._names[number]] * len(at), pa.string())))
+        indices = np.concatenate([at for _, at, _ in self._split(rows)])
         table = pa.concat_tables(parts, promote_options="permissive")
-        return table.take(pa.array(np.argsort(places, kind="stable")))
+        return table.take(pa.array(np.argsort(indices, kind="stable")))
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """Return the row numbers of `ids` that there are, each in the first atlas that has it."""
@@ -84,8 +85,8 @@ class MultiStore:
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `galaxies` for `ids`, in that order; ids that are not there are left out."""
-        found = self.hits(self.rows_of(ids), None)
-        return found.remove_column(found.column_names.index("score"))
+        result = self.hits(self.rows_of(ids), None)
+        return result.remove_column(result.column_names.index("score"))
 
     def has(self, object_id: str) -> bool:
         """Say whether there is such an object."""
@@ -97,10 +98,10 @@ class MultiStore:
 
     def listed(self, condition: Sequence[str | None], *, k: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the first k rows that pass, by object_id, and how many pass in all."""
-        found = [store.listed(part, k=k) for store, part in zip(self.parts, condition, strict=True)]
-        rows = np.concatenate([rows + first for (rows, _), first in zip(found, self._first, strict=False)])
+        result = [store.listed(part, k=k) for store, part in zip(self.parts, condition, strict=True)]
+        rows = np.concatenate([rows + first for (rows, _), first in zip(result, self._first, strict=False)])
         order = np.argsort(np.array(self.ids(rows), dtype=object), kind="stable")[:k]
-        return rows[order], sum(matches for _, matches in found)
+        return rows[order], sum(matches for _, matches in result)
 
     def describe(self) -> pa.Table:
         """Return the columns that every atlas has, so that one `where` fits them all."""
@@ -114,7 +115,7 @@ class MultiStore:
 
     def table(self, name: str) -> pa.Table | None:
         """Return the table of the first atlas that has it: what atlases of one model share, such as phrases."""
-        return next((found for store in self.parts if (found := store.table(name)) is not None), None)
+        return next((result for store in self.parts if (result := store.table(name)) is not None), None)
 
     def select(self, columns: Sequence[str], condition: Sequence[str | None]) -> pa.Table:
         """Return object_id and `columns` of the objects of all atlases that pass, by object_id."""
@@ -125,9 +126,9 @@ class MultiStore:
         """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""
         parts = []
         for store, first, part in zip(self.parts, self._first, condition, strict=False):
-            found = store.between(low, high, part)
-            rows = pa.array(found["row"].to_numpy() + first, found["row"].type)
-            parts.append(found.set_column(0, "row", rows))
+            result = store.between(low, high, part)
+            rows = pa.array(result["row"].to_numpy() + first, result["row"].type)
+            parts.append(result.set_column(0, "row", rows))
         return pa.concat_tables(parts).sort_by("object_id")
 
     def caption_terms(self) -> list[tuple[int, str, int]]:
@@ -159,26 +160,26 @@ class MultiStore:
     def nearest(self, scorer: Scorer, *, k: int, condition=None, **options) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return the best of all atlases, best first; equal scores are ordered by object_id, then by atlas."""
         parts = condition or [None] * len(self.parts)
-        found = [
+        result = [
             store.nearest(scorer, k=k, condition=part, **options) for store, part in zip(self.parts, parts, strict=True)
         ]
-        rows = np.concatenate([rows + first for (rows, _, _), first in zip(found, self._first, strict=False)])
-        scores = np.concatenate([scores for _, scores, _ in found])
+        rows = np.concatenate([rows + first for (rows, _, _), first in zip(result, self._first, strict=False)])
+        scores = np.concatenate([scores for _, scores, _ in result])
         order = np.lexsort((rows, np.array(self.ids(rows), dtype=object), -scores))[:k]
-        return rows[order], scores[order], _plan([plan for _, _, plan in found])
+        return rows[order], scores[order], _plan([plan for _, _, plan in result])
 
     def words(self, text: str, condition: Sequence[str | None]) -> Matches:
         """Return the rows that have words of `text` and their scores, best first."""
-        found = [store.words(text, part) for store, part in zip(self.parts, condition, strict=True)]
-        rows = np.concatenate([one.rows + first for one, first in zip(found, self._first, strict=False)])
-        scores = np.concatenate([one.scores for one in found])
+        result = [store.words(text, part) for store, part in zip(self.parts, condition, strict=True)]
+        rows = np.concatenate([one.rows + first for one, first in zip(result, self._first, strict=False)])
+        scores = np.concatenate([one.scores for one in result])
         order = np.lexsort((rows, -scores))
-        return Matches(rows[order], scores[order], max(one.attainable for one in found))
+        return Matches(rows[order], scores[order], max(one.attainable for one in result))
 
     def rows_named(self, text: str, *, most: int) -> np.ndarray:
         """Return up to `most` row numbers of objects of each atlas that `text` may name."""
-        found = [store.rows_named(text, most=most) for store in self.parts]
-        return np.concatenate([rows + first for rows, first in zip(found, self._first, strict=False)])
+        result = [store.rows_named(text, most=most) for store in self.parts]
+        return np.concatenate([rows + first for rows, first in zip(result, self._first, strict=False)])
 
     def has_vector(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         """Say which row numbers have a vector, `(n,) bool`."""
@@ -188,13 +189,13 @@ class MultiStore:
         """Return the scores of row numbers; NaN without a vector."""
         return self._gather(rows, lambda store, own: store.scores(embedding, scorer, own))
 
-    def background(self, embedding: str, scorer: Scorer) -> np.ndarray:
+    def reference_scores(self, embedding: str, scorer: Scorer) -> np.ndarray:
         """Return the scores of a sample of all atlases, ascending."""
-        return np.sort(np.concatenate([store.background(embedding, scorer) for store in self.parts]))
+        return np.sort(np.concatenate([store.reference_scores(embedding, scorer) for store in self.parts]))
 
-    def line(self, embedding: str, asked: str | None) -> float | None:
+    def threshold(self, embedding: str, query_kind: str | None) -> float | None:
         """Return the score under which nothing is convincing in any of the atlases."""
-        lines = [line for store in self.parts if (line := store.line(embedding, asked)) is not None]
+        lines = [line for store in self.parts if (line := store.threshold(embedding, query_kind)) is not None]
         return min(lines, default=None)
 
     def vectors_of(self, embedding: str, rows: np.ndarray) -> np.ndarray:
@@ -212,10 +213,10 @@ class MultiStore:
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures of `ids`; those without one are absent."""
-        found: dict[str, bytes] = {}
+        result: dict[str, bytes] = {}
         for store in self.parts:
-            found = {**store.thumbnails([name for name in ids if name not in found]), **found}
-        return found
+            result = {**store.thumbnails([name for name in ids if name not in result]), **result}
+        return result
 
     def models(self) -> list[str]:
         """Return the kinds of models that travel with the first atlas that has any."""
@@ -223,7 +224,7 @@ class MultiStore:
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return the model of the first atlas that has it."""
-        return next((found for store in self.parts if (found := store.model(name))), None)
+        return next((result for store in self.parts if (result := store.model(name))), None)
 
     def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
         """Refuse: each atlas is a database of its own."""

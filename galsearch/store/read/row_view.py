@@ -31,27 +31,27 @@ class RowView:
             )
         self.path, self.tables = store.path, store.tables
         self.sandbox = _Sandbox(store, self._ids)
-        self._places = {name: store.vector_rows(name, self._rows) for name in store.manifest.embeddings}
+        self._vector_rows = {name: store.vector_rows(name, self._rows) for name in store.manifest.embeddings}
         self.manifest = replace(
             store.manifest,
             title=title,
             rows=len(rows),
             embeddings={
                 name: {key: value for key, value in space.items() if key not in (schema.CODES, ROW_ALIGNED)}
-                | {"rows": int((self._places[name] >= 0).sum())}
+                | {"rows": int((self._vector_rows[name] >= 0).sum())}
                 for name, space in store.manifest.embeddings.items()
-                if (self._places[name] >= 0).any()
+                if (self._vector_rows[name] >= 0).any()
             },
         )
 
     def vectors(self, embedding: str) -> Vectors:
         """Return the vectors of the rows that have one."""
-        places = self._places[embedding]
-        return Held(self._store.vectors(embedding).take(places[places >= 0]))
+        indices = self._vector_rows[embedding]
+        return Held(self._store.vectors(embedding).take(indices[indices >= 0]))
 
-    def object_rows(self, embedding: str, places: np.ndarray) -> np.ndarray:
-        """Return the rows, counted here, of places among the vectors."""
-        return np.flatnonzero(self._places[embedding] >= 0)[places]
+    def object_rows(self, embedding: str, vector_rows: np.ndarray) -> np.ndarray:
+        """Return the rows, counted here, of vector_rows among the vectors."""
+        return np.flatnonzero(self._vector_rows[embedding] >= 0)[vector_rows]
 
     def cells(self, embedding: str) -> None:
         """Return no index: that of all rows is not one for these."""
@@ -98,6 +98,6 @@ class _Sandbox:
         if "object_id" not in self.columns(statement):
             return self._inner.arrow(statement)
         ours = "object_id IN (SELECT unnest($1::VARCHAR[]))"
-        found = self._inner.arrow(f"SELECT * FROM ({statement}) WHERE {ours}", [self._ids.to_pylist()])
-        place = pc.index_in(found["object_id"].cast(pa.string()), value_set=self._ids)
-        return found.take(pc.sort_indices(pa.table({"place": place}), sort_keys=[("place", "ascending")]))
+        result = self._inner.arrow(f"SELECT * FROM ({statement}) WHERE {ours}", [self._ids.to_pylist()])
+        index = pc.index_in(result["object_id"].cast(pa.string()), value_set=self._ids)
+        return result.take(pc.sort_indices(pa.table({"place": index}), sort_keys=[("place", "ascending")]))

@@ -44,7 +44,7 @@ _SETTINGS = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
-_ASKED_WRONG = (
+_USER_ERRORS = (
     duckdb.ParserException,
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -171,21 +171,21 @@ class Sandbox:
         with self._running() as cursor:
             return cursor.execute(statement, parameters or []).fetchall()
 
-    def ask(self, statement: str, parameters: list | None = None, *, said: str) -> pa.Table:
-        """Run a statement that holds a user's text `said`; what the user got wrong becomes a QueryError.
+    def select(self, statement: str, parameters: list | None = None, *, title: str) -> pa.Table:
+        """Run a statement that holds a user's text `title`; what the user got wrong becomes a QueryError.
 
         The statement is interrupted after TIME_LIMIT_SECONDS.
         """
         if self.visits is not None:
-            return self.visits.ask(statement, parameters, title=said)
-        with self.asking(said) as cursor:
-            found = _table(cursor, statement, parameters)
+            return self.visits.select(statement, parameters, title=title)
+        with self.running(title) as cursor:
+            result = _table(cursor, statement, parameters)
         self.watch()
-        return found
+        return result
 
     @contextlib.contextmanager
-    def asking(self, said: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor for a statement that holds a user's text `said`, and name what goes wrong in the block."""
+    def running(self, title: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor for a statement that holds a user's text `title`, and name what goes wrong in the block."""
         self.check_open()
         try:
             cursor = self.cursor()
@@ -194,16 +194,16 @@ class Sandbox:
         except duckdb.InterruptException:
             self.check_open()
             raise LimitError(
-                f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
+                f"{title}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT so that less is read"
             ) from None
         except duckdb.OutOfMemoryException:
             self.check_open()
             raise LimitError(
-                f"{said}: takes more memory than there is for it; ask for less: a tighter condition, or a LIMIT"
+                f"{title}: takes more memory than there is for it; ask for less: a tighter condition, or a LIMIT"
             ) from None
-        except _ASKED_WRONG as error:
+        except _USER_ERRORS as error:
             self.check_open()
-            raise QueryError(f"{said}: {_first_lines(error)}") from None
+            raise QueryError(f"{title}: {_first_lines(error)}") from None
         except (duckdb.Error, *_NO_TEXT) as error:
             self.check_open()
             self.watch()
@@ -211,8 +211,8 @@ class Sandbox:
         except OSError as error:  # what DuckDB raises while Arrow reads its rows
             self.check_open()
             if "INTERRUPT" in str(error):
-                raise LimitError(f"{said}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT") from None
-            raise QueryError(f"{said}: {_first_lines(error)}") from None
+                raise LimitError(f"{title}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT") from None
+            raise QueryError(f"{title}: {_first_lines(error)}") from None
 
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
@@ -248,7 +248,7 @@ class Sandbox:
                 "use sql() for whole statements"
             )
         # the tree does not hold everything: a named window may follow the bracket, but nothing but a condition AND
-        self.ask(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", said=f"where {shortened(where)}")
+        self.select(f"SELECT count(*) FROM galaxies WHERE ({where}\n) AND false", title=f"where {shortened(where)}")
         return None
 
     def condition_tree(self, where: str) -> list[dict]:
@@ -257,7 +257,7 @@ class Sandbox:
 
     def select_tree(self, text: str) -> list[dict]:
         """Return the syntax trees of a statement that `check_select` has passed; of an EXPLAIN, of what it explains."""
-        return self._tree(_EXPLAIN.sub("", text, count=1), said="sql")
+        return self._tree(_EXPLAIN.sub("", text, count=1), title="sql")
 
     @functools.cached_property
     def _bare(self) -> dict:
@@ -267,24 +267,24 @@ class Sandbox:
     def _parse(self, where: str, *, between: tuple[str, str] = ("(", ")")) -> list[dict]:
         """Return the syntax trees of the statements that `SELECT (where)`, or between others, turns out to be."""
         text = f"SELECT {between[0]} {where}\n{between[1]}"
-        return self._tree(text, said=f"where is {shortened(where)}", expected="; expected one SQL condition")
+        return self._tree(text, title=f"where is {shortened(where)}", expected="; expected one SQL condition")
 
-    def _tree(self, text: str, *, said: str, expected: str = "") -> list[dict]:
-        found = self.ask("SELECT json_serialize_sql($1::VARCHAR) AS tree", [text], said=said)
+    def _tree(self, text: str, *, title: str, expected: str = "") -> list[dict]:
+        result = self.select("SELECT json_serialize_sql($1::VARCHAR) AS tree", [text], title=title)
         try:
-            parsed = json.loads(found["tree"][0].as_py())
+            parsed = json.loads(result["tree"][0].as_py())
         except RecursionError:
-            raise QueryError(f"{said}: nested too deeply; write it with fewer brackets") from None
+            raise QueryError(f"{title}: nested too deeply; write it with fewer brackets") from None
         if parsed["error"]:
-            raise QueryError(f"{said}: {parsed['error_message'][:200]}{expected}")
+            raise QueryError(f"{title}: {parsed['error_message'][:200]}{expected}")
         return parsed["statements"]
 
 
 def _table(cursor: duckdb.DuckDBPyConnection, statement: str, parameters: list | None) -> pa.Table:
     """Return the rows of a statement. Raises pa.ArrowInvalid where their text is not UTF-8."""
-    found = cursor.sql(statement, params=parameters or []).to_arrow_table()
-    found.validate(full=True)
-    return found
+    result = cursor.sql(statement, params=parameters or []).to_arrow_table()
+    result.validate(full=True)
+    return result
 
 
 @contextlib.contextmanager
@@ -332,7 +332,7 @@ def shortened(text: str) -> str:
 
 
 def short(error: BaseException) -> str:
-    """Return what an engine said, in one line of bounded length."""
+    """Return what an engine title, in one line of bounded length."""
     return " ".join(str(error).split())[:160]
 
 

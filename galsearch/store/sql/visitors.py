@@ -37,7 +37,7 @@ class Visits:
         self._pool, self._number = pool, number
         self._passed: dict[str, None] = {}  # conditions that passed; the file does not change
 
-    def ask(self, statement: str, parameters: list | None, *, title: str) -> pa.Table:
+    def select(self, statement: str, parameters: list | None, *, title: str) -> pa.Table:
         """Return the rows of a statement of ours that holds a condition which `check_condition` has passed."""
         facts, content = self._run("run_statement", title=title, statement=statement, parameters=parameters or [])
         return _table(facts, content)
@@ -185,7 +185,7 @@ def _streamed(store: BaseStore, statement: str, parameters: list, *, title: str,
     """Return the rows of a statement as an Arrow stream of bounded size."""
     sink = io.BytesIO()
     store.prepare(statement)
-    with store.sandbox.asking(title) as cursor:
+    with store.sandbox.running(title) as cursor:
         reader = cursor.sql(statement, params=parameters).to_arrow_reader(STREAM_ROWS)
         if reader.schema.names == [ROW] and title == "where":
             return _row_numbers(reader.read_all(), store.objects)
@@ -199,9 +199,9 @@ def _streamed(store: BaseStore, statement: str, parameters: list, *, title: str,
     return {}, sink.getvalue()
 
 
-def _row_numbers(found: pa.Table, rows: int) -> tuple[dict, bytes]:
+def _row_numbers(result: pa.Table, rows: int) -> tuple[dict, bytes]:
     """Return row numbers as one bit a row where they ascend, else as they are."""
-    numbers = found[ROW].to_numpy()
+    numbers = result[ROW].to_numpy()
     if len(numbers) < rows // 64 or not (numbers[1:] > numbers[:-1]).all():
         return {"numbers": True}, np.ascontiguousarray(numbers, "<i8").tobytes()
     passing = np.zeros(rows, bool)

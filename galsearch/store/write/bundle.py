@@ -57,17 +57,17 @@ def write_bundle(
     with_models: bool = True,
     compact: bool = False,
     storage_version: str = STORAGE_VERSION,
-    plane: str | None = None,
+    projection: str | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> None:
     """Write the atlas `store` as one file at `path`; what was there before is replaced only when all went well.
 
-    `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors; `plane` says how the map of
-    the vectors is made (None: the one of `store` where it has every vector, else by "pca"). Raises GalsearchError when
+    `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors; `projection` says how the
+    vectors are projected (None: as in `store` where that has every vector, else by "pca"). Raises GalsearchError when
     the disk is full or the folder not writable, or when the vectors cannot be stored so.
     """
-    check_method(plane or PCA)
+    check_method(projection or PCA)
     with disk_errors(path, REMEDY), WriterLock(path), replacing(path) as partial:
         connection = writing(partial)
         try:
@@ -80,7 +80,7 @@ def write_bundle(
                 record,
                 with_models=with_models,
                 compact=compact,
-                plane=plane,
+                projection=projection,
                 seed=seed,
                 progress=progress,
             )
@@ -126,7 +126,7 @@ def _fill(
     *,
     with_models: bool,
     compact: bool,
-    plane,
+    projection,
     seed,
     progress,
 ) -> None:
@@ -142,7 +142,7 @@ def _fill(
     _write_facts(connection, store, first)
     write_words(connection)
     for name in spaces:
-        spaces[name] = {**spaces[name], schema.PLANE: _write_plane(connection, store, name, plane, seed)}
+        spaces[name] = {**spaces[name], schema.PROJECTION: _write_projection(connection, store, name, projection, seed)}
     progress(len(spaces) + 1, total, "writing pictures")
     _write_thumbnails(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
@@ -231,7 +231,7 @@ def _write_vectors(
     write_cells(connection, name, index)
     connection.execute("CHECKPOINT bundle")
     connection.execute("SET force_compression = 'auto'")
-    for column in _in_place(name, space):
+    for column in _mapped_vectors(name, space):
         _write_map(connection, partial, column)
     words = phrases(store.sandbox.cursor(), store.manifest, name)
     write_curves(connection, name, index, Reordered(vectors, order), words, seed=seed)
@@ -254,7 +254,7 @@ class _Column(NamedTuple):
     dtype: type = np.float32
 
 
-def _in_place(name: str, space: dict) -> list[_Column]:
+def _mapped_vectors(name: str, space: dict) -> list[_Column]:
     """Return the columns of an embedding that the map is about."""
     table, cells = macros.vector_table(name, space), f"cells_{name}"
     if not space.get(schema.CODES):
@@ -265,19 +265,19 @@ def _in_place(name: str, space: dict) -> list[_Column]:
 
 def _write_map(connection, partial: Path, column: _Column) -> None:
     """Note where DuckDB put the numbers of a column; nothing when they are not raw in the file after all."""
-    found = connection.execute(
+    result = connection.execute(
         "SELECT count AS run_values, block_id, block_offset, compression FROM pragma_storage_info($1) "
         "WHERE column_name = $2 AND segment_type IN ('FLOAT', 'TINYINT') ORDER BY row_group_id, segment_id",
         [column.table, column.name],
     ).fetchall()
     size = connection.execute("SELECT block_size FROM pragma_database_size() WHERE database_name = 'bundle'").fetchall()
-    if not found or any(kind != "Uncompressed" or block < 0 for _, block, _, kind in found):
+    if not result or any(kind != "Uncompressed" or block < 0 for _, block, _, kind in result):
         return
-    values = np.array([row[0] for row in found], np.int64)
-    places = np.array(
-        [FILE_HEADER + block * size[0][0] + BLOCK_HEADER + offset for _, block, offset, _ in found], np.int64
+    values = np.array([row[0] for row in result], np.int64)
+    indices = np.array(
+        [FILE_HEADER + block * size[0][0] + BLOCK_HEADER + offset for _, block, offset, _ in result], np.int64
     )
-    runs = runs_table(None, partial, places, values, 0, dtype=column.dtype)
+    runs = runs_table(None, partial, indices, values, 0, dtype=column.dtype)
     if _map_holds(connection, runs, partial, column):
         write_runs(connection, column.part, runs)
 
@@ -285,12 +285,12 @@ def _write_map(connection, partial: Path, column: _Column) -> None:
 def _map_holds(connection, runs: pa.Table, partial: Path, column: _Column) -> bool:
     """Compare what the map finds with what DuckDB says, at the beginning, the end and between."""
     rows = connection.execute(f"SELECT count(*) FROM {column.table}").fetchall()[0][0]
-    places = np.unique(np.linspace(0, rows - 1, MAP_SAMPLE).astype(np.int64))
-    asked = "WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid"
-    found = connection.execute(f"SELECT {column.name} FROM {column.table} {asked}", [places.tolist()]).fetchall()
-    stated: np.ndarray = np.array([row[0] for row in found], column.dtype)
+    indices = np.unique(np.linspace(0, rows - 1, MAP_SAMPLE).astype(np.int64))
+    requested = "WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid"
+    result = connection.execute(f"SELECT {column.name} FROM {column.table} {requested}", [indices.tolist()]).fetchall()
+    stated: np.ndarray = np.array([row[0] for row in result], column.dtype)
     try:
-        return np.array_equal(Mapped(runs, stated.shape[1], partial, dtype=column.dtype).take(places), stated)
+        return np.array_equal(Mapped(runs, stated.shape[1], partial, dtype=column.dtype).take(indices), stated)
     except MapError:
         return False
 
@@ -305,14 +305,14 @@ def _write_facts(connection, store: BaseStore | RowView, order: np.ndarray | Non
         create_table(connection, name, table)
 
 
-def _write_plane(connection, store: BaseStore | RowView, name: str, method: str | None, seed: int) -> dict:
+def _write_projection(connection, store: BaseStore | RowView, name: str, method: str | None, seed: int) -> dict:
     """Write the map of the vectors, as `store` has it or anew; return what the manifest says of it."""
     space, table = store.manifest.embeddings[name], f"map_{name}"
-    if method is None and schema.PLANE in space and table in store.tables:
+    if method is None and schema.PROJECTION in space and table in store.tables:
         there = store.sandbox.arrow(f"SELECT object_id, x, y FROM {table}")
         if there.num_rows == space["rows"]:  # else some were added since it was made
             put_map(connection, name, there)
-            return space[schema.PLANE]
+            return space[schema.PROJECTION]
     ids = store.id_column(store.object_rows(name, np.arange(space["rows"])))
     return write_map(connection, name, store.vectors(name), ids, method=method or PCA, seed=seed)
 
@@ -335,10 +335,10 @@ def _write_thumbnails(connection, store: BaseStore | RowView) -> None:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(ids), BATCH_ROWS):
-            found = store.thumbnails(ids[start : start + BATCH_ROWS])
-            there = [name for name in ids[start : start + BATCH_ROWS] if name in found]
+            result = store.thumbnails(ids[start : start + BATCH_ROWS])
+            there = [name for name in ids[start : start + BATCH_ROWS] if name in result]
             yield pa.RecordBatch.from_pydict(
-                {"object_id": there, "image": [found[name] for name in there]}, schema=kind
+                {"object_id": there, "image": [result[name] for name in there]}, schema=kind
             )
 
     _write_table(connection, "thumbnails", kind, batches())

@@ -34,12 +34,12 @@ from galsearch.store.write.index_tables import (
     create_table,
     fixed_size_list,
     phrases,
-    write_line,
     write_manifest,
+    write_thresholds,
     write_words,
 )
 from galsearch.store.write.lance_offsets import file_digests, write_pages
-from galsearch.store.write.recluster import rolled_back, rows_of, settle
+from galsearch.store.write.recluster import recluster, rolled_back, rows_of
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
 _STAGED = "galsearch:"
@@ -152,9 +152,9 @@ class Staging:
             finally:
                 connection.close()
             if manifest.rows > cells.LEAST_ROWS:
-                settle(out, None)
+                recluster(out, None)
             FolderStore(out).close()
-            self._put_in_place(out)
+            self._replace_atlas(out)
 
     def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
         if concepts is None:
@@ -166,7 +166,7 @@ class Staging:
         for statement in macros.facts_macros():
             connection.execute(statement)
 
-    def _put_in_place(self, out: Path) -> None:
+    def _replace_atlas(self, out: Path) -> None:
         old = self.folder / "old"
         shutil.rmtree(old, ignore_errors=True)
         if not (self.path.exists() and exchange(out, self.path)):
@@ -198,7 +198,7 @@ class Staging:
             finally:
                 remove_partial(partial)
             if self.unindexed() > STALE_SHARE:
-                settle(self.path, schema.provenance("optimize", parameters={"after": record["action"]}))
+                recluster(self.path, schema.provenance("optimize", parameters={"after": record["action"]}))
         self.discard()
 
     def unindexed(self) -> float:
@@ -210,10 +210,10 @@ class Staging:
         finally:
             store.close()
 
-    def settle(self, record: dict) -> None:
+    def recluster(self, record: dict) -> None:
         """Put all rows of the atlas in the order of cells fitted to them; readers see it before or after."""
         with disk_errors(self.path, REMEDY):
-            settle(self.path, record)
+            recluster(self.path, record)
         self.discard()
 
     def _append(self, connection, out: Path, manifest, record, versions: dict[str, int], *, create: bool) -> None:
@@ -233,8 +233,8 @@ class Staging:
                 table = lance.dataset(str(out / LANCE / f"{name}.lance"), version=versions[name])
                 every = table.take(list(range(table.count_rows())))  # as `folder` reads it, not by a scan
                 held = Held(as_array(every["embedding"]))
-                write_line(connection, name, held, phrases(connection, manifest, name), seed=0)
-                spaces[name][schema.PLANE] = write_map(connection, name, held, every["object_id"])
+                write_thresholds(connection, name, held, phrases(connection, manifest, name), seed=0)
+                spaces[name][schema.PROJECTION] = write_map(connection, name, held, every["object_id"])
         write_words(connection)
         rows = connection.execute("SELECT count(*) FROM galaxies").fetchall()[0][0]
         files = file_digests(out, versions, manifest.extra.get(FILES, {}))
@@ -304,8 +304,8 @@ def _quoted(name: str) -> str:
 
 def _types(connection, table: str) -> dict[str, tuple[str, str]]:
     """Return (name, type) of the columns by folded name."""
-    found = connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
-    return {name.casefold(): (name, kind) for name, kind in found}
+    result = connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
+    return {name.casefold(): (name, kind) for name, kind in result}
 
 
 def _check_values(connection, name: str, kind: str, there: str) -> None:
@@ -324,12 +324,12 @@ def _check_values(connection, name: str, kind: str, there: str) -> None:
 
 
 def _check_unit(connection, name: str, unit: str) -> None:
-    found = connection.execute(
+    result = connection.execute(
         f'SELECT unit FROM {schema.COLUMNS_TABLE} WHERE "table" = \'galaxies\' AND "column" = $1', [name]
     ).fetchall()
-    if unit and found and found[0][0] not in ("", unit):
+    if unit and result and result[0][0] not in ("", unit):
         raise SchemaError(
-            f"column '{name}' is in {unit} here and in {found[0][0]} in the atlas; convert it first, or rename it"
+            f"column '{name}' is in {unit} here and in {result[0][0]} in the atlas; convert it first, or rename it"
         )
 
 
@@ -368,8 +368,8 @@ def _describe(connection, described: pa.Schema, embeddings: Iterable[str], *, cr
 
 def _meaning(item: pa.Field) -> tuple[str, str, str]:
     """Return (unit, ucd, description) as the field has them: what is ours says so, and nothing else is by its name."""
-    said = item.metadata or {}
-    return tuple(said.get(key, b"").decode() for key in (b"unit", b"ucd", b"description"))
+    stated = item.metadata or {}
+    return tuple(stated.get(key, b"").decode() for key in (b"unit", b"ucd", b"description"))
 
 
 def _rejected_table(rejected: list[dict]) -> pa.Table:

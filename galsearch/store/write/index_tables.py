@@ -40,8 +40,8 @@ class Index:
     def order(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows by cell, then object_id."""
         table = pa.table({"cell": self.cell, "object_id": ids})
-        places = pc.sort_indices(table, sort_keys=[("cell", "ascending"), ("object_id", "ascending")])
-        return np.frombuffer(places.buffers()[1], np.uint64, len(places)).astype(np.int64)
+        indices = pc.sort_indices(table, sort_keys=[("cell", "ascending"), ("object_id", "ascending")])
+        return np.frombuffer(indices.buffers()[1], np.uint64, len(indices)).astype(np.int64)
 
     def cells(self) -> Cells:
         """Return the index as it is searched, for vectors in the order of their cells."""
@@ -61,7 +61,7 @@ def write_cells(connection, name: str, index: Index) -> None:
 
 def write_curves(connection, name: str, index: Index, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
     """Write `recall_<name>` and `line_<name>`, measured on `vectors`, which are in the order of the cells."""
-    write_line(connection, name, vectors, words, seed=seed)
+    write_thresholds(connection, name, vectors, words, seed=seed)
     if index.curves is None and vectors.rows > cells.LEAST_ROWS:
         index.curves = cells.measure(vectors, index.cells(), words, seed=seed)
     rows = index.curves.rows if index.curves else []
@@ -71,12 +71,12 @@ def write_curves(connection, name: str, index: Index, vectors: Vectors, words: n
     create_table(connection, f"recall_{name}", pa.table(table))
 
 
-def write_line(connection, name: str, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
+def write_thresholds(connection, name: str, vectors: Vectors, words: np.ndarray | None, *, seed: int) -> None:
     """Write `line_<name>` anew: under which score nothing is convincing, by kind of query."""
-    found = cells.lines(vectors, words, seed=seed)
+    result = cells.thresholds(vectors, words, seed=seed)
     connection.execute(f"CREATE OR REPLACE TABLE line_{name} (asked VARCHAR, score DOUBLE)")
-    for asked, score in sorted(found.items()):
-        connection.execute(f"INSERT INTO line_{name} VALUES ($1, $2)", [asked, score])
+    for requested, score in sorted(result.items()):
+        connection.execute(f"INSERT INTO line_{name} VALUES ($1, $2)", [requested, score])
 
 
 def write_runs(connection, name: str, runs: pa.Table | None) -> None:
@@ -103,11 +103,11 @@ def phrases(connection, manifest: schema.Manifest, name: str) -> np.ndarray | No
     """
     if not manifest.knows_words(name):
         return None
-    asked = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'concepts'"
-    if not connection.execute(asked).fetchall():
+    requested = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'concepts'"
+    if not connection.execute(requested).fetchall():
         return None
-    found = as_array(connection.sql("SELECT embedding FROM concepts").to_arrow_table()["embedding"])
-    return found if found.shape[1] == manifest.embeddings[name]["dim"] and len(found) else None
+    result = as_array(connection.sql("SELECT embedding FROM concepts").to_arrow_table()["embedding"])
+    return result if result.shape[1] == manifest.embeddings[name]["dim"] and len(result) else None
 
 
 def write_manifest(connection, manifest: schema.Manifest, record: dict | None, **changes) -> None:

@@ -66,10 +66,10 @@ def _known(connection, table: str) -> dict[str, pa.Table]:
     if not there:
         return {}
     columns = "file, first_value, run_values, byte_offset, head, crc32"
-    found = connection.sql(
+    result = connection.sql(
         f"SELECT {columns} FROM {schema.MAP_TABLE} WHERE name = $1 ORDER BY first_value", params=[table]
     ).to_arrow_table()
-    return {file: runs for file, runs in by_file(found) if file is not None}
+    return {file: runs for file, runs in by_file(result) if file is not None}
 
 
 def _only_file(fragment: lance.LanceFragment) -> str | None:
@@ -84,17 +84,17 @@ def _runs(folder: Path, file: str, values: int, first: int) -> pa.Table | None:
     pages = metadata.columns[metadata.schema.get_field_index(COLUMN)].pages
     if any(len(page.buffers) != 1 for page in pages):
         return None
-    places = np.array([page.buffers[0].position for page in pages], np.int64)
+    indices = np.array([page.buffers[0].position for page in pages], np.int64)
     sizes = np.array([page.buffers[0].size for page in pages], np.int64) // 4
-    return runs_table(file, folder / file, places, sizes, first) if sizes.sum() == values else None
+    return runs_table(file, folder / file, indices, sizes, first) if sizes.sum() == values else None
 
 
 def _holds(runs: pa.Table, folder: Path, dataset: lance.LanceDataset, dim: int) -> bool:
     """Compare what the map finds with what Lance says, at the beginning, the end and between."""
-    places = np.unique(np.linspace(0, dataset.count_rows() - 1, SAMPLE).astype(np.int64))
-    said = as_array(dataset.take(places.tolist(), columns=[COLUMN])[COLUMN])
+    indices = np.unique(np.linspace(0, dataset.count_rows() - 1, SAMPLE).astype(np.int64))
+    stated = as_array(dataset.take(indices.tolist(), columns=[COLUMN])[COLUMN])
     try:
-        found = mapped(runs, dim, lambda file: folder / str(file))
-        return found.rows == dataset.count_rows() and np.array_equal(found.take(places), said)
+        result = mapped(runs, dim, lambda file: folder / str(file))
+        return result.rows == dataset.count_rows() and np.array_equal(result.take(indices), stated)
     except MapError:
         return False

@@ -38,7 +38,7 @@ from galsearch.store.write.lance_offsets import file_digests, write_pages
 KEEP = timedelta(days=1)  # how long the files of an order that was replaced stay for readers that are still open
 
 
-def settle(folder: Path, record: dict | None, *, seed: int = 0) -> None:
+def recluster(folder: Path, record: dict | None, *, seed: int = 0) -> None:
     """Rewrite the atlas in `folder` in the order of cells that are fitted to all of its rows.
 
     `record` is appended to the provenance. The Lance files of the order before stay for those who read them now, and
@@ -95,7 +95,7 @@ def _fill(connection, store: FolderStore, folder: Path, record: dict | None, see
         settled[name] = placed, store.id_column(rows[order])
     _copy_facts(connection, store, first)
     spaces = {
-        name: {**space, **rows_of(connection, name), schema.PLANE: write_map(connection, name, *settled[name])}
+        name: {**space, **rows_of(connection, name), schema.PROJECTION: write_map(connection, name, *settled[name])}
         for name, space in store.manifest.embeddings.items()
     }
     files = file_digests(folder, versions, store.manifest.extra.get(FILES, {}))
@@ -113,9 +113,9 @@ def _write_lance(store: FolderStore, folder: Path, name: str, order: np.ndarray,
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(order), BATCH_ROWS):
             part = order[start : start + BATCH_ROWS]
-            found = store.vectors(name).take(part)
+            result = store.vectors(name).take(part)
             names = pa.array(ids.slice(start, len(part)).to_pylist(), pa.string())
-            yield pa.RecordBatch.from_arrays([names, fixed_size_list(found)], schema=kind)
+            yield pa.RecordBatch.from_arrays([names, fixed_size_list(result)], schema=kind)
 
     reader = pa.RecordBatchReader.from_batches(kind, batches())
     dataset = lance.write_dataset(reader, uri, mode="overwrite", max_rows_per_group=BATCH_ROWS)
