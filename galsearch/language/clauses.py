@@ -9,31 +9,10 @@ from __future__ import annotations
 
 import re
 
+from galsearch.language.vocabulary import CAPTION_ATTRIBUTES, CAPTION_NEGATORS
+
 MOST_WORDS = 45  # of a summary
-ATTRIBUTES: dict[str, str] = {  # stored name of an attribute -> how texts call it
-    "spiral arms": r"(?:spiral )?arms?|spiral (?:structure|features?|pattern)s?",
-    "bar": r"bars?|barred",
-    "bulge": r"bulges?",
-    "inner ring": r"inner rings?",
-    "outer ring": r"outer rings?",
-    "ring": r"rings?|ringed",
-    "dust": r"dust(?:y)?(?: lanes?)?",
-    "star-forming knots": r"(?:star[- ]forming|bright|blue) (?:knots?|regions?|clumps?)|knots?|clumps?",
-    "merger": r"mergers?|merging|interactions?|interacting",
-    "tidal features": r"tidal (?:tails?|features?|streams?|debris|distortions?)",
-    "companion": r"companions?",
-    "disk": r"dis[ck]s?",
-    "lens": r"(?:gravitational )?(?:lens(?:ing)?|lensed arcs?)",
-    "asymmetry": r"asymmetr\w+",
-}
-_NEGATOR = re.compile(
-    r"\b(?:no|not|non|nor|neither|never|none|nothing|without|cannot|nowhere|lack(?:s|ed|ing)?|devoid|absen(?:t|ce|ts)|"
-    r"missing|free (?:of|from)|rather than|instead of|unlike|except|hardly|barely|little(?: to no)?|"
-    r"fail(?:s|ed|ing)? to|rul(?:es?|ed|ing) out|exclud(?:es?|ed|ing)|un(?:barred|disturbed|ringed|resolved|seen|"
-    r"detected|likely|clear|perturbed)|(?:bar|bulge|arm|ring|dust|feature|disk|disc|companion|structure)[- ]?less|"
-    r"(?:dust|bar|bulge|ring)[- ]free)\b|n['’]t\b|\bnon-\w+",
-    re.IGNORECASE,
-)
+_NEGATOR = re.compile(CAPTION_NEGATORS, re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z(])|\n+")
 _JOINTS = re.compile(
     r"\s*(?:[;:()]|,| [–—-]{1,2} )\s*(?:(?:and|which)\s+)?|"
@@ -97,7 +76,7 @@ def negatives(text: str) -> tuple[str, ...]:
     result: set[str] = set()
     for sentence in sentences(text):
         denied = " , ".join(clause for clause, state in _clauses(sentence) if state == DENIED).lower()
-        result |= {name for name, pattern in ATTRIBUTES.items() if _is_denied(pattern, denied)}
+        result |= {name for name, pattern in CAPTION_ATTRIBUTES.items() if _is_denied(pattern, denied)}
     return tuple(sorted(result - ({"ring"} if result & {"inner ring", "outer ring"} else set())))
 
 
@@ -172,5 +151,5 @@ def _as_sentence(text: str) -> str | None:
 
 def _attributes(text: str) -> int:
     lowered = text.lower()
-    named = sum(re.search(rf"\b(?:{pattern})\b", lowered) is not None for pattern in ATTRIBUTES.values())
+    named = sum(re.search(rf"\b(?:{pattern})\b", lowered) is not None for pattern in CAPTION_ATTRIBUTES.values())
     return named + bool(re.search(r"\b(?:galaxy|spiral|elliptical|lenticular|irregular)\b", lowered))

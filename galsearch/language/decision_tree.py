@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from galsearch.errors import QueryError
+from galsearch.language.vocabulary import DESCRIPTION_NEGATORS
 
 
 class Question(NamedTuple):
@@ -211,13 +212,7 @@ ENOUGH = {"how-rounded": 0.4, "edge-on-bulge": 0.5, "bulge-size": 0.5}
 ENOUGH_ELSEWHERE = 0.2
 LONGEST = 2000  # characters of a sentence: the time of reading one grows with their square
 
-_NEGATOR = re.compile(
-    r"\b(?:no(?!\w)(?! (?:longer|doubt))|not(?! (?:only|just|necessarily|rule|exclude))|\w+n't|"
-    r"cannot(?! (?:rule|exclude|be ruled))|without|lack(?:s|ing|ed)?|absen(?:ce|t)|devoid|free (?:of|from)|neither|nor|"
-    r"never|none|non|rather than|instead of|as opposed to|rul(?:es?|ing) out|argu(?:es?|ing) against|exclud(?:es?|ing)|"
-    r"unlike(?:ly)?|little(?: to no)?|minimal|fails? to|(?:distinguish|differentiat)\w+ (?:\w+ )?from|disfavou?rs?|"
-    r"insufficient)\b"
-)
+_NEGATOR = re.compile(DESCRIPTION_NEGATORS)
 _END_OF_CLAUSE = re.compile(
     r"[;:()]| [–—] |\b(?:but|however|although|though|while|whereas|yet|except|consistent|which|because|since|supports?|"
     r"favou?rs?|points? to|due to|despite|given|reveals?|instead(?! of)|if|resembl\w*|reminiscent)\b|"

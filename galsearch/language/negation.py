@@ -13,75 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from galsearch.language.text import Edit, Token, tokens
+from galsearch.language.vocabulary import (
+    ADVERBS,
+    AFTER_AND,
+    ARTICLES,
+    CLAUSE,
+    FILLERS,
+    GONE,
+    JOINTS,
+    LINKS,
+    NEGATORS,
+    NO_NEGATION,
+    NOUNS,
+    OBJECTS,
+    PHRASES,
+    PROPERTIES,
+    SEEN,
+    TRAILING,
+    VERBS,
+)
 
-# Longest first. "thing": a noun phrase follows; "chain": and its "and" goes on; "property": one word follows.
-NEGATORS = {
-    "thing": ("little or no", "few or no", "little to no", "no", "w/o a", "nor", "neither", "never"),
-    "chain": (
-        *("without", "w/o", "sans", "lacking", "lacks", "lack of", "lack", "devoid of", "free of", "free from"),
-        *("absence of", "except for", "except", "excluding", "excludes", "exclude", "avoiding", "avoid", "minus"),
-        *("other than", "apart from", "rather than", "instead of", "as opposed to", "anything but", "everything but"),
-        *("missing", "unlike"),
-    ),
-    "property": (
-        *("does not", "do not", "did not", "doesn't", "don't", "didn't", "can not", "cannot", "can't"),
-        *("not", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "non"),
-    ),
-}
-NO_NEGATION = (  # begin with a negator and deny nothing
-    *("not only", "not just", "not merely", "not necessarily", "not sure", "no doubt", "without doubt", "no matter"),
-    *("without a doubt", "without question", "no idea", "missing link", "minus sign"),
-)
-VERBS = (  # between "not" and a thing: "does not have a bar", "not showing arms"
-    *("have", "has", "having", "show", "showing", "contain", "containing", "display", "displaying", "host", "hosting"),
-    *("possess", "include", "including", "exhibit", "exhibiting", "want", "need", "see", "seeing", "with", "like"),
-)
-ARTICLES = ("a", "an", "the", "any")
-FILLERS = (
-    *(*ARTICLES, "of", "visible", "obvious", "clear", "apparent", "discernible", "evident", "detectable"),
-    *(
-        "evidence",
-        "sign",
-        "signs",
-        "hint",
-        "hints",
-        "trace",
-        "traces",
-        "indication",
-        "indications",
-        "kind",
-        "sort",
-        "me",
-        "us",
-    ),
-)
-TRAILING = (*("visible", "seen", "present", "detected", "apparent", "whatsoever", "there", "at", "all", "either"),)
-ADVERBS = ("very", "too", "so", "quite", "really", "that", "particularly")
-LINKS = (  # what joins a negation to the words before it, and goes with it
-    *("and", "or", "but", "yet", "though", "although", "while", "with", "that", "which", "who", "where", "there"),
-    *("is", "are", "was", "were", "be", "being", "does", "do", "did", "has", "have", "having", "it", "they", ","),
-)
-JOINTS = ("and", "or", "but", ",")
-CLAUSE = (  # words that end a noun phrase
-    *("but", "yet", "though", "although", "however", "with", "without", "which", "that", "who", "whose", "while"),
-    *("whereas", "in", "at", "near", "around", "on", "from", "by", "plus", "has", "have", "having", "is", "are", "was"),
-    *("were", "be", "seen", "viewed", "showing", "show", "shows", "containing", "between", "under", "over"),
-    *("above", "below", "since", "because", "if", "when", "where", "for", "as", "to", "only", "also", "like"),
-    *("then", "please", "just", "and", "or", "nor"),
-)
-AFTER_AND = ("with", "has", "have", "is", "are", "showing", "two", "three", "four", "many", "several", "multiple")
-GONE = ("absent", "missing", "lacking", "invisible", "undetected")
-SEEN = ("visible", "present", "seen", "detected", "apparent", "evident", "discernible", "detectable", "resolved")
-OBJECTS = ("galaxy", "galaxies", "object", "objects", "source", "sources", "system", "systems")
-PHRASES = (  # properties of several words
-    *("star forming", "grand design", "early type", "late type", "edge on", "face on", "low surface brightness"),
-    *("gas poor", "gas rich", "metal poor", "metal rich", "tightly wound", "loosely wound", "star like", "disk like"),
-)
-NOUNS = "bar|arm|bulge|dust|ring|dis[ck]|companion|jet|tail|halo|gas|lane|knot|nucleus|lens"
-PROPERTIES = (
-    "barred|spiral|interacting|merging|merger|active|elliptical|star-?forming|dis[ck]y|edge-on|face-on|ringed|dusty|"
-    "lensed|irregular|symmetric|disturbed|warped|perturbed|obscured|peculiar"
-)
 _LESS = re.compile(rf"(?:(?:{NOUNS})-?less|(?:{NOUNS})-free|no-(?:{NOUNS})s?)")
 _NON = re.compile(rf"non-[^\W\d_][\w-]*|(?:non|un-?)(?:{PROPERTIES})")
 _NOT_NON = ("non-thermal", "non-parametric", "non-linear", "non-trivial", "non-standard")

@@ -13,10 +13,11 @@ from typing import Any
 from galsearch.errors import QueryError
 from galsearch.language.cuts import DENIED, Columns, Offer, edits_of, offers
 from galsearch.language.foreign import foreign_language
-from galsearch.language.negation import ADVERBS, ARTICLES, OBJECTS, Negation, negations
+from galsearch.language.negation import Negation, negations
 from galsearch.language.spelling import Rewording, expansions, slips
 from galsearch.language.text import Edit, edited, plain
 from galsearch.language.unread import Unread, unread
+from galsearch.language.vocabulary import ADVERBS, ARTICLES, OBJECTS
 from galsearch.query import Query, Term
 
 RARE = (  # words -> how many galaxies are so: a score cannot say that one of them is here

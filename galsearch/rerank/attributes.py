@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from galsearch.language import Understanding
+from galsearch.language.vocabulary import QUERY_ATTRIBUTES
 
 ARC = "arc_contrast"  # measured when it is asked for, by galsearch.rerank.arcs; all others are columns
 
@@ -28,46 +29,21 @@ class Attribute:
     measures: tuple[tuple[str, int], ...]
 
 
-ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute(
-        "spiral",
-        r"\bspirals?\b|\b(?:spiral|winding) arms?\b|\bpinwheel|\bgrand design|\barms\b",
-        (("arm_strength", 1), ("color_gradient", -1)),
-    ),
-    Attribute(
-        "elliptical",
-        r"\bellipticals?\b|\bspheroid|\bearly[- ]type\b|\be-type\b|\bfeatureless\b|\bred and dead\b|"
-        r"\bsmooth (?:round|ball)",
-        (("arm_strength", -1), ("color_gradient", 1), ("sersic_n", 1), ("m20", -1)),
-    ),
-    Attribute(
-        "edge-on",
-        r"\bedge[- ]?on\b|\bfrom (?:the|its) (?:side|edge)\b|\bneedle|\bspindle|\bhighly inclined\b|\bvery flat\b|"
-        r"\binclination of 90\b",
-        (("axis_ratio", -1),),
-    ),
-    Attribute(
-        "face-on",
-        r"\bface[- ]?on\b|\bfrom above\b|\bpole[- ]on\b|\bnot tilted\b|\bfaces? the observer\b",
-        (("axis_ratio", 1),),
-    ),
-    Attribute("barred", r"\bbar(?:red|s)?\b", (("bar_strength", 1),)),
-    Attribute("unbarred", r"", (("bar_strength", -1), ("arm_strength", 1))),
-    Attribute("ring", r"(?<!einstein )\bring(?:s|ed)?\b|\bring-shaped\b|\bencircled\b", (("ring_contrast", 1),)),
-    Attribute(
-        "irregular",
-        r"\birregulars?\b|\bshapeless\b|\bmagellanic\b|\bchaotic\b|\bragged\b",
-        (("asymmetry", 1), ("smoothness", 1), ("concentration", -1)),
-    ),
-    Attribute("dusty", r"\bdust(?:y|s)?\b", (("color_br", 1),)),
-    Attribute("flocculent", r"\bfloccul|\bpatchy\b|\bfluffy\b|\bwoolly\b|\bfragmented\b", (("smoothness", 1),)),
-    Attribute(
-        "merging",
-        r"\bmerg(?:er|ers|ing|ed)\b|\binteract|\bcollid|\bcollision|\btidal\b|\btorn apart\b|\btwo nuclei\b",
-        (("asymmetry", 1), ("companions", 1)),
-    ),
-    Attribute("lens", r"\blens(?:es|ed|ing)?\b|\barcs?\b|\beinstein\b", ((ARC, 1),)),
-)
+MEASURES: dict[str, tuple[tuple[str, int], ...]] = {
+    "spiral": (("arm_strength", 1), ("color_gradient", -1)),
+    "elliptical": (("arm_strength", -1), ("color_gradient", 1), ("sersic_n", 1), ("m20", -1)),
+    "edge-on": (("axis_ratio", -1),),
+    "face-on": (("axis_ratio", 1),),
+    "barred": (("bar_strength", 1),),
+    "unbarred": (("bar_strength", -1), ("arm_strength", 1)),
+    "ring": (("ring_contrast", 1),),
+    "irregular": (("asymmetry", 1), ("smoothness", 1), ("concentration", -1)),
+    "dusty": (("color_br", 1),),
+    "flocculent": (("smoothness", 1),),
+    "merging": (("asymmetry", 1), ("companions", 1)),
+    "lens": ((ARC, 1),),
+}
+ATTRIBUTES = tuple(Attribute(name, QUERY_ATTRIBUTES[name], measures) for name, measures in MEASURES.items())
 BY_NAME = {each.name: each for each in ATTRIBUTES}
 KINDS, PARTS = {"spiral", "elliptical"}, {"barred", "unbarred", "ring", "flocculent", "lens"}
 ABSENT = {"barred": "unbarred"}  # what is asked for where the attribute is not wanted
