@@ -205,6 +205,38 @@ def test_a_planted_import_upward_in_the_store_is_caught():
     assert upward("read.base", "from galsearch.store.write.disk import disk_errors") == ["write.disk"]
 
 
+# ---- what stays inside the store, and inside schema
+
+
+def inside_only(source: str) -> list[str]:
+    """Return what of a source text belongs into the store or into schema: engines, forms of a store, one modality."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if node.attr == "sandbox" or (node.attr == "kind" and is_store(node.value)) or text == "schema.IMAGE":
+                found.append(text)
+    return found
+
+
+def is_store(node: ast.expr) -> bool:
+    return ast.unparse(node).rpartition(".")[2] in ("store", "_store")
+
+
+OUTSIDE = [path for path in FILES if not dotted(path).startswith("store") and dotted(path) != "schema"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=dotted)
+def test_what_belongs_to_the_store_stays_there(path):
+    allowed = ["self._store.kind"] if dotted(path) == "atlas" else []  # which it tells as its own
+    assert [one for one in inside_only(path.read_text()) if one not in allowed] == []
+
+
+def test_what_leaves_the_store_is_seen():
+    source = "def f(store):\n    if store.kind == 'set':\n        store.sandbox.rows(schema.IMAGE)"
+    assert sorted(inside_only(source)) == ["schema.IMAGE", "store.kind", "store.sandbox"]
+
+
 @pytest.mark.parametrize("folder", ["galsearch/cli", "streamlit_app"])
 def test_a_face_uses_only_public_names(folder):
     for file in sorted((ROOT / folder).rglob("*.py")):

@@ -50,7 +50,7 @@ def write_space(
     lines = pins(["huggingface_hub"] if dataset else [])
     store = open_store(path)
     try:
-        manifest, kind = store.manifest, store.kind
+        manifest, grows = store.manifest, store.grows
     finally:
         store.close()
     aside = out.with_name(out.name + ".partial")
@@ -58,7 +58,7 @@ def write_space(
     try:
         aside.mkdir()
         name = path.name if dataset else f"{NO_FILE.sub('-', path.stem).lstrip('-.') or 'atlas'}.duckdb"
-        if dataset is None and kind == "folder":
+        if dataset is None and grows:
             bundle(path, aside / name, progress=progress)
         elif dataset is None:
             shutil.copyfile(path, aside / name)
