@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from galsearch import formats, schema, sources
 from galsearch.columns import Summary, check_roles
@@ -33,7 +32,7 @@ from galsearch.errors import (
 )
 from galsearch.escaping import check_path
 from galsearch.science import images
-from galsearch.sources import Reading, Source, VectorSource, known_embeddings
+from galsearch.sources import Reading, Source, known_embeddings
 from galsearch.sources.known_embeddings import Publication
 from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
@@ -412,7 +411,7 @@ def _build(
 
 def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: float, **counts: Any) -> Report:
     """Return what is reported of a build or an addition; `counts` are rows, added and rejected."""
-    pictures = 0 if isinstance(taken, VectorSource) else counts["added"]
+    pictures = counts["added"] if taken.has_pictures else 0
     seconds, provider = time.perf_counter() - started, encoder.provider if encoder else None
     return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.told(), pictures=pictures)
 
@@ -506,8 +505,8 @@ def _existing(path: Path) -> tuple[schema.Manifest, set[str]]:
 
 def _space(taken: Source, makers: _Makers) -> tuple[str, dict[str, Any], Encoder | None]:
     """Return the embedding's name, its entry in the manifest, and its encoder (None: the table holds the vectors)."""
-    if isinstance(taken, VectorSource):
-        return schema.MAIN, *_space_of_vectors(taken.vectors.shape[1], makers)
+    if taken.dim is not None:
+        return schema.MAIN, *_space_of_vectors(taken.dim, makers)
     modality = schema.MODALITIES["image"]
     encoder = makers.encoder(modality.encoder)
     stated = {} if encoder.embedding in schema.MODALITIES else {"modality": modality.name}
@@ -613,7 +612,7 @@ def _models(space: dict[str, Any], makers: _Makers, taken: Source) -> tuple[dict
 
     With the vectors of a table these are projectors of their space, and nothing embeds phrases.
     """
-    if isinstance(taken, VectorSource):
+    if not taken.has_pictures:
         for card in map(read_card, makers.projectors.values()):
             if not _fits(space, card):
                 raise ModelMismatchError(
@@ -641,66 +640,15 @@ def concept_phrases() -> list[str]:
 def _stage(staging: Staging, taken: Source, name: str, encoder: Encoder | None, progress: Progress) -> int:
     """Make the batches that are not there yet, with vectors by the name of their embedding; return all rows."""
     total, done = taken.table.num_rows, staging.done()
-    size = VECTOR_BATCH_ROWS if isinstance(taken, VectorSource) else BATCH_ROWS
+    size = BATCH_ROWS if taken.has_pictures else VECTOR_BATCH_ROWS
     for number, start in enumerate(range(0, total, size)):
         rows = range(start, min(start + size, total))
         if number not in done:
-            staging.put(number, *_made(taken, rows, name, encoder))
+            batch = taken.batch(rows)
+            vectors = batch.content if encoder is None else encoder.encode(batch.content)
+            table = batch.table.append_column(staged(name), fixed_size_list(np.asarray(vectors)))
+            if batch.thumbnails is not None:
+                table = table.append_column(staged(THUMBNAILS), pa.array(batch.thumbnails, pa.binary()))
+            staging.put(number, table, batch.rejected)
         progress(rows.stop, total, "measuring and embedding")
     return sum(batch.num_rows for batch in staging.batches())
-
-
-def _made(taken: Source, rows: range, name: str, encoder: Encoder | None) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return the batch of some rows with their vectors, and what of them was left out."""
-    if isinstance(taken, VectorSource):
-        return _vector_batch(taken, rows, name, encoder)
-    if encoder is None:
-        raise ValueError("pictures need an encoder")
-    return _batch(taken, rows, name, encoder)
-
-
-def _vector_batch(
-    taken: VectorSource, rows: range, name: str, projector: Encoder | None
-) -> tuple[pa.Table, list[dict[str, Any]]]:
-    table = taken.table.slice(rows.start, len(rows))
-    vectors = taken.vectors[rows.start : rows.stop]
-    return _with_vectors(table, name, vectors if projector is None else projector.encode(vectors)), []
-
-
-def _batch(taken: Source, rows: range, name: str, encoder: Encoder) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Take the pictures of some rows: read, measure, shrink, embed; what fails is left out with its reason."""
-    kept, accepted, rejected = [], [], []
-    for row in rows:
-        try:
-            accepted.append(taken.take(row))
-            kept.append(row)
-        except SchemaError as error:
-            rejected.append(_rejection(taken.table, row, str(error)))
-    known = taken.table.take(pa.array(kept, pa.int64()))
-    table = _with_measured(known, [item.columns for item in accepted], taken.measures)
-    pictures = [item.picture for item in accepted]
-    table = _with_vectors(table, name, encoder.encode(pictures))
-    small = pa.array([images.encode_thumbnail(picture) for picture in pictures], pa.binary())
-    return table.append_column(staged(THUMBNAILS), small), rejected
-
-
-def _rejection(table: pa.Table, row: int, reason: str) -> dict[str, Any]:
-    file = table["file"][row].as_py() if "file" in table.column_names else None
-    reason = reason.removeprefix(f"{Path(file or '').name}: ")
-    return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
-
-
-def _with_vectors(table: pa.Table, name: str, vectors: np.ndarray) -> pa.Table:
-    return table.append_column(staged(name), fixed_size_list(vectors))
-
-
-def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mapping[str, str]) -> pa.Table:
-    """Add what was measured, by the `names` of its columns; a position of the source wins where it has one."""
-    for name in (*sources.MEASURED, "radius_arcsec", "ra", "dec"):
-        values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
-        if name in ("ra", "dec"):
-            index = table.column_names.index(name)
-            table = table.set_column(index, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
-        elif names[name] not in table.column_names and any(name in row for row in measured):
-            table = table.append_column(schema.arrow_field(name).with_name(names[name]), values)
-    return table

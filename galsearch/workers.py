@@ -370,7 +370,7 @@ class Pool:
             self._all.add(worker)
             worker.ready()
             failure = None
-        except (_DeadError, _LateError, OSError) as error:
+        except (_DeadError, _LateError, OSError, ValueError) as error:  # ValueError: what it wrote is no answer
             failure = GalsearchError(
                 f"a worker process did not start ({str(error) or error.__doc__}); free some memory, or allow more "
                 f"than {self.limits.memory_bytes >> 20} MB"

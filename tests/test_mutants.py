@@ -87,5 +87,9 @@ def test_what_tests_notice_is_killed_and_what_they_only_run_survives(tree, tmp_p
     states = [result["state"] for result in results]
     assert states == [mutants.KILLED, mutants.KILLED, mutants.SURVIVED, mutants.UNCOVERED]
     assert "test_all_is_compared" in results[0]["killer"]
-    assert (copy / "galsearch" / "sky.py").read_text() == SOURCE == (tree / "galsearch" / "sky.py").read_text()
+    assert (
+        (copy / "galsearch" / "science" / "sky.py").read_text()
+        == SOURCE
+        == (tree / "galsearch" / "science" / "sky.py").read_text()
+    )
     json.dumps(results)

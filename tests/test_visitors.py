@@ -344,3 +344,27 @@ def test_a_text_that_is_too_long_is_not_read_and_too_much_memory_is_one_sentence
             opened.sql("SELECT list(range) FROM range(100000000)")
         assert "more memory" in str(caught.value)
         assert "\n" not in str(caught.value) and "SET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("trouble", [ValueError("no JSON"), OSError("no memory")])
+def test_a_worker_that_does_not_start_is_told_and_the_next_one_serves(monkeypatch, trouble):
+    from galsearch import workers
+
+    ready = workers._Worker.ready
+    raised = iter([trouble])
+
+    def failing(self):
+        for error in raised:
+            raise error
+        ready(self)
+
+    monkeypatch.setattr(workers._Worker, "ready", failing)
+    pool = Pool(Limits(processes=1, spare=0))
+    try:
+        with pytest.raises(GalsearchError, match="did not start"):
+            pool.run("galsearch.workers:echo", b"", title="first")
+        assert pool._starting == 0
+        with pytest.raises(GalsearchError, match="not one of galsearch"):  # so says a process that has started
+            pool.run("os:getcwd", title="second")
+    finally:
+        pool.close()

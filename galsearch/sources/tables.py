@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from galsearch import columns, formats, schema
 from galsearch.columns import MISSING, Pixels, Summary
 from galsearch.errors import SchemaError
-from galsearch.science import detection, morphology
+from galsearch.science import detection, images, morphology
 
 FORM = (*morphology.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
 MEASURED = (
@@ -74,6 +74,20 @@ class Catalog:
     summary: Summary = field(default_factory=Summary)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a source that were taken, and what of them was left out, as {object_id, file, reason}.
+
+    `content` is what an encoder takes: a picture `(h, w, 3) uint8` each, or vectors `(n, d) float32`. `thumbnails` are
+    small pictures as WebP bytes, None where a source has none.
+    """
+
+    table: pa.Table
+    content: Sequence[np.ndarray] | np.ndarray
+    thumbnails: list[bytes] | None
+    rejected: list[dict[str, Any]]
+
+
 @dataclass
 class Source:
     """Objects to take in: `table` has object_id, ra, dec and any other columns; `rejected` what is left out already.
@@ -89,6 +103,13 @@ class Source:
     summary: Summary = field(default_factory=Summary, kw_only=True)
     picture_notes: Counter[str] = field(default_factory=Counter, kw_only=True)
 
+    has_pictures: ClassVar[bool] = True
+
+    @property
+    def dim(self) -> int | None:
+        """How long the vectors are that it brings along; None where an encoder makes them."""
+        return None
+
     def told(self) -> Summary:
         """Return the summary with what was noted of the pictures that were taken, and of how many."""
         notes = [f"{count} pictures: {note}" for note, count in self.picture_notes.most_common()]
@@ -97,6 +118,38 @@ class Source:
     def take(self, row: int) -> Taken:
         """Return the picture of a row; SchemaError when it cannot be used."""
         raise NotImplementedError
+
+    def batch(self, rows: range) -> Batch:
+        """Return some rows with their pictures and what was measured on them; what fails is rejected."""
+        kept, accepted, rejected = [], [], []
+        for row in rows:
+            try:
+                accepted.append(self.take(row))
+                kept.append(row)
+            except SchemaError as error:
+                rejected.append(_rejection(self.table, row, str(error)))
+        known = self.table.take(pa.array(kept, pa.int64()))
+        table = _with_measured(known, [item.columns for item in accepted], self.measures)
+        pictures = [item.picture for item in accepted]
+        return Batch(table, pictures, [images.encode_thumbnail(picture) for picture in pictures], rejected)
+
+
+def _rejection(table: pa.Table, row: int, reason: str) -> dict[str, Any]:
+    file = table["file"][row].as_py() if "file" in table.column_names else None
+    reason = reason.removeprefix(f"{Path(file or '').name}: ")
+    return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
+
+
+def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mapping[str, str]) -> pa.Table:
+    """Add what was measured, by the `names` of its columns; a position of the source wins where it has one."""
+    for name in (*MEASURED, "radius_arcsec", "ra", "dec"):
+        values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
+        if name in ("ra", "dec"):
+            index = table.column_names.index(name)
+            table = table.set_column(index, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
+        elif names[name] not in table.column_names and any(name in row for row in measured):
+            table = table.append_column(schema.arrow_field(name).with_name(names[name]), values)
+    return table
 
 
 def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> Catalog:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from galsearch.sources import known_embeddings
 from galsearch.sources.known_embeddings import Publication
 from galsearch.sources.tables import (
     MEASURES,
+    Batch,
     Catalog,
     Reading,
     Source,
@@ -34,7 +36,17 @@ from galsearch.sources.tables import (
 class VectorSource(Source):
     """A table that already holds the vectors, `(n, d) float32` of unit length; there are no pictures."""
 
+    has_pictures: ClassVar[bool] = False
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    @property
+    def dim(self) -> int:
+        """How long the vectors are."""
+        return self.vectors.shape[1]
+
+    def batch(self, rows: range) -> Batch:
+        """Return some rows with their vectors; what has none was rejected when the table was read."""
+        return Batch(self.table.slice(rows.start, len(rows)), self.vectors[rows.start : rows.stop], None, [])
 
 
 def vector_source(table: Path, column: str, reading: Reading, publication: Publication | None = None) -> VectorSource:
