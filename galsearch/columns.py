@@ -262,10 +262,10 @@ def positions(table: pa.Table, given: Mapping[str, str], *, name: str, required:
         if any(why):
             refused += filter(None, why)
         elif all(_is_numeric(table.field(column).type) for column in pair):
-            index = _in_degrees(table, pair)
-            if np.isfinite(index.ra).any() or np.isfinite(index.dec).any():
-                return index
-            empty = empty or index
+            degrees = _in_degrees(table, pair)
+            if np.isfinite(degrees.ra).any() or np.isfinite(degrees.dec).any():
+                return degrees
+            empty = empty or degrees
         else:
             text = text or _sexagesimal(table, pair)
             refused += [] if text else [f"columns {', '.join(pair)} hold text that is no position"]

@@ -45,17 +45,17 @@ def match(
 ) -> pa.Table:
     """Return what `Atlas.crossmatch` says."""
     table, name = _read(table, table_name, missing)
-    index = _positions(table, {"ra": ra, "dec": dec}, name)
+    positions = _positions(table, {"ra": ra, "dec": dec}, name)
     if not keep_unmatched:
-        _check_complete(index.ra, index.dec, name)
+        _check_complete(positions.ra, positions.dec, name)
     radius = sky.check_radii(radius_arcsec, rows=table.num_rows)
-    rows, there = _placed(store, where, _band(index.dec, radius))
-    pairs = sky.crossmatch(index.ra, index.dec, *there, radius_arcsec=radius, mode=mode)
+    rows, there = _placed(store, where, _band(positions.dec, radius))
+    pairs = sky.crossmatch(positions.ra, positions.dec, *there, radius_arcsec=radius, mode=mode)
     kept, number = np.unique(rows[pairs.right], return_inverse=True)
     result = _named(store.hits(kept, None)).take(pa.array(number))
     result = result.add_column(1, SEPARATION, pa.array(pairs.separation_arcsec))
     matched = _beside(table, result, pairs.left, keep_unmatched=keep_unmatched)
-    return formats.with_notes(matched, [*formats.notes_of(table), *index.notes])
+    return formats.with_notes(matched, [*formats.notes_of(table), *positions.notes])
 
 
 # ---- the input

@@ -349,8 +349,8 @@ def shipped(kind: str, *, root: Path | None = None) -> Path:
     """
     here = Path(__file__).resolve().parent
     roots = (here.parent / "onnx_models", here / "_models") if root is None else (root,)
-    for index in roots:
-        result = [(card, path) for card, path in _cards_in(index) if card["kind"] == kind]
+    for home in roots:
+        result = [(card, path) for card, path in _cards_in(home) if card["kind"] == kind]
         if result:
             return max(result, key=lambda pair: _version_key(pair[0]))[1]
     raise GalsearchError(

@@ -100,27 +100,27 @@ class _Graph:
 
     def fields(self, content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         """Yield (number, value) of the fields of a message: bytes, or a whole number."""
-        index = 0
+        offset = 0
         value: memoryview | int
-        while index < len(content):
+        while offset < len(content):
             self.left -= 1
             if self.left < 0:
                 raise self.refuse(f"has more than {MOST_FIELDS:,} fields")
-            tag, index = self._varint(content, index)
+            tag, offset = self._varint(content, offset)
             if tag >> 32:
                 raise self._damaged()
             kind = tag & 7
             if kind == 0:
-                value, index = self._varint(content, index)
+                value, offset = self._varint(content, offset)
             elif kind == 2:
-                size, index = self._varint(content, index)
-                value, index = content[index : index + size], index + size
+                size, offset = self._varint(content, offset)
+                value, offset = content[offset : offset + size], offset + size
             elif kind in (1, 5):
                 size = 8 if kind == 1 else 4
-                value, index = content[index : index + size], index + size
+                value, offset = content[offset : offset + size], offset + size
             else:
                 raise self._damaged()
-            if index > len(content):
+            if offset > len(content):
                 raise self._damaged()
             yield tag >> 3, value
 

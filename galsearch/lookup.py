@@ -107,8 +107,8 @@ def look_up(store: Store, text: str) -> Lookup:
     named = _named(store, stated)
     if named:
         return Lookup(stated, OBJECT, named)
-    index = position_of(stated)
-    return Lookup(stated, NOTHING) if index is None else _at(store, stated, *index)
+    position = position_of(stated)
+    return Lookup(stated, NOTHING) if position is None else _at(store, stated, *position)
 
 
 def similar_ids(store: Store, object_id: str, *, n: int = 3) -> list[str]:

@@ -157,26 +157,26 @@ def _light(value: Mapping[str, float | None], share: Mapping[str, float | None])
         "brightness": (share["brightness"], "faint", "bright"),
     }
     return {
-        aspect: None if index is None else low if index < 0.12 else high if index > 0.88 else None
-        for aspect, (index, low, high) in ends.items()
+        aspect: None if rank is None else low if rank < 0.12 else high if rank > 0.88 else None
+        for aspect, (rank, low, high) in ends.items()
     }
 
 
 def _surroundings(value: Mapping[str, float | None], share: Mapping[str, float | None]) -> dict:
-    asymmetry, index, count = value["asymmetry"], share["asymmetry"], value["companions"]
+    asymmetry, rank, count = value["asymmetry"], share["asymmetry"], value["companions"]
     shape = None
-    if asymmetry is not None and index is not None:
-        strong = index >= 0.97 and asymmetry >= 0.25
-        shape = "strong" if strong else "mild" if index >= 0.93 and asymmetry >= 0.12 else "regular"
+    if asymmetry is not None and rank is not None:
+        strong = rank >= 0.97 and asymmetry >= 0.25
+        shape = "strong" if strong else "mild" if rank >= 0.93 and asymmetry >= 0.12 else "regular"
     return {
         "disturbance": shape,
         "companions": None if not count else "one" if count == 1 else "several",
     }
 
 
-def _above(share: float | None, value: float | None, index: float, least: float, stated: str) -> str | None:
+def _above(share: float | None, value: float | None, rank: float, least: float, stated: str) -> str | None:
     """Return `said` where a value is both rare in the atlas and large."""
-    return stated if share is not None and value is not None and share >= index and value >= least else None
+    return stated if share is not None and value is not None and share >= rank and value >= least else None
 
 
 def _number(value: float | str | None) -> float | None:

@@ -33,13 +33,13 @@ def crop(rgb: np.ndarray, side: float, x: float, y: float) -> np.ndarray:
     """Return a square part of a square picture, a view; (0, 0) is the center, (-1, -1) the first row and column."""
     whole = len(rgb)
     size = min(whole, max(SMALLEST_PX, round(side * whole)))
-    left, top = (round((whole - size) * (1 + index) / 2) for index in (x, y))
+    left, top = (round((whole - size) * (1 + offset) / 2) for offset in (x, y))
     return rgb[top : top + size, left : left + size]
 
 
 def _crops(pictures: Iterable[np.ndarray], scale: str) -> Iterator[np.ndarray]:
     for rgb in pictures:
-        for index in SCALES[scale]:
-            part = crop(rgb, *index)
+        for offset in SCALES[scale]:
+            part = crop(rgb, *offset)
             yield np.ascontiguousarray(part)
             yield np.ascontiguousarray(part[:, ::-1])

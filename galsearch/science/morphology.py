@@ -310,10 +310,10 @@ def _asymmetry(window: _Window, petrosian: float, sky: float) -> tuple[float, tu
         while center != best and max(map(abs, best)) < turned.margin - 1:
             center = best
             for i, j in NEIGHBORS:
-                index = (center[0] + step * i, center[1] + step * j)
-                if index not in known:
-                    known[index] = turned.asymmetry(index, sky)
-                best = min(best, index, key=known.__getitem__)
+                point = (center[0] + step * i, center[1] + step * j)
+                if point not in known:
+                    known[point] = turned.asymmetry(point, sky)
+                best = min(best, point, key=known.__getitem__)
     return known[best], (turned.start[0] + best[0], turned.start[1] + best[1])
 
 
@@ -361,7 +361,7 @@ class _Turned:
 
     def _corners(self, shift: tuple[float, float]) -> Iterator[tuple[float, int, int]]:
         """Yield the weight and place (y, x) of the pixels that bilinear interpolation puts opposite the middle one."""
-        x, y = (2 * (index - round(index) + moved) for index, moved in zip(self.start, shift, strict=True))
+        x, y = (2 * (at - round(at) + moved) for at, moved in zip(self.start, shift, strict=True))
         for row, part_y in ((math.floor(y), 1 - y % 1), (math.floor(y) + 1, y % 1)):
             for column, part_x in ((math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)):
                 if part_x * part_y > 0:
@@ -532,8 +532,8 @@ def _color_gradient(
 
 def _zone_color(bands: np.ndarray, noise: np.ndarray, zone: np.ndarray, corner: tuple[int, int]) -> float | None:
     y, x = np.nonzero(zone)
-    index = (y + corner[1], x + corner[0])
-    red, blue = (float(bands[band][index].sum()) for band in (0, -1))
+    pixels = (y + corner[1], x + corner[0])
+    red, blue = (float(bands[band][pixels].sum()) for band in (0, -1))
     if min(red / noise[0], blue / noise[-1]) < 10 * np.sqrt(max(len(y), 1)):
         return None
     return -2.5 * math.log10(blue / red)
@@ -544,8 +544,8 @@ def _companions(signal: np.ndarray, segments: np.ndarray, segment: int, petrosia
     light = np.bincount(segments.ravel(), weights=signal.ravel())
     y, x = np.nonzero(segments)
     area = np.bincount(segments.ravel())
-    index = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
-    distance = np.hypot(*(value - value[segment] for value in index))
+    centers = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
+    distance = np.hypot(*(value - value[segment] for value in centers))
     near = (distance <= COMPANION_REACH * petrosian) & (light >= COMPANION_LIGHT * light[segment])
     near[[0, segment]] = False
     return int(near.sum())

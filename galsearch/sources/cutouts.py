@@ -57,14 +57,14 @@ class CutoutSource(Source):
 def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, float]:
     """Return the position of the picture's center and the radius in arcsec, where the picture has a WCS."""
     height, width = picture.flux.shape[:2]
-    index = picture.sky_position((width - 1) / 2, (height - 1) / 2)
+    position = picture.sky_position((width - 1) / 2, (height - 1) / 2)
     known = {}
-    if index is not None:
-        if not np.isfinite(index).all():
+    if position is not None:
+        if not np.isfinite(position).all():
             raise SchemaError(
                 f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE"
             )
-        known = {"ra": index[0], "dec": index[1]}
+        known = {"ra": position[0], "dec": position[1]}
     scale = picture.pixel_arcsec
     return known if radius_px is None or scale is None else {**known, "radius_arcsec": radius_px * scale}
 
@@ -109,11 +109,11 @@ def with_files(table: pa.Table, files: list[str], summary: Summary) -> tuple[pa.
     A column of the table that is called `file` and says something else is `file_in_table` then.
     """
     values = pa.array(files, pa.string())
-    index = next((n for n, each in enumerate(table.column_names) if each.casefold() == "file"), None)
-    if index is not None and table.field(index).type == pa.string() and table.column(index).to_pylist() == files:
-        table = table.remove_column(index)
-    elif index is not None:
-        old = table.column_names[index]
+    column = next((n for n, each in enumerate(table.column_names) if each.casefold() == "file"), None)
+    if column is not None and table.field(column).type == pa.string() and table.column(column).to_pylist() == files:
+        table = table.remove_column(column)
+    elif column is not None:
+        old = table.column_names[column]
         others = [each for each in table.column_names if each != old]
         new = free_names([old], [*others, "file"])[0]
         table = table.rename_columns([new if each == old else each for each in table.column_names])

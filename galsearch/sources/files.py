@@ -243,8 +243,8 @@ class _Bounded(io.RawIOBase):
         self._inner.close()
         super().close()
 
-    def _check(self, index: int) -> None:
-        if index > self._most:
+    def _check(self, offset: int) -> None:
+        if offset > self._most:
             raise OSError(f"it inflates to more than {self._most:,} bytes")
 
 

@@ -78,8 +78,8 @@ def _detections_table(result: dict[str, np.ndarray], picture: images.Picture, na
     columns: dict[str, Any] = {"object_id": [f"{name}-{i:0{width}d}" for i in range(1, count + 1)]}
     columns |= {key: _nullable(value) for key, value in result.items()}
     if picture.celestial_wcs() is not None and count:
-        index = picture.sky_positions(result["x_px"], result["y_px"])
-        columns |= {} if index is None else {"ra": _nullable(index[0]), "dec": _nullable(index[1])}
+        sky = picture.sky_positions(result["x_px"], result["y_px"])
+        columns |= {} if sky is None else {"ra": _nullable(sky[0]), "dec": _nullable(sky[1])}
         columns["radius_arcsec"] = np.asarray(result["radius_px"]) * picture.pixel_arcsec
     table = pa.table(columns)
     fields = [schema.arrow_field(item.name).with_type(item.type) for item in table.schema]
@@ -102,8 +102,8 @@ def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
         note = f"pixels are counted from {pixels.first} in {', '.join(pixels.columns)}, from 0 in x_px, y_px"
         summary = replace(rows.summary, pixels=pixels.columns, notes=(*rows.summary.notes, note))
         return replace(rows, table=_with_positions(table, picture) if has_pixels else table, summary=summary)
-    index = picture.pixel_positions(ra, dec) if on_the_sky else None
-    if index is None:
+    at = picture.pixel_positions(ra, dec) if on_the_sky else None
+    if at is None:
         lacking = "the catalog has no positions" if has_pixels else "the mosaic has no celestial WCS"
         lacking = f"the mosaic has no positions ({problem})" if problem else lacking
         raise SchemaError(
@@ -111,7 +111,7 @@ def _with_pixels(rows: Catalog, picture: images.Picture) -> Catalog:
             "X_IMAGE, Y_IMAGE from 1): name the columns with --x and --y, or with --ra and --dec beside a WCS. There "
             f"are: {', '.join(rows.summary.columns)}"
         )
-    return replace(rows, table=_placed(rows.table, *index))
+    return replace(rows, table=_placed(rows.table, *at))
 
 
 def _placed(table: pa.Table, x: np.ndarray, y: np.ndarray) -> pa.Table:
@@ -126,11 +126,11 @@ def _with_positions(rows: pa.Table, picture: images.Picture) -> pa.Table:
     """Give rows that have neither ra nor dec the position of their pixel."""
     x, y = (rows[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
     known = np.isfinite(x) & np.isfinite(y)
-    index = picture.sky_positions(x[known], y[known]) if known.any() else None
-    if index is None:
+    sky = picture.sky_positions(x[known], y[known]) if known.any() else None
+    if sky is None:
         return rows
     neither = pc.and_(pc.is_null(rows["ra"]), pc.is_null(rows["dec"]))
-    for name, degrees in zip(("ra", "dec"), index, strict=True):
+    for name, degrees in zip(("ra", "dec"), sky, strict=True):
         result = np.full(len(x), np.nan)
         result[known] = degrees
         column = pc.if_else(neither, pa.chunked_array([_nullable(result)]), rows[name])
@@ -157,11 +157,11 @@ def _with_sizes(rows: pa.Table, detections: pa.Table, measures: Mapping[str, str
     if not (rows.num_rows and detections.num_rows):
         return rows
     distance, position_index = cKDTree(pixels(detections)).query(pixels(rows), distance_upper_bound=MATCH_PX)
-    index = pa.array(position_index, mask=~np.isfinite(distance))
+    nearest = pa.array(position_index, mask=~np.isfinite(distance))
     for name in MEASURES:
         if name in detections.column_names:
             field = detections.field(name).with_name(measures[name])
-            rows = rows.append_column(field, detections[name].combine_chunks().take(index))
+            rows = rows.append_column(field, detections[name].combine_chunks().take(nearest))
     return rows
 
 

@@ -178,31 +178,31 @@ def normalize(table: pa.Table, *, name: str, reading: Reading | None = None) -> 
     """
     reading = reading or Reading()
     given = columns.check_roles(reading.roles)
-    index = columns.positions(table, given, name=name)
+    positions = columns.positions(table, given, name=name)
     redshift = columns.redshift(table, given, name=name, z_was=reading.z_was)
     ids = columns.identifier(table, given, name=name)
     files = columns.picture_file(table, given, name=name)
     pixels = columns.pixels(table, given, name=name)
     ours = {} if ids is None else {"object_id": (schema.arrow_field("object_id"), _as_text(table[ids]))}
-    ours |= _position_columns(index, table.num_rows)
+    ours |= _position_columns(positions, table.num_rows)
     ours |= _redshift_column(table, redshift)
     moved = {ids} | {
-        each for each in (*(index.columns if index else ()), redshift.column) if each and _same(each, index)
+        each for each in (*(positions.columns if positions else ()), redshift.column) if each and _same(each, positions)
     }
     kept, measures, renamed, reasons = _names_beside(table, ours, moved, redshift, reading)
     fields = [_known_facts(table.field(old).with_name(new)) for old, new in kept.items()]
-    notes = (*formats.notes_of(table), *(index.notes if index else ()))
+    notes = (*formats.notes_of(table), *(positions.notes if positions else ()))
     made = pa.table(
         [values for _, values in ours.values()] + [table[old] for old in kept],
         schema=pa.schema([item for item, _ in ours.values()] + fields),
     )
-    bad = dict(index.unreadable) if index else {}
+    bad = dict(positions.unreadable) if positions else {}
     if ids is not None:
         bad |= _without_id(made["object_id"].to_pylist(), ids)
         check_ids(made["object_id"].to_pylist(), name)
     summary = Summary(
         ids=ids,
-        positions=index.columns if index else None,
+        positions=positions.columns if positions else None,
         redshift=f"{redshift.column} ({redshift.why})" if redshift.column else None,
         files=files,
         renamed=renamed,

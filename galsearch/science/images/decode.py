@@ -274,10 +274,10 @@ def _check_size(width: int, height: int, name: str, values: int, *, bands: int =
 def _webp_size(content: bytes, name: str) -> tuple[int, int]:
     """Return the larger of the sizes that the first chunks of a WebP give."""
     sizes: list[tuple[int, int]] = []
-    index = 12
-    while index + 8 <= min(len(content), 1 << 20) and len(sizes) < 3:
-        kind, length = content[index : index + 4], int.from_bytes(content[index + 4 : index + 8], "little")
-        data = content[index + 8 : index + 18]
+    offset = 12
+    while offset + 8 <= min(len(content), 1 << 20) and len(sizes) < 3:
+        kind, length = content[offset : offset + 4], int.from_bytes(content[offset + 4 : offset + 8], "little")
+        data = content[offset + 8 : offset + 18]
         if kind == b"VP8X" and len(data) == 10:
             sizes.append((int.from_bytes(data[4:7], "little") + 1, int.from_bytes(data[7:10], "little") + 1))
         elif kind == b"VP8L" and data[:1] == b"\x2f":
@@ -286,7 +286,7 @@ def _webp_size(content: bytes, name: str) -> tuple[int, int]:
         elif kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a":
             packed = int.from_bytes(data[6:10], "little")
             sizes.append((packed & 0x3FFF, packed >> 16 & 0x3FFF))
-        index += 8 + length + length % 2
+        offset += 8 + length + length % 2
     if not sizes:
         raise bad(name, "the picture is truncated or damaged (a WebP without a size)", "fetch it again")
     return max(sizes, key=math.prod)
@@ -294,14 +294,14 @@ def _webp_size(content: bytes, name: str) -> tuple[int, int]:
 
 def _needed_chunks(content: bytes, name: str) -> bytes:
     """Return a PNG without what is not needed to show it: texts, profiles and frames may inflate to anything."""
-    kept, index = [content[:8]], 8
-    while index + 8 <= len(content):
-        length, kind = int.from_bytes(content[index : index + 4], "big"), content[index + 4 : index + 8]
+    kept, offset = [content[:8]], 8
+    while offset + 8 <= len(content):
+        length, kind = int.from_bytes(content[offset : offset + 4], "big"), content[offset + 4 : offset + 8]
         if kind in PNG_CHUNKS and not (kind == b"eXIf" and length > PNG_EXIF_BYTES):
-            kept.append(content[index : index + 12 + length])
+            kept.append(content[offset : offset + 12 + length])
         if kind == b"IEND":
             break
-        index += 12 + length
+        offset += 12 + length
     return b"".join(kept)
 
 

@@ -126,21 +126,21 @@ def scan(content: bytes, name: str) -> list[Unit]:
     Raises SchemaError for headers that make no sense and for a file that ends within a unit.
     """
     units: list[Unit] = []
-    index = 0
-    while index < len(content) and (not units or content[index : index + 8] == b"XTENSION"):
+    offset = 0
+    while offset < len(content) and (not units or content[offset : offset + 8] == b"XTENSION"):
         if len(units) == MOST_UNITS:
             raise bad(name, f"the FITS file has more than {MOST_UNITS:,} units", "split it")
-        unit = _unit(content, index, len(units), name)
+        unit = _unit(content, offset, len(units), name)
         if unit.data + unit.size > len(content):
             reason = f"the FITS file is truncated ({len(content):,} of {unit.data + unit.size:,} bytes)"
             raise bad(name, reason, "fetch it again")
         units.append(unit)
-        index = unit.data + -(-unit.size // BLOCK) * BLOCK
+        offset = unit.data + -(-unit.size // BLOCK) * BLOCK
     return units
 
 
-def _unit(content: bytes, index: int, number: int, name: str) -> Unit:
-    cards, data = _cards(content, index, name)
+def _unit(content: bytes, offset: int, number: int, name: str) -> Unit:
+    cards, data = _cards(content, offset, name)
     header: dict[str, Any] = {}
     for card in cards:
         key = card[:8].rstrip().decode("ascii", "replace")
@@ -156,13 +156,13 @@ def _unit(content: bytes, index: int, number: int, name: str) -> Unit:
     return Unit(number, header, cards, data, size, _image_shape(header, axes, name))
 
 
-def _cards(content: bytes, index: int, name: str) -> tuple[list[bytes], int]:
+def _cards(content: bytes, offset: int, name: str) -> tuple[list[bytes], int]:
     """Return the cards of a header before its END, and where the data begin."""
     cards: list[bytes] = []
-    for at in range(index, min(len(content), index + MOST_HEADER_BYTES), 80):
+    for at in range(offset, min(len(content), offset + MOST_HEADER_BYTES), 80):
         card = content[at : at + 80]
         if card[:8] == b"END     ":
-            return cards, index + -(-(at + 80 - index) // BLOCK) * BLOCK
+            return cards, offset + -(-(at + 80 - offset) // BLOCK) * BLOCK
         cards.append(card)
     raise _damaged(name, "a header does not end")
 
@@ -485,7 +485,7 @@ def _check_options(header: dict[str, Any], name: str) -> None:
 def _descriptors(content: bytes, unit: Unit, name: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, bytes]]:
     """Yield each column of tiles: its name, bytes and starts of its tiles in the heap (n,) int64, and the heap."""
     header = unit.header
-    width, rows, index = header["NAXIS1"], header["NAXIS2"], 0
+    width, rows, offset = header["NAXIS1"], header["NAXIS2"], 0
     heap_at = _whole(header, "THEAP", width * rows, name)
     if heap_at < width * rows:
         raise _damaged(name, f"THEAP is {heap_at}")
@@ -497,14 +497,14 @@ def _descriptors(content: bytes, unit: Unit, name: str) -> Iterator[tuple[str, n
             raise _damaged(name, f"TFORM{number} is {header.get(f'TFORM{number}')!r}")
         kind, repeat = result.group(2), int(result.group(1) or 1)
         size = repeat * CELL_BYTES[kind]
-        if index + size > width or (kind in "PQ" and repeat > 1):
+        if offset + size > width or (kind in "PQ" and repeat > 1):
             raise _damaged(name, f"column {number} does not fit into rows of {width} bytes")
         if kind in "PQ" and repeat == 1:
-            pairs = np.ascontiguousarray(table[:, index : index + size]).view(">i4" if kind == "P" else ">i8")
+            pairs = np.ascontiguousarray(table[:, offset : offset + size]).view(">i4" if kind == "P" else ">i8")
             pairs = np.clip(pairs.reshape(rows, 2).astype(np.int64), -1, 1 << 40)
             label = str(header.get(f"TTYPE{number}", "")).upper()
             yield label, pairs[:, 0] * CELL_BYTES.get(result.group(3), 8), pairs[:, 1], heap
-        index += size
+        offset += size
 
 
 def _check_gzip(tile: bytes, most: int, name: str) -> None:

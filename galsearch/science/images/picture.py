@@ -119,8 +119,8 @@ class Picture:
 
     def sky_position(self, x_px: float, y_px: float) -> tuple[float, float] | None:
         """Return (ra, dec) in degrees ICRS of a pixel position counted from 0, None without a WCS of a known frame."""
-        index = self.sky_positions(np.array([x_px], dtype=float), np.array([y_px], dtype=float))
-        return None if index is None else (float(index[0][0]), float(index[1][0]))
+        position = self.sky_positions(np.array([x_px], dtype=float), np.array([y_px], dtype=float))
+        return None if position is None else (float(position[0][0]), float(position[1][0]))
 
     def sky_positions(self, x_px: np.ndarray, y_px: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return ra and dec, each (n,) in degrees ICRS, of pixel positions (n,); NaN for what lies off the projection.
@@ -137,8 +137,8 @@ class Picture:
             known = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90)
             ra, dec = np.full(len(lon), np.nan), np.full(len(lon), np.nan)
             if known.any():
-                index = SkyCoord(lon[known], lat[known], unit="deg", frame=self._frame).transform_to(ICRS())
-                ra[known], dec[known] = index.ra.deg, index.dec.deg
+                position = SkyCoord(lon[known], lat[known], unit="deg", frame=self._frame).transform_to(ICRS())
+                ra[known], dec[known] = position.ra.deg, position.dec.deg
         return ra, dec
 
     def pixel_positions(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -155,8 +155,8 @@ class Picture:
         known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
         if known.any():
             with quiet():
-                index = SkyCoord(ra[known], dec[known], unit="deg", frame="icrs").transform_to(self._frame)
-                world = _lon_lat(wcs, (index.spherical.lon.deg, index.spherical.lat.deg))
+                position = SkyCoord(ra[known], dec[known], unit="deg", frame="icrs").transform_to(self._frame)
+                world = _lon_lat(wcs, (position.spherical.lon.deg, position.spherical.lat.deg))
                 x[known], y[known] = wcs.world_to_pixel_values(*world)
         return x, y
 

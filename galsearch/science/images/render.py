@@ -202,8 +202,8 @@ def model_input(rgb_list: Sequence[np.ndarray], size_px: int) -> np.ndarray:
     Pictures are (h, w, 3) uint8, as `render` gives them. The list may be empty.
     """
     batch = np.empty((len(rgb_list), size_px, size_px, 3), dtype=np.uint8)
-    for index, rgb in zip(batch, rgb_list, strict=True):
-        index[...] = _resized(square(_checked(rgb)), size_px, "BICUBIC")
+    for target, rgb in zip(batch, rgb_list, strict=True):
+        target[...] = _resized(square(_checked(rgb)), size_px, "BICUBIC")
     return batch
 
 
