@@ -50,7 +50,7 @@ class Place:
     def job(self) -> tuple[str, dict]:
         """Return the job of a worker."""
         have = self.materials
-        pictures = {"source": have["more"], "models": have["models"]}
+        pictures = {"images": have["more"], "models": have["models"]}
         return {
             "build": ("build", {"path": self.atlas, **pictures}),
             "replace": ("build", {"path": self.atlas, **pictures, "overwrite": True}),
@@ -63,7 +63,7 @@ class Place:
     def command(self) -> list[str]:
         """Return the job as typed."""
         verb, options = self.job()
-        flags = {"source": "--images", "models": "--models"}
+        flags = {"images": "--images", "models": "--models"}
         typed = [part for name, flag in flags.items() if name in options for part in (flag, options[name])]
         places = [options[name] for name in ("path", "out") if name in options]
         return [verb, *map(str, places + typed), *(["--overwrite"] if "overwrite" in options else [])]
@@ -171,12 +171,12 @@ def materials(tmp_path_factory, tiny_models, crew):
     home = tmp_path_factory.mktemp("materials")
     few, more = crash.draw(home / "few", FEW), crash.draw(home / "more", MORE)
     small, grown = home / "small.atlas", home / "grown.atlas"
-    crash.run("build", {"path": small, "source": few, "models": tiny_models})
+    crash.run("build", {"path": small, "images": few, "models": tiny_models})
     shutil.copytree(small, grown)
     for start in (20, 30):
         pictures = crash.draw(home / f"from {start}", range(start, start + 1))
-        crash.run("add", {"path": grown, "source": pictures, "models": tiny_models})
-    lost = {"path": grown, "source": crash.draw(home / "lost", range(40, 43)), "models": tiny_models}
+        crash.run("add", {"path": grown, "images": pictures, "models": tiny_models})
+    lost = {"path": grown, "images": crash.draw(home / "lost", range(40, 43)), "models": tiny_models}
     assert crew.start("add", lost, stop=("os.rename galaxies.duckdb.partial", "SIGKILL")).killed_after(
         crash.WAIT_SECONDS
     )

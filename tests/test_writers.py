@@ -24,8 +24,8 @@ def pictures(home: Path, first: int, rows: int = 3) -> Path:
 def material(tmp_path_factory, tiny_models):
     """An atlas of ten galaxies and one that is not in the index yet, to be copied."""
     home = tmp_path_factory.mktemp("material")
-    crash.run("build", {"path": home / "x.atlas", "source": pictures(home, 0, 10), "models": tiny_models})
-    crash.run("add", {"path": home / "x.atlas", "source": pictures(home, 10, 1), "models": tiny_models})
+    crash.run("build", {"path": home / "x.atlas", "images": pictures(home, 0, 10), "models": tiny_models})
+    crash.run("add", {"path": home / "x.atlas", "images": pictures(home, 10, 1), "models": tiny_models})
     return home / "x.atlas"
 
 
@@ -43,7 +43,7 @@ def crew():
 def jobs(path: Path, tiny_models: Path) -> list[tuple[str, dict]]:
     """Return what the writer does: it appends, and puts in order where that is known."""
     adding = [
-        ("add", {"path": path, "source": pictures(path.parent, n, 1), "models": tiny_models}) for n in (20, 30, 40)
+        ("add", {"path": path, "images": pictures(path.parent, n, 1), "models": tiny_models}) for n in (20, 30, 40)
     ]
     ordering = [("optimize", {"path": path})] if "optimize" in WRITERS else []
     return [*adding[:2], *ordering, adding[2]]
@@ -116,7 +116,7 @@ def test_readers_of_a_bundle_keep_theirs_while_it_is_replaced(crew, atlas_path, 
 
 
 def test_readers_of_a_folder_that_is_replaced_get_the_old_the_new_or_an_error(crew, atlas_path, tmp_path, tiny_models):
-    todo = {"source": pictures(tmp_path, 20), "models": tiny_models}
+    todo = {"images": pictures(tmp_path, 20), "models": tiny_models}
     crash.run("build", {"path": tmp_path / "y.atlas", **todo})
     old, new = crash.digest(crash.state(atlas_path)), crash.digest(crash.state(tmp_path / "y.atlas"))
     write = ("build", {"path": atlas_path, **todo, "overwrite": True})
@@ -129,7 +129,7 @@ def test_readers_of_a_folder_that_is_replaced_get_the_old_the_new_or_an_error(cr
 
 @pytest.mark.parametrize("verb", WRITERS)
 def test_a_second_writer_is_refused_until_the_first_has_done(crew, atlas_path, tmp_path, tiny_models, verb):
-    todo = {"path": atlas_path, "source": pictures(tmp_path, 20), "models": tiny_models}
+    todo = {"path": atlas_path, "images": pictures(tmp_path, 20), "models": tiny_models}
     options = {"build": {**todo, "overwrite": True}, "add": todo, "optimize": {"path": atlas_path}}
     before = crash.state(atlas_path)
     moment = "execute ATTACH" if verb == "build" else "galaxies.duckdb.partial"
@@ -146,7 +146,7 @@ def test_a_second_writer_is_refused_until_the_first_has_done(crew, atlas_path, t
 
 def test_a_writer_that_begins_while_another_clears_up_loses_nothing(crew, atlas_path, tmp_path, tiny_models):
     first, second = (
-        ("add", {"path": atlas_path, "source": pictures(tmp_path, start, 9), "models": tiny_models})
+        ("add", {"path": atlas_path, "images": pictures(tmp_path, start, 9), "models": tiny_models})
         for start in (20, 40)
     )
     clearing = crew.start(*first, stop=("os.remove plan.json", "SIGSTOP"))
@@ -187,6 +187,6 @@ def test_an_atlas_that_is_replaced_is_there_at_every_moment(monkeypatch, atlas_p
         return moved
 
     monkeypatch.setattr(Path, "replace", watching)
-    todo = {"path": atlas_path, "source": pictures(tmp_path, 20), "models": tiny_models}
+    todo = {"path": atlas_path, "images": pictures(tmp_path, 20), "models": tiny_models}
     crash.run("build", {**todo, "overwrite": True})
     assert absent == []
