@@ -22,7 +22,7 @@ import json, pathlib, resource, sys, time, warnings
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 warnings.simplefilter("error")
-from galsearch import images
+from galsearch.science import images
 from galsearch.errors import SchemaError
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     start = time.monotonic()
