@@ -206,8 +206,8 @@ class Atlas:
             for columns in self._store.rows(self._store.ids(rows[start : start + ITERATED_ROWS])).to_pylist():
                 yield Galaxy(columns, self)
 
-    def __contains__(self, object_id: str) -> bool:
-        return self._store.has(object_id)
+    def __contains__(self, what: object) -> bool:
+        return self._store.has(what.object_id if isinstance(what, Galaxy) else str(what))
 
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Return the rows of `ids` in that order; UnknownIdError for one that is not there."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import formats, notebook, schema
-from galsearch.errors import QueryError
+from galsearch.errors import GalsearchError, QueryError
 from galsearch.query import Query, Term
 from galsearch.retrieval import Result, retrieve
 from galsearch.science import images
@@ -55,7 +55,7 @@ class Galaxy:
 
     def _repr_html_(self) -> str:
         """Return its picture and its columns as HTML, as notebooks show it."""
-        pictures = {} if self._atlas is None else self._atlas.thumbnails([self.object_id])
+        pictures = {} if self._atlas is None else _pictures(self._atlas, [self.object_id])
         return notebook.object_html(self.columns, pictures.get(self.object_id))
 
 
@@ -110,7 +110,7 @@ class Hits(Sequence[Hit]):
         """Return the pictures of the first hits with ids and scores as HTML, as notebooks show them."""
         shown = self[: notebook.MOST_SHOWN]
         scores = [None] * len(shown) if shown.scores is None else shown.scores.tolist()
-        return notebook.gallery_html(repr(self), shown.ids, scores, shown.thumbnails())
+        return notebook.gallery_html(repr(self), shown.ids, scores, _pictures(self._atlas, shown.ids))
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -323,6 +323,14 @@ class Hits(Sequence[Hit]):
             "status": "OVERFLOW" if self.scores is None and self.plan.matches > len(self) else "OK",
             "sources": manifest.sources,
         }
+
+
+def _pictures(atlas: Atlas, ids: list[str]) -> dict[str, bytes]:
+    """Return pictures for a notebook; none of an atlas that was closed meanwhile, whose hits are shown all the same."""
+    try:
+        return atlas.thumbnails(ids)
+    except GalsearchError:
+        return {}
 
 
 def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0, by: str | None = None) -> Term:

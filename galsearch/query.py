@@ -43,9 +43,9 @@ class Term:
         if not _is_number(self.weight) or not math.isfinite(self.weight) or self.weight == 0:
             raise QueryError(f"weight of {self.label} is {self.weight!r}, expected a finite number other than 0")
         object.__setattr__(self, "weight", float(self.weight))
-        if not (self.by is None or isinstance(self.by, str)):
+        if not (self.by is None or (isinstance(self.by, str) and self.by)):
             raise QueryError(
-                f"by of a {self.kind} term is {self.by!r:.80}, expected the name of an embedding, or nothing"
+                f"by of the {self.kind} term is {self.by!r:.80}, expected the name of an embedding, or nothing"
             )
         if self.kind == "text" and not self.text.strip():
             raise QueryError("the text is empty; say what to look for, or leave the words out to list by SQL alone")

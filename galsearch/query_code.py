@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galsearch.query import Query, Term
 from galsearch.retrieval import scorers_of
+from galsearch.store.sql.macros import EXACT_ROWS
 
 if TYPE_CHECKING:
     from galsearch.atlas import Atlas
 
 
-def as_python(query: Query, path: str | Path) -> str:
-    """Return Python that asks the same of the atlas at `path`."""
-    lines = ["import galsearch", "", f"atlas = galsearch.open({str(path)!r})"]
+def as_python(query: Query, path: str | Path | Sequence[str | Path]) -> str:
+    """Return Python that asks the same of the atlas at `path`, or of several as one."""
+    opened = str(path) if isinstance(path, str | Path) else [str(one) for one in path]
+    lines = ["import galsearch", "", f"atlas = galsearch.open({opened!r})"]
     if any(term.kind == "embedding" for term in query.terms):
         return "\n".join(
             [*lines, f"query = galsearch.Query.from_json({query.to_json()!r})", "hits = atlas.search(query)", ""]
@@ -66,11 +70,16 @@ def _python_options(query: Query) -> list[str]:
 
 def as_command(query: Query, path: str | Path) -> str:
     """Return the command that asks the same, or a comment that says why there is none."""
-    if any(term.kind == "embedding" or term.by or (term.kind != "text" and term.weight != 1) for term in query.terms):
-        return "# A command cannot hold a vector, a weighted object or another embedding; use Python.\n"
+    embeddings = {term.by for term in query.terms}
+    if len(embeddings) > 1 or any(
+        term.kind == "embedding" or (term.kind != "text" and term.weight != 1) for term in query.terms
+    ):
+        return "# A command cannot hold a vector, a weighted object or several embeddings; use Python.\n"
     parts = ["galsearch", "search", str(path)]
     for number, term in enumerate(query.terms):
         parts += _command_term(term, first=number == 0)
+    for by in filter(None, embeddings):
+        parts += ["--by", by]
     if query.where:
         parts += ["--where", query.where]
     if query.near is not None:
@@ -86,9 +95,9 @@ def _command_term(term: Term, *, first: bool) -> list[str]:
     value = str(term.value)
     if term.kind != "text":
         return ["--like" if term.kind == "object" else f"--{term.kind}", value]
-    if first and term.weight == 1 and not value.startswith("-"):
-        return [value]
-    weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
+    if first and term.weight == 1 and not value.startswith("-") and not any(map(str.isdigit, value)):
+        return [value]  # words with a digit may be a name or a position, which the command would open instead
+    weight = "" if abs(term.weight) == 1 and not re.match(r"\s*[-+\d.]", value) else f"{abs(term.weight):g}:"
     return ["--minus" if term.weight < 0 else "--plus", f"{weight}{value}"]
 
 
@@ -101,6 +110,8 @@ def as_sql(query: Query, atlas: Atlas) -> str:
     if not query.terms:
         where = f"WHERE {cut}\n" if cut else ""
         return f"SELECT * FROM galaxies\n{where}ORDER BY object_id LIMIT {query.k}\n"
+    if len(atlas._store.parts) > 1:
+        return "-- SQL asks one atlas, and several are open as one; use Python.\n"
     if query.combine == "max":
         return "-- SQL has no 'closest of several'; use Python, or one statement for each of them.\n"
     spaces = {atlas._embedding(term) for term in query.terms}
@@ -108,13 +119,19 @@ def as_sql(query: Query, atlas: Atlas) -> str:
         return "-- SQL does not fuse several embeddings; use Python, or one statement for each of them.\n"
     embedding = spaces.pop()
     suffix = "" if embedding == atlas.manifest.main_embedding else f"_{embedding}"
-    arguments = f"k := {query.k}" + (f", cut := {cut}" if cut else "")
+    exact = query.exact or (len(atlas) <= EXACT_ROWS and query.probes is None)  # as the planner decides it
+    macro = f"nearest_exact{suffix}" if exact else f"nearest{suffix}"
+    probes = "" if exact or query.probes is None else f", probes := {query.probes}"
+    arguments = f"k := {query.k}{probes}" + (f", cut := {cut}" if cut else "")
     notes = ["-- SQL does not collapse duplicates.\n"] if query.distinct else []
+    notes += (
+        ["-- SQL takes probes, a number of cells, not a recall.\n"] if query.recall is not None and not exact else []
+    )
     notes += (
         ["-- SQL does not let the words match names and captions here; see matching_words.\n"] if query.hybrid else []
     )
     return (
-        f"{''.join(notes)}SELECT * FROM nearest{suffix}({_vector(query, atlas, suffix)}, {arguments})\n"
+        f"{''.join(notes)}SELECT * FROM {macro}({_vector(query, atlas, suffix)}, {arguments})\n"
         "JOIN galaxies USING (object_id)\nORDER BY score DESC, object_id\n"
     )
 

@@ -1055,3 +1055,10 @@ def test_an_encoder_that_is_prepared_is_loaded_once_and_its_absence_is_told_by_t
         atlas.prepare()
         with pytest.raises(galsearch.ModelMismatchError, match="no such model"):
             atlas.search("red")
+
+
+def test_an_atlas_that_is_closed_while_its_encoder_is_loaded_closes(tiny_bundle):
+    for _ in range(20):
+        opened = galsearch.open(tiny_bundle, device="cpu")
+        opened.prepare()
+        opened.close()

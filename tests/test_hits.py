@@ -466,3 +466,12 @@ def test_all_galaxies_are_gone_through_by_id(atlas, monkeypatch):
 def test_options_beside_a_query_are_refused(atlas, option):
     with pytest.raises(galsearch.QueryError, match=f"{next(iter(option))} beside a Query"):
         atlas.search(galsearch.Query((galsearch.Term("text", "ring"),)), **option)
+
+
+def test_hits_are_shown_after_their_atlas_was_closed(tiny_bundle):
+    with galsearch.open(tiny_bundle, device="cpu") as opened:
+        hits = opened.search("red edge", k=2)
+        one = hits[0]
+        assert one in opened and one.object_id in opened and 3 not in opened
+    assert hits.ids[0] in hits._repr_html_() and "no picture" in hits._repr_html_()
+    assert one.object_id in one._repr_html_()

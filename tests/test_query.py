@@ -156,5 +156,5 @@ def test_a_term_says_in_which_embedding_it_is_compared_and_older_queries_still_r
         {"kind", "value", "weight", "by"},
     ]
     assert query.formula() == "text 'ring' + 2 object 'a' by spectrum"
-    with pytest.raises(QueryError, match="by of a text term is 5, expected the name of an embedding"):
+    with pytest.raises(QueryError, match="by of the text term is 5, expected the name of an embedding"):
         Term("text", "a", by=5)

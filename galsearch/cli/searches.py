@@ -174,7 +174,7 @@ def rerank(
             _tell_plan(atlas, hits, words)
         else:
             _tell_hints(atlas, words)
-        tell(str(result.reranked))
+        tell(*str(result.reranked).split("\n"))
         if sheet:
             tell(f"wrote {galsearch.contact_sheet({'before': hits, 're-ranked': result}, sheet)}")
         if output:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_SECONDS = 60.0
 OWN_LIMIT_SECONDS = 1_800.0  # for statements of our own, which read a whole table at most
+CLOSING_SECONDS = 2.0  # for a thread to leave a connection that is closed under it
 LOOK_SECONDS = 0.5  # between looks for what has run longer
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
 EMBED = "embed"
@@ -375,11 +376,25 @@ _limited = _Watch()
 
 def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection]) -> None:
     for cursor in cursors.values():
-        cursor.close()
+        _close_when_free(cursor)
     cursors.clear()
     with contextlib.suppress(duckdb.InvalidInputException):  # no function of that name: sql() was never asked
         connection.remove_function(EMBED)
-    connection.close()
+    _close_when_free(connection)
+
+
+def _close_when_free(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection that another thread may be inside of: it is interrupted until it has left."""
+    until = time.monotonic() + CLOSING_SECONDS
+    while True:
+        try:
+            connection.close()
+            return
+        except duckdb.Error:
+            if time.monotonic() > until:
+                return  # whoever holds it closes it by letting go of it
+        connection.interrupt()
+        time.sleep(0.002)
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
