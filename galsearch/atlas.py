@@ -479,7 +479,7 @@ class Atlas:
 
     def _load_encoder(self, kind: str) -> Encoder:
         """Return the atlas's own encoder, or the shipped one where the atlas has none and the model is the same."""
-        name = self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
+        name = self._embedding_of_model(kind)
         if name is None:
             raise QueryError(f"{self.path} holds no vectors that could be asked by {kind}; use sql()")
         space, kept = self.manifest.embeddings[name], self._store.model(kind)
@@ -499,6 +499,10 @@ class Atlas:
             encoder = Encoder.from_folder(shipped(kind), device=self._device, threads=QUERY_THREADS)
         check_same_model(space, encoder.card, name=f"{self.path}")
         return encoder
+
+    def _embedding_of_model(self, kind: str) -> str | None:
+        """Return the embedding that a model makes vectors for: that of its kind of data, else the main one."""
+        return self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
 
     def _must_have(self, object_id: str) -> None:
         if self._store.has(object_id):
@@ -528,7 +532,7 @@ class Atlas:
                 raise FormatError(f"{self.path}: model '{kind}' is named and not there")
             encoder = Encoder.from_bytes(*kept, device=self._device)
             encoder.self_test()
-            name = self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
+            name = self._embedding_of_model(kind)
             if name is not None:
                 check_same_model(self.manifest.embeddings[name], encoder.card, name=f"{self.path}")
         except GalsearchError as error:

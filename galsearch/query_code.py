@@ -92,7 +92,7 @@ def as_command(query: Query, path: str | Path) -> str:
 
 
 def _command_term(term: Term, *, first: bool) -> list[str]:
-    value = str(term.value)
+    value = term.text
     if term.kind != "text":
         return ["--like" if term.kind == "object" else f"--{term.kind}", value]
     if first and term.weight == 1 and not value.startswith("-") and not any(map(str.isdigit, value)):

@@ -174,7 +174,7 @@ class TextRanker:
     column = "score_words"
 
     def __init__(self, store: Store, query: Query, condition: Condition) -> None:
-        self._text = " . ".join(str(term.value) for term in query.terms if term.kind == "text" and term.weight > 0)
+        self._text = " . ".join(term.text for term in query.terms if term.kind == "text" and term.weight > 0)
         if not self._text:
             raise QueryError("hybrid search matches words, and the query has none; add words, or leave hybrid out")
         self._store, self._query, self._condition = store, query, condition
@@ -204,7 +204,7 @@ class TextRanker:
 
 def _objects(query: Query) -> list[str]:
     """Return the object_ids that a query is about, which are no answer to it."""
-    return [str(term.value) for term in query.terms if term.kind == "object"]
+    return [term.text for term in query.terms if term.kind == "object"]
 
 
 def _ranked(query: Query, rankers: Sequence[Ranker], k: int) -> Result:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from test_query_code import QUERIES
 
 import galsearch
 from galsearch import schema
@@ -381,18 +382,6 @@ def test_every_quick_plot_draws(sql_page, form):
     drawn = json.loads(sql_page.get("vega_lite_chart")[0].proto.spec)
     mark = drawn["mark"]
     assert (mark["type"] if isinstance(mark, dict) else mark) == ("circle" if form == "Points" else "bar")
-
-
-QUERIES = {
-    "words": galsearch.Query((galsearch.Term("text", "red edge-on galaxy"),), k=7),
-    "sum": galsearch.Query((galsearch.Term("text", "red"), galsearch.Term("text", "it's a ring", -0.5)), k=5),
-    "object": galsearch.Query((galsearch.Term("object", tiny.object_id(4)),), k=6, exact=True),
-    "cut and cone": galsearch.Query(
-        (galsearch.Term("text", "blue"),), where="survey <> 'd''Or'", near=(0.0, 10.0), radius_arcsec=800.0, k=5
-    ),
-    "list": galsearch.Query(where="z < 0.1", k=4),
-    "vector": galsearch.Query((galsearch.Term("embedding", tuple(range(1, 17))),), k=3),
-}
 
 
 # ---- cuts beside the answer
