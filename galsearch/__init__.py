@@ -75,6 +75,7 @@ _HOMES = {
     "build": "ingest",
     "bundle": "ingest",
     "demo": "ingest",
+    "measure": "ingest",
     "optimize": "ingest",
     "format_table": "formats",
     "table_bytes": "formats",

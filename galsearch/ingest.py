@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import formats, schema, sources
 from galsearch.columns import Summary, check_roles
@@ -113,11 +114,13 @@ def build(
     ext: str | int | None = None,
     bands: Sequence[str] | None = None,
     id_from: str = "name",
+    measure: str = "full",
     title: str | None = None,
     credits: list[dict[str, Any]] | None = None,
     projector: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    processes: int | None = None,
     progress: Progress = _silent,
     source: str | Path | None = None,
 ) -> Report:
@@ -141,6 +144,12 @@ def build(
     "NAME,VERSION" or a number from 0); `bands` names the images, or planes of a stack, that are its bands. Without a
     table the ids are the files' names, or with `id_from="path"` their paths.
 
+    `measure` is how much of each picture is measured: "full", "basic" (all but the form: no Petrosian radius,
+    asymmetry, bar, arms, …) or "none"; `galsearch.measure` completes it later. Of a mosaic the sources are detected
+    whatever it says, their sizes decide the cutouts. Pictures are read and measured by `processes` processes, by
+    default one for each core; 0 is this one alone. They hold a few hundred small pictures at a time, and a file as
+    large as `images.PICTURE` allows takes one of them 2 GB.
+
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
     that exists is one always. `source` is what `images` and `mosaic` were called before 0.2; it warns.
@@ -152,6 +161,7 @@ def build(
     )
     reading = _reading(columns, id_column, table_name, missing)
     chosen = _pictures(ext, bands, id_from)
+    workshop = sources.Workshop(measure, processes=processes)
     taken = sources.open_source(
         _path(source),
         _path(table),
@@ -169,8 +179,18 @@ def build(
         "projector": None if projector is None else str(projector),
         **_stated(reading),
         **chosen,
+        **_level(measure),
     }
-    return _build(path, taken, makers, parameters, title=title or path.stem, credits=credits or [], progress=progress)
+    return _build(
+        path,
+        taken,
+        makers,
+        parameters,
+        workshop=workshop,
+        title=title or path.stem,
+        credits=credits or [],
+        progress=progress,
+    )
 
 
 def demo(
@@ -193,6 +213,7 @@ def demo(
         taken,
         _Makers(None, _path(models), device),
         {"source": "skimage.data.hubble_deep_field"},
+        workshop=sources.Workshop(),
         title="Hubble eXtreme Deep Field",
         credits=[DEMO_CREDIT],
         progress=progress,
@@ -216,12 +237,14 @@ def add(
     ext: str | int | None = None,
     bands: Sequence[str] | None = None,
     id_from: str = "name",
+    measure: str | None = None,
     projector: str | Path | None = None,
     device: str = "auto",
+    processes: int | None = None,
     progress: Progress = _silent,
     source: str | Path | None = None,
 ) -> Report:
-    """Append to the atlas folder `path`; arguments as for `build`.
+    """Append to the atlas folder `path`; arguments as for `build`, and `measure` as when it was built unless said.
 
     Raises SchemaError when an id is there already, ModelMismatchError when the vectors would come from another model.
     Readers see the atlas before or after, never between.
@@ -234,6 +257,8 @@ def add(
     measures = manifest.extra.get(schema.MEASURES_KEY) or _trusted(path)
     reading = _reading(columns, id_column, table_name, missing, measures=measures, z_was=_z_was(manifest))
     chosen = _pictures(ext, bands, id_from)
+    measure = measure or _level_of(manifest)
+    workshop = sources.Workshop(measure, processes=processes)
     taken = sources.open_source(
         _path(source),
         _path(table),
@@ -257,10 +282,11 @@ def add(
         "id_column": id_column,
         **_stated(reading),
         **chosen,
+        **_level(measure),
     }
     plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
     with Staging(path, plan) as staging:
-        added = _stage(staging, taken, name, encoder, progress)
+        added = _stage(staging, taken, name, encoder, workshop, progress=progress)
         rejected = taken.rejected + staging.rejected()
         if added:
             record = schema.provenance(
@@ -271,6 +297,46 @@ def add(
             staging.discard()
     counts = {"rows": manifest.rows + added, "added": added, "rejected": rejected}
     return _report(path, taken, encoder, started=started, **counts)
+
+
+def measure(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    mosaic: str | Path | None = None,
+    table: str | Path | None = None,
+    measure: str = "full",
+    processes: int | None = None,
+    progress: Progress = _silent,
+) -> Report:
+    """Measure the pictures of the atlas folder `path` that were taken in with less; the report's `added` says how many.
+
+    The pictures are read again from where they came from, as the provenance has it, and must be what they were. Where
+    they are elsewhere by now, name them: `images` or `mosaic`, with the `table` that has their ids; objects that are
+    not among them keep what they have. Vectors and thumbnails stay as they are. An interrupted run goes on when called
+    again. Readers see the atlas before or after.
+    """
+    started, path = time.perf_counter(), Path(path)
+    manifest, there = _existing(path)
+    workshop = sources.Workshop(measure, processes=processes)
+    given = None if images is None and mosaic is None else _source(images, mosaic, None)
+    lacking = [_input_of(record, manifest) for record in _less_measured(manifest, measure)]
+    if not lacking:
+        return Report(path, manifest.rows, 0, [], time.perf_counter() - started)
+    opened = [each.again() for each in lacking] if given is None else [lacking[0].at(given, _path(table))]
+    parameters = {"measure": measure, **({} if given is None else {"source": str(given), "table": str(table)})}
+    inputs = {name: digest for each in opened for name, digest in each.inputs.items()}
+    plan = {"action": "measure", "parameters": parameters, "inputs": inputs, "software": schema.software()}
+    with Staging(path, plan) as staging:
+        seen = _stage_measures(staging, opened, there, workshop, progress)
+        rejected = staging.rejected()
+        record = schema.provenance(
+            "measure", parameters=parameters, inputs=inputs, seconds=time.perf_counter() - started
+        )
+        wanted = sum(each.rows for each in lacking)
+        record["found"] = {"measured": seen, "left": max(0, wanted - seen - len(rejected))}
+        staging.update(record)
+    return Report(path, manifest.rows, seen, rejected, time.perf_counter() - started, pictures=seen)
 
 
 def optimize(path: str | Path) -> Report:
@@ -386,6 +452,7 @@ def _build(
     makers: _Makers,
     parameters: dict[str, Any],
     *,
+    workshop: sources.Workshop,
     title: str,
     credits: list[dict[str, Any]],
     progress: Progress,
@@ -394,7 +461,7 @@ def _build(
     name, space, encoder = _space(taken, makers)
     plan = _plan("build", taken, parameters, space)
     with Staging(path, plan) as staging:
-        rows = _stage(staging, taken, name, encoder, progress)
+        rows = _stage(staging, taken, name, encoder, workshop, progress=progress)
         rejected = taken.rejected + staging.rejected()
         if not rows:
             staging.discard()
@@ -444,6 +511,102 @@ def _pictures(ext: str | int | None, bands: Sequence[str] | None, id_from: str) 
     images.check_bands(bands)
     stated = {"ext": ext, "bands": None if bands is None else list(bands), "id_from": id_from}
     return {key: value for key, value in stated.items() if value not in (None, "name")}
+
+
+def _level(measure: str) -> dict[str, str]:
+    """Return how much was measured, for provenance; nothing where it was all."""
+    return {} if measure == "full" else {"measure": measure}
+
+
+def _level_of(manifest: schema.Manifest) -> str:
+    """Return how much was measured of the pictures of an atlas, when it was built or since."""
+    levels = [_level_in(record) for record in manifest.provenance if record.get("action") in ("build", "measure")]
+    return max(levels, key=sources.LEVELS.index) if levels else "full"
+
+
+def _less_measured(manifest: schema.Manifest, measure: str) -> list[dict[str, Any]]:
+    """Return the records of pictures that were taken in with less measured than `measure`, and not measured since."""
+    records: list[dict[str, Any]] = []
+    for record in manifest.provenance:
+        enough = sources.LEVELS.index(_level_in(record)) >= sources.LEVELS.index(measure)
+        if record.get("action") in ("build", "add") and not enough:
+            records.append(record)
+        if record.get("action") == "measure" and enough and not record.get("found", {}).get("left"):
+            records = []
+    return records
+
+
+def _level_in(record: dict[str, Any]) -> str:
+    """Return how much a record of provenance says was measured; a level of a later version counts as all."""
+    level = record.get("parameters", {}).get("measure", "full")
+    return level if level in sources.LEVELS else "full"
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What an atlas was made from, as its provenance has it, to be read again."""
+
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    rows: int
+    measures: Mapping[str, str]
+    z_was: str | None
+
+    def again(self) -> Source:
+        """Open it where it was; GalsearchError where it is gone or another by now."""
+        source, table = (self.parameters.get(name) for name in ("source", "table"))
+        known = [None if name in (None, "None") else Path(name) for name in (source, table)]
+        remedy = "say where the pictures are: images (--images), or mosaic (--mosaic), with the table (--table)"
+        gone = [each for each in known if each is not None and not each.exists()]
+        if gone:
+            raise GalsearchError(f"{gone[0]}: the atlas was built from it, and it is not there; {remedy}")
+        taken = self.at(*known)
+        other = [name for name, digest in taken.inputs.items() if self.inputs.get(name) != digest]
+        if other:
+            raise GalsearchError(
+                f"{other[0]} has changed since the atlas was built from it; {remedy}, and they are taken as they are"
+            )
+        return taken
+
+    def at(self, source: Path | None, table: Path | None) -> Source:
+        """Open it with pictures and table in other places."""
+        stated = self.parameters
+        reading = _reading(
+            stated.get("columns"), stated.get("id_column"), stated.get("table_name"), stated.get("missing", ()),
+            measures=self.measures, z_was=self.z_was,
+        )  # fmt: skip
+        chosen = {name: stated[name] for name in ("ext", "bands", "id_from") if name in stated}
+        return sources.open_source(source, table, vectors=None, reading=reading, **chosen)
+
+
+def _input_of(record: dict[str, Any], manifest: schema.Manifest) -> _Input:
+    measures = manifest.extra.get(schema.MEASURES_KEY) or {name: name for name in sources.MEASURES}
+    added = record.get("found", {}).get("added", 0)
+    return _Input(record.get("parameters", {}), record.get("inputs", {}), added, measures, _z_was(manifest))
+
+
+def _stage_measures(
+    staging: Staging, opened: list[Source], there: set[str], workshop: sources.Workshop, progress: Progress
+) -> int:
+    """Make the batches of measures that are not there yet; return how many rows are in all of them."""
+    total, done, number, before = sum(each.table.num_rows for each in opened), staging.done(), 0, 0
+    for taken in opened:
+        starts = range(0, taken.table.num_rows, BATCH_ROWS)
+        ranges = [range(start, min(start + BATCH_ROWS, taken.table.num_rows)) for start in starts]
+        lacking = {at: rows for at, rows in enumerate(ranges, number) if at not in done}
+        reached = before
+
+        def seen(row: int, reached: int = reached) -> None:
+            progress(reached + row, total, "measuring")
+
+        names = [taken.measures[name] for name in (*sources.MEASURED, "radius_arcsec")]
+        made = taken.batches(list(lacking.values()), workshop, seen=seen)
+        for at, batch in zip(lacking, made, strict=True):
+            kept = batch.table.select([name for name in ("object_id", *names) if name in batch.table.column_names])
+            staging.put(at, kept.filter(pc.is_in(kept["object_id"], pa.array(sorted(there)))), batch.rejected)
+        number, before = number + len(ranges), before + taken.table.num_rows
+    progress(total, total, "measuring")
+    return sum(batch.num_rows for batch in staging.batches())
 
 
 def _stated(reading: Reading) -> dict[str, Any]:
@@ -637,18 +800,34 @@ def concept_phrases() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _stage(staging: Staging, taken: Source, name: str, encoder: Encoder | None, progress: Progress) -> int:
+def _stage(
+    staging: Staging,
+    taken: Source,
+    name: str,
+    encoder: Encoder | None,
+    workshop: sources.Workshop,
+    *,
+    progress: Progress,
+) -> int:
     """Make the batches that are not there yet, with vectors by the name of their embedding; return all rows."""
     total, done = taken.table.num_rows, staging.done()
     size = BATCH_ROWS if taken.has_pictures else VECTOR_BATCH_ROWS
-    for number, start in enumerate(range(0, total, size)):
-        rows = range(start, min(start + size, total))
-        if number not in done:
-            batch = taken.batch(rows)
-            vectors = batch.content if encoder is None else encoder.encode(batch.content)
-            table = batch.table.append_column(staged(name), fixed_size_list(np.asarray(vectors)))
-            if batch.thumbnails is not None:
-                table = table.append_column(staged(THUMBNAILS), pa.array(batch.thumbnails, pa.binary()))
-            staging.put(number, table, batch.rejected)
-        progress(rows.stop, total, "measuring and embedding")
+    ranges = {number: range(start, min(start + size, total)) for number, start in enumerate(range(0, total, size))}
+    lacking = {number: rows for number, rows in ranges.items() if number not in done}
+    if encoder is not None and taken.has_pictures:
+        workshop = replace(workshop, size_px=encoder.card["input"]["size_px"])
+    what = "embedding" if workshop.measure == "none" or not taken.has_pictures else "measuring and embedding"
+
+    def seen(done: int) -> None:
+        progress(done, total, what)
+
+    seen(sum(len(ranges[number]) for number in done))
+    made = taken.batches(list(lacking.values()), workshop, seen=seen)
+    for number, batch in zip(lacking, made, strict=True):
+        vectors = batch.content if encoder is None else encoder.encode(batch.content)
+        table = batch.table.append_column(staged(name), fixed_size_list(np.asarray(vectors)))
+        if batch.thumbnails is not None:
+            table = table.append_column(staged(THUMBNAILS), pa.array(batch.thumbnails, pa.binary()))
+        staging.put(number, table, batch.rejected)
+    seen(total)
     return sum(batch.num_rows for batch in staging.batches())

@@ -229,7 +229,7 @@ def _cli(arguments: list[str], limit_bytes: int | None = None) -> dict:
 
 
 JOBS: dict[str, Callable[..., object]] = {
-    **{verb: functools.partial(_call, verb) for verb in ("build", "add", "bundle", "optimize")},
+    **{verb: functools.partial(_call, verb) for verb in ("build", "add", "measure", "bundle", "optimize")},
     "several": _several,
     "read": _read,
     "cli": _cli,

@@ -1,4 +1,4 @@
-"""Build, add, bundle and optimize killed, stopped by Ctrl-C and on full disks: the last commit is what is there.
+"""Build, add, measure, bundle, optimize killed, stopped by Ctrl-C, on full disks: the last commit is what is there.
 
 Half of the kills come at named moments, spread over all that Python does to files and all that the engines are told;
 half come from outside, at any time that the work takes. Each meets what the one before has left.
@@ -18,8 +18,18 @@ import pytest
 
 import galsearch
 
-KILLS = {"build": 36, "replace": 36, "add": 42, "bundle": 28, "rebundle": 28, "optimize": 42}
-STARTS_WITH_NOTHING = ("build", "bundle")
+KILLS = {
+    "build": 36,
+    "parallel": 20,  # a build whose pictures are read by other processes
+    "replace": 36,
+    "add": 42,
+    "measure": 20,
+    "bundle": 28,
+    "rebundle": 28,
+    "optimize": 42,
+}
+STARTS_WITH_NOTHING = ("build", "parallel", "bundle")
+FROM = {"optimize": "grown", "measure": "unmeasured"}  # what is written to, where it is not the small atlas
 FEW, MORE = range(10), range(100, 108)  # so many more that adding them makes a new index, too
 LEFT_BEHIND = (".partial", ".partial.wal", ".partial.lock", ".partial.spill")  # by a killed writer, beside the atlas
 STOPS = 8  # by Ctrl-C, of each verb
@@ -53,6 +63,8 @@ class Place:
         pictures = {"images": have["more"], "models": have["models"]}
         return {
             "build": ("build", {"path": self.atlas, **pictures}),
+            "parallel": ("build", {"path": self.atlas, **pictures, "processes": 2}),
+            "measure": ("measure", {"path": self.atlas}),
             "replace": ("build", {"path": self.atlas, **pictures, "overwrite": True}),
             "add": ("add", {"path": self.atlas, **pictures}),
             "bundle": ("bundle", {"path": have["grown"], "out": self.atlas}),
@@ -63,7 +75,7 @@ class Place:
     def command(self) -> list[str]:
         """Return the job as typed."""
         verb, options = self.job()
-        flags = {"images": "--images", "models": "--models"}
+        flags = {"images": "--images", "models": "--models", "processes": "--processes"}
         typed = [part for name, flag in flags.items() if name in options for part in (flag, options[name])]
         places = [options[name] for name in ("path", "out") if name in options]
         return [verb, *map(str, places + typed), *(["--overwrite"] if "overwrite" in options else [])]
@@ -78,7 +90,7 @@ class Place:
         if self.verb == "rebundle":
             shutil.copyfile(self.materials["small bundle"], self.atlas)
         elif self.verb not in STARTS_WITH_NOTHING:
-            shutil.copytree(self.materials["grown" if self.verb == "optimize" else "small"], self.atlas)
+            shutil.copytree(self.materials[FROM.get(self.verb, "small")], self.atlas)
 
     def measure(self, crew: crash.Crew) -> None:
         """Do the job once without a kill, and keep what it led to, how long it took and how many moments it had."""
@@ -134,7 +146,7 @@ class Place:
             crash.run(*self.job())
         except galsearch.GalsearchError as error:
             assert landed == "after", error
-            assert self.verb in ("build", "add"), error
+            assert self.verb in ("build", "parallel", "add"), error
             assert "exists" in str(error) or "already" in str(error)
         self.is_after(crash.state(self.atlas))
         self.only_the_atlas_is_there(may_stay=landed == "after")
@@ -172,6 +184,8 @@ def materials(tmp_path_factory, tiny_models, crew):
     few, more = crash.draw(home / "few", FEW), crash.draw(home / "more", MORE)
     small, grown = home / "small.atlas", home / "grown.atlas"
     crash.run("build", {"path": small, "images": few, "models": tiny_models})
+    unmeasured = home / "unmeasured.atlas"
+    crash.run("build", {"path": unmeasured, "images": few, "models": tiny_models, "measure": "none"})
     shutil.copytree(small, grown)
     for start in (20, 30):
         pictures = crash.draw(home / f"from {start}", range(start, start + 1))
@@ -181,7 +195,14 @@ def materials(tmp_path_factory, tiny_models, crew):
         crash.WAIT_SECONDS
     )
     bundle = galsearch.bundle(small, home / "small.duckdb")
-    return {"more": more, "models": tiny_models, "small": small, "grown": grown, "small bundle": bundle}
+    return {
+        "more": more,
+        "models": tiny_models,
+        "small": small,
+        "grown": grown,
+        "unmeasured": unmeasured,
+        "small bundle": bundle,
+    }
 
 
 def test_at_least_two_hundred_are_killed():
@@ -277,7 +298,7 @@ def fails_or_not(place: Place, said: dict) -> str:
     return landed
 
 
-@pytest.mark.parametrize("verb", KILLS)
+@pytest.mark.parametrize("verb", [verb for verb in KILLS if verb != "parallel"])
 def test_a_disk_that_takes_no_larger_file_changes_nothing(tmp_path, crew, place_for, verb):
     place = place_for(verb, tmp_path)
     results = []
@@ -289,7 +310,7 @@ def test_a_disk_that_takes_no_larger_file_changes_nothing(tmp_path, crew, place_
     assert results[0] == "before"
 
 
-@pytest.mark.parametrize("verb", KILLS)
+@pytest.mark.parametrize("verb", [verb for verb in KILLS if verb != "parallel"])
 def test_a_small_disk_that_is_full_changes_nothing(small_disk, crew, place_for, verb):
     place = place_for(verb, small_disk.path)
     for free in FREE_SPACE:

@@ -56,6 +56,7 @@ def build(
     ext: options.Ext = None,
     bands: options.Bands = None,
     id_from: options.IdFrom = "name",
+    measure: options.Measure = None,
     columns: options.Columns = None,
     ra: options.RaColumn = None,
     dec: options.DecColumn = None,
@@ -71,6 +72,7 @@ def build(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an atlas that is there.")] = False,
     device: options.Device = "auto",
+    processes: options.Processes = None,
 ):
     """Build an atlas from cutouts, a mosaic, or a table of embeddings. Stopped builds go on when run again."""
     _one_source(images, mosaic)
@@ -87,6 +89,7 @@ def build(
             ext=ext,
             bands=_band_list(bands),
             id_from=id_from,
+            measure=measure or "full",
             columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
             table_name=table_name,
             missing=numbers(missing),
@@ -95,9 +98,12 @@ def build(
             credits=_credits(credits),
             overwrite=overwrite,
             device=device,
+            processes=processes,
             progress=progress,
         )
     _tell_report(report)
+    if measure in ("none", "basic"):
+        tell(f"next: {again('measure', path)}   (what was not measured yet)")
     tell(f"next: {again('bundle', path, path.with_suffix('.duckdb'))}")
 
 
@@ -114,6 +120,7 @@ def add(
     ext: options.Ext = None,
     bands: options.Bands = None,
     id_from: options.IdFrom = "name",
+    measure: options.Measure = None,
     columns: options.Columns = None,
     ra: options.RaColumn = None,
     dec: options.DecColumn = None,
@@ -123,6 +130,7 @@ def add(
     missing: options.Missing = None,
     projector: options.Projector = None,
     device: options.Device = "auto",
+    processes: options.Processes = None,
 ):
     """Append galaxies to an atlas folder; what is there stays as it is."""
     _one_source(images, mosaic)
@@ -139,14 +147,41 @@ def add(
             ext=ext,
             bands=_band_list(bands),
             id_from=id_from,
+            measure=measure,
             columns=_roles(columns, ra=ra, dec=dec, x_px=x, y_px=y),
             table_name=table_name,
             missing=numbers(missing),
             projector=projector,
             device=device,
+            processes=processes,
             progress=progress,
         )
     _tell_report(report)
+
+
+@app.command()
+def measure(
+    path: options.AtlasPath,
+    images: options.Images = None,
+    mosaic: options.Mosaic = None,
+    table: options.Table = None,
+    level: options.Measure = None,
+    processes: options.Processes = None,
+):
+    """Measure galaxies that were taken in with --measure basic or none; their pictures are read again."""
+    _one_source(images, mosaic)
+    with progress_bar() as progress:
+        report = galsearch.measure(
+            path,
+            images=images,
+            mosaic=mosaic,
+            table=table,
+            measure=level or "full",
+            processes=processes,
+            progress=progress,
+        )
+    tell(f"{path}: {report.added} of {report.rows} galaxies measured, in {report.seconds:.1f} s")
+    _tell_rejected(report)
 
 
 @app.command()
@@ -268,6 +303,10 @@ def _tell_report(report: galsearch.Report) -> None:
     tell(f"{report.path}: {report.added} galaxies added, {report.rows} in all, in {report.seconds:.1f} s{on}")
     for line in report.lines():
         tell(f"  {line}")
+    _tell_rejected(report)
+
+
+def _tell_rejected(report: galsearch.Report) -> None:
     if report.rejected:
         tell(f"{len(report.rejected)} left out (all of them: table 'rejected' of the atlas):")
     for item in report.rarest_first()[:TOLD_REJECTIONS]:

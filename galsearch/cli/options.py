@@ -68,6 +68,16 @@ Bands = Annotated[
     str | None, typer.Option("--bands", help="Images of a FITS file, or planes of a stack, that are bands: g,r,z.")
 ]
 IdFrom = Annotated[str, typer.Option("--id-from", help="Ids of cutouts without a table: the file's name, or its path.")]
+Measure = Annotated[
+    str | None,
+    typer.Option(
+        "--measure", help="How much of each picture to measure: full, basic (no form) or none; full unless said."
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", help="How many processes read and measure pictures; one a core unless said."),
+]
 Words = Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")]
 Like = Annotated[list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")]
 Image = Annotated[list[Path] | None, typer.Option("--image", help="Like this picture; may be repeated.")]

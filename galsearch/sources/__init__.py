@@ -18,10 +18,12 @@ from galsearch.sources.embedded import embedded_source
 from galsearch.sources.files import is_archive
 from galsearch.sources.known_embeddings import Publication
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
-from galsearch.sources.tables import MEASURED, MEASURES, Catalog, Reading, Source, Taken, digest, normalize, read_rows
+from galsearch.sources.pictures import LEVELS, MEASURED, Taken, Workshop
+from galsearch.sources.tables import MEASURES, Catalog, Reading, Source, digest, normalize, read_rows
 from galsearch.sources.vectors import VectorSource, position_name, vector_source
 
 __all__ = [
+    "LEVELS",
     "MEASURED",
     "MEASURES",
     "Catalog",
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "Taken",
     "VectorSource",
+    "Workshop",
     "cutout_source",
     "demo_source",
     "mosaic_source",

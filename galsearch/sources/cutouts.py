@@ -6,20 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
 from galsearch.columns import Summary, free_names
 from galsearch.errors import SchemaError
 from galsearch.escaping import printable
-from galsearch.science import detection, images
 from galsearch.sources.files import PictureArchive, Pictures, open_files, suffix_of
+from galsearch.sources.pictures import Job
 from galsearch.sources.tables import (
-    MEASURED,
     Catalog,
     Source,
-    Taken,
     check_ids,
     must_have_ids,
     off_the_sky,
@@ -39,34 +36,10 @@ class CutoutSource(Source):
     ext: str | int | None = None
     bands: tuple[str, ...] | None = None
 
-    def take(self, row: int) -> Taken:
-        """Read, render and measure the picture of a row."""
+    def job(self, row: int) -> Job:
+        """Return the picture file of a row; its content where it comes from an archive or a table."""
         file = self.files[row]
-        name = PurePosixPath(file).name
-        picture = images.read_picture(self.home.read(file), name=name, ext=self.ext, bands=self.bands)
-        rgb = images.render(picture)
-        light = rgb if picture.stretched else images.red_first(picture)
-        measured = {name: value for name, value in detection.measure(light).items() if name in MEASURED}
-        radius = measured["radius_px"]
-        on_the_sky = _on_the_sky(picture, radius if isinstance(radius, float) else None)
-        problem = picture.position_problem
-        self.picture_notes.update([*picture.notes, *([f"no position: {problem}"] if problem else [])])
-        return Taken(rgb, {**measured, **on_the_sky})
-
-
-def _on_the_sky(picture: images.Picture, radius_px: float | None) -> dict[str, float]:
-    """Return the position of the picture's center and the radius in arcsec, where the picture has a WCS."""
-    height, width = picture.flux.shape[:2]
-    position = picture.sky_position((width - 1) / 2, (height - 1) / 2)
-    known = {}
-    if position is not None:
-        if not np.isfinite(position).all():
-            raise SchemaError(
-                f"{picture.name}: its WCS puts its center nowhere on the sky; mend it or remove its CTYPE"
-            )
-        known = {"ra": position[0], "dec": position[1]}
-    scale = picture.pixel_arcsec
-    return known if radius_px is None or scale is None else {**known, "radius_arcsec": radius_px * scale}
+        return Job.of_file(self.home.read(file), name=PurePosixPath(file).name, ext=self.ext, bands=self.bands)
 
 
 def cutout_source(

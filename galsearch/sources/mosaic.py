@@ -15,12 +15,11 @@ import pyarrow.compute as pc
 from galsearch import schema
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.science import detection, images
+from galsearch.sources.pictures import Job
 from galsearch.sources.tables import (
-    FORM,
     MEASURES,
     Catalog,
     Source,
-    Taken,
     must_have_ids,
     off_the_sky,
     own_table,
@@ -38,14 +37,13 @@ class MosaicSource(Source):
     rgb: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
     light: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
 
-    def take(self, row: int) -> Taken:
-        """Cut out the picture of a row and measure the form of the galaxy in it."""
+    def job(self, row: int) -> Job:
+        """Cut out the picture of a row, at a scale that follows its size."""
         known = self.table.slice(row, 1).to_pylist()[0]
         x, y = known["x_px"], known["y_px"]
         radius, ratio = self._size(known, "radius_px"), self._size(known, "axis_ratio")
         size = min(detection.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
-        measured = detection.measure(images.cutout(self.light, x, y, size))
-        return Taken(images.cutout(self.rgb, x, y, size), {name: measured[name] for name in FORM})
+        return Job.of_pixels(images.cutout(self.rgb, x, y, size), images.cutout(self.light, x, y, size))
 
     def _size(self, known: dict[str, Any], name: str) -> float | None:
         """Return what the catalog says of a size by that name, else what the detection has; None where neither does."""

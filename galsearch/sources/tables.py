@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,13 +18,8 @@ import pyarrow.compute as pc
 from galsearch import columns, formats, schema
 from galsearch.columns import MISSING, Pixels, Summary
 from galsearch.errors import SchemaError
-from galsearch.science import detection, images, morphology
+from galsearch.sources.pictures import MEASURED, Job, Prepared, Taken, Workshop, prepare_all, take
 
-FORM = (*morphology.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
-MEASURED = (
-    *(name for name in detection.COLUMNS if not name.startswith("is_") and name not in ("x_px", "y_px")),
-    *FORM,
-)
 MEASURES = (
     *MEASURED,
     "radius_arcsec",
@@ -32,14 +29,6 @@ MEASURES = (
 )  # what galsearch measures, by its own names
 TOLD_ROWS = 4  # of an id that is repeated
 MAGNITUDES = ("mag_g", "mag_r", "mag_i", "mag_z")
-
-
-@dataclass(frozen=True)
-class Taken:
-    """One accepted object: its picture `(h, w, 3) uint8` and the columns measured on it."""
-
-    picture: np.ndarray
-    columns: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ class Catalog:
 class Batch:
     """Some rows of a source that were taken, and what of them was left out, as {object_id, file, reason}.
 
-    `content` is what an encoder takes: a picture `(h, w, 3) uint8` each, or vectors `(n, d) float32`. `thumbnails` are
+    `content` is what an encoder takes: a picture `(s, s, 3) uint8` each, or vectors `(n, d) float32`. `thumbnails` are
     small pictures as WebP bytes, None where a source has none.
     """
 
@@ -115,23 +104,43 @@ class Source:
         notes = [f"{count} pictures: {note}" for note, count in self.picture_notes.most_common()]
         return replace(self.summary, notes=(*self.summary.notes, *notes))
 
-    def take(self, row: int) -> Taken:
-        """Return the picture of a row; SchemaError when it cannot be used."""
+    def job(self, row: int) -> Job:
+        """Return the picture of a row, not read yet; SchemaError when it cannot be had."""
         raise NotImplementedError
 
-    def batch(self, rows: range) -> Batch:
-        """Return some rows with their pictures and what was measured on them; what fails is rejected."""
-        kept, accepted, rejected = [], [], []
-        for row in rows:
-            try:
-                accepted.append(self.take(row))
-                kept.append(row)
-            except SchemaError as error:
-                rejected.append(_rejection(self.table, row, str(error)))
-        known = self.table.take(pa.array(kept, pa.int64()))
-        table = _with_measured(known, [item.columns for item in accepted], self.measures)
-        pictures = [item.picture for item in accepted]
-        return Batch(table, pictures, [images.encode_thumbnail(picture) for picture in pictures], rejected)
+    def take(self, row: int) -> Taken:
+        """Return the picture of a row, read, rendered and measured; SchemaError when it cannot be used."""
+        taken = take(self.job(row))
+        self.picture_notes.update(taken.notes)
+        return taken
+
+    def batches(
+        self, ranges: Sequence[range], workshop: Workshop, *, seen: Callable[[int], None] = lambda _: None
+    ) -> Iterator[Batch]:
+        """Yield each range of rows with pictures and what was measured on them, in order; what fails is rejected.
+
+        `seen` is told the row that was reached.
+        """
+        rows = [row for each in ranges for row in each]
+        made = prepare_all((partial(self.job, row) for row in rows), workshop, rows=len(rows))
+        with closing(made):
+            for each in ranges:
+                done = []
+                for row in each:
+                    done.append(next(made))
+                    seen(row + 1)
+                yield self._batch(each, done)
+
+    def _batch(self, rows: range, done: Sequence[Prepared]) -> Batch:
+        pairs = list(zip(rows, done, strict=True))
+        accepted = [(row, item) for row, item in pairs if item.problem is None]
+        rejected = [_rejection(self.table, row, item.problem) for row, item in pairs if item.problem is not None]
+        self.picture_notes.update(note for _, item in accepted for note in item.notes)
+        known = self.table.take(pa.array([row for row, _ in accepted], pa.int64()))
+        table = _with_measured(known, [item.columns for _, item in accepted], self.measures)
+        content = [item.content for _, item in accepted if item.content is not None]
+        thumbnails = [item.thumbnail for _, item in accepted if item.thumbnail is not None]
+        return Batch(table, content, thumbnails, rejected)
 
 
 def _rejection(table: pa.Table, row: int, reason: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +17,7 @@ from galsearch.columns import ID_NAMES
 from galsearch.errors import SchemaError
 from galsearch.sources import known_embeddings
 from galsearch.sources.known_embeddings import Publication
+from galsearch.sources.pictures import Workshop
 from galsearch.sources.tables import (
     MEASURES,
     Batch,
@@ -44,9 +45,13 @@ class VectorSource(Source):
         """How long the vectors are."""
         return self.vectors.shape[1]
 
-    def batch(self, rows: range) -> Batch:
-        """Return some rows with their vectors; what has none was rejected when the table was read."""
-        return Batch(self.table.slice(rows.start, len(rows)), self.vectors[rows.start : rows.stop], None, [])
+    def batches(
+        self, ranges: Sequence[range], workshop: Workshop, *, seen: Callable[[int], None] = lambda _: None
+    ) -> Iterator[Batch]:
+        """Yield each range of rows with their vectors; what has none was rejected when the table was read."""
+        for rows in ranges:
+            seen(rows.stop)
+            yield Batch(self.table.slice(rows.start, len(rows)), self.vectors[rows.start : rows.stop], None, [])
 
 
 def vector_source(table: Path, column: str, reading: Reading, publication: Publication | None = None) -> VectorSource:

@@ -164,10 +164,11 @@ def _content(source: str | Path | bytes, name: str, limits: Limits) -> bytes:
 
 def _file_content(path: Path, name: str, limits: Limits) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        known = path.stat()
+        if not stat.S_ISREG(known.st_mode):
             raise bad(name, "it is no regular file", "give a file")
-        with path.open("rb") as file:
-            return file.read(limits.file_bytes + 1)
+        with path.open("rb") as file:  # `read` makes room for as much as it is told
+            return file.read(min(known.st_size, limits.file_bytes) + 1)
     except OSError as error:
         raise bad(name, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
     except ValueError as error:  # a NUL in a name
@@ -413,11 +414,10 @@ def _npy_array(content: bytes, name: str, values: int) -> np.ndarray:
 
 
 def _check_shows_something(picture: Picture) -> None:
-    low, high = np.nan, np.nan
-    for plane in picture.flux:  # row by row: no copy of all of it
-        if np.isfinite(plane).any():
-            low, high = np.fmin(low, np.nanmin(plane)), np.fmax(high, np.nanmax(plane))
-    if np.isnan(low):
+    low, high = (
+        reduction.reduce(picture.flux, axis=None) for reduction in (np.fmin, np.fmax)
+    )  # NaN counts for nothing
+    if np.isnan(low) or (low == high and np.isinf(low)):
         remedy = "leave the file out; the object lies off the survey's footprint"
         raise bad(picture.name, "every pixel is NaN", remedy)
     if low == high:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from galsearch import schema
-from galsearch.atomic import WriterLock, remove_partial
+from galsearch.atomic import WriterLock, remove_partial, replacing
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store.index import cells
 from galsearch.store.index.projection import write_map
@@ -199,6 +199,35 @@ class Staging:
                 remove_partial(partial)
             if self.unindexed() > STALE_SHARE:
                 recluster(self.path, schema.provenance("optimize", parameters={"after": record["action"]}))
+        self.discard()
+
+    def update(self, record: dict) -> None:
+        """Put the columns of the batches into the rows that are there by their object_id, all at once.
+
+        Columns that are not there are made, values that are there are replaced by those that are not NULL.
+        """
+        rows = pa.concat_tables(self.batches(), promote_options="permissive")
+        store = FolderStore(self.path)
+        manifest = store.manifest
+        store.close()
+        with disk_errors(self.path, REMEDY), replacing(self.path / FACTS) as partial:
+            shutil.copyfile(self.path / FACTS, partial)
+            connection = duckdb.connect(partial)
+            try:
+                _add_columns(connection, rows)
+                _describe(connection, rows.schema, (), create=False)
+                connection.register("incoming", rows)
+                values = [_quoted(name) for name in rows.column_names if name != "object_id"]
+                assigned = ", ".join(f"{name} = coalesce(incoming.{name}, galaxies.{name})" for name in values)
+                if assigned:
+                    connection.execute(
+                        f"UPDATE galaxies SET {assigned} FROM incoming WHERE galaxies.object_id = incoming.object_id"
+                    )
+                connection.unregister("incoming")
+                write_manifest(connection, manifest, record)
+                connection.execute("CHECKPOINT")
+            finally:
+                connection.close()
         self.discard()
 
     def unindexed(self) -> float:
