@@ -13,6 +13,7 @@ picture; they are not photometry. The form of a cutout's galaxy, once it is foun
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from galsearch.science import morphology
 
 CUTOUT_RADII = 8.0  # side of a cutout in half-light radii: the eye sees a galaxy out to 1.5 to 2 of them
 SMALLEST_CUTOUT = 24
+LARGEST_MEASURED = 160  # pixels a side; of a larger cutout an average is measured, or the part around the galaxy
+SURROUNDINGS = 3.2  # of a galaxy's outline that are looked at, in its radii: Petrosian apertures, and sky around them
 SMALLEST_MEASURED = 12  # pixels; below, the frame of sky and the galaxy are one
 ROUND = 0.95  # above this axis ratio a position angle is noise
 POINT_RATIO = 0.9  # stars are at least this round
@@ -33,6 +36,7 @@ BLANK = 0.25  # part of the frame without data from which on the flag says so
 NO_DATA = 0.1  # part of the frame that exact zeros in one block must fill to be taken for no data
 NO_NOISE = 1e-6  # of a band's range: noise below is rounding
 ENOUGH_SOURCES = 50  # fewer bright sources than this do not show how sharp a star is
+IN_PIXELS = ("radius_px", "isophotal_radius_px", "petrosian_radius_px")
 COLUMNS = (
     "x_px",
     "y_px",
@@ -104,68 +108,156 @@ def measure(
     for diffraction spikes, and `is_artifact` is False. Without `form` the columns of `morphology` are left out, which
     take most of the time.
     """
-    result = _measured(picture, threshold=threshold, contrast=contrast, form=form)
+    bands, mask, unit = _planes(picture)
+    blank = morphology.FLAGS["blank"] * bool(mask.mean() >= BLANK)
+    result = _nothing("no source in the center", blank)
+    if min(mask.shape) < SMALLEST_MEASURED:
+        result["measure_flag"] = f"smaller than {SMALLEST_MEASURED} px"
+    elif mask.mean() > 0.5:
+        result["measure_flag"] = "more than half of the pixels have no data"
+    elif np.ptp(bands) == 0:
+        result["measure_flag"] = "every pixel has one value"
+    else:
+        eight_bit = np.asarray(picture).dtype == np.uint8
+        found = _find(bands, mask, eight_bit=eight_bit, threshold=threshold, contrast=contrast)
+        if found is not None:
+            result = _one(found, unit, blank, form=form)
     return result if form else {name: result[name] for name in (*COLUMNS, "measure_flag")}
 
 
-def _measured(picture: np.ndarray, *, threshold: float, contrast: float, form: bool) -> dict[str, float | str | None]:
-    bands, mask, unit = _planes(picture)
-    blank = morphology.FLAGS["blank"] * bool(mask.mean() >= BLANK)
-    if min(mask.shape) < SMALLEST_MEASURED:
-        return _nothing(f"smaller than {SMALLEST_MEASURED} px", blank)
-    if mask.mean() > 0.5:
-        return _nothing("more than half of the pixels have no data", blank)
-    if np.ptp(bands) == 0:
-        return _nothing("every pixel has one value", blank)
-    sky = replace(_subtract_frame(bands, mask, eight_bit=np.asarray(picture).dtype == np.uint8), unit=unit)
+@dataclass(frozen=True)
+class _Found:
+    """The source of a cutout, number `row` of `sources`, in a view of it: pixels averaged in squares of `step`.
+
+    `segments` (h, w) are numbered from 1; `first` is the pixel (x, y) of the cutout at which the view begins.
+    """
+
+    sky: _Sky
+    sources: np.ndarray
+    segments: np.ndarray
+    row: int | None
+    step: int
+    first: tuple[int, int]
+
+    def radius(self) -> float:
+        """Return how far the source's outline reaches from its center, in pixels of the cutout."""
+        box = self.sources[self.row]
+        sides = (box["xmax"] - box["xmin"] + 1, box["ymax"] - box["ymin"] + 1)
+        return self.step * float(max(*sides)) / 2
+
+    def center(self) -> tuple[float, float]:
+        """Return where the source is in the cutout."""
+        source = self.sources[self.row]
+        x, y = (self.step * (float(source[axis]) + 0.5) - 0.5 for axis in ("x", "y"))
+        return x + self.first[0], y + self.first[1]
+
+
+def _find(bands: np.ndarray, mask: np.ndarray, *, threshold: float, contrast: float, eight_bit: bool) -> _Found | None:
+    """Find the central source, on a view of at most LARGEST_MEASURED pixels a side.
+
+    A source that is small in a large cutout is found on an average, and looked at again with the best resolution that
+    its surroundings have room for.
+    """
+    step = -(-max(mask.shape) // LARGEST_MEASURED)
+    found = _view(bands, mask, step, None, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
+    if step > 1:
+        height, width = mask.shape
+        known = found.row is not None
+        x, y = found.center() if known else ((width - 1) / 2, (height - 1) / 2)
+        half = max(SURROUNDINGS * found.radius() if known else 0.0, SMALLEST_CUTOUT)
+        finer = max(1, math.ceil(2 * half / LARGEST_MEASURED))
+        if finer < step or not known:
+            half = max(half, 0.5 * finer * LARGEST_MEASURED)
+            box = (slice(max(0, int(y - half)), int(y + half) + 1), slice(max(0, int(x - half)), int(x + half) + 1))
+            found = _view(bands, mask, finer, box, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
+    return None if found.row is None else found
+
+
+def _view(
+    bands: np.ndarray,
+    mask: np.ndarray,
+    step: int,
+    box: tuple[slice, slice] | None,
+    *,
+    threshold: float,
+    contrast: float,
+    eight_bit: bool,
+) -> _Found:
+    """Return what is found in a part of a cutout (rows, columns), averaged in squares of `step` pixels."""
+    bands, mask = _averaged(bands, mask, step)
+    rows, columns = (slice(0, None), slice(0, None)) if box is None else (_divided(part, step) for part in box)
+    sky = _subtract_frame(bands, mask, (rows, columns), eight_bit=eight_bit)
     sources, segments = _extract(sky, threshold, 10, contrast)
-    row = _central(sources, segments)
-    if row is None:
-        return _nothing("no source in the center", blank)
-    return _one(sky, sources, segments, row, blank if form else None)
+    height, width = mask.shape
+    middle = (width - 1) / 2 - columns.start, (height - 1) / 2 - rows.start
+    row = _central(sources, segments, middle, min(height, width))
+    return _Found(sky, sources, segments, row, step, (columns.start * step, rows.start * step))
 
 
-def _one(
-    sky: _Sky, sources: np.ndarray, segments: np.ndarray, row: int, flag: int | None
-) -> dict[str, float | str | None]:
-    """Return the measures of one source; without a `flag` to begin with, not those of its form."""
-    result = _measure(sky, sources, segments, np.array([row]))
-    box, (height, width) = sources[row], sky.mask.shape
-    edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
+def _divided(part: slice, step: int) -> slice:
+    return slice(part.start // step, -(-part.stop // step))
+
+
+def _averaged(bands: np.ndarray, mask: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of squares of pixels with data; those with data in less than half of theirs are masked."""
+    if step == 1:
+        return bands, mask
+    height, width = (side // step for side in mask.shape)
+    squares = (height, step, width, step)
+    good = ~mask[: height * step, : width * step]
+    share = good.reshape(squares).mean(axis=(1, 3), dtype=np.float32)
+    light = bands[:, : height * step, : width * step]
+    light = (light if good.all() else light * good).reshape(len(bands), *squares).mean(axis=(2, 4))
+    return light / np.maximum(share, 1e-3), share < 0.5
+
+
+def _one(found: _Found, unit: float, flag: int, *, form: bool) -> dict[str, float | str | None]:
+    """Return the measures of the source, in pixels and light of the cutout; without `form` not those of its form."""
+    sky, segments, row, step = found.sky, found.segments, found.row, found.step
+    assert row is not None
+    result = _measure(sky, found.sources, segments, np.array([row]))
     values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in result.items()}
     values["is_star"] = _has_spikes(sky, segments, result, 0, row + 1)
     values["is_artifact"] = False
+    box, (height, width) = found.sources[row], sky.mask.shape
+    edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
     values["is_edge"] = bool(edge)
     reason = "the source reaches the border, so its size is a lower limit" if edge else None
     if values["radius_px"] is None:
         reason = "no light is left after the sky is taken away"
-    if flag is None:
-        return {**values, "measure_flag": reason}
-    form = morphology.measure(
+    form_of = {} if not form else morphology.measure(
         sky.signal, segments, segment=row + 1, center=(float(result["x_px"][0]), float(result["y_px"][0])),
         bands=sky.light, noise=sky.noise, mask=sky.mask, flag=flag,
     )  # fmt: skip
-    return {**{name: values[name] for name in COLUMNS}, **form, "measure_flag": reason}
+    values = {**{name: values[name] for name in COLUMNS}, **form_of, "measure_flag": reason}
+    values["x_px"], values["y_px"] = (
+        step * (float(result[name][0]) + 0.5) - 0.5 + start
+        for name, start in zip(("x_px", "y_px"), found.first, strict=True)
+    )
+    grown = dict.fromkeys(IN_PIXELS, step) | {"brightness": unit * step**2}
+    return {
+        name: value * grown[name] if name in grown and value is not None else value for name, value in values.items()
+    }
 
 
 def _nothing(reason: str, flag: int) -> dict[str, float | str | None]:
     return {**dict.fromkeys(COLUMNS), **morphology.nothing(flag), "measure_flag": reason}
 
 
-def _central(sources: np.ndarray, segments: np.ndarray) -> int | None:
-    height, width = segments.shape
-    covering = int(segments[height // 2, width // 2])
-    if covering:
-        return covering - 1
+def _central(sources: np.ndarray, segments: np.ndarray, middle: tuple[float, float], side: int) -> int | None:
+    """Return the source that covers the cutout's middle (x, y), or the nearest within 15 % of its shorter side."""
+    column, row = (int(value + 0.5) for value in middle)
+    if 0 <= row < segments.shape[0] and 0 <= column < segments.shape[1] and segments[row, column]:
+        return int(segments[row, column]) - 1
     if len(sources) == 0:
         return None
-    distance = np.hypot(sources["x"] - (width - 1) / 2, sources["y"] - (height - 1) / 2)
+    distance = np.hypot(sources["x"] - middle[0], sources["y"] - middle[1])
     nearest = int(distance.argmin())
-    return nearest if distance[nearest] < 0.15 * min(height, width) else None
+    return nearest if distance[nearest] < 0.15 * side else None
 
 
-def _subtract_frame(bands: np.ndarray, mask: np.ndarray, *, eight_bit: bool) -> _Sky:
-    """Return the sky of a cutout: the median of its frame, and the noise below that median.
+def _subtract_frame(bands: np.ndarray, mask: np.ndarray, part: tuple[slice, slice], *, eight_bit: bool) -> _Sky:
+    """Return a part of a cutout without its sky: the median of its frame, and the noise below that median.
 
     Light only adds, so the lower half of the frame's values is the noise even where neighbors or spiral arms
     reach into it; where most of the sky is one value, as in counts of few photons, the upper half is. 8-bit pictures
@@ -176,13 +268,20 @@ def _subtract_frame(bands: np.ndarray, mask: np.ndarray, *, eight_bit: bool) -> 
     frame[width:-width, width:-width] = False
     frame &= ~mask
     frame = frame if frame.sum() >= 30 else ~mask
-    low, middle, high = np.percentile(bands[:, frame].astype(np.float64), (15.87, 50, 84.13), axis=1)
+    values = bands[:, frame].astype(np.float64)
+    low, middle, high = np.percentile(values, (15.87, 50, 84.13), axis=1)
     noise = np.where(middle > low, middle - low, 0 if eight_bit else high - middle)
     noise = np.maximum(noise, 1 / 255 if eight_bit else 0)
-    sky = _weigh(bands - middle[:, None, None].astype(np.float32), noise, mask)
-    low, middle = np.percentile(sky.signal[frame], (15.87, 50))
-    sky.signal[:] /= max(middle - low, 0.5)  # bands share noise; half a sigma where rounding hides it
-    return sky
+    middle = middle.astype(np.float32)[:, None]
+    noise, weights = _weights(noise, _span(bands, mask, middle))
+    around = weights @ (values - middle)
+    low, half = np.percentile(around, (15.87, 50))
+    weights /= max(half - low, 0.5)  # bands share noise; half a sigma where rounding hides it
+    light = bands[:, *part] - middle[:, :, None]
+    inside = mask[part]
+    light[:, inside] = 0
+    signal = np.tensordot(weights, light, axes=1)
+    return _Sky(light, noise, np.ascontiguousarray(signal, dtype=np.float32), np.ascontiguousarray(inside))
 
 
 def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -256,18 +355,31 @@ def _subtract_mesh(bands: np.ndarray, mask: np.ndarray, mesh: int) -> _Sky:
     return sky
 
 
-def _weigh(light: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> _Sky:
-    """Return the sky whose signal is the sum over bands weighted for the best signal-to-noise ratio.
+def _span(bands: np.ndarray, mask: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Return the range (b,) of every band where there are data, the sky's `middle` (b, 1) included."""
+    good = ~mask
+    values = bands.reshape(len(bands), -1) if good.all() else bands[:, good]
+    low, high = (np.minimum(values.min(axis=1), middle[:, 0]), np.maximum(values.max(axis=1), middle[:, 0]))
+    return (high - low).astype(np.float64)
+
+
+def _weights(noise: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise of each band, and with what it counts in the sum of the best signal-to-noise ratio.
 
     A band without noise (synthetic, or black after 8-bit rounding) is given a thousandth of its range, and a band
     of one value throughout counts for nothing.
     """
-    light[:, mask] = 0
-    span = np.ptp(light.reshape(len(light), -1), axis=1).astype(np.float64)
     noise = np.where(noise > NO_NOISE * span, noise, 1e-3 * span)
     noise = np.where(span > 0, noise, 1.0)
     weights = np.where(span > 0, noise**-2, 0.0)
-    signal = np.tensordot(weights, light, axes=1) / (np.sqrt(weights.sum()) or 1.0)
+    return noise, weights / (np.sqrt(weights.sum()) or 1.0)
+
+
+def _weigh(light: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> _Sky:
+    """Return the sky whose signal is the weighted sum over bands, in sigmas."""
+    light[:, mask] = 0
+    noise, weights = _weights(noise, np.ptp(light.reshape(len(light), -1), axis=1).astype(np.float64))
+    signal = np.tensordot(weights, light, axes=1)
     return _Sky(light, noise, np.ascontiguousarray(signal, dtype=np.float32), mask)
 
 
