@@ -387,7 +387,7 @@ def _extract(sky: _Sky, threshold: float, area: int, contrast: float) -> tuple[n
     import sep
 
     sep.set_sub_object_limit(8192)
-    sep.set_extract_pixstack(max(300_000, sky.signal.size))
+    sep.set_extract_pixstack(sky.signal.size + 1024)  # no more can be above the threshold, and all of it is cleared
     return sep.extract(
         sky.signal,
         threshold,

@@ -160,15 +160,16 @@ def measure(
     window = _window(signal, (own | (segments == 0)) & ~mask, center, 2.2 * outline.reach + 6)
     result: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
     flag |= FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
-    circle = _petrosian(_profile(window, window.center, _Ellipse(1.0, 0.0, outline.reach)))
+    circle = _petrosian(_profile(window, np.hypot(*window.offsets(window.center)), 1.0))
     if circle is None:
         return _sifted(result, flag | FLAGS["no_petrosian"])
     result["asymmetry"], middle = _asymmetry(window, circle, _sky_difference(signal, sky))
-    profile = _profile(window, middle, outline)
+    radii = outline.radii(*window.offsets(middle))
+    profile = _profile(window, radii, outline.ratio)
     radius = _petrosian(profile)
     if radius is None:
         return _sifted(result, flag | FLAGS["no_petrosian"])
-    region = _gini_region(window, middle, outline, radius)
+    region = _gini_region(window, radii, radius)
     half = profile.radius_of(0.5, CAS_EXTENT * radius)
     result |= {
         "petrosian_radius_px": radius,
@@ -176,11 +177,11 @@ def measure(
         "m20": m20(np.where(region, window.light, 0)),
         "smoothness": _smoothness(signal, sky, window, middle, circle),
         "sersic_n": sersic_index(profile.radius, profile.light, profile.error),
-        "color_gradient": _color_gradient(bands, noise, window, (middle, outline, half)),
+        "color_gradient": _color_gradient(bands, noise, window, radii / half),
         "companions": _companions(signal, segments, segment, radius),
         **patterns(_disk(window, middle, outline)),
     }
-    return _sifted(result, flag | _problems(window, middle, outline, radius, region))
+    return _sifted(result, flag | _problems(window, radii / radius, outline.ratio, radius, region))
 
 
 def nothing(flag: int = 0) -> dict[str, float | int | None]:
@@ -188,15 +189,13 @@ def nothing(flag: int = 0) -> dict[str, float | int | None]:
     return dict.fromkeys(COLUMNS) | {"morphology_flag": FLAGS["unmeasured"] | flag}
 
 
-def _problems(
-    window: _Window, middle: tuple[float, float], outline: _Ellipse, radius: float, region: np.ndarray
-) -> int:
-    dx, dy = window.offsets(middle)
-    inside = outline.radii(dx, dy) < CAS_EXTENT * radius
+def _problems(window: _Window, scaled: np.ndarray, ratio: float, radius: float, region: np.ndarray) -> int:
+    """Return the flags of a galaxy of a Petrosian radius; `scaled` are the radii of pixels in such."""
+    inside = scaled < CAS_EXTENT
     seen = (
         (FLAGS["small"], radius < SMALLEST),
         (FLAGS["faint"], not (region.any() and window.light[region].mean() >= FAINTEST)),
-        (FLAGS["inclined"], outline.ratio < FACE_ON),
+        (FLAGS["inclined"], ratio < FACE_ON),
         (FLAGS["crowded"], (inside & ~window.good).sum() > 0.1 * inside.sum()),
     )
     return sum(bit for bit, is_so in seen if is_so)
@@ -251,8 +250,9 @@ def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float],
     return _Window(light, good, corner, (center[0] - corner[0], center[1] - corner[1]))
 
 
-def _profile(window: _Window, center: tuple[float, float], ellipse: _Ellipse) -> _Profile:
-    radii = ellipse.radii(*window.offsets(center))[window.good]
+def _profile(window: _Window, radii: np.ndarray, ratio: float) -> _Profile:
+    """Return the profile on ellipses of an axis ratio; `radii` (n, n) are the semi-major axes through the pixels."""
+    radii = radii[window.good].astype(float)
     light = window.light[window.good].astype(float)
     ring = radii.astype(np.intp)
     count = np.bincount(ring)
@@ -261,7 +261,7 @@ def _profile(window: _Window, center: tuple[float, float], ellipse: _Ellipse) ->
     mean = light_sum / count
     scatter = np.maximum(square / count - mean * mean, 1.0)
     number = np.flatnonzero(kept)
-    area = np.pi * ellipse.ratio * (2 * number + 1)
+    area = np.pi * ratio * (2 * number + 1)
     return _Profile(np.bincount(ring, radii)[kept] / count, mean, np.sqrt(scatter / count), area)
 
 
@@ -321,12 +321,12 @@ def _asymmetry(window: _Window, petrosian: float, sky: float) -> tuple[float, tu
 class _Turned:
     """Light around a center, wide enough to be turned about any center within `margin` pixels of it.
 
-    `light` and `good` are squares with the pixel nearest to `start` (x, y) in their middle, `aperture` a smaller
-    one with the pixels that count.
+    `light` and `good` (1 where usable; None where all are) are squares with the pixel nearest to `start` (x, y) in
+    their middle, `aperture` a smaller one that is 1 for pixels that count.
     """
 
     light: np.ndarray
-    good: np.ndarray
+    good: np.ndarray | None
     aperture: np.ndarray
     start: tuple[float, float]
     margin: int
@@ -340,24 +340,30 @@ class _Turned:
         light, good = (_square(plane, (x, y), reach + 2 * margin + 2) for plane in (window.light, window.good))
         indices = np.arange(-reach, reach + 1)
         inside = np.hypot(*np.ix_(indices - (window.center[1] - y), indices - (window.center[0] - x))) <= radius
-        return cls(light, good, inside, window.center, margin)
+        counted = inside.astype(np.float32)
+        whole = bool(good.all())
+        if not whole:
+            counted *= good[_middle(good, reach)]
+        return cls(light, None if whole else good.astype(np.float32), counted, window.center, margin)
 
     def asymmetry(self, shift: tuple[float, float], sky: float) -> float:
         """Return the asymmetry about `start` + `shift` (x, y); infinite where no pair of pixels is usable."""
         half, reach = len(self.light) // 2, len(self.aperture) // 2
-        here = slice(half - reach, half + reach + 1)
-        light, weight = self.light[here, here], self.aperture & self.good[here, here]
-        turned, parts = np.zeros_like(light), []
-        for part, y, x in self._corners(shift):
+        light, weight = self.light[_middle(self.light, reach)], self.aperture
+        turned, part, squares = np.zeros(light.shape, np.float32), np.empty(light.shape, np.float32), 0.0
+        for share, y, x in self._corners(shift):
             there = (_backward(half + y, reach), _backward(half + x, reach))
-            turned += np.float32(part) * self.light[there]
-            weight &= self.good[there]
-            parts.append(part)
-        total = np.abs(light)[weight].sum()
+            turned += np.multiply(self.light[there], np.float32(share), out=part)
+            if self.good is not None:
+                weight = weight * self.good[there]
+            squares += share * share
+        counted = weight.ravel()
+        total = float(np.dot(np.abs(light, out=part).ravel(), counted))
         if not total > 0:
             return float("inf")
-        averaged = np.sqrt((1 + np.square(parts).sum()) / 2)
-        return float((np.abs(light - turned)[weight].sum() - weight.sum() * sky * averaged) / total)
+        np.abs(np.subtract(light, turned, out=turned), out=turned)
+        number = float(counted.sum(dtype=np.float64))
+        return (float(np.dot(turned.ravel(), counted)) - number * sky * math.sqrt((1 + squares) / 2)) / total
 
     def _corners(self, shift: tuple[float, float]) -> Iterator[tuple[float, int, int]]:
         """Yield the weight and place (y, x) of the pixels that bilinear interpolation puts opposite the middle one."""
@@ -366,6 +372,12 @@ class _Turned:
             for column, part_x in ((math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)):
                 if part_x * part_y > 0:
                     yield part_x * part_y, row, column
+
+
+def _middle(plane: np.ndarray, reach: int) -> tuple[slice, slice]:
+    """Return the square with so many pixels to each side of the middle one."""
+    here = slice(len(plane) // 2 - reach, len(plane) // 2 + reach + 1)
+    return here, here
 
 
 def _backward(middle: int, reach: int) -> slice:
@@ -448,7 +460,7 @@ def m20(light: np.ndarray) -> float | None:
     return float(np.log10(part / whole)) if part > 0 and whole > 0 else None
 
 
-def _gini_region(window: _Window, middle: tuple[float, float], ellipse: _Ellipse, petrosian: float) -> np.ndarray:
+def _gini_region(window: _Window, radii: np.ndarray, petrosian: float) -> np.ndarray:
     """Return the pixels of the galaxy: brighter, when blurred, than the ellipse of the Petrosian radius is."""
     from scipy.ndimage import gaussian_filter, label
 
@@ -456,7 +468,6 @@ def _gini_region(window: _Window, middle: tuple[float, float], ellipse: _Ellipse
     if not window.good.all():
         share = gaussian_filter(window.good.astype(np.float32), GINI_BLUR * petrosian, mode="constant", truncate=3)
         blurred /= np.maximum(share, 1e-3)
-    radii = ellipse.radii(*window.offsets(middle))
     edge = window.good & (np.abs(radii - petrosian) < 1)
     pieces, _ = label((blurred >= blurred[edge].mean()) & window.good) if edge.any() else (edge.astype(int), 0)
     home = pieces[np.where(radii < max(2.0, 0.3 * petrosian), pieces > 0, False)]
@@ -482,10 +493,11 @@ def sersic_index(radius: np.ndarray, light: np.ndarray, error: np.ndarray) -> fl
         return None
     n, step_n = math.sqrt(0.4 * 8), math.log(8 / 0.4) / 2
     size, step_size = r[-1] / 3, math.log(12)
+    logarithm = np.log(r)
     for half, shrink in ((10, 8), *[(3, 2.5)] * 6):
         offsets = np.linspace(-1, 1, 2 * half + 1)
         indices, sizes = n * np.exp(step_n * offsets), size * np.exp(step_size * offsets)
-        misfit, part = _sersic_misfit(r, light, error, (indices, sizes))
+        misfit, part = _sersic_misfit(logarithm, light, error, (indices, sizes))
         row, column = np.unravel_index(misfit.argmin(), misfit.shape)
         n, size, deviation = indices[row], sizes[column], part[row, column]
         step_n, step_size = step_n / shrink, step_size / shrink
@@ -493,7 +505,7 @@ def sersic_index(radius: np.ndarray, light: np.ndarray, error: np.ndarray) -> fl
 
 
 def _sersic_misfit(
-    r: np.ndarray, light: np.ndarray, error: np.ndarray, grid: tuple[np.ndarray, np.ndarray]
+    log_r: np.ndarray, light: np.ndarray, error: np.ndarray, grid: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return chi squared (n, s) of profiles with indices (n,) and half-light radii (s,), and their mean deviation.
 
@@ -502,7 +514,7 @@ def _sersic_misfit(
     """
     n = grid[0][:, None, None]
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
-    shape = np.exp(-b * ((r / grid[1][:, None]) ** (1 / n) - 1))
+    shape = np.exp(b - b * np.exp((log_r - np.log(grid[1])[:, None]) / n))
     w = error**-2
     s, sf, sff = w.sum(), shape @ w, (shape * shape) @ w
     sy, sfy = (w * light).sum(), shape @ (w * light)
@@ -514,17 +526,15 @@ def _sersic_misfit(
     return chi, np.abs(rest / np.maximum(light, error)).mean(axis=-1)
 
 
-def _color_gradient(
-    bands: np.ndarray, noise: np.ndarray, window: _Window, ellipse: tuple[tuple[float, float], _Ellipse, float]
-) -> float | None:
+def _color_gradient(bands: np.ndarray, noise: np.ndarray, window: _Window, radii: np.ndarray) -> float | None:
     """Return the color -2.5 log10(blue/red) from 1 to 2 half-light radii minus that within 1, on similar ellipses.
+
+    `radii` (n, n) are those of the pixels, in half-light radii.
 
     None for one band, and where a band has less than ten sigmas in a zone.
     """
     if len(bands) < 2:
         return None
-    middle, outline, half = ellipse
-    radii = outline.radii(*window.offsets(middle)) / half
     inner, outer = (window.good & (radii < 1)), (window.good & (radii >= 1) & (radii < 2))
     outside, inside = (_zone_color(bands, noise, zone, window.corner) for zone in (outer, inner))
     return None if outside is None or inside is None else outside - inside
