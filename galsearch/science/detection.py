@@ -216,7 +216,9 @@ def _one(found: _Found, unit: float, flag: int, *, form: bool) -> dict[str, floa
     sky, segments, row, step = found.sky, found.segments, found.row, found.step
     assert row is not None
     result = _measure(sky, found.sources, segments, np.array([row]))
-    values = {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in result.items()}
+    values: dict[str, float | str | None] = {
+        name: float(value[0]) if np.isfinite(value[0]) else None for name, value in result.items()
+    }
     values["is_star"] = _has_spikes(sky, segments, result, 0, row + 1)
     values["is_artifact"] = False
     box, (height, width) = found.sources[row], sky.mask.shape
@@ -236,7 +238,8 @@ def _one(found: _Found, unit: float, flag: int, *, form: bool) -> dict[str, floa
     )
     grown = dict.fromkeys(IN_PIXELS, step) | {"brightness": unit * step**2}
     return {
-        name: value * grown[name] if name in grown and value is not None else value for name, value in values.items()
+        name: value * grown[name] if name in grown and isinstance(value, float) else value
+        for name, value in values.items()
     }
 
 

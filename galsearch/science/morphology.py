@@ -87,21 +87,23 @@ class _Ellipse:
 
 @dataclass(frozen=True)
 class _Window:
-    """A square of odd side around the source: its light and usable pixels, both (n, n), and where it lies.
+    """The part of a picture around the source: its light and usable pixels, both (h, w), and where it lies.
 
-    `light` is 0 where nothing is usable, and beyond the picture. `corner` is the first pixel in the picture (x, y),
-    `center` the source's in the window (x, y).
+    `light` is 0 where nothing is usable, and so it is in the one pixel beyond the picture's border that a window has
+    which reaches it. `corner` is the first pixel in the picture (x, y), `center` the source's in the window (x, y).
+    Around that, apertures reach `half` pixels to each side, also where there is no picture.
     """
 
     light: np.ndarray
     good: np.ndarray
     corner: tuple[int, int]
     center: tuple[float, float]
+    half: int = 0
 
     def offsets(self, center: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Return x (1, n) and y (n, 1) of every pixel from a position in the window."""
-        indices = np.arange(len(self.light), dtype=np.float32)
-        return (indices - np.float32(center[0]))[None, :], (indices - np.float32(center[1]))[:, None]
+        """Return x (1, w) and y (h, 1) of every pixel from a position in the window."""
+        y, x = (np.arange(length, dtype=np.float32) for length in self.light.shape)
+        return (x - np.float32(center[0]))[None, :], (y - np.float32(center[1]))[:, None]
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def measure(
         "companions": _companions(signal, segments, segment, radius),
         **patterns(_disk(window, middle, outline)),
     }
-    return _sifted(result, flag | _problems(window, radii / radius, outline.ratio, radius, region))
+    return _sifted(result, flag | _problems(window, (outline, middle, radii), radius, region))
 
 
 def nothing(flag: int = 0) -> dict[str, float | int | None]:
@@ -189,14 +191,23 @@ def nothing(flag: int = 0) -> dict[str, float | int | None]:
     return dict.fromkeys(COLUMNS) | {"morphology_flag": FLAGS["unmeasured"] | flag}
 
 
-def _problems(window: _Window, scaled: np.ndarray, ratio: float, radius: float, region: np.ndarray) -> int:
-    """Return the flags of a galaxy of a Petrosian radius; `scaled` are the radii of pixels in such."""
-    inside = scaled < CAS_EXTENT
+def _problems(
+    window: _Window,
+    ellipses: tuple[_Ellipse, tuple[float, float], np.ndarray],
+    radius: float,
+    region: np.ndarray,
+) -> int:
+    """Return the flags of a galaxy of a Petrosian radius; `ellipses` are its outline, their center and all radii."""
+    outline, middle, radii = ellipses
+    usable = np.count_nonzero(window.good & (radii < CAS_EXTENT * radius))
+    steps = np.arange(-window.half, window.half + 1, dtype=np.float32)
+    dx, dy = (steps + np.float32(round(at) - to) for at, to in zip(window.center, middle, strict=True))
+    whole = np.count_nonzero(outline.radii(dx[None, :], dy[:, None]) < CAS_EXTENT * radius)
     seen = (
         (FLAGS["small"], radius < SMALLEST),
         (FLAGS["faint"], not (region.any() and window.light[region].mean() >= FAINTEST)),
-        (FLAGS["inclined"], ratio < FACE_ON),
-        (FLAGS["crowded"], (inside & ~window.good).sum() > 0.1 * inside.sum()),
+        (FLAGS["inclined"], outline.ratio < FACE_ON),
+        (FLAGS["crowded"], whole - usable > 0.1 * whole),
     )
     return sum(bit for bit, is_so in seen if is_so)
 
@@ -232,22 +243,21 @@ def _outline(own: np.ndarray) -> _Ellipse:
 
 
 def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float], half: float) -> _Window:
-    """Return the square of `half` a side around a position; beyond the picture nothing is usable."""
+    """Return the square of `half` a side around a position, as far as the picture goes and one pixel farther."""
     height, width = signal.shape
-    x, y = round(center[0]), round(center[1])
-    half = int(min(np.ceil(half), max(x, y, width - 1 - x, height - 1 - y)))
-    rows, columns = slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1)
-    light = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    x, y, half = round(center[0]), round(center[1]), math.ceil(half)
+    farthest = min(half, max(x, y, width - 1 - x, height - 1 - y))
+    left, top = max(x - half, -1), max(y - half, -1)
+    right, bottom = min(x + half, width), min(y + half, height)
+    light = np.zeros((bottom - top + 1, right - left + 1), np.float32)
     good = np.zeros(light.shape, dtype=bool)
+    rows, columns = slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1)
     inside = usable[rows, columns]
-    index = tuple(
-        slice(part.start - first, part.start - first + length)
-        for part, first, length in zip((rows, columns), (y - half, x - half), inside.shape, strict=True)
-    )
+    down, across = rows.start - top, columns.start - left
+    index = slice(down, down + inside.shape[0]), slice(across, across + inside.shape[1])
     good[index] = inside
     light[index] = np.where(inside, signal[rows, columns], 0)
-    corner = (x - half, y - half)
-    return _Window(light, good, corner, (center[0] - corner[0], center[1] - corner[1]))
+    return _Window(light, good, (left, top), (center[0] - left, center[1] - top), farthest)
 
 
 def _profile(window: _Window, radii: np.ndarray, ratio: float) -> _Profile:
@@ -587,8 +597,8 @@ def _disk(window: _Window, middle: tuple[float, float], outline: _Ellipse) -> _D
 
 def _sampled(window: _Window, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return bilinear light at positions in the window and the usable share of the pixels it came from."""
-    side = len(window.light)
-    x, y = np.clip(x, 0, side - 1.001), np.clip(y, 0, side - 1.001)
+    height, side = window.light.shape
+    x, y = np.clip(x, 0, side - 1.001), np.clip(y, 0, height - 1.001)
     column, row = x.astype(np.intp), y.astype(np.intp)
     fx, fy = x - column, y - row
     first = row * side + column
