@@ -119,14 +119,14 @@ def measure(
         result["measure_flag"] = "every pixel has one value"
     else:
         eight_bit = np.asarray(picture).dtype == np.uint8
-        found = _find(bands, mask, eight_bit=eight_bit, threshold=threshold, contrast=contrast)
-        if found is not None:
-            result = _one(found, unit, blank, form=form)
+        view = _central_view(bands, mask, eight_bit=eight_bit, threshold=threshold, contrast=contrast)
+        if view is not None:
+            result = _one(view, unit, blank, form=form)
     return result if form else {name: result[name] for name in (*COLUMNS, "measure_flag")}
 
 
 @dataclass(frozen=True)
-class _Found:
+class _View:
     """The source of a cutout, number `row` of `sources`, in a view of it: pixels averaged in squares of `step`.
 
     `segments` (h, w) are numbered from 1; `first` is the pixel (x, y) of the cutout at which the view begins.
@@ -152,28 +152,28 @@ class _Found:
         return x + self.first[0], y + self.first[1]
 
 
-def _find(bands: np.ndarray, mask: np.ndarray, *, threshold: float, contrast: float, eight_bit: bool) -> _Found | None:
+def _central_view(bands: np.ndarray, mask: np.ndarray, *, threshold: float, contrast: float, eight_bit: bool) -> _View | None:
     """Find the central source, on a view of at most LARGEST_MEASURED pixels a side.
 
     A source that is small in a large cutout is found on an average, and looked at again with the best resolution that
     its surroundings have room for.
     """
     step = -(-max(mask.shape) // LARGEST_MEASURED)
-    found = _view(bands, mask, step, None, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
+    view = _view_of(bands, mask, step, None, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
     if step > 1:
         height, width = mask.shape
-        known = found.row is not None
-        x, y = found.center() if known else ((width - 1) / 2, (height - 1) / 2)
-        half = max(SURROUNDINGS * found.radius() if known else 0.0, SMALLEST_CUTOUT)
+        known = view.row is not None
+        x, y = view.center() if known else ((width - 1) / 2, (height - 1) / 2)
+        half = max(SURROUNDINGS * view.radius() if known else 0.0, SMALLEST_CUTOUT)
         finer = max(1, math.ceil(2 * half / LARGEST_MEASURED))
         if finer < step or not known:
             half = max(half, 0.5 * finer * LARGEST_MEASURED)
             box = (slice(max(0, int(y - half)), int(y + half) + 1), slice(max(0, int(x - half)), int(x + half) + 1))
-            found = _view(bands, mask, finer, box, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
-    return None if found.row is None else found
+            view = _view_of(bands, mask, finer, box, threshold=threshold, contrast=contrast, eight_bit=eight_bit)
+    return None if view.row is None else view
 
 
-def _view(
+def _view_of(
     bands: np.ndarray,
     mask: np.ndarray,
     step: int,
@@ -182,7 +182,7 @@ def _view(
     threshold: float,
     contrast: float,
     eight_bit: bool,
-) -> _Found:
+) -> _View:
     """Return what is found in a part of a cutout (rows, columns), averaged in squares of `step` pixels."""
     bands, mask = _averaged(bands, mask, step)
     rows, columns = (slice(0, None), slice(0, None)) if box is None else (_divided(part, step) for part in box)
@@ -191,7 +191,7 @@ def _view(
     height, width = mask.shape
     middle = (width - 1) / 2 - columns.start, (height - 1) / 2 - rows.start
     row = _central(sources, segments, middle, min(height, width))
-    return _Found(sky, sources, segments, row, step, (columns.start * step, rows.start * step))
+    return _View(sky, sources, segments, row, step, (columns.start * step, rows.start * step))
 
 
 def _divided(part: slice, step: int) -> slice:
@@ -211,17 +211,17 @@ def _averaged(bands: np.ndarray, mask: np.ndarray, step: int) -> tuple[np.ndarra
     return light / np.maximum(share, 1e-3), share < 0.5
 
 
-def _one(found: _Found, unit: float, flag: int, *, form: bool) -> dict[str, float | str | None]:
+def _one(view: _View, unit: float, flag: int, *, form: bool) -> dict[str, float | str | None]:
     """Return the measures of the source, in pixels and light of the cutout; without `form` not those of its form."""
-    sky, segments, row, step = found.sky, found.segments, found.row, found.step
+    sky, segments, row, step = view.sky, view.segments, view.row, view.step
     assert row is not None
-    result = _measure(sky, found.sources, segments, np.array([row]))
+    result = _measure(sky, view.sources, segments, np.array([row]))
     values: dict[str, float | str | None] = {
         name: float(value[0]) if np.isfinite(value[0]) else None for name, value in result.items()
     }
     values["is_star"] = _has_spikes(sky, segments, result, 0, row + 1)
     values["is_artifact"] = False
-    box, (height, width) = found.sources[row], sky.mask.shape
+    box, (height, width) = view.sources[row], sky.mask.shape
     edge = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= width - 1 or box["ymax"] >= height - 1
     values["is_edge"] = bool(edge)
     reason = "the source reaches the border, so its size is a lower limit" if edge else None
@@ -234,7 +234,7 @@ def _one(found: _Found, unit: float, flag: int, *, form: bool) -> dict[str, floa
     values = {**{name: values[name] for name in COLUMNS}, **form_of, "measure_flag": reason}
     values["x_px"], values["y_px"] = (
         step * (float(result[name][0]) + 0.5) - 0.5 + start
-        for name, start in zip(("x_px", "y_px"), found.first, strict=True)
+        for name, start in zip(("x_px", "y_px"), view.first, strict=True)
     )
     grown = dict.fromkeys(IN_PIXELS, step) | {"brightness": unit * step**2}
     return {
