@@ -348,3 +348,53 @@ def test_statmorph_finds_the_same(pattern):
         assert ours["concentration"] == pytest.approx(theirs.concentration, abs=0.25)
         if pattern is not bar:  # theirs is a fit to the pixels, ours to rings, and a bar is no ring
             assert ours["sersic_n"] == pytest.approx(theirs.sersic_n, rel=0.15)
+
+
+# ---- large cutouts
+
+
+def enlarged(picture, step):
+    """Return a picture in which every pixel is a square of so many."""
+    return np.kron(picture, np.ones((step, step) + (1,) * (picture.ndim - 2), picture.dtype))
+
+
+@pytest.mark.parametrize("pattern", [spiral, bar, smooth])
+def test_a_galaxy_drawn_three_times_as_large_has_the_same_form(pattern):
+    small = disk_with(pattern, 150, axis_ratio=0.8, angle=20).astype(np.float32)
+    small[20:26, 90:110] = np.nan
+    one, three = measure(small), measure(enlarged(small, 3))
+    grown = dict.fromkeys(("radius_px", "isophotal_radius_px", "petrosian_radius_px"), 3) | {"brightness": 9}
+    shifted = {name: 3 * one[name] + 1 for name in ("x_px", "y_px")}
+    for name, value in one.items():
+        expected = shifted.get(name, value if not isinstance(value, float) else value * grown.get(name, 1))
+        assert three[name] == (pytest.approx(expected, rel=1e-3) if isinstance(expected, float) else expected), name
+
+
+def test_a_small_galaxy_in_a_large_cutout_is_measured_with_all_its_pixels():
+    rng = np.random.default_rng(1)
+    wide = rng.normal(size=(500, 640)).astype(np.float32)
+    middle = pixels(300 * np.exp(-plane(160, axis_ratio=0.5, angle=30)[0] / 4)).astype(np.float32)
+    wide[180:340, 262:422] += middle  # 22 and 10 pixels off the middle
+    alone, found = measure(wide[180:340, 262:422]), measure(wide)
+    assert found["x_px"] == pytest.approx(alone["x_px"] + 262, abs=0.02)
+    assert found["y_px"] == pytest.approx(alone["y_px"] + 180, abs=0.02)
+    for name in ("radius_px", "axis_ratio", "petrosian_radius_px", "sersic_n", "gini", "concentration", "brightness"):
+        assert found[name] == pytest.approx(alone[name], rel=0.03), name
+    assert found["is_edge"] is False
+
+
+def test_a_point_that_an_average_loses_is_found_in_the_middle():
+    wide = np.random.default_rng(2).normal(size=(640, 640)).astype(np.float32)
+    y, x = np.mgrid[:640, :640]
+    wide += 30 * np.exp(-((x - 322) ** 2 + (y - 317) ** 2) / (2 * 1.5**2))
+    found = measure(wide)
+    assert (found["x_px"], found["y_px"]) == (pytest.approx(322, abs=0.2), pytest.approx(317, abs=0.2))
+
+
+def test_a_large_galaxy_at_one_side_reaches_the_border_and_not_that_of_its_part():
+    wide = np.random.default_rng(3).normal(size=(480, 480)).astype(np.float32)
+    y, x = np.mgrid[:480, :480]
+    wide += 500 * np.exp(-np.hypot(x - 240, (y - 240) / 3) / 18)
+    assert measure(wide)["is_edge"] is True
+    wide = wide[:, 60:]
+    assert measure(wide)["measure_flag"] == "the source reaches the border, so its size is a lower limit"

@@ -152,7 +152,9 @@ class _View:
         return x + self.first[0], y + self.first[1]
 
 
-def _central_view(bands: np.ndarray, mask: np.ndarray, *, threshold: float, contrast: float, eight_bit: bool) -> _View | None:
+def _central_view(
+    bands: np.ndarray, mask: np.ndarray, *, threshold: float, contrast: float, eight_bit: bool
+) -> _View | None:
     """Find the central source, on a view of at most LARGEST_MEASURED pixels a side.
 
     A source that is small in a large cutout is found on an average, and looked at again with the best resolution that
