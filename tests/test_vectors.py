@@ -63,6 +63,55 @@ def test_runs_that_end_anywhere_give_every_vector_whole(tmp_path_factory, rows, 
     assert found.damaged_runs() == 0
 
 
+@given(
+    rows=st.integers(1, 40),
+    cuts=st.lists(st.integers(0, 40 * DIM), max_size=12),
+    spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_spans_give_the_scores_of_their_rows_one_after_another(tmp_path_factory, rows, cuts, spans, seed):
+    array, query = tiny.random_units(rows, DIM, seed=seed), tiny.random_units(2, DIM, seed=seed + 1)
+    path = tmp_path_factory.mktemp("runs") / "numbers"
+    mapped = Mapped(laid_out(path, array, sorted(min(cut, array.size) for cut in cuts)), DIM, path)
+    starts = np.array([min(*span, rows) for span in spans], np.int64)
+    stops = np.array([min(max(span), rows) for span in spans], np.int64)
+    numbers = vectors.rows_of_spans(starts, stops)
+    scorer = Scorer(query[0], either=query)
+    for each in (mapped, Held(array), Trusted(mapped, lambda: Held(array)), Reordered(Held(array), np.arange(rows))):
+        scores = each.span_scores(scorer, starts, stops)
+        assert np.allclose(scores, each.scores(scorer, numbers), atol=1e-6)
+        assert np.allclose(scores, scorer.of(array[numbers]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (2, 12), (11, 12), (2**62, 2**62 + 1)])
+def test_a_span_that_leads_outside_is_an_error_and_reads_nothing(tmp_path, start, stop):
+    if kernel.LIBRARY is None:
+        pytest.skip("galsearch was installed without a C compiler")
+    array = tiny.random_units(11, DIM, seed=0)
+    path = tmp_path / "numbers"
+    for each in (Held(array), Mapped(laid_out(path, array, [20]), DIM, path)):
+        with pytest.raises(IndexError, match="among the 11"):
+            each.span_scores(Scorer(array[0]), np.array([0, start]), np.array([2, stop]))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.5 - 4e-6, 0.75, -1.0]) | st.floats(-1, 1, width=32), max_size=60),
+    st.integers(0, 70),
+)
+def test_what_may_be_among_the_largest_is_what_sorting_says(values, wanted):
+    scores = np.array(values, np.float32)
+    found = kernel.select(scores, wanted, error=1e-5)
+    order = np.sort(scores)[::-1][: min(wanted, len(scores))]
+    least = order[-1] - np.float32(1e-5) if len(order) else np.inf
+    assert found.tolist() == np.flatnonzero(scores >= least).tolist()
+
+
+def test_more_ties_than_there_is_room_for_are_all_kept(monkeypatch):
+    monkeypatch.setattr(kernel, "SPARE", 3)
+    scores = np.repeat(np.array([0.1, 0.9], np.float32), 50)
+    assert kernel.select(scores, 5, error=1e-5).tolist() == list(range(50, 100))
+
+
 def test_the_library_was_compiled():
     if kernel.LIBRARY is None and not os.environ.get("GALSEARCH_CI"):
         pytest.skip("galsearch was installed without a C compiler")

@@ -80,7 +80,10 @@ struct pieces {
 struct task {
     const struct pieces *pieces;
     const float *vector;
-    const int64_t *rows;
+    const int64_t *rows;   /* NULL where they are those of spans */
+    const int64_t *starts; /* the first row of each span */
+    const int64_t *before; /* how many rows the spans before each have, and after the last one all of them */
+    int64_t spans;      /* how many */
     int64_t count;      /* of rows */
     float *out;         /* where their products go */
     uint8_t *done;      /* which chunks of rows are done */
@@ -95,7 +98,7 @@ struct crew {
     int64_t inside;     /* threads that look at its tasks */
 };
 
-PUBLIC int64_t galsearch_dots_version(void) { return 2; }
+PUBLIC int64_t galsearch_dots_version(void) { return 3; }
 
 /* Reading a mapped file that somebody cut raises SIGBUS. A thread that reads one sets `guard`, and the signal brings it
    back there; whatever else raises the signal is passed on to who had it before.                                       */
@@ -230,6 +233,45 @@ static int advise_unseen(const struct pieces *p, const int64_t *rows, int64_t co
     return from != NULL;
 }
 
+/* The same for spans of rows. */
+static int advise_unseen_spans(const struct pieces *p, const int64_t *starts, const int64_t *stops, int64_t count,
+                               int advice)
+{
+    const char *from = NULL, *to = NULL;
+    int64_t piece = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t number = starts[i] * p->dim, last = stops[i] * p->dim;
+        for (piece = piece_of(p, number, piece); number < last; piece++) {
+            int64_t next = last < p->first[piece + 1] ? last : p->first[piece + 1];
+            const char *start = p->bytes + p->at[piece] + (number - p->first[piece]) * p->item;
+            const char *end = start + (next - number) * p->item;
+            number = next;
+            if (p->seen[piece]) continue;
+            if (from && start >= from && start <= to + GAP) { if (end > to) to = end; continue; }
+            advise(from, to, advice);
+            from = start; to = end;
+        }
+        if (piece) piece--;
+    }
+    advise(from, to, advice);
+    return from != NULL;
+}
+
+static int64_t compare_heads_of_spans(const struct pieces *p, const int64_t *starts, const int64_t *stops,
+                                      int64_t count)
+{
+    int64_t piece = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t last = stops[i] * p->dim - 1;
+        for (piece = piece_of(p, starts[i] * p->dim, piece); ; piece++) {
+            if (!p->seen[piece] && p->head && !begins_as_noted(p, piece)) return piece;
+            p->seen[piece] = 1;
+            if (last < p->first[piece + 1]) break;
+        }
+    }
+    return FINE;
+}
+
 static int64_t compare_heads(const struct pieces *p, const int64_t *rows, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -256,6 +298,21 @@ PUBLIC int64_t galsearch_prepare(const struct pieces *p, const int64_t *rows, in
     if (!advise_unseen(p, rows, count, ADVICE_READ)) return FINE;
     advise_unseen(p, rows, count, ADVICE_MAP);
     GUARDED(found = compare_heads(p, rows, count), found = VANISHED);
+    return found;
+}
+
+/* The same for the rows of spans, none of which is empty. */
+PUBLIC int64_t galsearch_prepare_spans(const struct pieces *p, const int64_t *starts, const int64_t *stops,
+                                       int64_t count)
+{
+    volatile int64_t found = FINE;
+    if (!p->fit) return UNFIT;
+    for (int64_t i = 0; i < count; i++)
+        if (starts[i] < 0 || stops[i] <= starts[i] || stops[i] > p->rows) return OUTSIDE;
+    be_ready();
+    if (!advise_unseen_spans(p, starts, stops, count, ADVICE_READ)) return FINE;
+    advise_unseen_spans(p, starts, stops, count, ADVICE_MAP);
+    GUARDED(found = compare_heads_of_spans(p, starts, stops, count), found = VANISHED);
     return found;
 }
 
@@ -323,23 +380,61 @@ static INLINE float dot_code(const int8_t *row, const float *vector, int64_t cou
     return sum;
 }
 
+static INLINE float dot(const struct pieces *p, const char *start, const float *vector, int64_t count)
+{
+    for (int64_t byte = 0; byte < count * p->item; byte += 64) FETCH(start + AHEAD + byte);
+    return p->item == 1 ? dot_code((const int8_t *)start, vector, count)
+                        : dot_float((const float *)start, vector, count);
+}
+
+/* The product of a row that begins in a piece and may go on in the next ones. */
+static INLINE float dot_across(const struct pieces *p, int64_t number, int64_t piece, const float *vector)
+{
+    float sum = 0;
+    for (int64_t done = 0; done < p->dim; piece++) {
+        int64_t there = p->first[piece + 1] - number - done, part = p->dim - done < there ? p->dim - done : there;
+        sum += dot(p, p->bytes + p->at[piece] + (number + done - p->first[piece]) * p->item, vector + done, part);
+        done += part;
+    }
+    return sum;
+}
+
+/* Rows that follow one another in a piece need not be looked for. */
+static INLINE void products_of_spans(const struct task *t, int64_t from, int64_t to)
+{
+    const struct pieces *p = t->pieces;
+    int64_t piece = 0, span = 0;
+    for (int64_t high = t->spans; high - span > 1; ) {
+        int64_t middle = (span + high) / 2;
+        if (t->before[middle] <= from) span = middle; else high = middle;
+    }
+    for (int64_t i = from; i < to; ) {
+        while (t->before[span + 1] <= i) span++;
+        int64_t number = (t->starts[span] + i - t->before[span]) * p->dim;
+        int64_t left = (t->before[span + 1] < to ? t->before[span + 1] : to) - i;
+        piece = piece_of(p, number, piece);
+        int64_t whole = (p->first[piece + 1] - number) / p->dim;
+        if (!whole) {
+            t->out[i++] = dot_across(p, number, piece, t->vector);
+            continue;
+        }
+        const char *start = p->bytes + p->at[piece] + (number - p->first[piece]) * p->item;
+        if (whole > left) whole = left;
+        for (int64_t end = i + whole; i < end; i++, start += p->dim * p->item) t->out[i] = dot(p, start, t->vector, p->dim);
+    }
+}
+
 FOR_EACH_PROCESSOR static void products(const struct task *t, int64_t from, int64_t to)
 {
     const struct pieces *p = t->pieces;
     int64_t piece = 0;
+    if (!t->rows) {
+        products_of_spans(t, from, to);
+        return;
+    }
     for (int64_t i = from; i < to; i++) {
-        int64_t number = t->rows[i] * p->dim, done = 0;
-        float sum = 0;
-        piece = piece_of(p, number, piece);
-        for (int64_t at = piece; done < p->dim; at++) {  /* a row may go on in the next piece */
-            int64_t there = p->first[at + 1] - number - done, part = p->dim - done < there ? p->dim - done : there;
-            const char *start = p->bytes + p->at[at] + (number + done - p->first[at]) * p->item;
-            for (int64_t byte = 0; byte < part * p->item; byte += 64) FETCH(start + AHEAD + byte);
-            sum += p->item == 1 ? dot_code((const int8_t *)start, t->vector + done, part)
-                                : dot_float((const float *)start, t->vector + done, part);
-            done += part;
-        }
-        t->out[i] = sum;
+        piece = piece_of(p, t->rows[i] * p->dim, piece);
+        t->out[i] = dot_across(p, t->rows[i] * p->dim, piece, t->vector);
     }
 }
 
@@ -380,6 +475,40 @@ PUBLIC int64_t galsearch_do(struct task *t, struct task *last)
     for (int64_t chunk = 0, chunks = galsearch_chunks(t); chunk < chunks; chunk++)
         if (!__atomic_load_n(t->done + chunk, __ATOMIC_ACQUIRE) && !chunk_of(t, chunk)) break;
     return __atomic_load_n(&t->vanished, __ATOMIC_RELAXED) ? VANISHED : FINE;
+}
+
+/* Note in `out` which of the scores may be among the `wanted` largest: those that are no more than `error` below the
+   last of these. `heap` has room for `wanted` numbers, `out` for `most`. Return how many they are, noted or not.       */
+PUBLIC int64_t galsearch_select(const float *scores, int64_t count, int64_t wanted, float error, float *heap,
+                                int64_t *out, int64_t most)
+{
+    int64_t held = 0, kept = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float score = scores[i];
+        int64_t at;
+        if (held < wanted) {  /* up from the bottom of a heap that has its least on top */
+            for (at = held++; at && heap[(at - 1) / 2] > score; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+        } else if (score > heap[0]) {  /* down from its top */
+            for (at = 0; 2 * at + 1 < held; ) {
+                int64_t child = 2 * at + 1;
+                if (child + 1 < held && heap[child + 1] < heap[child]) child++;
+                if (heap[child] >= score) break;
+                heap[at] = heap[child];
+                at = child;
+            }
+        } else {
+            continue;
+        }
+        heap[at] = score;
+    }
+    if (!held) return 0;
+    float least = held < wanted ? -__builtin_inff() : heap[0] - error;
+    for (int64_t i = 0; i < count; i++)
+        if (scores[i] >= least) {
+            if (kept < most) out[kept] = i;
+            kept++;
+        }
+    return kept;
 }
 
 static int64_t nanoseconds(void)

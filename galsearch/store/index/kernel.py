@@ -19,9 +19,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 2  # of what kernel.c offers; a library that was compiled from another is not used
+VERSION = 3  # of what kernel.c offers; a library that was compiled from another is not used
 MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do that at full speed
 WORTH = 1 << 18  # numbers from which on another thread saves more than it costs
+SPARE = 4_096  # scores that tie with the last one wanted, until numpy looks for them
 FINE, OUTSIDE, VANISHED, UNFIT = -1, -2, -3, -4
 NAME = "_kernel" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
@@ -35,7 +36,8 @@ class VanishedError(Exception):
 
 class _Task(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("pieces", "vector", "rows")),
+        *((name, ctypes.c_void_p) for name in ("pieces", "vector", "rows", "starts", "before")),
+        ("spans", _Int),
         ("count", _Int),
         *((name, ctypes.c_void_p) for name in ("out", "done")),
         ("next", _Int),
@@ -74,6 +76,10 @@ def _load(path: Path) -> ctypes.CDLL | None:
     library.galsearch_fit.argtypes, library.galsearch_fit.restype = [pointer], _Int
     library.galsearch_copy.argtypes, library.galsearch_copy.restype = [pointer, pointer, _Int, pointer], _Int
     library.galsearch_prepare.argtypes, library.galsearch_prepare.restype = [pointer, pointer, _Int], _Int
+    library.galsearch_prepare_spans.argtypes = [pointer, pointer, pointer, _Int]
+    library.galsearch_prepare_spans.restype = _Int
+    library.galsearch_select.argtypes = [pointer, _Int, _Int, ctypes.c_float, pointer, pointer, _Int]
+    library.galsearch_select.restype = _Int
     library.galsearch_chunks.argtypes, library.galsearch_chunks.restype = [pointer], _Int
     library.galsearch_do.argtypes, library.galsearch_do.restype = [pointer, pointer], _Int
     library.galsearch_call.argtypes, library.galsearch_call.restype = [pointer, _Int], _Int
@@ -136,7 +142,9 @@ class Pieces:
         `rows` is contiguous int64. Raises IndexError when one of them is not there, VanishedError when the
         file was cut.
         """
-        answer = self._library.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows))
+        return self._prepared(self._library.galsearch_prepare(self._pointer, rows.ctypes.data, len(rows)))
+
+    def _prepared(self, answer: int) -> bool:
         if answer == OUTSIDE:
             raise IndexError(f"a row is not among the {self._struct.rows} that there are")
         _check(answer)
@@ -153,22 +161,63 @@ class Pieces:
 
     def products(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
         """Return the inner products `(n,) float32` with `vector`; None when a piece does not begin as noted."""
-        rows, vector = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(vector, np.float32)
-        if len(vector) != self._dim:
-            raise ValueError(f"a vector of {len(vector)} numbers cannot be compared with rows of {self._dim}")
+        rows, vector = np.ascontiguousarray(rows, np.int64), self._fitting(vector)
         if not self.prepare(rows):
             return None
-        out = np.empty(len(rows), np.float32)
-        indices = (array.ctypes.data for array in (vector, rows))
-        task = _Task(self._pointer, *indices, len(rows), out.ctypes.data)
+        return self._do([vector, rows], ("vector", "rows"), len(rows))
+
+    def span_products(self, vector: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray | None:
+        """Return the inner products with the rows of spans, one span after another; else as `products`."""
+        starts, stops = (np.ascontiguousarray(each, np.int64) for each in (starts, stops))
+        if (stops <= starts).any():
+            starts, stops = starts[stops > starts], stops[stops > starts]
+        vector = self._fitting(vector)
+        before = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(stops - starts, out=before[1:])
+        answer = self._library.galsearch_prepare_spans(
+            self._pointer, starts.ctypes.data, stops.ctypes.data, len(starts)
+        )
+        if not self._prepared(answer):
+            return None
+        return self._do([vector, starts, before], ("vector", "starts", "before"), int(before[-1]))
+
+    def _fitting(self, vector: np.ndarray) -> np.ndarray:
+        vector = np.ascontiguousarray(vector, np.float32)
+        if len(vector) != self._dim:
+            raise ValueError(f"a vector of {len(vector)} numbers cannot be compared with rows of {self._dim}")
+        return vector
+
+    def _do(self, arrays: list[np.ndarray], names: tuple[str, ...], count: int) -> np.ndarray:
+        """Return the products of so many rows that were prepared; the arrays say which, and with what."""
+        out = np.empty(count, np.float32)
+        known = {name: array.ctypes.data for name, array in zip(names, arrays, strict=True)}
+        task = _Task(pieces=self._pointer, spans=len(arrays[1]), count=count, out=out.ctypes.data, **known)
         done = np.zeros(self._library.galsearch_chunks(ctypes.addressof(task)), np.uint8)
         task.done = done.ctypes.data
         crew = getattr(_here, "crew", None)
         if crew is None or out.size * self._dim < WORTH:
             _check(self._library.galsearch_do(ctypes.addressof(task), None))
         else:
-            crew.do(task, [self, vector, rows, out, done])
+            crew.do(task, [self, *arrays, out, done])
         return out
+
+
+def select(scores: np.ndarray, wanted: int, *, error: float) -> np.ndarray:
+    """Return which scores `(n,) float32` may be among the `wanted` largest, those within `error` of the last included.
+
+    Their numbers ascend.
+    """
+    wanted = min(wanted, len(scores))
+    if LIBRARY is not None and 0 < wanted < len(scores):
+        scores = np.ascontiguousarray(scores, np.float32)
+        heap, out = np.empty(wanted, np.float32), np.empty(wanted + SPARE, np.int64)
+        indices = (array.ctypes.data for array in (heap, out))
+        kept = LIBRARY.galsearch_select(scores.ctypes.data, len(scores), wanted, error, *indices, len(out))
+        if kept <= len(out):
+            return out[:kept]
+    if not wanted:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(scores >= np.partition(scores, len(scores) - wanted)[-wanted] - np.float32(error))
 
 
 def _library() -> ctypes.CDLL:

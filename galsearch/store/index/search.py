@@ -14,7 +14,7 @@ from galsearch.query import Plan
 from galsearch.science.ranking import Scorer
 from galsearch.store.index import kernel
 from galsearch.store.index.cells import FAR, LIKE, WORDS, Cells
-from galsearch.store.index.vectors import BLOCK_ROWS, Vectors
+from galsearch.store.index.vectors import BLOCK_ROWS, Vectors, rows_of_spans
 
 EXACT_MATCHES = 4_096  # so few rows that pass a cut are compared as quickly as cells are chosen
 SCORE_ERROR = 1e-5  # of single precision: rows that score no worse than the last one wanted, by this much, are kept
@@ -109,10 +109,15 @@ def _compare_all(vectors: Vectors, request: Request, pool: _Pool) -> int:
     matches = vectors.rows if request.matching is None else len(request.matching)
     for start in range(0, matches, step := _step(vectors)):
         stop = min(start + step, matches)
-        rows = np.arange(start, stop) if request.matching is None else request.matching[start:stop]
-        pool.add(rows, vectors.scores(request.scorer, rows))
+        if request.matching is None:
+            _compare_whole(vectors, request, np.array([start]), np.array([stop]), pool)
+            first, last = start, stop - 1
+        else:
+            rows = request.matching[start:stop]
+            pool.add(rows, vectors.scores(request.scorer, rows))
+            first, last = int(rows[0]), int(rows[-1])
         if matches >= DENSE * vectors.rows:
-            vectors.done(int(rows[0]), int(rows[-1]) + 1)
+            vectors.done(first, last + 1)
     return matches
 
 
@@ -198,17 +203,36 @@ def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
 def _compare_spans(vectors: Vectors, request: Request, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
     """Compare the rows that match in several spans of rows; return how many."""
     if request.matching is None:
-        rows = _numbers(starts, stops)
-    else:
-        rows = request.matching[
-            _numbers(np.searchsorted(request.matching, starts), np.searchsorted(request.matching, stops))
-        ]
+        return sum(_compare_whole(vectors, request, *part, pool) for part in _portions(starts, stops, _step(vectors)))
+    rows = request.matching[
+        rows_of_spans(np.searchsorted(request.matching, starts), np.searchsorted(request.matching, stops))
+    ]
     for part in _parts(rows, _step(vectors)):
         pool.add(part, vectors.scores(request.scorer, part))
     return len(rows)
 
 
-def _numbers(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Return the numbers of several spans, one span after another."""
-    counts = stops - starts
-    return np.arange(int(counts.sum())) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+def _compare_whole(vectors: Vectors, request: Request, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
+    """Compare all rows of some spans; return how many. Of those that cannot be among the best no number is made."""
+    scores = vectors.span_scores(request.scorer, starts, stops)
+    good = kernel.select(scores, request.wanted, error=SCORE_ERROR)
+    after = np.cumsum(stops - starts)
+    span = np.searchsorted(after, good, side="right")  # an empty span ends where the one before does
+    pool.add(stops[span] + good - after[span], scores[good])
+    return len(scores)
+
+
+def _portions(starts: np.ndarray, stops: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield spans together that have about so many rows; longer ones are divided."""
+    if int((stops - starts).sum()) <= size:
+        yield starts, stops
+        return
+    pieces = [
+        (start, min(start + size, stop))
+        for whole, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        for start in range(whole, stop, size)
+    ]
+    first, last = np.array(pieces, np.int64).T
+    group = (np.cumsum(last - first) - 1) // size
+    for each in np.split(np.arange(len(first)), np.flatnonzero(np.diff(group)) + 1):
+        yield first[each], last[each]

@@ -50,6 +50,9 @@ class Vectors(Protocol):
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         """Return the scores `(n,) float32` of the rows at `rows`, in that order; quickest where rows are neighbors."""
 
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Return the scores of the rows of several spans `(s,)`, one span after another."""
+
     def done(self, start: int, stop: int) -> None:
         """Say that a scan of everything will not come back to these rows."""
 
@@ -76,6 +79,12 @@ class Held:
             return _taken_scores(self, scorer, rows)
         return scorer.through(lambda vector: _noted(pieces.products(vector, rows)))
 
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        pieces = self._pieces
+        if pieces is None:
+            return self.scores(scorer, rows_of_spans(starts, stops))
+        return scorer.through(lambda vector: _noted(pieces.span_products(vector, starts, stops)))
+
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
 
@@ -94,8 +103,17 @@ class Fetched:
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         return _taken_scores(self, scorer, rows, block=BLOCK_ROWS)
 
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return self.scores(scorer, rows_of_spans(starts, stops))
+
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
+
+
+def rows_of_spans(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return the numbers of several spans, one span after another."""
+    counts = stops - starts
+    return np.arange(int(counts.sum())) + np.repeat(starts - np.cumsum(counts) + counts, counts)
 
 
 def _taken_scores(vectors: Vectors, scorer: Scorer, rows: np.ndarray, *, block: int = 0) -> np.ndarray:
@@ -126,6 +144,13 @@ class Trusted:
             self.now = self._otherwise()
             return self.now.scores(scorer, rows)
 
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        try:
+            return self.now.span_scores(scorer, starts, stops)
+        except MapError:
+            self.now = self._otherwise()
+            return self.now.span_scores(scorer, starts, stops)
+
     def done(self, start: int, stop: int) -> None:
         self.now.done(start, stop)
 
@@ -142,6 +167,9 @@ class Reordered:
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         return self._vectors.scores(scorer, self._order[rows])
+
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back: the rows lie anywhere."""
@@ -166,6 +194,9 @@ class Chain:
         for part, indices in self._by_part(rows):
             result[indices] = self._parts[part].scores(scorer, rows[indices] - self._starts[part])
         return result
+
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def _by_part(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the parts that hold some of the rows, and the places of those in `rows`."""
@@ -296,6 +327,15 @@ class Mapped:
         with self._unchanged():
             return _noted(None if self._pieces is None else self._pieces.products(vector, rows))
 
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        if self._pieces is None:
+            return self.scores(scorer, rows_of_spans(starts, stops))
+        return scorer.through(functools.partial(self._span_products, starts=starts, stops=stops))
+
+    def _span_products(self, vector: np.ndarray, *, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        with self._unchanged():
+            return _noted(None if self._pieces is None else self._pieces.span_products(vector, starts, stops))
+
     def done(self, start: int, stop: int) -> None:
         if self._pieces is None:
             return
@@ -365,6 +405,9 @@ class Coded:
             return weights[:, 0] * leaning + weights[:, 1] * self._codes.products(vector, rows=rows)
 
         return scorer.through(products)
+
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def _cell(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._starts, rows, side="right") - 1
