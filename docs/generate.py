@@ -32,6 +32,7 @@ APPS = tuple(
 )
 RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
+PICTURES = ("build.json", "python -m benchmarks.build")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
@@ -69,6 +70,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "latency": latency,
         "bars": bars,
         "builds": builds,
+        "pictures": pictures,
         "recall": equal_recall,
         "cuts": cuts,
         "recall_1024": lambda: f"{_measured_on(_measured(*WIDE))}\n\n{equal_recall(WIDE)}",
@@ -527,6 +529,19 @@ def _taught(figures: dict | None) -> str:
         return "–"
     gained = f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]"
     return f"{figures['before']:.3f} → {figures['after']:.3f} {gained}"
+
+
+def pictures() -> str:
+    """Return how many pictures a second become galaxies of an atlas."""
+    found = _measured(*PICTURES)
+    head = ("cutouts", "`--measure`", "galaxies/s", "version before", "ratio", "peak memory, MiB", "before")
+    keys = ("now_per_s", "before_per_s", "ratio", "now_mib", "before_mib")
+    rows = (
+        (f"{row['pictures']:,} of {row['pixels']} px", row["measure"], *(_figure(row.get(key)) for key in keys))
+        for row in found["rows"]
+    )
+    alone = f"The encoder alone takes {found['encoder_per_s']:,.0f} pictures/s that are decoded and shrunk already."
+    return f"{found['machine']}. {alone}\n\n{table(head, rows)}"
 
 
 def morphology_truth() -> str:
