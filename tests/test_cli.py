@@ -80,6 +80,7 @@ def test_words_print_a_table_with_units_and_nothing_else_on_stdout(run, tiny_pat
     assert error == ""
 
 
+@pytest.mark.slow
 def test_every_way_to_ask_gives_what_python_gives(run, tiny_path, tmp_path):
     first, second = tiny.object_id(0), tiny.object_id(1)
     Image.fromarray(tiny.draw(2)).save(tmp_path / "x.png")
