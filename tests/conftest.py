@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import gc
 import ipaddress
 import os
 import re
@@ -10,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,25 +43,102 @@ MUST_BE_THERE = re.compile(
 def pytest_configure() -> None:
     """Let Ctrl-C work in here and in what tests start; behind nohup or `&` in a script it would be ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # what is made while tests are collected stays
 
 
-FACES = (
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at nothing that stays, which takes it a third of a second each time."""
+    gc.freeze()
+    gc.enable()
+
+
+FACES = (  # ask an atlas by its public names, whichever form it has: on a bundle is enough
+    "test_app_pages",
+    "test_captions",
     "test_cli",
     "test_language",
     "test_hits",
+    "test_projection",
     "test_rerank",
     "test_visitors",
     "test_evaluation",
     "test_fuzz_sql",
 )
+TURNS = (  # of the cases of a list, one is tried on a folder, the next on a bundle
+    "test_format",
+    "test_hostile_files",
+    "test_store",
+    "test_a_cone_a_condition_and_words_together_equal_brute_force",
+    "test_a_cone_and_a_condition_in_cells_equal_brute_force",
+    "test_a_file_is_matched_as_its_table",
+    "test_a_table_is_matched_as_astropy_does",
+    "test_a_saved_file_reads_back_the_same",
+    "test_sql_refuses_whatever_does_not",
+    "test_where_keeps_the_best_of_what_passes_and_null_never_passes",
+    "test_where_that_is_more_or_less_than_one_condition_is_refused",
+)
+ENDS_AS_BUNDLE = (  # begin with a folder, and ask the bundle that is made of it too
+    "test_a_file_of_version_1_0_opens_answers_and_is_copied_as_such",
+    "test_a_newer_minor_version_is_read_and_what_it_adds_is_kept",
+)
+STEPS = {  # of a long list of cases, the fast tests try the first and then only every second, third …
+    "test_a_bad_cut_is_explained_and_changes_nothing": 4,
+    "test_a_broken_link_is_announced_and_lists": 5,
+    "test_a_build_that_cannot_begin_is_one_line_and_leaves_nothing": 3,
+    "test_a_cone_takes_degrees_and_sexagesimal_and_crosses_ra_zero": 3,
+    "test_a_shape_that_breaks_parsers_is_answered_or_refused": 3,
+    "test_a_tree_with_exchanged_branches_is_answered_or_refused": 2,
+    "test_a_version_that_is_none_is_damage": 2,
+    "test_a_visitor_gets_what_the_owner_gets": 2,
+    "test_a_wrong_question_is_one_line_and_exit_1": 4,
+    "test_an_odd_answer_costs_one_answer": 3,
+    "test_anything_typed_is_read": 3,
+    "test_bad_sql_is_an_error_in_words": 4,
+    "test_bytes_for_a_download_are_those_of_the_file": 2,
+    "test_crossmatch_gives_what_python_gives": 3,
+    "test_crossmatch_refuses_a_table_without_positions_in_one_line": 2,
+    "test_crossmatch_refuses_options_that_make_no_sense_in_one_line": 2,
+    "test_ctrl_c_anywhere_is_one_line_and_exit_130": 2,
+    "test_each_entry_must_be_json": 2,
+    "test_every_example_statement_runs": 4,
+    "test_every_quick_plot_draws": 3,
+    "test_every_verb_names_an_atlas_that_is_not_there": 3,
+    "test_ids_that_begin_with_a_hyphen_or_have_a_comma_are_taken": 2,
+    "test_no_score_is_no_middling_score_but_keeps_its_place": 2,
+    "test_odd_words_are_explained_too": 2,
+    "test_output_is_written_in_the_format_of_the_suffix": 3,
+    "test_sql_refuses_what_is_no_question": 3,
+    "test_the_command_to_copy_finds_the_same": 3,
+    "test_the_python_to_copy_finds_the_same": 3,
+    "test_what_a_link_gets_wrong_is_passed_over": 4,
+    "test_what_cannot_be_classified_is_one_clear_line": 2,
+    "test_what_is_shown_of_a_collection_is_what_is_exported": 4,
+    "test_wrong_usage_is_exit_2": 3,
+}
+
+
+def is_for_ci(item: pytest.Item) -> bool:
+    """Say whether a case repeats what others try, with another form or another value of a long list."""
+    called = getattr(item, "callspec", None)
+    if called is None:
+        return False
+    form, file = called.params.get("form"), item.path.stem
+    indices = {name: index for name, index in called.indices.items() if name != "form" or form not in (*FORMS, *OTHERS)}
+    others = sum(set(indices.values()))  # arguments of one list have one index
+    if form in OTHERS or (form == "folder" and file in FACES):
+        return True  # for other embeddings, test_embeddings.py is quicker
+    if form == "bundle" and item.originalname in ENDS_AS_BUNDLE:
+        return True
+    takes_turns = file in TURNS or item.originalname in TURNS
+    if form in FORMS and takes_turns and len(called.params) > 1 and (others + FORMS.index(form)) % 2:
+        return True
+    return others % STEPS.get(item.originalname, 1) != 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let CI alone try faces on a folder, and the contract on other embeddings: test_embeddings.py is quicker."""
+    """Leave to CI what repeats the same."""
     for item in items:
-        called = getattr(item, "callspec", None)
-        form = called.params.get("form") if called else None
-        if form in OTHERS or (form == "folder" and item.path.stem in FACES):
+        if is_for_ci(item):
             item.add_marker(pytest.mark.slow)
 
 
@@ -82,36 +162,58 @@ def packages_read_once():
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Have a folder filled once for all processes of a run, and return it: `made_once("models", write_models)`.
+
+    Whoever comes first fills it, and the others wait; what is in there is never changed.
+    """
+    home = tmp_path_factory.getbasetemp()
+    home = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "shared"
+    home.mkdir(exist_ok=True)
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = home / name, home / f"{name}.done"
+        with (home / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the system when a process ends, however that ends
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # half of it, where filling failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_models(made_once) -> Path:
     """A folder with a text and an image model that know a few words."""
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_models(folder)
-    return folder
+    return made_once("models", write_tiny_models)
 
 
 @pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tiny_source(made_once) -> tuple[Path, Path]:
     """The pictures and the table that the tiny atlas is built from: (folder of PNG files, Parquet file)."""
-    return tiny.write_source(tmp_path_factory.mktemp("source"))
+    folder = made_once("source", tiny.write_source)
+    return folder / "cutouts", folder / "catalog.parquet"
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_source) -> Path:
+def tiny_folder(made_once, tiny_models: Path, tiny_source) -> Path:
     """The tiny atlas as a folder; never change it, take `atlas_path` for that."""
     import galsearch
 
-    path = tmp_path_factory.mktemp("atlas") / "tiny.atlas"
     pictures, table = tiny_source
-    galsearch.build(path, images=pictures, table=table, models=tiny_models, title="Tiny", credits=[CREDIT])
-    return path
+    options = {"images": pictures, "table": table, "models": tiny_models, "title": "Tiny", "credits": [CREDIT]}
+    return made_once("atlas", lambda home: galsearch.build(home / "tiny.atlas", **options)) / "tiny.atlas"
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_folder: Path) -> Path:
+def tiny_bundle(made_once, tiny_folder: Path) -> Path:
     """The tiny atlas as one file; never change it, take `atlas_path` for that."""
     import galsearch
 
-    return galsearch.bundle(tiny_folder, tiny_folder.with_name("tiny.duckdb"))
+    return made_once("bundle", lambda home: galsearch.bundle(tiny_folder, home / "tiny.duckdb")) / "tiny.duckdb"
 
 
 @pytest.fixture(scope="session")

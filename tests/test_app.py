@@ -112,6 +112,7 @@ def test_minus_words_and_their_weight(start, tiny_atlas):
     assert ids(app) == found(tiny_atlas, "red galaxy")
 
 
+@pytest.mark.slow
 def test_an_id_among_the_terms_is_an_object(start):
     app = start()
     app.text_input(key="extra").set_value(tiny.object_id(5))
@@ -120,6 +121,7 @@ def test_an_id_among_the_terms_is_an_object(start):
     assert tiny.object_id(5) not in ids(app)
 
 
+@pytest.mark.slow
 def test_terms_that_cancel_out_are_an_error_in_words(start):
     app = start()
     app.text_input(key="words").set_value("red").run()
@@ -151,6 +153,7 @@ def test_a_bad_cut_is_explained_and_changes_nothing(start, where):
     assert asked(app).where is None
 
 
+@pytest.mark.slow
 def test_an_empty_answer_says_why_and_offers_the_way_out(start):
     app = start()
     app.text_input(key="where").set_value("z > 9").run()
@@ -160,6 +163,7 @@ def test_an_empty_answer_says_why_and_offers_the_way_out(start):
     assert len(ids(app)) == 24
 
 
+@pytest.mark.slow
 def test_a_cone_across_ra_zero(start, tiny_atlas):
     app = start()
     app.number_input(key="radius_arcsec").set_value(600.0)
@@ -169,6 +173,7 @@ def test_a_cone_across_ra_zero(start, tiny_atlas):
     assert "somewhere" in text_of(app.error)
 
 
+@pytest.mark.slow
 def test_an_empty_cone_says_so(start):
     app = start()
     app.number_input(key="radius_arcsec").set_value(0.01)
@@ -193,6 +198,7 @@ def test_a_link_restores_everything(start):
     assert again.session_state["state"].page == 1
 
 
+@pytest.mark.slow
 def test_a_link_to_another_atlas_is_announced(start):
     assert "another atlas" in text_of(start(atlas="00000000").warning)
 
@@ -219,12 +225,14 @@ def test_an_object_shows_all_its_columns_with_units(start):
     assert app.session_state["state"].selected is None
 
 
+@pytest.mark.slow
 def test_an_unknown_object_in_the_link_is_an_error_in_words(start):
     app = start(object="nobody")
     assert "no object 'nobody'" in text_of(app.error)
     assert len(ids(app)) == 24
 
 
+@pytest.mark.slow
 def test_more_like_this_and_minus_this(start, tiny_atlas):
     app = start(object=tiny.object_id(1))
     app.button(key="like").click().run()
@@ -235,6 +243,7 @@ def test_more_like_this_and_minus_this(start, tiny_atlas):
     assert [term.weight for term in asked(app).terms] == [1.0, -0.5]
 
 
+@pytest.mark.slow
 def test_an_uploaded_picture_becomes_a_vector(start, tiny_atlas, tmp_path):
     file = io.BytesIO()
     Image.fromarray(tiny.draw(1)).save(file, format="PNG")
@@ -245,6 +254,7 @@ def test_an_uploaded_picture_becomes_a_vector(start, tiny_atlas, tmp_path):
     assert ids(start(**app.query_params)) == ids(app)
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_is_explained(start):
     app = start()
     app.file_uploader(key="upload").set_value(("empty.jpg", b"", "image/jpeg")).run()
@@ -252,6 +262,7 @@ def test_a_picture_that_cannot_be_read_is_explained(start):
     assert text_of(app.error).startswith("empty.jpg")
 
 
+@pytest.mark.slow
 def test_a_page_holds_sixty(start):
     app = start()
     app.number_input(key="k").set_value(130).run()
@@ -259,6 +270,7 @@ def test_a_page_holds_sixty(start):
     assert json.loads(app.get("bidi_component")[0].proto.json)["tiles"][-1]["id"] == tiny.object_id(59)
 
 
+@pytest.mark.slow
 def test_the_table_shows_units(start):
     app = start(view="Table")
     assert not app.exception
@@ -278,6 +290,7 @@ def test_a_damaged_atlas_is_an_error_in_words(start, bundle_path):
     assert str(bundle_path.parent) not in text_of(app.error)  # whoever looks at a page need not know the folder
 
 
+@pytest.mark.slow
 def test_the_atlas_may_stand_in_the_environment(start, monkeypatch, tiny_bundle):
     monkeypatch.setenv("GALSEARCH_ATLAS", str(tiny_bundle))
     assert len(ids(start(None))) == 24
@@ -339,6 +352,7 @@ def test_bad_sql_is_an_error_in_words(sql_page, statement):
     assert len(sql_page.error) == 1
 
 
+@pytest.mark.slow
 def test_sql_with_a_column_twice_or_no_rows_is_shown(sql_page):
     sql_page.text_area(key="sql").set_value("SELECT a.*, b.* FROM galaxies a JOIN galaxies b USING (object_id)").run()
     assert not sql_page.exception
@@ -352,6 +366,7 @@ def test_every_example_statement_runs(sql_page, place):
     assert not sql_page.exception and not sql_page.error
 
 
+@pytest.mark.slow
 def test_a_statement_that_gives_too_many_rows_is_cut_off_and_says_so(sql_page, monkeypatch):
     import limits
 
@@ -367,6 +382,7 @@ def test_what_leaves_the_brackets_of_the_row_limit_is_refused(sql_page):
     assert len(sql_page.error) == 1
 
 
+@pytest.mark.slow
 def test_the_tables_and_their_columns_are_listed(sql_page):
     options = sql_page.selectbox(key="sql_table").options
     assert options[0] == "galaxies (300 rows)"
@@ -451,6 +467,7 @@ def test_a_slider_cuts_and_the_box_shows_it(start, tiny_atlas):
     assert ids(app) == found(tiny_atlas, where=f"mag_r >= {low}")
 
 
+@pytest.mark.slow
 def test_a_typed_cut_moves_the_slider(start):
     app = start()
     app.text_input(key="where").set_value("mag_r < 16").run()
@@ -471,6 +488,7 @@ def test_choices_count_what_is_left_under_the_other_cuts(start, tiny_atlas):
     assert asked(app).where == "z < 0.1"
 
 
+@pytest.mark.slow
 def test_a_column_that_is_not_shown_can_be_added_and_stays_in_the_link(start):
     app = start()
     more = app.selectbox(key="more_columns").options[0]
@@ -507,6 +525,7 @@ def test_words_that_mean_a_cut_offer_it_and_taking_it_moves_them_into_the_box(st
     assert asked(app).where == reading.offers[0].sql
 
 
+@pytest.mark.slow
 def test_a_refinement_is_added_with_its_weight(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy").run()
@@ -518,6 +537,7 @@ def test_a_refinement_is_added_with_its_weight(start):
 # ---- the answer
 
 
+@pytest.mark.slow
 def test_show_more_fills_the_page_and_goes_on_to_the_next(start):
     app = start()
     app.button(key="load_more").click().run()
@@ -531,6 +551,7 @@ def tiles(app: AppTest, place: int = 0) -> dict:
     return json.loads(app.get("bidi_component")[place].proto.json)
 
 
+@pytest.mark.slow
 def test_copies_are_collapsed_and_counted(start):
     app = start()
     app.text_input(key="words").set_value("green face").run()
@@ -539,6 +560,7 @@ def test_copies_are_collapsed_and_counted(start):
     assert not any("copies" in tile for tile in tiles(app)["tiles"])
 
 
+@pytest.mark.slow
 def test_tiles_say_how_unusual_a_score_is(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value("red edge-on galaxy").run()
@@ -548,6 +570,7 @@ def test_tiles_say_how_unusual_a_score_is(start, tiny_atlas):
     assert tiles(app)["tiles"][0]["score"] == f"{hits[0].score:.3f}"
 
 
+@pytest.mark.slow
 def test_the_line_stands_where_the_library_says(start, tiny_atlas):
     example = tiny_atlas[tiny.object_id(1)]
     convincing = tiny_atlas.search(example, k=100, distinct=True).convincing
@@ -558,6 +581,7 @@ def test_the_line_stands_where_the_library_says(start, tiny_atlas):
     assert tiles(app)["line"] == expected
 
 
+@pytest.mark.slow
 def test_chosen_objects_become_a_question_or_a_cut(start):
     app = start()
     state = app.session_state["state"]
@@ -573,6 +597,7 @@ def test_chosen_objects_become_a_question_or_a_cut(start):
     assert asked(app).terms == (galsearch.Term("object", tiny.object_id(3)),)
 
 
+@pytest.mark.slow
 def test_the_stages_of_an_answer_are_timed(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy").run()
@@ -606,6 +631,7 @@ def test_why_an_object_matched_adds_up_to_its_score(page, tiny_atlas, monkeypatc
     assert total / length == pytest.approx(hit.score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_object_says_which_others_are_the_same(page, tiny_atlas, monkeypatch):
     monkeypatch.syspath_prepend(str(APP))
     app = page("object", selected=tiny.object_id(0))
@@ -613,6 +639,7 @@ def test_an_object_says_which_others_are_the_same(page, tiny_atlas, monkeypatch)
     assert all(tiny.object_id(row) in text_of(app.markdown) for row in copies)
 
 
+@pytest.mark.slow
 def test_an_unknown_object_on_its_page_is_an_error_in_words(page):
     app = page("object")
     app.text_input(key="object_id").set_value("nobody").run()
@@ -659,6 +686,7 @@ def test_a_picture_for_the_eye_stands_as_it_lies_in_its_file(rendering, tmp_path
     assert [float(band[0, 2]) for band in bands.values()] == pytest.approx([1.0, 0.2, 0.0])
 
 
+@pytest.mark.slow
 def test_an_original_that_cannot_be_read_is_said_beside_the_thumbnail(page, tiny_atlas, tmp_path, monkeypatch):
     object_id = tiny.object_id(2)
     name = tiny_atlas[object_id].columns["file"]
@@ -799,6 +827,7 @@ def test_what_is_shown_of_a_collection_is_what_is_exported(page, tiny_atlas, tmp
     assert float(table["mass"][0]) == pytest.approx(tiny_atlas[tiny.object_id(4)].mass)
 
 
+@pytest.mark.slow
 def test_a_collection_keeps_members_that_the_atlas_has_not_and_columns_of_its_names(page, bundle_path):
     import duckdb
     from state import State
@@ -890,6 +919,7 @@ def test_a_public_place_shows_no_path_of_the_server(public, start, tiny_bundle):
     assert tiny_bundle.name in text_of(app.code)
 
 
+@pytest.mark.slow
 def test_a_session_that_asks_too_much_waits(public, start, monkeypatch):
     monkeypatch.setattr(public, "QUOTA", galsearch.Quota(per_minute=3, action_seconds=0.0))
     app = start()
@@ -1093,6 +1123,7 @@ def test_a_busy_place_is_no_count(full_line, start):
     assert "Results of the previous query" not in text_of(app.warning)
 
 
+@pytest.mark.slow
 def test_a_refused_query_keeps_the_results_of_the_one_before(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy").run()
@@ -1132,6 +1163,7 @@ def test_the_line_of_weaker_matches_is_never_above_good_ones(monkeypatch, convin
     assert search.weaker_from(hits) is None
 
 
+@pytest.mark.slow
 def test_a_position_keeps_a_hundredth_of_an_arcsecond(start, widgets, tiny_atlas):
     app = start()
     app.text_input(key="near").set_value("189.204167 +62.216111").run()
@@ -1145,6 +1177,7 @@ def test_a_position_keeps_a_hundredth_of_an_arcsecond(start, widgets, tiny_atlas
     assert f"{galaxy.ra:.6f}" in drawn and f"{galaxy.dec:.6f}" in drawn
 
 
+@pytest.mark.slow
 def test_the_current_collection_is_in_the_link(page, start):
     app = start(collection="Rings")
     assert app.session_state["state"].collection == "Rings"
@@ -1153,6 +1186,7 @@ def test_the_current_collection_is_in_the_link(page, start):
     assert app.query_params["collection"] == ["Rings"] or app.query_params["collection"] == "Rings"
 
 
+@pytest.mark.slow
 def test_a_link_is_whole_and_leaves_out_what_belongs_to_the_session(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy").run()
@@ -1162,6 +1196,7 @@ def test_a_link_is_whole_and_leaves_out_what_belongs_to_the_session(start):
     assert "query=" in state.permalink()
 
 
+@pytest.mark.slow
 def test_the_tab_says_what_is_searched(start, monkeypatch):
     from importlib import import_module
 
@@ -1190,6 +1225,7 @@ def test_an_id_in_the_box_opens_the_object_before_any_search(start, monkeypatch)
     assert not [box for box in app.pills if box.key == "refine"]
 
 
+@pytest.mark.slow
 def test_a_name_can_still_be_searched_as_words(start, tiny_atlas):
     app = start()
     app.text_input(key="words").set_value(tiny.object_id(7)).run()
@@ -1198,6 +1234,7 @@ def test_a_name_can_still_be_searched_as_words(start, tiny_atlas):
     assert "is object" not in text_of(start(**app.query_params).info)
 
 
+@pytest.mark.slow
 def test_a_position_in_the_box_offers_what_lies_there(start, tiny_atlas):
     galaxy = tiny_atlas[tiny.object_id(6)]
     app = start()
@@ -1208,12 +1245,14 @@ def test_a_position_in_the_box_offers_what_lies_there(start, tiny_atlas):
     assert galaxy.object_id in ids(app)
 
 
+@pytest.mark.slow
 def test_numbers_that_no_filter_holds_are_named(start):
     app = start()
     app.text_input(key="words").set_value("red galaxy with M_u < -21").run()
     assert "M_u < -21" in text_of(app.caption) and "not understood" in text_of(app.caption)
 
 
+@pytest.mark.slow
 def test_words_of_another_language_get_a_hint(start):
     app = start()
     app.text_input(key="words").set_value("Spiralgalaxie mit Balken und ohne Ring").run()

@@ -274,6 +274,7 @@ def test_a_selection_joins_the_cut_that_is_there(page, tiny_bundle, tiny_atlas, 
     assert all(row["z"] <= 0.15 and 15 <= row["mag_r"] <= 19 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_sql_of_a_selection_gives_the_selection(page, tiny_bundle, tiny_atlas, density):
     app = page("map", tiny_bundle, brush="sky:-0.3,0.3,9,11")
     found = tiny_atlas.sql(app.code[0].value)
@@ -282,6 +283,7 @@ def test_the_sql_of_a_selection_gives_the_selection(page, tiny_bundle, tiny_atla
     assert len(found) == len(truth) > 30
 
 
+@pytest.mark.slow
 def test_another_column_is_plotted_and_kept_in_the_link(page, tiny_bundle):
     app = page("map", tiny_bundle, x="z", y="mass", log="y")
     boxes = {box.label: box for box in app.selectbox}
@@ -321,6 +323,7 @@ def test_a_selection_on_the_sky_is_a_range_of_right_ascension(density, low, high
     assert cut.startswith(where) and cut.endswith("dec BETWEEN 9 AND 11")
 
 
+@pytest.mark.slow
 def test_axes_are_linear_until_somebody_wants_logarithms(page, tiny_bundle):
     app = page("map", tiny_bundle)
     assert {box.label: box.value for box in app.selectbox}["x axis"] == "brightness"
@@ -341,6 +344,7 @@ def test_what_a_link_gets_wrong_is_passed_over(page, tiny_bundle, url):
     assert "300" in said(page("map", tiny_bundle, **url))
 
 
+@pytest.mark.slow
 def test_hits_are_points_of_every_plot(page, tiny_bundle, tiny_atlas):
     import json
 
@@ -353,12 +357,14 @@ def test_hits_are_points_of_every_plot(page, tiny_bundle, tiny_atlas):
     assert plane["points"][-1]["src"].startswith("data:image/")
 
 
+@pytest.mark.slow
 def test_an_atlas_without_a_map_says_how_to_get_one(page, bundle_path):
     with duckdb.connect(bundle_path) as connection:
         connection.execute("DROP TABLE map_image")
     assert "galsearch bundle" in said(page("map", bundle_path))
 
 
+@pytest.mark.slow
 def test_an_atlas_without_positions_has_no_sky(page, bundle_path):
     with duckdb.connect(bundle_path) as connection:
         connection.execute("UPDATE galaxies SET ra = NULL, dec = NULL")
@@ -366,10 +372,12 @@ def test_an_atlas_without_positions_has_no_sky(page, bundle_path):
     assert [head.value for head in app.header] == ["Similarity map", "Scatter plot"]
 
 
+@pytest.mark.slow
 def test_an_empty_selection_says_so(page, tiny_bundle):
     assert "Nothing lies in the selection" in said(page("map", tiny_bundle, brush="plane:50,51,50,51"))
 
 
+@pytest.mark.slow
 def test_the_coverage_counts_the_cells_that_hold_something(page, tiny_bundle):
     app = page("map", tiny_bundle)
     app.selectbox(key="map_moc_order").select(4).run()
@@ -405,6 +413,7 @@ def test_a_kept_run_is_shown_with_its_figures(page, judged_folder):
     assert any(np.isclose(table["ndcg_exp_10"], value).any() for value in rows["ndcg_exp_10"].to_pylist())
 
 
+@pytest.mark.slow
 def test_the_plot_has_the_ends_of_the_intervals(app_path, judged_folder):
     from views import evaluate
 
@@ -418,6 +427,7 @@ def test_the_plot_has_the_ends_of_the_intervals(app_path, judged_folder):
     assert len(drawn["layer"]) == 2 and "near by text" in evaluate.in_words(text, "nDCG@10")
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_and_differing_ones_are_said_to_differ(page, judged_folder):
     with galsearch.open(judged_folder) as atlas:
         runs = atlas.sql("SELECT DISTINCT run FROM evaluations ORDER BY run")["run"].to_pylist()
@@ -549,6 +559,7 @@ def test_a_vision_model_writes_captions_and_the_key_stays_nowhere(asked_model):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_without_a_price_cannot_be_held_to_a_limit(page, folder_path):
     app = page("captions", folder_path)
     app.segmented_control(key="captions_writer").set_value("vlm").run()
@@ -626,6 +637,7 @@ def test_jobs_are_dropped_after_their_time_and_no_more_are_taken_than_fit(jobs, 
         kept.start("c", "build", "three", lambda progress: 3)
 
 
+@pytest.mark.slow
 def test_an_evaluation_tells_how_far_it_is_stops_and_survives_a_reload(page, tiny_bundle, monkeypatch):
     steps, go = [], threading.Event()
 
@@ -653,6 +665,7 @@ def test_an_evaluation_tells_how_far_it_is_stops_and_survives_a_reload(page, tin
     assert "Stopped" in said(again)
 
 
+@pytest.mark.slow
 def test_evaluate_tells_each_target_and_stores_nothing_when_stopped(judged_folder, tmp_path):
     told = []
 
@@ -762,6 +775,7 @@ def test_about_tells_no_path_of_the_maker(page, tiny_bundle, tiny_source):
     assert str(tiny_source[0]) not in tables and str(tiny_source[0].parent) not in said(app)
 
 
+@pytest.mark.slow
 def test_an_atlas_without_sources_says_so(page, tmp_path, tiny_models):
     folder = tmp_path / "p"
     folder.mkdir()

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import astropy.units as u
@@ -56,8 +57,12 @@ class Truth:
 
     def near(self, ra: float, dec: float, radius_arcsec: float) -> np.ndarray:
         """Return which galaxies lie in a cone, by astropy; those without a position do not."""
-        there = SkyCoord(*(self.table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
-        return there.separation(SkyCoord(ra, dec, unit="deg")).arcsec <= radius_arcsec
+        return self.places.separation(SkyCoord(ra, dec, unit="deg")).arcsec <= radius_arcsec
+
+    @cached_property
+    def places(self) -> SkyCoord:
+        """Where the galaxies are; NaN where they have no position."""
+        return SkyCoord(*(self.table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
 
 
 @pytest.fixture(scope="session")
@@ -726,7 +731,7 @@ def test_eight_threads_get_the_same_answers(tiny_path):
 
     def work(turn: int) -> None:
         try:
-            for step in range(12):
+            for step in range(len(queries)):
                 place = (turn + step) % len(queries)
                 if (found := queries[place](shared)) != expected[place]:
                     wrong.append(found)
@@ -839,6 +844,7 @@ def test_a_cone_and_a_condition_in_cells_equal_brute_force(polar, form, cone, mo
 # ---- cross-match
 
 
+@cache
 def beside_atlas(seed=21, rows=80):
     """A table of positions, most of them near galaxies of the tiny atlas, in the order of a name."""
     rng = np.random.default_rng(seed)
@@ -853,7 +859,7 @@ def beside_atlas(seed=21, rows=80):
 
 def matched(table, truth, radius, *, mode, kept=None):
     """Return (row, object_id, separation) by astropy."""
-    galaxies = SkyCoord(*(truth.table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
+    galaxies = truth.places
     here = SkyCoord(*(table[name].to_numpy() for name in ("ra", "dec")), unit="deg")
     found = []
     for row, place in enumerate(here):
@@ -1058,7 +1064,7 @@ def test_an_encoder_that_is_prepared_is_loaded_once_and_its_absence_is_told_by_t
 
 
 def test_an_atlas_that_is_closed_while_its_encoder_is_loaded_closes(tiny_bundle):
-    for _ in range(20):
+    for _ in range(6):
         opened = galsearch.open(tiny_bundle, device="cpu")
         opened.prepare()
         opened.close()

@@ -80,6 +80,7 @@ def test_words_print_a_table_with_units_and_nothing_else_on_stdout(run, tiny_pat
     assert error == ""
 
 
+@pytest.mark.slow
 def test_every_way_to_ask_gives_what_python_gives(run, tiny_path, tmp_path):
     first, second = tiny.object_id(0), tiny.object_id(1)
     Image.fromarray(tiny.draw(2)).save(tmp_path / "x.png")
@@ -121,6 +122,7 @@ def test_a_cone_takes_degrees_and_sexagesimal_and_crosses_ra_zero(run, tiny_path
     assert {row["ra"] > 180 for row in rows} == {True, False}
 
 
+@pytest.mark.slow
 def test_a_cone_takes_a_right_ascension_below_zero(run, tiny_path):
     found = [
         ids(run("search", tiny_path, "--near", ra, "10", "--radius-arcsec", "900", "-k", "500", "--format", "json")[1])
@@ -129,6 +131,7 @@ def test_a_cone_takes_a_right_ascension_below_zero(run, tiny_path):
     assert found[0] == found[1] != []
 
 
+@pytest.mark.slow
 def test_a_cone_takes_southern_declinations(run, tiny_path):
     arguments = ("--near", "12:30:00", "-90:00:00", "--radius-arcsec", "3600", "-k", "500", "--format", "json")
     code, out, _ = run("search", tiny_path, *arguments)
@@ -152,6 +155,7 @@ def test_a_number_without_a_column_is_told_with_and_without_explain(run, tiny_pa
         assert "'inclination > 70 deg' is not understood here: this atlas has no numeric column 'inclination'" in error
 
 
+@pytest.mark.slow
 def test_words_in_another_language_get_a_hint_and_english_ones_none(run, tiny_path):
     code, _, error = run("search", tiny_path, "Spiralgalaxie ohne Balken", "-k", "1")
     assert code == 0
@@ -159,6 +163,7 @@ def test_words_in_another_language_get_a_hint_and_english_ones_none(run, tiny_pa
     assert "English" not in run("search", tiny_path, "red edge", "-k", "1")[2]
 
 
+@pytest.mark.slow
 def test_printed_formats_are_read_by_others(run, tiny_path):
     formats = {
         name: run("search", tiny_path, "red", "-k", "4", "--format", name)[1] for name in ("json", "csv", "votable")
@@ -189,6 +194,7 @@ def test_output_is_written_in_the_format_of_the_suffix(run, tiny_path, tmp_path,
         assert len(Table.read(out, format=known[suffix])) == 4
 
 
+@pytest.mark.slow
 def test_a_contact_sheet_is_a_picture(run, tiny_path, tmp_path):
     code, _, error = run("search", tiny_path, "red", "-k", "4", "--sheet", tmp_path / "sheet.png")
     assert code == 0
@@ -347,6 +353,7 @@ def cutouts(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_build_bundle_add_search_is_the_whole_way(run, cutouts, tmp_path, tiny_models):
     path, file = tmp_path / "x.atlas", tmp_path / "x.duckdb"
     table = tmp_path / "t.csv"
@@ -373,6 +380,7 @@ def test_build_bundle_add_search_is_the_whole_way(run, cutouts, tmp_path, tiny_m
     assert run("build", path, *options, "--overwrite")[0] == 0
 
 
+@pytest.mark.slow
 def test_one_broken_picture_is_told_before_many_rows_without_one(run, cutouts, tmp_path, tiny_models):
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["tile,z", "red,0.1", *(f"absent{n},{n}" for n in range(30)), "broken,0.4"]))
@@ -385,6 +393,7 @@ def test_one_broken_picture_is_told_before_many_rows_without_one(run, cutouts, t
     assert sum("no picture named" in line for line in told) == 7
 
 
+@pytest.mark.slow
 def test_credits_of_the_data_travel_with_the_atlas(run, cutouts, tmp_path, tiny_models):
     known = [{"title": "A survey", "license": "CC BY 4.0", "acknowledgement": "Thanks to A", "bibtex": "@article{a}"}]
     credits = tmp_path / "credits.json"
@@ -649,6 +658,7 @@ def test_crossmatch_writes_a_file_with_units_and_says_so(run, tiny_path, positio
     assert table["object_id"].tolist() == [tiny.object_id(row) for row in (4, 1, 3)]
 
 
+@pytest.mark.slow
 def test_crossmatch_writes_without_formulas_where_that_is_asked(run, tiny_path, tmp_path):
     there = tiny.table().take([4])
     (tmp_path / "p.csv").write_text(f"name,ra,dec\n=1+1,{there['ra'][0].as_py()},{there['dec'][0].as_py()}\n")
@@ -712,6 +722,7 @@ def test_a_ctrl_c_that_python_drops_is_not_lost():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_csv_for_a_spreadsheet_has_no_formulas_where_that_is_asked(run, tiny_bundle, tmp_path):
     path, out = tmp_path / "a.csv", ["-o", tmp_path / "a.csv"]
     statement = "SELECT '=1+1' AS note, -1.5 AS n"
@@ -746,6 +757,7 @@ def test_what_duckdb_makes_of_ctrl_c_is_one_of_python_where_the_engine_reads_and
         assert atlas.sql("SELECT 7 AS n")["n"].to_pylist() == [7]
 
 
+@pytest.mark.slow
 def test_bytes_that_are_not_utf8_are_one_clear_error(run, tiny_path, tiny_folder, here):
     fails(run("search", tiny_path, "x\udcfe"), "not valid Unicode")
     fails(run("search", tiny_path, "--like", "x\udcfe"), "not valid Unicode")
@@ -758,6 +770,7 @@ def test_bytes_that_are_not_utf8_are_one_clear_error(run, tiny_path, tiny_folder
     fails(run("build", here / "new.atlas", "--images", here / "x\udcfe"), "not UTF-8")
 
 
+@pytest.mark.slow
 def test_a_picture_whose_name_is_not_utf8_is_left_out_by_name_and_a_title_is_mended(run, tiny_models, here):
     (here / "pictures").mkdir()
     for name in (b"good.png", b"bad\xe9.png"):
@@ -784,6 +797,7 @@ def test_commands_and_options_by_their_old_names_still_work_and_say_the_new_one(
     assert code == 0 and "--api-key-env is now called --key-env" in error
 
 
+@pytest.mark.slow
 def test_hybrid_takes_a_way_of_fusing_or_stands_alone(run, tiny_bundle):
     import galsearch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -52,18 +53,22 @@ def pair(request, tmp_path_factory) -> tuple[Path, Path]:
         return build(tmp_path_factory.mktemp("pair"), vectors)
 
 
-@pytest.fixture
-def floats(pair, monkeypatch) -> Iterator[galsearch.Atlas]:
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
-    with galsearch.open(pair[0]) as atlas:
-        yield atlas
+@pytest.fixture(scope="module")
+def opened(pair) -> Iterator[tuple[galsearch.Atlas, galsearch.Atlas]]:
+    with galsearch.open(pair[0]) as floats, galsearch.open(pair[1]) as compact:
+        yield floats, compact
 
 
 @pytest.fixture
-def compact(pair, monkeypatch) -> Iterator[galsearch.Atlas]:
+def floats(opened, monkeypatch) -> galsearch.Atlas:
     monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
-    with galsearch.open(pair[1]) as atlas:
-        yield atlas
+    return opened[0]
+
+
+@pytest.fixture
+def compact(opened, monkeypatch) -> galsearch.Atlas:
+    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+    return opened[1]
 
 
 @pytest.fixture
@@ -72,6 +77,7 @@ def small(pair, tmp_path) -> Path:
     return Path(shutil.copyfile(pair[1], tmp_path / "copy.duckdb"))
 
 
+@cache
 def stored(path: Path) -> tuple[list[str], np.ndarray]:
     """Return ids and vectors `(n, d) float64` as format.md says that codes are read, in the order of the file."""
     columns = "object_id, code, weights, centroid"
@@ -82,12 +88,17 @@ def stored(path: Path) -> tuple[list[str], np.ndarray]:
     return ids.tolist(), weights[:, :1] * centroids + weights[:, 1:] * codes
 
 
-def questions(path: Path, count: int, *, seed: int) -> np.ndarray:
-    """Return unit vectors: stored ones disturbed, sums of three of them, and random ones."""
-    rng = np.random.default_rng(seed)
+@cache
+def sampled(path: Path) -> np.ndarray:
+    """Return 600 of the stored vectors."""
     with duckdb.connect(path, read_only=True) as connection:
         asked = connection.execute("SELECT embedding FROM embedding_image USING SAMPLE reservoir(600) REPEATABLE (7)")
-        vectors = np.array([row[0] for row in asked.fetchall()])
+        return np.array([row[0] for row in asked.fetchall()])
+
+
+def questions(path: Path, count: int, *, seed: int) -> np.ndarray:
+    """Return unit vectors: stored ones disturbed, sums of three of them, and random ones."""
+    rng, vectors = np.random.default_rng(seed), sampled(path)
     near = vectors[:count] + 0.5 / np.sqrt(vectors.shape[1]) * rng.normal(size=vectors[:count].shape)
     sums = vectors[: 3 * count].reshape(count, 3, -1).sum(axis=1)
     found = np.concatenate([near, sums, rng.normal(size=near.shape)])
@@ -402,6 +413,7 @@ def test_the_tiny_atlas_is_asked_in_words(tiny_folder, tiny_bundle, tmp_path):
         assert str(tags["storage_version"]).startswith("v1.2")
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_and_tells(tiny_folder, tmp_path, monkeypatch, capsys):
     from galsearch import cli
 

@@ -164,7 +164,7 @@ def test_inputs_are_never_modified():
     assert measure(read_only)["radius_px"] is not None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.float32]), st.integers(12, 40))
 def test_any_picture_gives_finite_numbers_or_none(seed, kind, side):
     generator = np.random.default_rng(seed)

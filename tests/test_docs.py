@@ -1,5 +1,6 @@
 """The documents say what the code does: generated parts are current, examples run, verbs and columns are all there."""
 
+import functools
 import importlib.util
 import re
 import shlex
@@ -19,6 +20,7 @@ from galsearch import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FIRST_PAGE = [PAGES[0], *(pytest.param(path, marks=pytest.mark.slow) for path in PAGES[1:])]
 ROWS = 12
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TEXT = {".py", ".md", ".toml", ".cff", ".txt", ".css", ".js", ".json", ".yml", ".yaml", ""}
@@ -96,7 +98,7 @@ def test_signatures_read_like_their_source(generate):
     assert generate.signature("ask", ask) == "ask(what: str, *, k: int = 12, **options: object) -> list"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FIRST_PAGE, ids=lambda path: path.name)
 def test_python_examples_run(path, demo, monkeypatch, capsys):
     monkeypatch.chdir(demo)
     for text in blocks(path, "python"):
@@ -104,7 +106,7 @@ def test_python_examples_run(path, demo, monkeypatch, capsys):
         assert capsys.readouterr().out.count("xdf-") > 1  # each of them prints what it finds
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FIRST_PAGE, ids=lambda path: path.name)
 def test_command_lines_on_the_demo_run(path, demo, monkeypatch):
     from galsearch import cli
 
@@ -136,6 +138,7 @@ def test_links_between_pages_lead_somewhere(path):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@functools.cache
 def commands() -> dict:
     from typer.main import get_command
 

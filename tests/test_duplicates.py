@@ -72,7 +72,7 @@ def crowds(draw):
     return vectors, np.where(placed, ra, np.nan), np.where(placed, dec, np.nan), rng.normal(size=DIM)
 
 
-@settings(max_examples=5, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=3, phases=(Phase.explicit, Phase.generate))
 @given(crowds(), st.integers(1, 8))
 def test_what_is_left_is_what_comparing_each_with_each_leaves(tmp_path_factory, crowd, k):
     vectors, ra, dec, query = crowd

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny
+from tiny_models import write_tiny_models
 
 import galsearch
 from galsearch import schema
@@ -102,15 +105,27 @@ def test_an_atlas_without_spectra_says_so(tiny_bundle):
         atlas.search(Query((Term("spectrum", "a.fits"),)))
 
 
-def test_the_only_embedding_is_the_main_one_whatever_its_name(renamed_bundle, tiny_bundle):
-    with galsearch.open(renamed_bundle, device="cpu") as renamed, galsearch.open(tiny_bundle, device="cpu") as plain:
+@pytest.fixture
+def radio_bundle(tmp_path, tiny_source):
+    """The first 24 of the tiny galaxies, whose only embedding is called "radio"; of all 300 it takes seconds."""
+    write_tiny_models(tmp_path / "models", embedding="radio")
+    (tmp_path / "cutouts").mkdir()
+    for row in range(24):
+        shutil.copy(tiny_source[0] / f"{tiny.object_id(row)}.png", tmp_path / "cutouts")
+    galsearch.build(tmp_path / "tiny.atlas", images=tmp_path / "cutouts", models=tmp_path / "models")
+    return galsearch.bundle(tmp_path / "tiny.atlas", tmp_path / "tiny.duckdb")
+
+
+def test_the_only_embedding_is_the_main_one_whatever_its_name(radio_bundle, tiny_bundle):
+    with galsearch.open(radio_bundle, device="cpu") as renamed, galsearch.open(tiny_bundle, device="cpu") as plain:
         assert list(renamed.manifest.embeddings) == ["radio"]
         assert renamed.manifest.modality("radio") is schema.MODALITIES["image"]
-        assert renamed.search("red edge", k=9).ids == plain.search("red edge", k=9).ids
-        assert renamed.search("red edge", k=9, by="radio").ids == plain.search("red edge", k=9).ids
+        expected = plain.search("red edge", where=f"object_id < '{tiny.object_id(24)}'", k=9).ids
+        assert renamed.search("red edge", k=9).ids == expected
+        assert renamed.search("red edge", k=9, by="radio").ids == expected
         for text in ("nearest", "nearest_radio"):
             rows = renamed.sql(f"SELECT object_id FROM {text}(embed('red edge'), k := 9)")
-            assert rows["object_id"].to_pylist() == plain.search("red edge", k=9).ids
+            assert rows["object_id"].to_pylist() == expected
         assert not [finding for finding in renamed.check() if not finding.ok]
 
 

@@ -456,6 +456,7 @@ def test_nothing_is_written_unless_asked(folder_path, one):
     assert (folder_path / "galaxies.duckdb").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_sheet_frames_what_is_relevant(atlas, tmp_path):
     file = targets(tmp_path / "t.toml", queries=["red edge", "blue ring"], name="red: a/b")
     evaluate(atlas, targets=file, sheet=tmp_path / "sheets")
@@ -499,6 +500,7 @@ def test_the_command_prints_figures_and_writes_them(monkeypatch, capsys, tiny_pa
     assert "target 'red'" in error
 
 
+@pytest.mark.slow
 def test_several_atlases_are_judged_as_one(tiny_folder, one, tmp_path):
     shutil.copytree(tiny_folder, tmp_path / "other.atlas")
     with galsearch.open([tiny_folder, tmp_path / "other.atlas"], device="cpu") as both:

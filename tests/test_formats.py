@@ -141,7 +141,7 @@ SCHEMA = pa.schema([*KINDS.items(), ("flag", pa.bool_()), ("words", pa.string())
 
 
 @pytest.mark.parametrize("suffix", TYPED)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(rows=st.lists(table_rows, max_size=4))
 def test_any_table_comes_back(tmp_path_factory, suffix, rows):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
@@ -891,7 +891,7 @@ def test_what_is_no_table_is_told_by_what_it_is(tmp_path, content, reason):
 cells = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="#"), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells, st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_any_quoted_text_comes_back_whatever_separates_it(tmp_path_factory, separator, rows):

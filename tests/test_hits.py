@@ -137,6 +137,7 @@ def test_one_row_is_enough_and_none_is_refused(atlas, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["one.duckdb"]
 
 
+@pytest.mark.slow
 def test_without_models_it_is_smaller_and_asked_by_example(found, part, tmp_path):
     small = found.bundle(tmp_path / "small.duckdb", models=False)
     assert small.stat().st_size < part.stat().st_size
@@ -251,6 +252,7 @@ def test_models_are_acknowledged_with_what_they_were_trained_on(atlas):
     assert "drawn by tests/tiny.py" in atlas.search("red", k=1).acknowledgements()
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_both(run, tiny_bundle):
     code, out, _ = run("cite", tiny_bundle)
     assert code == 0

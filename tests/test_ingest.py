@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -53,22 +55,32 @@ def cutouts(tmp_path):
     return draw(tmp_path / "cutouts")
 
 
-@pytest.fixture
-def small(cutouts, tmp_path, tiny_models):
-    """An atlas of four galaxies with z and a flux in mJy."""
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, tiny_models):
+    """An atlas of four galaxies with z and a flux in mJy; never change it, take `small` for that."""
+    home = tmp_path_factory.mktemp("four")
     table = Table({"object_id": list(LOOKS), "z": [0.1, 0.2, 0.3, 0.4], "n": [1, 2, 3, 4]})
     table["flux"] = np.array([1.0, 2.0, 3.0, 4.0])
     table["flux"].unit = "mJy"
-    table.write(tmp_path / "catalog.ecsv")
-    path = tmp_path / "small.atlas"
-    galsearch.build(path, images=cutouts, table=tmp_path / "catalog.ecsv", models=tiny_models)
+    table.write(home / "catalog.ecsv")
+    path = home / "small.atlas"
+    galsearch.build(path, images=draw(home / "cutouts"), table=home / "catalog.ecsv", models=tiny_models)
     return path
+
+
+@pytest.fixture
+def small(four, tmp_path):
+    """A copy of the atlas of four galaxies."""
+    return Path(shutil.copytree(four, tmp_path / "small.atlas"))
 
 
 # ---- build
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".fits", "-stack.fits"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".jpg", ".fits", "-stack.fits", *(pytest.param(other, marks=pytest.mark.slow) for other in (".png", ".webp"))],
+)
 def test_pictures_of_every_format_are_found_by_words_and_by_likeness(tmp_path, tiny_models, suffix):
     folder = tmp_path / "cutouts"
     folder.mkdir()
@@ -95,8 +107,8 @@ def test_pictures_of_every_format_are_found_by_words_and_by_likeness(tmp_path, t
         assert red > blue
 
 
-def test_stored_vectors_are_those_the_model_gives_for_the_pictures(small):
-    rows, vectors = committed(small)
+def test_stored_vectors_are_those_the_model_gives_for_the_pictures(four):
+    rows, vectors = committed(four)
     drawn = [picture(color=color, shape=shape, size_px=16) for color, shape in LOOKS.values()]
     assert rows["object_id"].to_pylist() == list(LOOKS)
     assert np.sum(vectors * reference_image(drawn), axis=1).min() > 0.98  # shrinking blurs the edges a little
@@ -337,18 +349,20 @@ def test_a_mosaic_without_any_source_says_so(tmp_path, tiny_models):
 # ---- vectors that come in a table
 
 
-@pytest.fixture
-def published(tmp_path):
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A table of five vectors, the atlas that is built of it, which is never changed, and the vectors."""
+    home = tmp_path_factory.mktemp("published")
     vectors = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     ids = [f"p{row}" for row in range(5)]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8)
-    return parquet(tmp_path / "p.parquet", object_id=ids, ra=[1.0] * 5, dec=[2.0] * 5, emb=column), vectors
+    table = parquet(home / "p.parquet", object_id=ids, ra=[1.0] * 5, dec=[2.0] * 5, emb=column)
+    galsearch.build(home / "p.atlas", table=table, vectors="emb", model="somebody-1")
+    return table, home / "p.atlas", vectors
 
 
 def test_published_embeddings_are_searched_by_likeness_and_by_vector(tmp_path, published):
-    table, vectors = published
-    path = tmp_path / "p.atlas"
-    galsearch.build(path, table=table, vectors="emb", model="somebody-1")
+    _, path, vectors = published
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for place in (path, galsearch.bundle(path, tmp_path / "p.duckdb")):
         with galsearch.open(place) as atlas:
@@ -360,10 +374,8 @@ def test_published_embeddings_are_searched_by_likeness_and_by_vector(tmp_path, p
             assert all(finding.ok for finding in atlas.check())
 
 
-def test_words_on_published_embeddings_say_what_can_be_done(tmp_path, published):
-    path = tmp_path / "p.atlas"
-    galsearch.build(path, table=published[0], vectors="emb", model="somebody-1")
-    with galsearch.open(path) as atlas, pytest.raises(galsearch.ModelMismatchError, match="somebody-1"):
+def test_words_on_published_embeddings_say_what_can_be_done(published):
+    with galsearch.open(published[1]) as atlas, pytest.raises(galsearch.ModelMismatchError, match="somebody-1"):
         atlas.search("edge-on galaxy")
 
 
@@ -374,12 +386,11 @@ def test_published_embeddings_need_the_name_of_their_model(tmp_path, published):
 
 
 def test_published_embeddings_of_another_model_are_refused(tmp_path, published):
-    path = tmp_path / "p.atlas"
-    galsearch.build(path, table=published[0], vectors="emb", model="one")
+    path = Path(shutil.copytree(published[1], tmp_path / "p.atlas"))
     other = parquet(tmp_path / "q.parquet", object_id=["q0"], emb=[[1.0] * 8])
     with pytest.raises(galsearch.ModelMismatchError, match="two models cannot be compared"):
         galsearch.add(path, table=other, vectors="emb", model="two")
-    assert galsearch.add(path, table=other, vectors="emb", model="one").rows == 6
+    assert galsearch.add(path, table=other, vectors="emb", model="somebody-1").rows == 6
 
 
 # ---- add
@@ -558,6 +569,7 @@ def test_a_bundle_has_the_rows_columns_macros_and_models_of_the_folder(small, tm
     assert [item["action"] for item in record] == ["build", "bundle"]
 
 
+@pytest.mark.slow  # test_format.py and test_hits.py have such bundles too
 def test_a_bundle_without_models_is_smaller_and_still_searched_by_likeness(small, tmp_path):
     bundle = galsearch.bundle(small, tmp_path / "x.duckdb", models=False)
     with galsearch.open(bundle) as atlas:
@@ -580,6 +592,7 @@ def test_a_bundle_is_replaced_whole_and_anything_else_never(small, tmp_path, tin
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_bundle_of_another_version_of_the_format_is_replaced(small, tmp_path):
     out = galsearch.bundle(small, tmp_path / "b.duckdb")
     with duckdb.connect(out) as connection:

@@ -279,6 +279,7 @@ def test_a_position_in_the_words_prints_what_is_there(run, named_path):
     assert "the nearest, 'm51a', is 18.96 arcsec away" in error
 
 
+@pytest.mark.slow
 def test_words_are_searched_for_all_the_same_with_other_terms(run, named_path):
     for arguments in (("--plus", "NGC 5194"), ("NGC 5194", "--like", "m51b")):
         code, out, error = run("search", named_path, *arguments, "-k", 3, "--format", "json")

@@ -127,7 +127,7 @@ def test_a_brighter_sky_and_another_unit_change_no_shape():
         assert other["brightness"] == pytest.approx(one["brightness"] * scale, rel=0.02)
 
 
-@pytest.mark.parametrize("turn", [0.0, 120.0])
+@pytest.mark.parametrize("turn", [pytest.param(0.0, marks=pytest.mark.slow), 120.0])
 def test_a_mosaic_that_is_not_square_gives_degrees_north_and_arcseconds(tmp_path, tiny_models, turn):
     """Positions come from the WCS by column and row, sizes by its scale; both hold when the picture is turned."""
     picture = field(SHAPE, PLACES, axis_ratio=0.6, angle=20.0).astype(np.float32)

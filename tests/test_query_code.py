@@ -32,7 +32,7 @@ QUERIES = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def atlas(tiny_bundle):
     with galsearch.open(tiny_bundle, device="cpu") as opened:
         yield opened

@@ -59,11 +59,17 @@ def large_paths(large_rows, tmp_path_factory) -> dict[str, Path]:
     return {"folder": home / "large.atlas", "bundle": home / "large.duckdb"}
 
 
-@pytest.fixture
-def large(large_paths, form, monkeypatch) -> Iterator[galsearch.Atlas]:
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+@pytest.fixture(scope="module")
+def opened(large_paths, form) -> Iterator[galsearch.Atlas]:
     with galsearch.open(large_paths[form]) as atlas:
         yield atlas
+
+
+@pytest.fixture
+def large(opened, monkeypatch) -> galsearch.Atlas:
+    """The large atlas, open for reading, where more than FEW matches are asked for from the index."""
+    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+    return opened
 
 
 def best(rows, query: np.ndarray, k: int, kept: np.ndarray | None = None) -> list[str]:
@@ -81,7 +87,7 @@ def queries(count: int, *, seed: int) -> np.ndarray:
 
 def recall(atlas, rows, *, where: str | None = None, kept: np.ndarray | None = None) -> float:
     shares = []
-    for query in queries(40, seed=9):
+    for query in queries(24, seed=9):
         hits = atlas.search(query, where=where, k=10)
         assert hits.plan.path == "ivf"
         assert len(hits) == 10
@@ -196,7 +202,7 @@ def test_many_equal_scores_are_ordered_by_object_id(large, large_rows, options, 
 def test_folder_and_bundle_agree_to_the_last_bit_where_both_are_exact(large_paths, monkeypatch):
     monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
     with galsearch.open(large_paths["folder"]) as folder, galsearch.open(large_paths["bundle"]) as bundle:
-        for query in queries(20, seed=8):
+        for query in queries(8, seed=8):
             for options in ({"exact": True}, {"where": "number % 50 = 0"}, {"where": "along > 0", "exact": True}):
                 one, other = (atlas.search(query, k=30, **options) for atlas in (folder, bundle))
                 assert one.ids == other.ids
@@ -214,6 +220,7 @@ def test_vectors_made_elsewhere_cannot_be_asked_in_words(large):
         large.search("ring galaxy")
 
 
+@pytest.mark.slow  # test_atlas.py reads all vectors by LanceDB, which takes seconds to import
 def test_lancedb_opens_the_vectors_of_a_folder(large_paths, large_rows):
     import lancedb
 
@@ -450,9 +457,9 @@ ENDLESS = "SELECT sum(sin(a.range * b.range)) FROM range(100000000) a, range(100
 
 @pytest.mark.parametrize("ask", [lambda a: a.sql(ENDLESS), lambda a: a.search("red", where=f"({ENDLESS}) > 0")])
 def test_an_endless_question_is_stopped(atlas, monkeypatch, ask):
-    monkeypatch.setattr(sandbox, "TIME_LIMIT_SECONDS", 0.3)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT_SECONDS", 0.1)
     clock = time.perf_counter()
-    with pytest.raises(QueryError, match=r"stopped after 0\.3 s"):
+    with pytest.raises(QueryError, match=r"stopped after 0\.1 s"):
         ask(atlas)
     assert time.perf_counter() - clock < 10
     assert len(atlas.search("red", k=3)) == 3
@@ -643,8 +650,9 @@ def test_check_finds_a_lance_file_that_is_gone_or_cut(folder_path, table, damage
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[: 0 if damage == "emptied" else file.stat().st_size // 2])
-    assert failed(folder_path) == {"blocks"}
-    assert table in findings(folder_path)["blocks"].message
+    bad = [finding for finding in findings(folder_path).values() if not finding.ok]
+    assert [finding.name for finding in bad] == ["blocks"]
+    assert table in bad[0].message and bad[0].remedy
 
 
 def test_check_finds_a_flipped_exponent_in_a_folder(folder_path, tiny_folder):

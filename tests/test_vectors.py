@@ -131,7 +131,7 @@ def test_scores_are_those_of_numpy_with_and_without_the_library(tmp_path, monkey
     rows = np.random.default_rng(2).integers(len(array), size=20_000)
     true = array[rows] @ array[0] + np.max(array[rows] @ array[1:3].T, axis=1)
     for kind in (mapped, Held(array)):
-        for _ in range(20):
+        for _ in range(20 if compiled else 1):  # as often as threads may get in each other's way
             with kernel.crew(array.size):
                 np.testing.assert_allclose(kind.scores(scorer, rows), true, atol=1e-5)
                 np.testing.assert_allclose(kind.scores(scorer, rows[::-1]), true[::-1], atol=1e-5)
@@ -329,7 +329,7 @@ def test_a_bundle_is_never_optimized(wide):
 
 def test_recall_is_reached_on_queries_that_it_was_not_measured_on(wide):
     home, _, array = wide
-    queries = array[np.random.default_rng(8).integers(len(array), size=(60, 3))].sum(axis=1)
+    queries = array[np.random.default_rng(8).integers(len(array), size=(30, 3))].sum(axis=1)
     with galsearch.open(home / "wide.duckdb") as atlas:
         for wished in (0.8, 0.95):
             shares = []

@@ -9,6 +9,7 @@ equal scores occur.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def draw(row: int) -> np.ndarray:
     return np.clip(np.rint(clean + tint + rng.normal(scale=6, size=clean.shape)), 0, 255).astype(np.uint8)
 
 
+@cache
 def table(rows: int = ROWS, *, seed: int = 11) -> pa.Table:
     """Return object_id, ra, dec, z, mag_r, mass (with a unit) and survey (text with a quote in it) of every galaxy."""
     rng = np.random.default_rng(seed)
