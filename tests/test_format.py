@@ -28,6 +28,7 @@ from galsearch.errors import (
     VersionTooOldError,
 )
 from galsearch.store.read import admission
+from galsearch.store.sql import sandbox
 
 KEYS = ("format", "version", "title", "rows", "created", "software", "embeddings", "sources", "provenance")
 
@@ -216,6 +217,8 @@ def test_tables_that_may_be_absent_may_be_absent(bundle_path):
     "statement",
     [
         "ALTER TABLE galaxies RENAME object_id TO id",
+        "ALTER TABLE galaxies DROP dec",
+        "ALTER TABLE galaxies RENAME ra TO right_ascension",
         "ALTER TABLE embedding_image RENAME embedding TO vector",
         "ALTER TABLE cells_image RENAME centroid TO center",
         "ALTER TABLE models RENAME onnx TO graph",
@@ -227,6 +230,26 @@ def test_a_table_of_another_shape_is_damage_wherever_it_is_met(bundle_path, stat
     with pytest.raises(FormatError), galsearch.open(bundle_path, device="cpu") as atlas:
         atlas.search("red", k=3)
         atlas.search("red", k=3, probes=1)  # a small atlas asks its cells only when told to
+
+
+@pytest.mark.parametrize("column", ["object_id", "ra", "dec"])
+def test_an_atlas_without_a_column_that_every_one_has_is_refused_by_name(bundle_path, column):
+    edit(bundle_path, "DROP VIEW IF EXISTS nothing", f"ALTER TABLE galaxies RENAME {column} TO other")
+    with pytest.raises(FormatError, match=f"table galaxies has no column '{column}'"):
+        galsearch.open(bundle_path, device="cpu")
+
+
+def test_a_complaint_of_the_engine_that_is_no_text_is_damage(bundle_path, monkeypatch):
+    class Connection:
+        def execute(self, statement: str):
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(sandbox.duckdb, "connect", lambda *_, **__: Connection())
+    with pytest.raises(FormatError, match=r"tiny\.duckdb: cannot be read as a galsearch atlas"):
+        galsearch.open(bundle_path, device="cpu")
 
 
 @pytest.mark.parametrize("value", [None, 3, {}, {"image": 999}, {"image": "x"}, {"thumbnails": 1}])

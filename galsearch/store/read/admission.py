@@ -110,7 +110,11 @@ class Catalog:
             raise self._refused(f"column '{column}' of {table} has a default that is computed ({default:.40})")
 
     def check_types(self, embeddings: dict[str, dict]) -> None:
-        """Raise FormatError where a column that we read is of another type than the format says."""
+        """Raise FormatError where a column that every atlas has is missing, or one that we read is of another type."""
+        objects = self.columns.get("galaxies")
+        missing = [] if objects is None else [name for name in ("object_id", "ra", "dec") if name not in objects]
+        if missing:
+            raise self._refused(f"table galaxies has no column '{missing[0]}'")
         for table, column, expected in _expected(embeddings):
             kind = self.columns.get(table, {}).get(column)
             if kind is not None and kind not in expected:

@@ -32,7 +32,7 @@ from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped
 from galsearch.store.read.admission import Catalog
 from galsearch.store.sql import macros
 from galsearch.store.sql.macros import ROW_ALIGNED
-from galsearch.store.sql.sandbox import NAME, Sandbox, damaged, identifier
+from galsearch.store.sql.sandbox import NAME, NO_TEXT, Sandbox, damaged, identifier
 
 OPENED_AGAIN = 20  # times, while others rename files into the place of one that is being opened
 BATCH_ROWS = 8_192  # read or written at a time
@@ -124,7 +124,7 @@ class BaseStore:
         cursor = self.sandbox.catalog()
         try:
             return Catalog(cursor, NAME, self._file.path)
-        except duckdb.Error as error:
+        except (duckdb.Error, *NO_TEXT) as error:
             raise damaged(self._file.path, error) from None
         finally:
             cursor.close()

@@ -59,7 +59,7 @@ _USER_ERRORS = (
     duckdb.NotImplementedException,
     duckdb.ConstraintException,
 )
-_NO_TEXT = (UnicodeDecodeError, pa.ArrowInvalid)  # DuckDB believes a file that its text is UTF-8
+NO_TEXT = (UnicodeDecodeError, pa.ArrowInvalid)  # DuckDB believes a file that its text is UTF-8
 
 
 class Sandbox:
@@ -110,7 +110,7 @@ class Sandbox:
         except duckdb.InterruptException:
             self.check_open()
             raise FormatError(f"{self.path}: reading it was stopped after {OWN_LIMIT_SECONDS:g} s") from None
-        except (duckdb.Error, *_NO_TEXT) as error:
+        except (duckdb.Error, *NO_TEXT) as error:
             self.check_open()
             self.watch()
             if "cannot encode str as UTF-8" in str(error):  # an id that somebody asked for
@@ -205,7 +205,7 @@ class Sandbox:
         except _USER_ERRORS as error:
             self.check_open()
             raise QueryError(f"{title}: {_first_lines(error)}") from None
-        except (duckdb.Error, *_NO_TEXT) as error:
+        except (duckdb.Error, *NO_TEXT) as error:
             self.check_open()
             self.watch()
             raise damaged(self.path, error) from None
@@ -404,7 +404,7 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
         connection.execute(f"ATTACH {quoted(path)} AS {NAME} (TYPE duckdb, READ_ONLY)")
         for name, value in _SETTINGS.items():
             connection.execute(f"SET {name} = {value}")
-    except duckdb.Error as error:
+    except (duckdb.Error, *NO_TEXT) as error:  # what it complains of may be no text either
         connection.close()
         raise damaged(path, error) from None
     return connection
