@@ -34,7 +34,7 @@ from galsearch.sources import LEVELS
 OUT = Path(__file__).parents[1] / "docs" / "build.json"
 HERE = Path(__file__).parents[1]
 ENLARGED = 424
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # to look costs milliseconds, of large processes
 # What another version is told, too: its build may know neither a level nor images by that name.
 ONE_BUILD = """
 import json, sys, time
