@@ -35,8 +35,9 @@ class Spectrum:
     `wavelength_angstrom` rises strictly, in vacuum, in the frame that `frame` says; `flux` is finite, 0 where `ivar`
     is 0. Calibrated flux is in 1e-17 erg / (s cm2 Angstrom); otherwise its scale means nothing, its shape does. `z` is
     the redshift of the object, None where it is not known; `ra` and `dec` are degrees ICRS. `medium` and `flux_unit`
-    say what the wavelengths and the flux were before they were converted, `kind` what the file was read as, `notes` what the reader chose and somebody
-    might have chosen otherwise. `ivar_is_estimated`: there were no errors, and the scatter stands for them.
+    say what the wavelengths and the flux were before they were converted, `kind` what the file was read as, `notes`
+    what the reader chose and somebody might have chosen otherwise. `ivar_is_estimated`: there were no errors, and the
+    scatter of neighbors stands for them.
 
     Raises SchemaError for arrays that break these rules.
     """
