@@ -129,7 +129,7 @@ def refractive_index(vacuum_angstrom: np.ndarray) -> np.ndarray:
     """Return that of dry air at 15 °C, 101,325 Pa and 450 ppm CO2, for wavelengths in vacuum.
 
     Ciddor 1996 (Applied Optics 35, 1566), equation 1, as SDSS, DESI and specutils use it; it agrees with Morton 2000
-    (ApJS 130, 403), which rests on Edlén 1966 and Birch & Downs 1994, within 3e-9 from 2000 Å to 1 µm.
+    (ApJS 130, 403), which rests on Birch & Downs 1994, within 1e-8 from 2500 Å to 1 µm.
     """
     sigma2 = (1e4 / vacuum_angstrom) ** 2  # wave number in 1 / µm, squared
     return 1.0 + 0.05792105 / (238.0185 - sigma2) + 0.00167917 / (57.362 - sigma2)
@@ -290,8 +290,8 @@ def join(arms: Sequence[Spectrum], grid: LogGrid | None = None) -> Spectrum:
         weight[rows] += arm.ivar
         total[rows] += arm.ivar * arm.flux
     flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-    joined = {"wavelength_angstrom": wavelength, "flux": flux, "ivar": weight}
-    return replace(first, **joined, notes=notes, ivar_is_estimated=estimated)
+    first = replace(first, notes=notes, ivar_is_estimated=estimated)
+    return replace(first, wavelength_angstrom=wavelength, flux=flux, ivar=weight)
 
 
 def _shared_pixels(arms: Sequence[Spectrum]) -> list[np.ndarray] | None:

@@ -179,16 +179,21 @@ def _decided(stated: Stated, options: Options, source: str) -> tuple[str, str, s
     unit = options.wavelength_unit or stated.wavelength_unit
     medium = options.medium or stated.medium
     flux_unit = options.flux_unit or stated.flux_unit
-    missing = {
-        "the unit of its wavelengths": "wavelength_unit='Angstrom'" if not unit else None,
-        "whether they are in air or in vacuum": "medium='air' or 'vacuum'" if not medium else None,
-        "the unit of its flux": f"flux_unit='{FLUX}' or 'relative'" if not flux_unit else None,
-    }
-    needed = {what: how for what, how in missing.items() if how}
+    missing = [
+        (unit, "the unit of its wavelengths", "wavelength_unit='Angstrom' (or what it is)"),
+        (medium, "whether they are in air or in vacuum", "medium='air' or medium='vacuum'"),
+        (flux_unit, "the unit of its flux", f"flux_unit='{FLUX}' (or what it is, or 'relative')"),
+    ]
     if not (unit and medium and flux_unit):
-        what = ", ".join(needed)
-        raise bad(source, f"it does not say {what}", f"say {', '.join(needed.values())}, whichever it is")
+        what, how = ([row[column] for row in missing if not row[0]] for column in (1, 2))
+        raise bad(source, f"it does not say {_listed(what)}", f"say {_listed(how)}")
     return unit, medium, flux_unit
+
+
+def _listed(texts: Sequence[str | None]) -> str:
+    """Return texts as a sentence lists them: a, b and c."""
+    words = [str(text) for text in texts]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,7 @@ def _stated(file: Fits, arm: str, wavelength: np.ndarray, row: int, target: str)
         masked = np.nan_to_num(file.array(mask, row=row), nan=1.0) != 0
     about = file.named("FIBERMAP")
     columns = {} if about is None else file.columns(about)
-    position = (None, None)
-    if about is not None:
-        position = tuple(file.number(about, columns, f"target_{axis}", row) for axis in ("ra", "dec"))
+    ra, dec = (None if about is None else file.number(about, columns, f"target_{axis}", row) for axis in ("ra", "dec"))
     return Stated(
         wavelength,
         file.array(flux, row=row),
@@ -121,8 +119,8 @@ def _stated(file: Fits, arm: str, wavelength: np.ndarray, row: int, target: str)
         medium="vacuum",
         frame="observed",
         name=target,
-        ra=position[0],
-        dec=position[1],
+        ra=ra,
+        dec=dec,
         kind=KIND,
     )
 
@@ -193,7 +191,7 @@ def _stated_stack(file: Fits, row: int, name: str) -> Stated:
     z, median = (file.number(info, file.columns(info), key, row) for key in ("z", "zmed"))
     is_rest = z == 0
     about = f" (of objects at redshift {median:.3g} in the median)" if median else ""
-    notes = (f"a stack in the rest frame{about}",) if is_rest else ()
+    notes: tuple[str, ...] = (f"a stack in the rest frame{about}",) if is_rest else ()
     unit = file.text(flux, "BUNIT")
     if not unit:
         notes += ("its flux has no unit, as stacks of scaled spectra have; taken as relative",)

@@ -11,6 +11,7 @@ import numpy as np
 
 from galsearch.science.bounded import bad
 from galsearch.science.fits_units import Unit
+from galsearch.science.spectra import SDSS_STEP
 from galsearch.sources.spectra.assembly import Options, SpectrumFile, Stated, assemble, only_one, redshift_notes
 from galsearch.sources.spectra.fits_file import Fits
 from galsearch.sources.spectra.units import FLUX
@@ -81,9 +82,9 @@ def _on_grid(loglam: np.ndarray, file: Fits) -> np.ndarray:
 
     The rounding is up to a fiftieth of a pixel, and one way or the other from pixel to pixel.
     """
-    step, start = file.primary.get("COEFF1"), file.primary.get("COEFF0")
-    stated = all(isinstance(value, float) for value in (step, start)) and step > 0
-    start, step = (start, step) if stated else (0.0, 1e-4)
+    start, step = file.primary.get("COEFF0"), file.primary.get("COEFF1")
+    if not (isinstance(start, float) and isinstance(step, float) and step > 0):
+        start, step = 0.0, SDSS_STEP
     exact = start + step * np.rint((loglam - start) / step)
     fits = np.isfinite(loglam).all() and np.abs(exact - loglam).max() < COARSE and (np.diff(exact) > 0).all()
     return exact if len(loglam) and fits else loglam

@@ -58,7 +58,7 @@ def _is_nested(file: Fits, unit: Unit) -> bool:
 
 
 def _name(file: Fits, unit: Unit) -> str:
-    parts = [file.text(unit, "TARGNAME", "TARGPROP"), file.text(unit, "SRCNAME")]
+    parts = [file.text(unit, "TARGNAME"), file.text(unit, "SRCNAME")]
     return "-".join(part for part in parts if part and part.upper() not in ("NONE", "UNKNOWN", "N/A"))
 
 

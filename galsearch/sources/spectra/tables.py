@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KIND, NESTED = "table", "table of spectra"
 _SUFFIX = r"(?:_(?P<unit>angstrom|nm|um))?"
+_WAVE = r"wave|wavelength|wavelengths|lambda|lam|wl|wvl|loglam|log_?wave|log_?lambda"
 _FLUX = r"flux|flam|f_?lambda|flux_?density|f_?nu|spectrum"
 NAMES = {  # role -> names that a column of it has, in lower case
     "wavelength": re.compile(
