@@ -100,6 +100,9 @@ class Columns:
                 raise bad(self.source, f"its {role} may be {listed}", f"name one with {role}={main[0].name!r}")
             if main:
                 return main[0]
+        texts = [item.name for item in self.items if not item.is_number and NAMES[role].fullmatch(item.name.casefold())]
+        if texts and role in ("wavelength", "flux"):
+            raise bad(self.source, f"column {texts[0]} does not hold numbers", "write it as numbers")
         return None
 
     def _named(self, name: str, role: str) -> TableColumn:
@@ -144,13 +147,13 @@ def of_arrow(table: pa.Table, source: str) -> Columns:
             if cell is None:
                 return np.zeros(0)
             cells = cell.combine_chunks() if isinstance(cell, pa.ChunkedArray) else cell
-            if not is_number(cells.type) and not pa.types.is_boolean(cells.type):
+            if pa.types.is_string(cells.type) and cells.null_count < len(cells):
                 return np.array(cells.to_pylist(), object)
             return np.asarray(pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False))
 
         facts = formats.facts_of(table.schema.field(name))
         inner = kind.value_type if is_nested else kind
-        number = is_number(inner) or pa.types.is_boolean(inner)
+        number = is_number(inner) or pa.types.is_boolean(inner) or column.null_count == len(column)
         return TableColumn(name, facts["unit"], facts["ucd"], "", is_nested, number, values)
 
     items = [one(name) for name in table.column_names]
