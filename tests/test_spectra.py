@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import warnings
 
 import numpy as np
@@ -34,6 +35,10 @@ def brute_force(begins, ends, flux, ivar, edges):
         new_flux[j] = np.sum(weight * flux)
         new_ivar[j] = 1 / np.sum(weight[ivar > 0] ** 2 / ivar[ivar > 0])
     return new_flux, new_ivar
+
+
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(spectra).failed == 0
 
 
 # ---- air and vacuum

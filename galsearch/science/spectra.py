@@ -212,20 +212,24 @@ def rebin(
     pixel.
     """
     good = ivar > 0
-    begins, ends, flux, variance = begins[good], ends[good], flux[good], 1.0 / ivar[good]
+    begins, ends, flux = begins[good], ends[good], flux[good]
+    with np.errstate(all="ignore"):
+        variance = 1.0 / ivar[good]
     count = len(edges) - 1
     first = np.searchsorted(ends, edges[:-1], side="right")
     overlaps = np.maximum(np.searchsorted(begins, edges[1:], side="left") - first, 0)
     new = np.repeat(np.arange(count), overlaps)
     old = np.arange(len(new)) - np.repeat(np.cumsum(overlaps) - overlaps - first, overlaps)
     widths = np.minimum(ends[old], edges[new + 1]) - np.maximum(begins[old], edges[new])
-    covered, total, spread = (
-        np.bincount(new, weights=values, minlength=count)
-        for values in (widths, widths * flux[old], widths**2 * variance[old])
-    )
-    known = covered >= LEAST_COVERED * np.diff(edges) * (1 - 1e-9)
-    new_flux = np.divide(total, covered, out=np.zeros(count), where=known)
-    return new_flux, np.divide(covered**2, spread, out=np.zeros(count), where=known)
+    with np.errstate(all="ignore"):  # numbers at the ends of their range make a pixel without data
+        covered, total, spread = (
+            np.bincount(new, weights=values, minlength=count)
+            for values in (widths, widths * flux[old], widths**2 * variance[old])
+        )
+        known = covered >= LEAST_COVERED * np.diff(edges) * (1 - 1e-9)
+        new_flux, new_ivar = total / covered, covered**2 / spread
+    known &= np.isfinite(new_flux) & np.isfinite(new_ivar) & (new_ivar > 0)
+    return np.where(known, new_flux, 0.0), np.where(known, new_ivar, 0.0)
 
 
 def resample(spectrum: Spectrum, grid: LogGrid) -> Spectrum:
@@ -287,8 +291,9 @@ def join(arms: Sequence[Spectrum], grid: LogGrid | None = None) -> Spectrum:
             wavelength[rows] = arm.wavelength_angstrom
     weight, total = np.zeros(len(wavelength)), np.zeros(len(wavelength))
     for arm, rows in zip(arms, indices, strict=True):
-        weight[rows] += arm.ivar
-        total[rows] += arm.ivar * arm.flux
+        with np.errstate(all="ignore"):
+            weight[rows] += arm.ivar
+            total[rows] += arm.ivar * arm.flux
     flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     first = replace(first, notes=notes, ivar_is_estimated=estimated)
     return replace(first, wavelength_angstrom=wavelength, flux=flux, ivar=weight)

@@ -64,7 +64,7 @@ def read(file: Fits, unit: Unit, options: Options, stem: str) -> SpectrumFile:
             file.source, f"its image has shape {shape}", "give one row a spectrum; cut spectra out of a cube first"
         )
     rows = shape[-2] if len(shape) > 1 else 1
-    title = file.text(unit, "OBJECT", "OBJNAME") or stem
+    title = file.text(unit, "OBJNAME", "OBJECT") or stem
     ids = [title if rows == 1 else f"{title}-{row + 1}" for row in range(rows)]
 
     def one(row: int) -> Spectrum:

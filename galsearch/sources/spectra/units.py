@@ -18,18 +18,7 @@ from galsearch.science.fits_units import quiet
 if TYPE_CHECKING:
     from astropy.units import UnitBase
 
-RELATIVE = (
-    "relative",
-    "arbitrary",
-    "normalized",
-    "normalised",
-    "counts",
-    "count",
-    "adu",
-    "dn",
-    "electron",
-    "electrons",
-)
+RELATIVE = ("relative", "arbitrary", "normalized")
 FLUX = "1e-17 erg / (s cm2 Angstrom)"
 LONGEST = 200  # characters of a unit
 _LOG = re.compile(r"(?:log10|log|dex)\s*[(\[ ]\s*(.+?)\s*[)\]]?")
