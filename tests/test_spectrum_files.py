@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import gzip
 import io
@@ -490,6 +491,11 @@ def test_any_numbers_are_a_spectrum_or_refused(values, medium, role):
 @pytest.mark.parametrize("module", [files, assembly, linear, units], ids=lambda module: module.__name__)
 def test_the_examples_of_the_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
+
+
+def test_every_keyword_is_one_of_the_options():
+    fields = {field.name: field.type for field in dataclasses.fields(assembly.Options)}
+    assert fields == {key: each.__forward_arg__ for key, each in assembly.Statements.__annotations__.items()}
 
 
 def test_every_kind_is_in_the_document():

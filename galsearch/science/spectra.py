@@ -308,12 +308,8 @@ def _shared_pixels(arms: Sequence[Spectrum]) -> list[np.ndarray] | None:
     order = np.argsort(values, kind="stable")
     steps, usual = np.diff(values[order]), np.minimum(width[order][1:], width[order][:-1])
     same = steps < ALIGNED * usual
-    ends = [(arm.wavelength_angstrom[0], arm.wavelength_angstrom[-1]) for arm in arms]
-    lows, highs = (np.array(side) for side in zip(*ends, strict=True))
-    middles = 0.5 * (values[order][1:] + values[order][:-1])
-    shared = ((lows[:, None] <= middles) & (middles <= highs[:, None])).sum(axis=0) > 1
     near = ~same & (owner[order][1:] != owner[order][:-1]) & (steps < (1 - ALIGNED) * usual)
-    if (near & shared).any() or near.any():
+    if near.any():
         return None
     rows = np.empty(len(values), np.int64)
     rows[order] = np.concatenate([[0], np.cumsum(~same)])

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Unpack
 
 from galsearch import formats
 from galsearch.errors import SchemaError
 from galsearch.science.bounded import Limits, bad, content_of, inflated, wrapping_of
+from galsearch.science.fits_units import Unit
 from galsearch.science.spectra import Spectrum
 from galsearch.sources.spectra import desi, linear, sdss, space, tables
-from galsearch.sources.spectra.assembly import Options, SpectrumFile
+from galsearch.sources.spectra.assembly import Options, SpectrumFile, Statements
 from galsearch.sources.spectra.fits_file import Fits
 
 __all__ = ["KINDS", "SPECTRUM", "Options", "SpectrumFile", "read_spectra", "read_spectrum"]
@@ -29,7 +30,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".tbl", ".mrt", ".cat")  # that say 
 _SMALLER = "cut it into files of fewer spectra"
 
 
-def read_spectrum(source: str | Path | bytes, *, name: str | None = None, **stated: Any) -> Spectrum:
+def read_spectrum(source: str | Path | bytes, *, name: str | None = None, **stated: Unpack[Statements]) -> Spectrum:
     """Return the spectrum of a file that holds one, or the one that `row` says: a number from 0, or an id.
 
     The keywords are those of `read_spectra`. Raises SchemaError as that does, and for a file of several spectra without
@@ -52,7 +53,7 @@ def read_spectrum(source: str | Path | bytes, *, name: str | None = None, **stat
     return file.read(number)
 
 
-def read_spectra(source: str | Path | bytes, *, name: str | None = None, **stated: Any) -> SpectrumFile:
+def read_spectra(source: str | Path | bytes, *, name: str | None = None, **stated: Unpack[Statements]) -> SpectrumFile:
     """Return the spectra of a file, each of which is read when it is looked at; `ids` names them.
 
     `source` is a path or the bytes of a file, plain or in gzip or bzip2; `name` is what errors call it. The keywords
@@ -146,7 +147,7 @@ def _of_known(file: Fits, options: Options, redshifts: Fits | None, stem: str) -
     return space.read(file, kind, parts, options, stem) if kind else None
 
 
-def _is_table(file: Fits, unit: Any, options: Options) -> bool:
+def _is_table(file: Fits, unit: Unit, options: Options) -> bool:
     if not file.columns(unit):
         return False
     columns = tables.of_fits(file, unit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -26,6 +27,24 @@ ZWARNING = (
     *("SKY", "LITTLE_COVERAGE", "SMALL_DELTA_CHI2", "NEGATIVE_MODEL", "MANY_OUTLIERS", "Z_FITLIMIT"),
     *("NEGATIVE_EMISSION", "UNPLUGGED", "BAD_TARGET", "NODATA", "BAD_MINFIT", "POORDATA"),
 )
+
+
+class Statements(TypedDict, total=False):
+    """The keywords of `read_spectra`: the fields of `Options`."""
+
+    hdu: str | int | None
+    row: str | int | None
+    wavelength: str | None
+    flux: str | None
+    error: str | None
+    ivar: str | None
+    mask: str | None
+    wavelength_unit: str | None
+    flux_unit: str | None
+    medium: str | None
+    z: float | None
+    frame: str | None
+    redshifts: str | Path | bytes | None
 
 
 @dataclass(frozen=True)
