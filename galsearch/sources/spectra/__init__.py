@@ -181,7 +181,7 @@ def _no_spectrum(file: Fits, options: Options) -> SchemaError:
         f"{unit.label} ({'table' if file.columns(unit) else 'x'.join(map(str, file.shape(unit))) or 'empty'})"
         for unit in file.units[:8]
     )
-    remedy = "name its columns with wavelength and flux, or give another file"
+    remedy = "name its columns with wavelength and flux, or an image whose rows are spectra with hdu"
     return bad(file.source, f"it holds no spectrum that is known here: {kinds}", remedy)
 
 
