@@ -15,7 +15,7 @@ PACKAGES = {
     ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "galsearch").rglob("__init__.py")
 }  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "schema"}
-SCIENCE_FILES = ("sky", "images", "detection", "morphology", "metrics", "ranking")
+SCIENCE_FILES = ("bounded", "fits_units", "sky", "images", "spectra", "detection", "morphology", "metrics", "ranking")
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
 ENGINES = {"encode", "store", "formats", "remote"}
@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "escaping": {"errors"},
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
-    "science.images": WORDS | {"science.images"},
+    "science.fits_units": WORDS | {"science.bounded"},
+    "science.images": WORDS | {"science.bounded", "science.fits_units", "science.images"},
     "science.detection": WORDS | {"science.morphology"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
@@ -74,7 +75,7 @@ OWNERS = {
     "pyarrow": set(MAY_IMPORT) - SCIENCE,
     "scipy": SCIENCE | {"sources"},
     "PIL": {"science.images"},
-    "astropy": {"science.images", "formats", "sources"},
+    "astropy": {"science.fits_units", "science.images", "formats", "sources"},
     "sep": {"science.detection"},
     "duckdb": {"store"},
     "lance": {"store"},

@@ -23,7 +23,7 @@ from galsearch.formats.fields import (
     notes_of,
     with_notes,
 )
-from galsearch.formats.reading import read_table
+from galsearch.formats.reading import read_table, read_table_content
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
     format_table,
@@ -49,6 +49,7 @@ __all__ = [
     "notes_of",
     "picture_column",
     "read_table",
+    "read_table_content",
     "table_bytes",
     "to_astropy",
     "to_pandas",

@@ -22,6 +22,7 @@ from galsearch.formats.fields import ASTROPY_KEY, VOPARQUET_KEY, describe, facts
 from galsearch.formats.request import Request, check_count, is_id_name
 
 PARQUET = (".parquet", ".pq")
+PARQUET_MAGIC = b"PAR1"
 COMPRESSED = (".gz", ".bz2")
 INFLATORS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open))
 MANY = 256 * 2**20  # bytes that a small file may become without being suspected
@@ -72,13 +73,28 @@ def read_table(
     with named(path):
         if suffix in PARQUET:
             request.must_be_the_only_table()
-            table = _read_parquet(path, without, request)
+            table = _read_parquet(path, path.stat().st_size, without, request)
         else:
             content = _content(path)
             table = READERS[_true_suffix(content, suffix, request)](content, request)
         _check_names(table.column_names)
         kept = [name for name in table.column_names if name not in without]
         return with_notes(_tidy(table.select(kept), request), dict.fromkeys(request.notes))
+
+
+def read_table_content(content: bytes, name: str, *, suffix: str = ".txt") -> pa.Table:
+    """Read a table that is in memory already, inflated; `name` is what errors call it, the rest as in `read_table`.
+
+    Its first bytes say what it is (Parquet, FITS, VOTable, ECSV); where they do not, `suffix` says how text is read.
+    """
+    request = Request(suffix)
+    with named(Path(name)):
+        if content.startswith(PARQUET_MAGIC):
+            table = _read_parquet(pa.BufferReader(content), len(content), (), request)
+        else:
+            table = READERS[_true_suffix(content, suffix, request)](content, request)
+        _check_names(table.column_names)
+        return with_notes(_tidy(table, request), dict.fromkeys(request.notes))
 
 
 def kind_of(path: Path) -> str:
@@ -269,12 +285,12 @@ def _hint_at_stand_ins(values: pa.ChunkedArray, field: pa.Field, request: Reques
 # ---- Parquet
 
 
-def _read_parquet(path: Path, without: Collection[str], request: Request) -> pa.Table:
+def _read_parquet(source: Path | pa.BufferReader, size: int, without: Collection[str], request: Request) -> pa.Table:
     """Read Parquet; what a field does not say of itself a header does, that of VOParquet or else of astropy."""
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path, memory_map=True) as file:
-        _check_parquet(file, path)
+    with parquet.ParquetFile(source, memory_map=True) as file:
+        _check_parquet(file, size)
         keys = file.schema_arrow.metadata or {}
         by_astropy = ASTROPY_KEY in keys and VOPARQUET_KEY not in keys
         header = standards.astropy_header(keys[ASTROPY_KEY]) if by_astropy else {"parts": ()}
@@ -282,7 +298,7 @@ def _read_parquet(path: Path, without: Collection[str], request: Request) -> pa.
         _check_names(names)
         table = file.read(columns=names if without else None)
     if table.column_names != names:  # a name with a dot means a part of a column there
-        table = parquet.read_table(path, memory_map=True).select(names)
+        table = parquet.read_table(source, memory_map=True).select(names)
     if by_astropy:
         return standards.with_astropy_header(table, header, request)
     stated = keys.get(VOPARQUET_KEY, b"<VOTABLE/>")
@@ -295,9 +311,9 @@ def _read_parquet(path: Path, without: Collection[str], request: Request) -> pa.
     return pa.table(table.columns, schema=pa.schema(fields))
 
 
-def _check_parquet(file, path: Path) -> None:
+def _check_parquet(file, size: int) -> None:
     """Refuse a footer that promises more than the file can hold: columns of one value take nearly nothing there."""
-    told, size = file.metadata, path.stat().st_size
+    told = file.metadata
     promised = max(told.num_rows, 0) * max(told.num_columns, 1)
     if told.num_rows < 0 or promised > bound(size):
         raise SchemaError(

@@ -8,54 +8,30 @@ import this module alone.
 
 from __future__ import annotations
 
-import bz2
 import io
 import math
 import re
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from galsearch.errors import SchemaError
-from galsearch.science.images.picture import RGB, Picture, bad
+from galsearch.science.bounded import Limits, bad, content_of, inflated
+from galsearch.science.images.picture import RGB, Picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a picture may cost: `file_bytes` as it lies there and once inflated, `values` (pixels times bands) decoded.
-
-    Beyond `free_values` and `free_bytes` a file may inflate `inflation`-fold: a small file never becomes much, and a
-    large one may be as large as it honestly is.
-    """
-
-    values: int
-    file_bytes: int
-    inflation: int = 200
-    free_values: int = 100_000_000
-    free_bytes: int = 64 << 20
-
-    def values_of(self, size: int) -> int:
-        """Return how many values a file of `size` bytes may have."""
-        return min(self.values, max(self.free_values, size * self.inflation))
-
-    def bytes_of(self, size: int) -> int:
-        """Return how many bytes a file of `size` bytes may inflate to."""
-        return min(self.file_bytes, max(self.free_bytes, size * self.inflation))
-
-
 PICTURE = Limits(values=100_000_000, file_bytes=512 << 20)  # in color 33 megapixels; reading takes at most 1.5 GiB
 MOSAIC = Limits(values=2_000_000_000, file_bytes=16 << 30)
 THUMBNAIL = Limits(values=3 << 20, file_bytes=4 << 20, free_values=3 << 20)
+TILES = "cut the picture into tiles"  # the remedy for what is too large
 RASTERS = ("JPEG", "PNG", "WEBP", "TIFF")
 FITS_SUFFIXES = tuple(stem + end for stem in (".fits", ".fit", ".fts") for end in ("", ".gz", ".bz2", ".fz"))
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".npy", ".fz", *FITS_SUFFIXES)  # of files to try
@@ -99,7 +75,7 @@ def read_picture(
     """
     check_bands(bands)
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "picture")
-    content = _inflated(_content(source, name, limits), name, limits)
+    content = _content(source, name, limits)
     kind = kind_of(content)
     values = limits.values_of(len(content))
     try:
@@ -151,60 +127,12 @@ def decode_thumbnail(content: bytes) -> np.ndarray:
 
 
 def _content(source: str | Path | bytes, name: str, limits: Limits) -> bytes:
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        content = bytes(source)
-    else:
-        content = _file_content(Path(source), name, limits)
-    if not content:
-        raise bad(name, "the file is empty (0 bytes)", "fetch it again")
-    if len(content) > limits.file_bytes:
-        raise _too_large(name, limits)
-    return content
-
-
-def _file_content(path: Path, name: str, limits: Limits) -> bytes:
-    try:
-        known = path.stat()
-        if not stat.S_ISREG(known.st_mode):
-            raise bad(name, "it is no regular file", "give a file")
-        with path.open("rb") as file:  # `read` makes room for as much as it is told
-            return file.read(min(known.st_size, limits.file_bytes) + 1)
-    except OSError as error:
-        raise bad(name, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
-    except ValueError as error:  # a NUL in a name
-        raise bad(repr(name), f"cannot be read ({error})", "check the path") from error
-
-
-def _too_large(name: str, limits: Limits) -> SchemaError:
-    return bad(name, f"the file has more than {limits.file_bytes:,} bytes", "cut the picture into tiles")
-
-
-def _inflated(content: bytes, name: str, limits: Limits) -> bytes:
-    """Return the content without its gzip or bzip2 wrapping, as far as the limits allow; one layer, FITS or .npy."""
-    kind = kind_of(content)
+    """Return the bytes of a picture, FITS and .npy without their gzip or bzip2 wrapping."""
+    outer = content_of(source, name, limits, remedy=TILES)
+    kind = kind_of(outer)
     if kind not in ("GZIP", "BZIP2"):
-        return content
-    most = limits.bytes_of(len(content))
-    new = (lambda: zlib.decompressobj(31)) if kind == "GZIP" else bz2.BZ2Decompressor
-    parts, size, rest = [], 0, content
-    try:
-        while rest:
-            inflater = new()
-            part = inflater.decompress(rest, most + 1 - size)
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                break
-            if not inflater.eof:
-                raise EOFError("it ends too early")
-            rest = inflater.unused_data.lstrip(b"\0")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        label, remedy = kind.lower(), "the file is cut short or damaged; fetch it again"
-        raise bad(name, f"{label} cannot unpack it ({error})", remedy) from error
-    if size > most:
-        reason = f"it inflates to more than {most:,} bytes, {most // len(content):,} times its size"
-        raise bad(name, reason, "unpack it first, and cut the picture into tiles")
-    inner = b"".join(parts)
+        return outer
+    inner = inflated(outer, name, limits, remedy=TILES)
     if kind_of(inner) not in ("FITS", "NPY"):
         raise bad(name, f"what is in its {kind.lower()} is neither FITS nor .npy", f"give {PICTURE_FORMATS}")
     return inner

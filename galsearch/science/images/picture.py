@@ -6,11 +6,7 @@ what astropy prints and raises about them. astropy is imported when first needed
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galsearch.errors import SchemaError
+from galsearch.science.bounded import bad
+from galsearch.science.fits_units import quiet
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -167,25 +165,6 @@ class Picture:
     @cached_property
     def _frame(self) -> Any:
         return _frame(self.header, self._wcs)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep astropy from warning, and from printing its INFO lines, which go to stdout, inside the block."""
-    log = logging.getLogger("astropy")
-    level = log.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
-def bad(name: str, reason: str, remedy: str) -> SchemaError:
-    """Return the error for a picture that cannot be used."""
-    return SchemaError(f"{name}: {reason}; {remedy}")
 
 
 def _celestial_wcs(header, name: str) -> WCS | None:
