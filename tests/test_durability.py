@@ -66,13 +66,13 @@ def few(monkeypatch):
 def readings(monkeypatch):
     """Count the pictures that are read."""
     counted = []
-    take = sources.CutoutSource.take
+    job = sources.CutoutSource.job
 
     def counting(self, row):
         counted.append(row)
-        return take(self, row)
+        return job(self, row)
 
-    monkeypatch.setattr(sources.CutoutSource, "take", counting)
+    monkeypatch.setattr(sources.CutoutSource, "job", counting)
     return counted
 
 

@@ -115,7 +115,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.3g}/s")
+            return Text("" if task.speed is None else f"{task.speed:,.{0 if task.speed >= 10 else 1}f}/s")
 
     columns = (
         TextColumn("{task.description}", markup=False),
