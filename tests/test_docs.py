@@ -106,7 +106,8 @@ def test_python_examples_run(path, demo, monkeypatch, capsys):
         assert capsys.readouterr().out.count("xdf-") > 1  # each of them prints what it finds
 
 
-@pytest.mark.parametrize("path", FIRST_PAGE, ids=lambda path: path.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_command_lines_on_the_demo_run(path, demo, monkeypatch):
     from galsearch import cli
 

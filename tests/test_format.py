@@ -31,6 +31,24 @@ from galsearch.store.read import admission
 from galsearch.store.sql import sandbox
 
 KEYS = ("format", "version", "title", "rows", "created", "software", "embeddings", "sources", "provenance")
+WRONG_KINDS = [
+    ("format", "galsearch.catalog"),
+    ("title", 3),
+    ("rows", "300"),
+    ("rows", -1),
+    ("rows", True),
+    ("rows", 2.5),
+    ("created", None),
+    ("software", []),
+    ("sources", {}),
+    ("provenance", "build"),
+    ("embeddings", []),
+    ("embeddings", {"image": 16}),
+    ("embeddings", {"image": {}}),
+    ("embeddings", {"image": {"dim": "16", "rows": 300, "model": "m", "metric": "cosine"}}),
+    ("embeddings", {"image; DROP TABLE x": {"dim": 16, "rows": 300, "model": "m", "metric": "cosine"}}),
+]
+NO_VERSIONS = ("1.0.0", [1, 0, 0], ["1", "x"], "one", "", "-1.0", None, {}, True, [True, 0])
 
 
 def facts(path: Path) -> Path:
@@ -110,7 +128,7 @@ def test_a_file_of_version_1_0_opens_answers_and_is_copied_as_such(atlas_path, t
             assert all(finding.ok for finding in before.check())
 
 
-@pytest.mark.parametrize("version", ["1.0.0", [1, 0, 0], ["1", "x"], "one", "", "-1.0", None, {}, True, [True, 0]])
+@pytest.mark.parametrize("version", NO_VERSIONS)
 def test_a_version_that_is_none_is_damage(bundle_path, version):
     say(bundle_path, "version", version)
     with pytest.raises(FormatError, match="version"):
@@ -155,26 +173,7 @@ def test_each_entry_must_be_json(bundle_path, key, value):
         galsearch.open(bundle_path)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("format", "galsearch.catalog"),
-        ("title", 3),
-        ("rows", "300"),
-        ("rows", -1),
-        ("rows", True),
-        ("rows", 2.5),
-        ("created", None),
-        ("software", []),
-        ("sources", {}),
-        ("provenance", "build"),
-        ("embeddings", []),
-        ("embeddings", {"image": 16}),
-        ("embeddings", {"image": {}}),
-        ("embeddings", {"image": {"dim": "16", "rows": 300, "model": "m", "metric": "cosine"}}),
-        ("embeddings", {"image; DROP TABLE x": {"dim": 16, "rows": 300, "model": "m", "metric": "cosine"}}),
-    ],
-)
+@pytest.mark.parametrize(("key", "value"), WRONG_KINDS)
 def test_each_entry_must_be_of_its_kind(atlas_path, key, value):
     say(atlas_path, key, value)
     with pytest.raises(FormatError, match=key):

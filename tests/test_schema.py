@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_format import KEYS, NO_VERSIONS, WRONG_KINDS
 
 from galsearch import schema
 from galsearch.errors import FormatError
@@ -72,6 +74,22 @@ def test_a_damaged_entry_is_named_with_the_atlas():
     rows = dict(manifest().to_rows())
     with pytest.raises(FormatError, match=r"here\.duckdb: manifest entry 'title' is not valid JSON"):
         schema.Manifest.from_rows(list({**rows, "title": "{"}.items()), path="here.duckdb")
+
+
+@pytest.mark.parametrize(("key", "value"), [*WRONG_KINDS, *(("version", value) for value in NO_VERSIONS)])
+def test_an_entry_of_another_kind_is_damage(key, value):
+    """The same as in test_format.py without a file, where the fast tests try a few only."""
+    rows = {**dict(manifest().to_rows()), key: json.dumps(value)}
+    with pytest.raises(FormatError, match=key):
+        schema.Manifest.from_rows(list(rows.items()), path="x")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_entry_that_is_missing_or_no_json_is_damage(key):
+    rows = dict(manifest().to_rows())
+    for changed in ({name: value for name, value in rows.items() if name != key}, {**rows, key: "{"}):
+        with pytest.raises(FormatError, match=key):
+            schema.Manifest.from_rows(list(changed.items()), path="x")
 
 
 @pytest.mark.parametrize("name", ["Image", "image space", "x;y", "", "1st", "a" * 40])

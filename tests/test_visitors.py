@@ -335,6 +335,7 @@ def test_the_texts_are_as_many_as_promised():
     assert len(hostile.LINKS) >= 30
 
 
+@pytest.mark.slow
 def test_a_text_that_is_too_long_is_not_read_and_too_much_memory_is_one_sentence(tiny_bundle):
     with galsearch.open(tiny_bundle, visitors=galsearch.Limits(processes=1, spare=1)) as opened:
         for read in (opened.understand, opened.lookup, opened.hints, opened.search):
