@@ -281,7 +281,8 @@ class _Moments:
 
     def file(self, event: str, arguments: tuple) -> None:
         """Take note of what Python does to files, just before it does so."""
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        named = event == "open" and not isinstance(arguments[0], int)  # a number is a pipe, to another process
+        writes = named and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if writes or event in FILE_EVENTS:
             name = "" if event == "fcntl.flock" else Path(os.fsdecode(arguments[0])).name
             self._come(f"{event} {name}")
