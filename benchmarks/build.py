@@ -21,13 +21,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import MIB, peak
 from galsearch.science import images
 from galsearch.sources import LEVELS
 
@@ -120,29 +119,11 @@ def one_build(path: Path, pictures: Path, level: str, tree: Path) -> dict:
     command = [sys.executable, "-c", ONE_BUILD, str(path), str(pictures), level]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        with peak_of(process.pid) as peak:
+        with peak(lambda: sum(map(held, family(process.pid))), LOOK_SECONDS) as most:
             answer, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"the build of {pictures} with {tree} failed")
-    return {**json.loads(answer), "peak_mib": peak[0] / 2**20}
-
-
-@contextlib.contextmanager
-def peak_of(pid: int) -> Iterator[list[int]]:
-    """Look now and then how many bytes a process and all that it has started hold together; the list has the most."""
-    most, over = [0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            most[0] = max(most[0], sum(map(held, family(pid))))
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        thread.join()
+    return {**json.loads(answer), "peak_mib": most[0] / MIB}
 
 
 def family(pid: int) -> list[int]:

@@ -168,22 +168,32 @@ def memory_mib() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def peak_anonymous(every_seconds: float = 0.002) -> Iterator[dict[str, float]]:
-    """Give a dict that holds the largest `anonymous_mib` seen inside, read every `every_seconds`."""
-    seen, done = {"anonymous_mib": 0.0}, threading.Event()
+def peak(look: Callable[[], float], every_seconds: float = 0.002) -> Iterator[list[float]]:
+    """Give a list of one number: the largest that `look` has returned inside, called every `every_seconds`."""
+    most, done = [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(every_seconds):
-            seen["anonymous_mib"] = max(seen["anonymous_mib"], memory_mib()["anonymous_mib"])
+            most[0] = max(most[0], look())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield seen
+        yield most
     finally:
         done.set()
         watcher.join()
-        seen["anonymous_mib"] = max(seen["anonymous_mib"], memory_mib()["anonymous_mib"])
+
+
+@contextlib.contextmanager
+def peak_anonymous(every_seconds: float = 0.002) -> Iterator[dict[str, float]]:
+    """Give a dict that holds the largest `anonymous_mib` seen inside, read every `every_seconds`."""
+    seen = {"anonymous_mib": 0.0}
+    with peak(lambda: memory_mib()["anonymous_mib"], every_seconds) as most:
+        try:
+            yield seen
+        finally:
+            seen["anonymous_mib"] = max(most[0], memory_mib()["anonymous_mib"])
 
 
 def files_of(path: Path) -> list[Path]:

@@ -319,7 +319,7 @@ def measure(
     started, path = time.perf_counter(), Path(path)
     manifest, there = _existing(path)
     workshop = sources.Workshop(measure, processes=processes)
-    given = None if images is None and mosaic is None else _source(images, mosaic, None)
+    given = _source(images, mosaic, None)
     lacking = [_input_of(record, manifest) for record in _less_measured(manifest, measure)]
     if not lacking:
         return Report(path, manifest.rows, 0, [], time.perf_counter() - started)
@@ -590,20 +590,19 @@ def _stage_measures(
 ) -> int:
     """Make the batches of measures that are not there yet; return how many rows are in all of them."""
     total, done, number, before = sum(each.table.num_rows for each in opened), staging.done(), 0, 0
+    known = pa.array(sorted(there))
     for taken in opened:
-        starts = range(0, taken.table.num_rows, BATCH_ROWS)
-        ranges = [range(start, min(start + BATCH_ROWS, taken.table.num_rows)) for start in starts]
-        lacking = {at: rows for at, rows in enumerate(ranges, number) if at not in done}
-        reached = before
+        ranges = _numbered(taken.table.num_rows, BATCH_ROWS, first=number)
+        lacking = {at: rows for at, rows in ranges.items() if at not in done}
 
-        def seen(row: int, reached: int = reached) -> None:
-            progress(reached + row, total, "measuring")
+        def seen(row: int, before: int = before) -> None:
+            progress(before + row, total, "measuring")
 
         names = [taken.measures[name] for name in (*sources.MEASURED, "radius_arcsec")]
         made = taken.batches(list(lacking.values()), workshop, seen=seen)
         for at, batch in zip(lacking, made, strict=True):
             kept = batch.table.select([name for name in ("object_id", *names) if name in batch.table.column_names])
-            staging.put(at, kept.filter(pc.is_in(kept["object_id"], pa.array(sorted(there)))), batch.rejected)
+            staging.put(at, kept.filter(pc.is_in(kept["object_id"], known)), batch.rejected)
         number, before = number + len(ranges), before + taken.table.num_rows
     progress(total, total, "measuring")
     return sum(batch.num_rows for batch in staging.batches())
@@ -800,6 +799,12 @@ def concept_phrases() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _numbered(total: int, size: int, *, first: int = 0) -> dict[int, range]:
+    """Return the rows of batches by their numbers, which begin with `first`."""
+    starts = range(0, total, size)
+    return {number: range(start, min(start + size, total)) for number, start in enumerate(starts, first)}
+
+
 def _stage(
     staging: Staging,
     taken: Source,
@@ -812,7 +817,7 @@ def _stage(
     """Make the batches that are not there yet, with vectors by the name of their embedding; return all rows."""
     total, done = taken.table.num_rows, staging.done()
     size = BATCH_ROWS if taken.has_pictures else VECTOR_BATCH_ROWS
-    ranges = {number: range(start, min(start + size, total)) for number, start in enumerate(range(0, total, size))}
+    ranges = _numbered(total, size)
     lacking = {number: rows for number, rows in ranges.items() if number not in done}
     if encoder is not None and taken.has_pictures:
         workshop = replace(workshop, size_px=encoder.card["input"]["size_px"])

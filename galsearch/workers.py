@@ -76,6 +76,11 @@ class Limits:
             raise GalsearchError(f"Limits: {wrong[0]} is {getattr(self, wrong[0])}; every limit is above 0")
 
 
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class ShownByName(PosixPath):
     """A path that messages name without its folder, which is nobody's business but the server's."""
 

@@ -143,7 +143,7 @@ class _View:
         """Return how far the source's outline reaches from its center, in pixels of the cutout."""
         box = self.sources[self.row]
         sides = (box["xmax"] - box["xmin"] + 1, box["ymax"] - box["ymin"] + 1)
-        return self.step * float(max(*sides)) / 2
+        return self.step * float(max(sides)) / 2
 
     def center(self) -> tuple[float, float]:
         """Return where the source is in the cutout."""
@@ -234,10 +234,7 @@ def _one(view: _View, unit: float, flag: int, *, form: bool) -> dict[str, float 
         bands=sky.light, noise=sky.noise, mask=sky.mask, flag=flag,
     )  # fmt: skip
     values = {**{name: values[name] for name in COLUMNS}, **form_of, "measure_flag": reason}
-    values["x_px"], values["y_px"] = (
-        step * (float(result[name][0]) + 0.5) - 0.5 + start
-        for name, start in zip(("x_px", "y_px"), view.first, strict=True)
-    )
+    values["x_px"], values["y_px"] = view.center()
     grown = dict.fromkeys(IN_PIXELS, step) | {"brightness": unit * step**2}
     return {
         name: value * grown[name] if name in grown and isinstance(value, float) else value

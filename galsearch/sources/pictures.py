@@ -8,7 +8,6 @@ pictures under way. A picture that ends the process which reads it is left out a
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,7 +21,7 @@ import numpy as np
 
 from galsearch.errors import GalsearchError, LimitError, SchemaError
 from galsearch.science import detection, images, morphology
-from galsearch.workers import Limits, Pool
+from galsearch.workers import Limits, Pool, cores
 
 FORM = (*morphology.COLUMNS, "morphology_flag")  # of what lies in the center of a cutout; a detection has none
 MEASURED = (
@@ -61,14 +60,9 @@ class Workshop:
 
     def processes_for(self, rows: int) -> int:
         """Return how many processes prepare so many pictures; 0 for this one alone."""
-        if self.processes is None:
-            return (
-                0 if rows < self.least_rows else len(os.sched_getaffinity(0)) if _KNOWS_CORES else os.cpu_count() or 1
-            )
-        return self.processes
-
-
-_KNOWS_CORES = hasattr(os, "sched_getaffinity")
+        if self.processes is not None:
+            return self.processes
+        return 0 if rows < self.least_rows else cores()
 
 
 def check_level(measure: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 import threading
 import time
@@ -18,6 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from galsearch.workers import cores
 
 VERSION = 3  # of what kernel.c offers; a library that was compiled from another is not used
 MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do that at full speed
@@ -93,8 +94,7 @@ LIBRARY = _load(Path(__file__).with_name(NAME))
 
 def threads() -> int:
     """Return how many threads compare rows."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_THREADS, usable)
+    return min(MOST_THREADS, cores())
 
 
 def description() -> str:

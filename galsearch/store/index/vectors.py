@@ -89,7 +89,17 @@ class Held:
         """Nothing to hand back."""
 
 
-class Fetched:
+class _ByRows:
+    """Vectors whose spans are compared as the rows that they have."""
+
+    def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return self.scores(scorer, rows_of_spans(starts, stops))
+
+
+class Fetched(_ByRows):
     """Vectors that only their engine can read: `fetch(rows)` returns those at the sorted row numbers `rows`."""
 
     def __init__(self, rows: int, dim: int, fetch: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -102,9 +112,6 @@ class Fetched:
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         return _taken_scores(self, scorer, rows, block=BLOCK_ROWS)
-
-    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back."""
@@ -130,32 +137,27 @@ class Trusted:
         self.now, self._otherwise = vectors, otherwise
         self.rows, self.dim = vectors.rows, vectors.dim
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
+    def _answer(self, question: Callable[[Vectors], np.ndarray]) -> np.ndarray:
         try:
-            return self.now.take(rows)
+            return question(self.now)
         except MapError:
             self.now = self._otherwise()
-            return self.now.take(rows)
+            return question(self.now)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self._answer(lambda vectors: vectors.take(rows))
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
-        try:
-            return self.now.scores(scorer, rows)
-        except MapError:
-            self.now = self._otherwise()
-            return self.now.scores(scorer, rows)
+        return self._answer(lambda vectors: vectors.scores(scorer, rows))
 
     def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        try:
-            return self.now.span_scores(scorer, starts, stops)
-        except MapError:
-            self.now = self._otherwise()
-            return self.now.span_scores(scorer, starts, stops)
+        return self._answer(lambda vectors: vectors.span_scores(scorer, starts, stops))
 
     def done(self, start: int, stop: int) -> None:
         self.now.done(start, stop)
 
 
-class Reordered:
+class Reordered(_ByRows):
     """Other vectors in another order: row i is their row `order[i]`."""
 
     def __init__(self, vectors: Vectors, order: np.ndarray) -> None:
@@ -168,14 +170,11 @@ class Reordered:
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         return self._vectors.scores(scorer, self._order[rows])
 
-    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        return self.scores(scorer, rows_of_spans(starts, stops))
-
     def done(self, start: int, stop: int) -> None:
         """Nothing to hand back: the rows lie anywhere."""
 
 
-class Chain:
+class Chain(_ByRows):
     """Vectors that lie in several places one after another."""
 
     def __init__(self, parts: Sequence[Mapped], dim: int) -> None:
@@ -194,9 +193,6 @@ class Chain:
         for part, indices in self._by_part(rows):
             result[indices] = self._parts[part].scores(scorer, rows[indices] - self._starts[part])
         return result
-
-    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def _by_part(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the parts that hold some of the rows, and the places of those in `rows`."""
@@ -377,7 +373,7 @@ def _map_column(runs: pa.Table, name: str) -> np.ndarray:
         raise MapError(str(error)) from None
 
 
-class Coded:
+class Coded(_ByRows):
     """Vectors of 8-bit codes: row i is `weights[i, 0] * centroid of its cell + weights[i, 1] * codes[i]`.
 
     `codes` has `dim` numbers a row and `weights` two, both in the order of the cells; `centroids` is `(c, d) float32`,
@@ -405,9 +401,6 @@ class Coded:
             return weights[:, 0] * leaning + weights[:, 1] * self._codes.products(vector, rows=rows)
 
         return scorer.through(products)
-
-    def span_scores(self, scorer: Scorer, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        return self.scores(scorer, rows_of_spans(starts, stops))
 
     def _cell(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._starts, rows, side="right") - 1

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from galsearch import schema
-from galsearch.atomic import WriterLock, remove_partial, replacing
+from galsearch.atomic import WriterLock, remove_partial
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store.index import cells
 from galsearch.store.index.projection import write_map
@@ -40,6 +40,7 @@ from galsearch.store.write.index_tables import (
 )
 from galsearch.store.write.lance_offsets import file_digests, write_pages
 from galsearch.store.write.recluster import recluster, rolled_back, rows_of
+from galsearch.store.write.upsert import changed_facts
 
 __all__ = ["Staging", "is_folder_atlas", "staged"]
 _STAGED = "galsearch:"
@@ -210,24 +211,18 @@ class Staging:
         store = FolderStore(self.path)
         manifest = store.manifest
         store.close()
-        with disk_errors(self.path, REMEDY), replacing(self.path / FACTS) as partial:
-            shutil.copyfile(self.path / FACTS, partial)
-            connection = duckdb.connect(partial)
-            try:
-                _add_columns(connection, rows)
-                _describe(connection, rows.schema, (), create=False)
-                connection.register("incoming", rows)
-                values = [_quoted(name) for name in rows.column_names if name != "object_id"]
-                assigned = ", ".join(f"{name} = coalesce(incoming.{name}, galaxies.{name})" for name in values)
-                if assigned:
-                    connection.execute(
-                        f"UPDATE galaxies SET {assigned} FROM incoming WHERE galaxies.object_id = incoming.object_id"
-                    )
-                connection.unregister("incoming")
-                write_manifest(connection, manifest, record)
-                connection.execute("CHECKPOINT")
-            finally:
-                connection.close()
+        with disk_errors(self.path, REMEDY), changed_facts(self.path) as connection:
+            _add_columns(connection, rows)
+            _describe(connection, rows.schema, (), create=False)
+            connection.register("incoming", rows)
+            values = [_quoted(name) for name in rows.column_names if name != "object_id"]
+            assigned = ", ".join(f"{name} = coalesce(incoming.{name}, galaxies.{name})" for name in values)
+            if assigned:
+                connection.execute(
+                    f"UPDATE galaxies SET {assigned} FROM incoming WHERE galaxies.object_id = incoming.object_id"
+                )
+            connection.unregister("incoming")
+            write_manifest(connection, manifest, record)
         self.discard()
 
     def unindexed(self) -> float:

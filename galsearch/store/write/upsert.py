@@ -7,7 +7,8 @@ interruption changes nothing. Vectors and pictures are not touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,18 +49,25 @@ def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
         store = FolderStore(path)
         manifest = store.manifest
         store.close()
-        with replacing(path / FACTS) as partial:
-            shutil.copyfile(path / FACTS, partial)
-            connection = duckdb.connect(partial)
-            try:
-                for name, rows in tables.items():
-                    _put(connection, name, rows)
-                if WORDED in tables:
-                    write_words(connection)
-                write_manifest(connection, manifest, record)
-                connection.execute("CHECKPOINT")
-            finally:
-                connection.close()
+        with changed_facts(path) as connection:
+            for name, rows in tables.items():
+                _put(connection, name, rows)
+            if WORDED in tables:
+                write_words(connection)
+            write_manifest(connection, manifest, record)
+
+
+@contextmanager
+def changed_facts(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a copy of the facts of the folder `path` to change, which takes their place when the block ends well."""
+    with replacing(path / FACTS) as partial:
+        shutil.copyfile(path / FACTS, partial)
+        connection = duckdb.connect(partial)
+        try:
+            yield connection
+            connection.execute("CHECKPOINT")
+        finally:
+            connection.close()
 
 
 def _put(connection: duckdb.DuckDBPyConnection, name: str, rows: Rows) -> None:
