@@ -38,10 +38,10 @@ LOOK_SECONDS = 0.5  # to look costs milliseconds, of large processes
 ONE_BUILD = """
 import json, sys, time
 import galsearch
-path, pictures, level = sys.argv[1:]
+path, source, level, kind = sys.argv[1:]
 options = {} if level == "full" else {"measure": level}
 known = galsearch.build.__annotations__
-options["images" if "images" in known else "source"] = pictures
+options[kind if kind in known else "source"] = source
 started = time.perf_counter()
 report = galsearch.build(path, device="cpu", **options)
 print(json.dumps({"rows": report.rows, "seconds": time.perf_counter() - started}))
@@ -113,16 +113,16 @@ def compared(home: Path, pixels: int, pictures: Path, level: str, args: argparse
     return row
 
 
-def one_build(path: Path, pictures: Path, level: str, tree: Path) -> dict:
+def one_build(path: Path, source: Path, level: str, tree: Path = HERE, *, kind: str = "images") -> dict:
     """Build in a process of its own with the sources of a tree; return rows, seconds and the peak of memory in MiB."""
     shutil.rmtree(path, ignore_errors=True)
-    command = [sys.executable, "-c", ONE_BUILD, str(path), str(pictures), level]
+    command = [sys.executable, "-c", ONE_BUILD, str(path), str(source), level, kind]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True) as process:
         with peak(lambda: sum(map(held, family(process.pid))), LOOK_SECONDS) as most:
             answer, _ = process.communicate()
         if process.returncode:
-            raise SystemExit(f"the build of {pictures} with {tree} failed")
+            raise SystemExit(f"the build of {source} with {tree} failed")
     return {**json.loads(answer), "peak_mib": most[0] / MIB}
 
 

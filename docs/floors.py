@@ -24,12 +24,15 @@ OUT = ROOT / "docs" / "floors.svg"
 NO_ROOMS = ("__init__", "prompts", "science")
 FLOORS = (  # from above; a room is drawn on the first floor that names it
     ("faces", ("cli", "space")),
-    ("what reads and writes atlases", ("evaluation", "query_code", "atlas", "hits", "rerank", "captions", "ingest")),
+    (
+        "what reads and writes atlases",
+        ("evaluation", "query_code", "atlas", "hits", "rerank", "captions", "knowledge", "discovery", "ingest"),
+    ),
     ("", ("retrieval", "lookup", "zeroshot", "crossmatch", "sources", "columns")),
     ("engines and the outside", ("store", "encode", "graphs", "formats", "remote", "citations")),
-    ("plain Python", ("query", "language", "workers", "quotas", "notebook", "atomic")),
+    ("plain Python", ("query", "language", "workers", "quotas", "notebook", "atomic", "compiled")),
     ("science: numpy in, numpy out", ()),
-    ("words", ("schema", "escaping", "errors")),
+    ("words", ("schema", "escaping", "errors", "progress")),
 )
 COLORS = ("#0b5d6b", "#2a7f8f", "#2a7f8f", "#7a6a3a", "#4f6d4a", "#5b5f97", "#5a5a5a")
 WIDTH, HEIGHT, GAP = 100.0, 7.0, 0.8
@@ -59,7 +62,7 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(9, 0.72 * len(drawn) + 0.4))
     for level, ((title, rooms), color) in enumerate(zip(drawn, COLORS, strict=True)):
         bottom, left = (len(drawn) - 1 - level) * (HEIGHT + 2.6), 0.0
-        shares = [12 + lines_of(room) ** 0.5 for room in rooms]  # a small room has room for its name
+        shares = [26 + lines_of(room) ** 0.5 for room in rooms]  # a small room has room for its name
         for room, share in zip(rooms, shares, strict=True):
             width = (WIDTH - GAP * (len(rooms) - 1)) * share / sum(shares)
             box = FancyBboxPatch((left, bottom), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.6", color=color)

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import galsearch
@@ -32,7 +32,10 @@ APPS = tuple(
 )
 RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
+LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
+VOTES = ("votes.json", "python -m benchmarks.votes FOLDER/test.atlas")
+ANOMALIES = ("anomalies.json", "python -m benchmarks.anomalies FOLDER")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
@@ -82,7 +85,21 @@ def documents() -> Iterable[tuple[Path, str]]:
         "morphology": morphology_truth,
         "morphology_speed": morphology_speed,
         "morphology_columns": morphology_columns,
+        "lines_columns": lines_columns,
+        "lines_fluxes": lines_fluxes,
+        "lines_classes": lines_classes,
+        "lines_broad": lambda: _records(_measured(*LINES)["broad"]),
+        "lines_decrement": lambda: _records(_measured(*LINES)["decrement"]),
+        "lines_bright": lambda: _records(_measured(*LINES)["bright"]),
+        "lines_repeats": lambda: _records(_measured(*LINES)["repeats"]),
+        "lines_speed": lines_speed,
         "sweep": sweep,
+        "votes_accuracy": votes_accuracy,
+        "votes_sweep": votes_sweep,
+        "votes_speed": votes_speed,
+        "anomalies_auroc": anomalies_auroc,
+        "anomalies_rates": anomalies_rates,
+        "anomalies_speed": anomalies_speed,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -160,7 +177,8 @@ def manifest() -> str:
 
 def macro_signatures() -> str:
     """Return the macros of a bundle with image vectors: name, parameters with defaults, and what kind each is."""
-    statements = macros.facts_macros() + macros.bundle_macros({"image": {"dim": 256}})
+    spaces: dict[str, dict] = {"image": {"dim": 256}}
+    statements = macros.facts_macros() + macros.bundle_macros(spaces) + macros.vote_macros(spaces, set(schema.TABLES))
     found = [MACRO.search(text) for text in statements]
     rows = ((f"`{m[1]}({' '.join(m[2].split())})`", "table" if m[3] else "value") for m in found)
     return table(("macro", "gives a"), rows)
@@ -177,12 +195,21 @@ def commands() -> str:
 
     group = get_command(cli.app)
     parts = [_paragraph(group.help)]
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(_named(group.commands), key=lambda pair: pair[0]):
         parts += [f"## galsearch {name}", _paragraph(command.help), f"```\n{_usage(name, command)}\n```"]
         visible = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
         if visible:
             parts.append(table(("argument or option", "meaning", "default"), map(_parameter, visible)))
     return "\n\n".join(parts)
+
+
+def _named(commands: dict, before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each command with what is typed for it; those of a group, such as kb, with its name before theirs."""
+    for name, command in commands.items():
+        if hasattr(command, "commands"):
+            yield from _named(command.commands, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def _usage(name: str, command) -> str:
@@ -305,6 +332,154 @@ def cards() -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((ROOT / "onnx_models").glob("*/card.json"))]
 
 
+def votes_accuracy() -> str:
+    """Return how often votes of three neighbors are right, beside logistic regression."""
+    found = _measured(*VOTES).get("accuracy", [])
+    head = (
+        "task",
+        "objects",
+        "votes of 3",
+        "logistic regression",
+        "difference",
+        "balanced: votes",
+        "balanced: regression",
+    )
+    rows = (
+        (
+            *(row["task"], row["objects"]),
+            *(_with_interval(row[name]["accuracy"]) for name in ("votes of 3", "logistic regression")),
+            _with_interval(row["votes minus regression"]),
+            *(_with_interval(row[name]["balanced"]) for name in ("votes of 3", "logistic regression")),
+        )
+        for row in found
+    )
+    answers = "; ".join(
+        f"{row['task'].split(':')[0]}: {row['answered']:.0%} answered, "
+        f"{row['mean probability where answered']:.3f} claimed, {_with_interval(row['accuracy where answered'])} right"
+        for row in found
+    )
+    note = "Where votes give a label, the mean probability beside how often it is right"
+    return f"{table(head, rows)}\n\n{note}: {answers}."
+
+
+def votes_sweep() -> str:
+    """Return F1 and precision at a prevalence by share of the target and number of neighbors."""
+    rows = [row for row in _measured(*VOTES).get("sweep", {}).get("rows", []) if row["weight"] == "exp"]
+    ks = sorted({row["k"] for row in rows})
+    by_share: dict[float, dict[int, dict]] = {}
+    for row in rows:
+        by_share.setdefault(row["share"], {})[row["k"]] = row
+
+    def cell(row: dict | None) -> str:
+        if row is None:
+            return ""
+        if row["precision_there"] is None:
+            return "0; none is called so"
+        there = f"{row['precision_there']:.2f} [{row['precision_there_low']:.2f}, {row['precision_there_high']:.2f}]"
+        return f"{_with_interval([row[name] for name in ('f1', 'f1_low', 'f1_high')], 2)}; {there}"
+
+    lines = (
+        (f"{100 * share:.2g} % of {next(iter(known.values()))['members']}", *(cell(known.get(k)) for k in ks))
+        for share, known in by_share.items()
+    )
+    tested = f"{rows[0]['tested']} objects classified, {rows[0]['targets']} of them edge-on." if rows else ""
+    return f"{table(('target among the voters', *(f'k = {k}' for k in ks)), lines)}\n\n{tested}"
+
+
+def votes_speed() -> str:
+    """Return how long one vote takes against a large base."""
+    found = _measured(*VOTES)
+    head = (
+        "members",
+        "dimensions",
+        "vectors",
+        "comparing all, ms",
+        "by cells, ms",
+        "recall of cells",
+        "first vote, s",
+        "load",
+        "arithmetic, ms",
+    )
+    rows = (
+        (
+            *(f"{row['rows']:,}", row["dim"], row.get("vectors", "random")),
+            *(" / ".join(f"{value:g}" for value in row[how]) for how in ("exact_ms", "cells_ms")),
+            *(row["recall_of_cells"], row["first_seconds"], row["load"], row["pace_ms"]),
+        )
+        for row in found.get("speed", [])
+    )
+    note = "Milliseconds are the least, the median and the 95th percentile of 50 votes, voters' rows read."
+    return f"{table(head, rows)}\n\n{note}"
+
+
+def anomalies_auroc() -> str:
+    """Return how well odd galaxies stand out by each detector, and what was chosen beforehand."""
+    found = _measured(*ANOMALIES)
+    shown = ("knn", "mahalanobis", "isolation_forest", "reconstruction", "mahalanobis_relative", "columns", "pixels")
+    rows = (
+        (
+            row["task"],
+            f"{row['normals']} + {row['odd']}",
+            f"{100 * row['prevalence']:.2g} %",
+            "" if row["bar"] is None else f"{row['bar']:.2f}",
+            f"**{_with_interval([row['auroc']['ensemble'][name] for name in ('auroc', 'low', 'high')])}**",
+            f"{row['best_single']} {row['ensemble_minus_best']:+.3f}",
+            *(f"{row['auroc'][name]['auroc']:.3f}" if name in row["auroc"] else "" for name in shown),
+        )
+        for row in found["tasks"]
+    )
+    head = ("odd among ordinary", "n", "prevalence", "aim", "AUROC of the ensemble", "less the best single", *shown)
+    chosen = found["chosen"]
+    best = chosen["validation_auroc"][chosen["name"]]
+    stated = (
+        f"Chosen on the validation part: {', '.join(f'`{name}`' for name in chosen['detectors'])}, by the "
+        f"{chosen['rule']}, with a mean AUROC of {best:.3f} there. {found['pictures']} pictures, "
+        f"encoder {found['model']}."
+    )
+    return f"{table(head, rows)}\n\n{stated}"
+
+
+def anomalies_rates() -> str:
+    """Return the false positive rates and false discovery rates that were measured."""
+    found = _measured(*ANOMALIES)
+    rows = (
+        (
+            row["task"],
+            _with_error(row["false_positive_rate"]["ensemble"]),
+            *(f"{_with_error(mix['fdr'])}; {mix['recall']:.2f}" for mix in row["discoveries"]),
+        )
+        for row in found["tasks"]
+    )
+    shares = (f"{100 * mix['share']:g} % odd: rate; listed" for mix in found["tasks"][0]["discoveries"])
+    folds = found["folds"]
+    stated = (
+        f"`atlas.anomalies` on {folds['normals']} ordinary galaxies alone, none of them named as normal: p ≤ 0.05 for "
+        f"{folds['false_positive_rate']:.3f} ± {folds['error']:.3f}, {folds['candidates']} candidates."
+    )
+    return f"{table(('ordinary galaxies', 'p ≤ 0.05', *shares), rows)}\n\n{stated}"
+
+
+def anomalies_speed() -> str:
+    """Return how long lists took, and the memory that they took."""
+    found = _measured(*ANOMALIES)
+    rows = (
+        (f"{row['rows']:,} × {row['dim']}", row["seconds"], row["memory_mb"], row["load"], row["pace_ms"])
+        for row in found.get("speed", [])
+    )
+    head = ("vectors", "seconds, four detectors", "memory beyond the open atlas, MiB", "load", "arithmetic, ms")
+    pictures = found["list_of_pictures"]
+    stated = f"With `pixels`, {pictures['tested']} pictures took {pictures['seconds']} s."
+    return f"{table(head, rows)}\n\n{stated} `python -m benchmarks.anomalies --rows 100000`"
+
+
+def _with_error(values: dict[str, float]) -> str:
+    return f"{values['mean']:.3f} ± {values['error']:.3f}"
+
+
+def _with_interval(values: list[float], digits: int = 3) -> str:
+    return f"{values[0]:.{digits}f} [{values[1]:.{digits}f}, {values[2]:.{digits}f}]"
+
+
 def models() -> str:
     """Return a line for each model that ships: what it takes, what it gives, its size and its license."""
     sizes = {path.parent.name: path.stat().st_size for path in (ROOT / "onnx_models").glob("*/model.onnx")}
@@ -324,7 +499,7 @@ def evaluation() -> str:
     """Return the evaluation rows that the cards hold; encoders that were judged together share one table."""
     by_rows: dict[str, list[str]] = {}
     for card in cards():
-        if card.get("evaluation"):
+        if isinstance(card.get("evaluation"), list):  # that of spectra has its own page
             by_rows.setdefault(json.dumps(card["evaluation"]), []).append(f"`{card['id']}`")
     parts = []
     for rows, names in by_rows.items():
@@ -332,6 +507,10 @@ def evaluation() -> str:
         parts.append(f"{' and '.join(names)}:\n\n{_records(shown)}")
     if (ROOT / "docs" / "evaluation.md").exists():
         parts.append("[docs/evaluation.md](docs/evaluation.md) says what counts as relevant, and has more tables.")
+    if any(card["kind"] == "spectrum" for card in cards()):
+        parts.append(
+            "How the encoder of spectra does, beside eight other ways: [docs/spectra.md](docs/spectra.md#the-encoder)."
+        )
     return "\n\n".join(parts) or "No model with measured figures ships yet."
 
 
@@ -560,6 +739,44 @@ def _interval(row: dict) -> str:
 def morphology_speed() -> str:
     """Return how many galaxies are measured in a second."""
     found = _measured(*MORPHOLOGY)
+    machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+    return f"{_records(found['speed'])}\n\n{machine}."
+
+
+def lines_columns() -> str:
+    """Return the columns of `galaxies` that the lines of a spectrum give."""
+    found = schema.LINE_MEASURES.values()
+    rows = ((f"`{c.name}`", c.type, c.unit, f"`{c.ucd}`", c.description) for c in found)
+    return table(("column", "type", "unit", "UCD", "meaning"), rows)
+
+
+def lines_fluxes() -> str:
+    """Return how fluxes and equivalent widths agree with those of SDSS, by line."""
+    rows = (
+        (
+            r["line"],
+            r["source"],
+            f"{r['n']} ({r['objects']})",
+            f"{r['flux ratio']:.3f} ({r['low']:.3f} to {r['high']:.3f})",
+            f"{r['ew ratio']:.3f}",
+            f"{r['pull']:+.2f}",
+            f"{r['pull scatter']:.2f}",
+        )
+        for r in _measured(*LINES)["fluxes"]
+    )
+    head = ("line", "source", "spectra (objects)", "flux, ours / SDSS (95 %)", "width", "difference / error", "scatter")
+    return table(head, rows)
+
+
+def lines_classes() -> str:
+    """Return how many spectra have which pair of BPT classes."""
+    rows = ((r["SDSS"], r["ours"], r["n"]) for r in _measured(*LINES)["classes"])
+    return table(("by the fluxes of SDSS", "by ours", "spectra"), rows)
+
+
+def lines_speed() -> str:
+    """Return how many spectra are measured in a second."""
+    found = _measured(*LINES)
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
     return f"{_records(found['speed'])}\n\n{machine}."
 

@@ -6,39 +6,66 @@ import functools
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
 
 from galsearch import citations, schema
-from galsearch.encode import Encoder, check_same_model, shipped
+from galsearch.encode import Encoder, Words, check_same_model, check_takes, shipped, shipped_words
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
+from galsearch.escaping import printable
 from galsearch.hits import Galaxy, Hits, term
+from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
 from galsearch.retrieval import retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
 from galsearch.science.ranking import unit
-from galsearch.store import Store, comparing, open_for_visitors, open_stores
+from galsearch.science.spectra import Frame, Spectrum, from_stored, model_input
+from galsearch.store import Store, comparing, each_spectrum, open_for_visitors, open_stores
 from galsearch.store.check import verify
 from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
-    from galsearch.language import Understanding
+    from galsearch.discovery import Anomalies
+    from galsearch.knowledge import KnowledgeBase
+    from galsearch.knowledge.classify import Classification, Votes
+    from galsearch.knowledge.heldout import Electorate
+    from galsearch.language.parser import Understanding
     from galsearch.lookup import Lookup
     from galsearch.rerank.observe import Observer
+    from galsearch.sources.spectra.assembly import Statements
 
 CACHED_TEXTS = 256
+CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them take some 20 MB
 ITERATED_ROWS = 1_000  # read at a time while somebody goes through all galaxies
-RENDER = "galsearch.encode:render_picture"  # the task of a worker
-PROJECTOR = "_projector"  # how the names of models end that take vectors of another model
+RENDER = "galsearch.encode:render_picture"  # tasks of a worker
+ONE = "galsearch.sources.spectra.source:one_of"
+SPECTRUM = schema.MODALITIES["spectrum"].name
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
-_CALLS_EMBED = re.compile(r"\bembed\s*\(", re.IGNORECASE)
+_CALLS_EMBED = re.compile(r"\bembed(_\w+)?\s*\(", re.IGNORECASE)
+
+
+class ClassifyOptions(TypedDict, total=False):
+    """What `Atlas.classify` takes beside what is classified and the base, each as a keyword."""
+
+    version: int | None
+    by: str | None
+    k: int
+    weight: str
+    tau: float
+    prevalence: float | Mapping[str, float] | None
+    least: float
+    max_distance: float | None
+    exact: bool
+    columns: Sequence[str] | None
+    progress: Callable[[int, int, str], None] | None
 
 
 def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visitors: Limits | None = None) -> Atlas:
@@ -57,6 +84,30 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
     return Atlas(store, device=device, workers=workers)
 
 
+def _a(noun: str) -> str:
+    """Return a noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _names(several: Sequence[object], parts: Sequence[Term]) -> list[str]:
+    """Return what each of the things to classify is called: object_id, name of a file, else its number from 0.
+
+    Files of one name in several folders are called by their paths.
+    """
+    paths = {str(one) for one in several if isinstance(one, Path)}
+    often = Counter(Path(path).name for path in paths)
+    result = []
+    for index, (one, part) in enumerate(zip(several, parts, strict=True)):
+        if isinstance(one, Path):
+            result.append(printable(one.name if often[one.name] == 1 else one))
+        elif part.kind == "object":
+            result.append(part.text)
+        else:
+            named = one.name if isinstance(one, Spectrum) else ""
+            result.append(printable(named) or f"vector {index}")
+    return result
+
+
 class Atlas:
     """A searchable set of galaxies, read-only; made by `galsearch.open`."""
 
@@ -66,7 +117,9 @@ class Atlas:
         self._device = device
         self._encoders: dict[str, Encoder] = {}
         self._loading = threading.Lock()
+        self._words: dict[str, Words] = {}
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._encoded_text)
+        self._electorates = functools.lru_cache(CACHED_BASES)(self._read_electorate)
         self._look_up = functools.lru_cache(CACHED_TEXTS)(self._named)
 
     def __enter__(self) -> Atlas:
@@ -132,7 +185,7 @@ class Atlas:
 
     def search(
         self,
-        what: str | Path | Galaxy | np.ndarray | Query | None = None,
+        what: str | Path | Galaxy | Spectrum | np.ndarray | Query | None = None,
         *,
         by: str | None = None,
         where: str | None = None,
@@ -147,9 +200,10 @@ class Atlas:
     ) -> Hits:
         """Return the k (12 unless given) galaxies most like `what` among those that pass: always min(k, matches).
 
-        A str is words, a Path an image file, a Hit or Galaxy its own stored embedding (and is left out of the answer),
-        an array an embedding `(d,)` of any length, a Query everything at once, which takes no options beside it.
-        Without `what`, lists by object_id. `by` is the embedding to compare in, where an atlas has several.
+        A str is words, a Path the file of an image or of a spectrum, a Spectrum one that was read, a Hit or Galaxy its
+        own stored embedding (and is left out of the answer), an array an embedding `(d,)` of any length, a Query
+        everything at once, which takes no options beside it. Without `what`, lists by object_id. `by` is the embedding
+        to compare in, where an atlas has several.
         `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
         large atlas a part of the vectors is compared: so many that `recall` (0.98 unless said) of the k best are found,
         as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
@@ -186,13 +240,13 @@ class Atlas:
 
     def query(
         self,
-        what: str | Path | Galaxy | np.ndarray | None = None,
+        what: str | Path | Galaxy | Spectrum | np.ndarray | None = None,
         *,
         by: str | None = None,
         **options: Unpack[QueryOptions],
     ) -> Query:
         """Return the Query that `search` with the same arguments would answer."""
-        return Query(terms=() if what is None else (term(what, by=by),), **options)
+        return Query(terms=() if what is None else (self._term(what, by=by),), **options)
 
     def __getitem__(self, object_id: str) -> Galaxy:
         """Return one galaxy; UnknownIdError, which is a KeyError, when there is none by that id."""
@@ -220,6 +274,32 @@ class Atlas:
         """Return small pictures as WebP bytes by id; objects without one are absent."""
         return self._store.thumbnails(ids)
 
+    def spectra(self, ids: Sequence[str]) -> dict[str, Spectrum]:
+        """Return spectra by id, as they are stored: observed unless `frame` says rest; objects without one are absent.
+
+        Flux is float32 on the grid of SDSS (1e-4 in log10 of the vacuum wavelength), resampled with its variance.
+        """
+        return {row["object_id"]: from_stored(row) for row in each_spectrum(self._store.spectra(ids))}
+
+    def read_spectrum(self, source: Path | bytes, *, name: str | None = None, **stated: Unpack[Statements]) -> Spectrum:
+        """Return the spectrum of a file, a path or its bytes, as `galsearch.read_spectrum` does with its keywords.
+
+        Where the atlas was opened for `visitors`, a worker process reads it under their limits, and `redshifts`, a
+        second file, is not taken. `search` and `embed` take what comes back. Raises SchemaError as that does,
+        QueryError for `redshifts` of a visitor, LimitError for a file that takes more than a visitor's may.
+        """
+        from galsearch.sources.spectra import read_spectrum
+        from galsearch.sources.spectra.source import of_parts
+
+        if self._workers is None:
+            return read_spectrum(source, name=name, **stated)
+        if stated.get("redshifts") is not None:
+            raise QueryError("redshifts is a second file, and one at a time is read here; give the redshift as z")
+        content = self._bounded(source) if isinstance(source, Path) else source
+        called = name or (source.name if isinstance(source, Path) else "spectrum")
+        facts, arrays = self._workers.run(ONE, content, title="spectrum", name=called, stated=stated)
+        return of_parts(facts, arrays)
+
     def count(self, where: str | None = None) -> int:
         """Return how many objects pass a SQL condition."""
         return self._store.count(self._store.condition(where, None, None))
@@ -228,18 +308,21 @@ class Atlas:
         """Run one SELECT over the atlas's tables and macros, read-only, and return its rows.
 
         `embed('any words')` gives a query vector, so that
-        `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works.
+        `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works; beside pictures,
+        words for spectra are `nearest_spectrum(embed_spectrum('strong [O III] emission'))`.
         Raises QueryError for anything but one SELECT, and for what DuckDB refuses.
         """
-        if self._workers is None and _CALLS_EMBED.search(text):
-            self._encoder("text")  # loaded beforehand: inside a running query its connection reads nothing else
+        for call in _CALLS_EMBED.finditer(text) if self._workers is None else ():
+            name = (call[1] or "")[1:].lower() or self.manifest.main_embedding
+            if name in self.manifest.embeddings:
+                self._words_of(self._worded(name))  # beforehand: inside a running query its connection reads no model
         alive = weakref.ref(self)  # DuckDB keeps the function: by itself it would keep an atlas that nobody closed
 
-        def embed(words: str) -> np.ndarray:
+        def embed(embedding: str, words: str) -> np.ndarray:
             atlas = alive()
             if atlas is None:
                 raise QueryError("the atlas was closed while it was asked; open it again")
-            return atlas.embed(words)
+            return atlas.embed(words, by=embedding)
 
         return self._store.sql(text, embed=embed)
 
@@ -326,16 +409,17 @@ class Atlas:
 
         return look_up(self._store, text)
 
-    def hints(self, words: str) -> tuple[str, ...]:
+    def hints(self, words: str, *, by: str | None = None) -> tuple[str, ...]:
         """Return what a search in these words cannot heed, a sentence each; mostly nothing.
 
         They are numbers that no column answers, with the reason, words in another language than English, and kinds of
-        galaxies so rare that the best hits may be none. `understand` has the same in parts.
+        galaxies so rare that the best hits may be none; `understand` has the same in parts. Beside them stand words of
+        spectra where another embedding, `by` or the main one, is to be compared.
         """
         from galsearch.zeroshot import hints
 
         self._check_length(words)
-        return hints(self._store, words)
+        return hints(self._store, words, by=by)
 
     def understand(self, words: str) -> Understanding:
         """Return how words are read: what is wanted and what not, cuts in SQL, abbreviations, slips of spelling.
@@ -349,7 +433,13 @@ class Atlas:
         return read(self._store, words)
 
     def label(
-        self, labels: str | Path, *, where: str | None = None, k: int | None = None, least: float = 0.5
+        self,
+        labels: str | Path,
+        *,
+        by: str | None = None,
+        where: str | None = None,
+        k: int | None = None,
+        least: float = 0.5,
     ) -> pa.Table:
         """Return which label of a YAML file fits each galaxy that passes `where`, judged by words alone (zero-shot).
 
@@ -358,12 +448,14 @@ class Atlas:
         the first `k` objects or of all. `label` is NULL where nothing is convincing: where the best label is not as
         probable as `least` among these labels, or its cosine is below its threshold. Probabilities are a softmax with
         the temperature of the text model; they compare the labels of the file, and no other. Without a vector all are
-        NULL. Raises SchemaError for a file that is not one of labels, QueryError for a bad cut.
+        NULL. `by` is the embedding to compare in, the main one unless given. Raises SchemaError for a file that is not
+        one of labels, QueryError for a bad cut and an embedding that words cannot be compared in.
         """
         from galsearch.zeroshot import label
 
-        card = self._encoder("text").card
-        return label(self._store, labels, self._embed_texts, card=card, where=where, k=k, least=least)
+        embedding = self._worded(by)
+        card, embed = self._words_of(embedding).card, functools.partial(self._embed_texts, embedding)
+        return label(self._store, labels, embed, embedding=embedding, card=card, where=where, k=k, least=least)
 
     def contrast(
         self, more: str = "late-type", less: str = "elliptical", *, where: str | None = None, k: int | None = None
@@ -375,19 +467,299 @@ class Atlas:
         """
         from galsearch.zeroshot import order
 
-        return order(self._store, (more, less), self._embed_texts, where=where, k=k)
+        embedding = self._worded(None)
+        embed = functools.partial(self._embed_texts, embedding)
+        return order(self._store, (more, less), embed, embedding=embedding, where=where, k=k)
 
-    def _embed_texts(self, texts: list[str]) -> np.ndarray:
-        return np.stack([self._embed_text(text) for text in texts])
+    def _embed_texts(self, embedding: str, texts: list[str]) -> np.ndarray:
+        return np.stack([self._embed_text(text, embedding) for text in texts])
+
+    def _worded(self, by: str | None) -> str:
+        """Return the embedding `by`, or the main one, in which words can be compared."""
+        name = by or self.manifest.main_embedding
+        if name not in self.manifest.embeddings:
+            there = ", ".join(self.manifest.embeddings)
+            if by is None:
+                raise QueryError(
+                    f"{self.path} holds no vectors, so its objects cannot be compared with words; use sql()"
+                )
+            raise QueryError(f"{self.path} has no embedding {by!r:.40}, it has: {there or 'none'}")
+        if not self.manifest.knows_words(name):
+            others = [one for one in self.manifest.embeddings if self.manifest.knows_words(one)]
+            instead = f"give by={others[0]!r} (--by {others[0]}), or " if others else ""
+            raise QueryError(f"words cannot be compared in '{name}' of {self.path}; {instead}ask by an object of it")
+        return name
+
+    # ---- knowledge
+
+    def bases(self) -> pa.Table:
+        """Return the knowledge bases that the atlas holds, a row for each version: see `galsearch.create_base`.
+
+        `calibrated` says whether it has learned how votes become probabilities; with too few members it has not.
+        """
+        from galsearch.knowledge.members import bases_table, list_bases
+
+        return bases_table(list_bases(self._store))
+
+    def base(self, name: str, *, version: int | None = None) -> KnowledgeBase:
+        """Return a version of a knowledge base, the last unless given, with how many members each class has.
+
+        Where there is no base of that name, it is what a column of `galaxies` gives: all objects that have it. Raises
+        QueryError for neither.
+        """
+        electorate = self._electorate(name, version, None)
+        return replace(electorate.base, counts=electorate.members.counts)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a str is one id, not several
+        self,
+        what: str | Path | Galaxy | np.ndarray | Spectrum,
+        base: str,
+        **options: Unpack[ClassifyOptions],
+    ) -> Votes: ...
+
+    @overload
+    def classify(
+        self,
+        what: Sequence[str | Path | Galaxy | np.ndarray | Spectrum],
+        base: str,
+        **options: Unpack[ClassifyOptions],
+    ) -> Classification: ...
+
+    def classify(
+        self,
+        what: str | Path | Galaxy | np.ndarray | Spectrum | Sequence[str | Path | Galaxy | np.ndarray | Spectrum],
+        base: str,
+        *,
+        version: int | None = None,
+        by: str | None = None,
+        k: int = 3,
+        weight: str = "exp",
+        tau: float = 1.0,
+        prevalence: float | Mapping[str, float] | None = None,
+        least: float = 0.5,
+        max_distance: float | None = None,
+        exact: bool = False,
+        columns: Sequence[str] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Votes | Classification:
+        """Return what the `k` nearest labeled objects vote for: a label with its probability and who voted, or None.
+
+        `what` is an object_id (str), a galaxy or hit, a file (Path), a Spectrum or an embedding (array of one
+        dimension), or several of them in a list or `Hits`, which gives a Classification of as many `Votes`. `base` is a
+        knowledge base (its last version unless `version` says), or a column of `galaxies`, of all objects that have it:
+        text is voted on as classes, numbers are averaged. `by` is the embedding to compare in; a stored base has its
+        own. An object never votes on itself.
+
+        `weight` is "uniform", "inverse" (1/d), "exp" (e^(-d/tau)), "gaussian" (e^(-d²/2tau²)) or "rank" (1/rank), where
+        d is the Euclidean distance on the unit sphere. Probabilities are calibrated on members that are left out in
+        turn; `prevalence` corrects them to a population where the target of the base is so frequent, or each label of a
+        mapping. There is no label where none is as probable as `least`, and none where the nearest voter is further
+        than `max_distance`: unless given, further than 99 % of the members are from their nearest. `exact` compares all
+        members of a large base, not the likeliest cells only. `columns` are those of the catalog to show of voters,
+        unless given those of the base and the line ratios of a BPT diagram, where lines were measured.
+
+        Raises QueryError for a base that there is not, for k beyond its members, and for one object without a vector;
+        among several such an object has no label.
+        """
+        from galsearch.knowledge.classify import Way, check_way, classify, columns_shown
+
+        way = Way(k, weight, tau, least, max_distance)
+        check_way(way)
+        electorate = self._electorate(base, version, by)
+        shown = columns_shown(electorate) if columns is None else tuple(columns)
+        self._check_columns(shown)
+        one = isinstance(what, (str, Path, Galaxy, Spectrum)) or (isinstance(what, np.ndarray) and what.ndim == 1)
+        several: Sequence[object] = [what] if one or not isinstance(what, Iterable) else list(what)
+        parts = [self._classified(each, electorate.base.embedding) for each in several]
+        result = classify(
+            electorate,
+            [part.text if part.kind == "object" else None for part in parts],
+            self._stacked(parts, may_lack=not one),
+            way,
+            names=_names(several, parts),
+            prevalence=prevalence,
+            exact=exact,
+            columns=shown,
+            **({} if progress is None else {"progress": progress}),
+        )
+        if one:
+            result[0].neighbors  # noqa: B018  so few rows that they are read now, and outlive the atlas
+        return result[0] if one else result
+
+    def audit(
+        self,
+        base: str,
+        *,
+        version: int | None = None,
+        by: str | None = None,
+        k: int = 10,
+        weight: str = "exp",
+        tau: float = 1.0,
+        exact: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> pa.Table:
+        """Return the members of a knowledge base whose label disagrees with all of their `k` nearest other members.
+
+        Their labels are the likeliest to be mistakes: those whose neighbors agree most come first, then those that lie
+        closest. The columns are object_id, label, neighbors_say (what the others vote for), share (the part of the
+        votes that says so) and distance (of the nearest). In a base of numbers it is the members that lie 3 errors of
+        the vote from it: object_id, value, neighbors_say, uncertainty, sigmas, distance. The arguments are those of
+        `classify`.
+        """
+        from galsearch.knowledge.classify import audit
+
+        electorate = self._electorate(base, version, by)
+        return audit(electorate, k=k, weight=weight, tau=tau, exact=exact, progress=progress or silent)
+
+    def _electorate(self, name: str, version: int | None, by: str | None) -> Electorate:
+        """Return the members of a base, or of all objects that have a column; those asked for last are kept."""
+        if not isinstance(name, str):
+            raise QueryError(f"base is {name!r:.40}, expected the name of a knowledge base or of a column, as text")
+        if len(self._store.parts) > 1:
+            raise QueryError(
+                f"a knowledge base belongs to one atlas, and {name!r:.40} was asked of {len(self._store.parts)} that "
+                "are open as one; open one of them alone"
+            )
+        return self._electorates(name, version, by)
+
+    def _read_electorate(self, name: str, version: int | None, by: str | None) -> Electorate:
+        from galsearch.knowledge.heldout import Electorate
+        from galsearch.knowledge.members import base_of_column, find_base, read_members
+
+        base = find_base(self._store, name, version=version)
+        if base is None and version is not None:
+            raise QueryError(f"{self.path} has no knowledge base '{name}', so no version {version!r:.20} of it")
+        if base is None:
+            return Electorate(self._store, *base_of_column(self._store, name, by=by))
+        if by not in (None, base.embedding):
+            raise QueryError(
+                f"base '{name}' compares '{base.embedding}', and by is {by!r:.40}; create one by that embedding"
+            )
+        return Electorate(self._store, base, read_members(self._store, base))
+
+    def _classified(self, what: object, embedding: str) -> Term:
+        """Return the query term for what is classified; a str is an object_id."""
+        if isinstance(what, str):
+            return Term("object", what, by=embedding)
+        if isinstance(what, (Path, Galaxy, Spectrum, np.ndarray)):
+            return self._term(what, by=embedding)
+        raise QueryError(
+            f"cannot classify what is of the type {type(what).__name__}; give an object_id (str), a galaxy, a file "
+            "(Path), an embedding (array of one dimension), or a list of them"
+        )
+
+    def _stacked(self, parts: Sequence[Term], *, may_lack: bool) -> np.ndarray:
+        """Return the unit vectors of terms in one embedding, `(n, d)`; those of objects are read at once.
+
+        An object without one has NaN where it `may_lack` it.
+        """
+        ids = list(dict.fromkeys(part.text for part in parts if part.kind == "object"))
+        for name in ids:
+            self._must_have(name)
+        embedding = next((part.by for part in parts if part.kind == "object"), None)
+        vectors: dict[str, np.ndarray] = {}
+        if embedding is not None:
+            there = self._store.has_vector(embedding, self._store.rows_of(ids)) | (not may_lack)
+            held = [name for name, has in zip(ids, there.tolist(), strict=True) if has]
+            nothing = np.full(self.manifest.embeddings[embedding]["dim"], np.nan, np.float32)
+            vectors = dict.fromkeys(ids, nothing)
+            vectors |= zip(held, self._store.embeddings(embedding, held), strict=True)
+        each = [vectors[part.text] if part.kind == "object" else self._embed_term(part)[1] for part in parts]
+        return np.stack(each) if each else np.empty((0, 0), np.float32)
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        known = self._store.describe()["column"].to_pylist() if names else []
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise QueryError(f"{self.path} has no column '{unknown[0]}', it has {', '.join(known[:40])}")
+
+    # ---- discovery
+
+    def anomalies(
+        self,
+        budget: int = 50,
+        *,
+        where: str | None = None,
+        near: tuple[float, float] | None = None,
+        radius_arcsec: float | None = None,
+        among: str | None = None,
+        normals: str | None = None,
+        labels: str | None = None,
+        by: str | None = None,
+        detectors: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
+        k: int = 10,
+        fdr: float | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Anomalies:
+        """Return up to `budget` of the oddest objects that pass `where` and the cone, with p-values, q-values and why.
+
+        `among` is a SQL condition on those that they are compared with and belong to, all unless given: "odd among
+        barred spirals". `normals` is one on objects that are known to be ordinary: only they are compared with, and
+        they are not listed. Without it each fifth of the objects is judged by the others, and what is odd but not rare
+        hides itself. `labels` is a column of classes, which adds detectors of what fits none of them; `columns` are
+        measures that are one more detector; `detectors` names those to use (see docs/discovery.md); `k` is that of the
+        kNN distance; `by` is the embedding, the main one unless given.
+
+        A p-value is conformal: the share of normals that are at least as odd. A q-value is the false discovery rate of
+        the list down to there, and the tier follows from it: candidate up to `fdr` (0.1), near-miss up to 0.5, else
+        normal. With `fdr` given only candidates are listed. Raises QueryError for an embedding or column that there is
+        not, bad conditions, a budget below 1, k beyond the reference, a single class, and for too few normals.
+        """
+        from galsearch.discovery.anomalies import Request, find_anomalies
+
+        request = Request(budget, where, near, radius_arcsec, among, normals, labels, by, k=k, fdr=fdr, seed=seed)
+        request = replace(request, detectors=None if detectors is None else tuple(detectors), columns=tuple(columns))
+        return find_anomalies(self._store, request, progress or silent)
+
+    def saved_anomalies(self, run: str | None = None, *, fdr: float = 0.1, budget: int | None = None) -> pa.Table:
+        """Return a list kept by `galsearch.save_anomalies`, the last unless `run` says, the oddest first.
+
+        All objects that were judged are in it unless `budget` says how many; q-values and tiers are worked out from the
+        stored p-values for `fdr`. Raises QueryError where there is no such list.
+        """
+        from galsearch.discovery.anomalies import saved_anomalies
+
+        return saved_anomalies(self._store, run=run, fdr=fdr, budget=budget)
 
     # ---- embeddings
 
-    def embed(self, what: str | Path | Galaxy | np.ndarray, *, by: str | None = None) -> np.ndarray:
-        """Return the unit vector `(d,) float32` of words, an image file, a galaxy or an array.
+    def embed(self, what: str | Path | Galaxy | Spectrum | np.ndarray, *, by: str | None = None) -> np.ndarray:
+        """Return the unit vector `(d,) float32` of words, a picture or spectrum file, a Spectrum, a galaxy, an array.
 
         `by` is the embedding that it is for; unless given that of its kind of data, else the main one.
         """
-        return self._embed_term(term(what, by=by))[1]
+        return self._embed_term(self._term(what, by=by))[1]
+
+    def _term(self, what: str | Path | Galaxy | Spectrum | np.ndarray, *, by: str | None) -> Term:
+        """Return the term for `what`: of a file its content says whether it is a spectrum, where there are any."""
+        name = self.manifest.embedding_of(SPECTRUM)
+        if isinstance(what, Spectrum):
+            if name is None:
+                raise QueryError(
+                    f"{self.path} holds no spectra that {what.name or 'this spectrum'} could be like; give a picture "
+                    "or an object of it"
+                )
+            if by in self.manifest.embeddings and self.manifest.modality(by).name != SPECTRUM:
+                raise QueryError(self._other_kind(by, SPECTRUM, what.name))
+            return term(self._embed_spectrum(what, by or name), by=by or name)
+        if isinstance(what, Path) and self._workers is None and name is not None:
+            from galsearch.sources.spectra import is_spectrum  # readers of files are loaded when one is to be read
+
+            if is_spectrum(what):
+                return Term(SPECTRUM, str(what), by=by)
+        return term(what, by=by)
+
+    def _embed_spectrum(self, spectrum: Spectrum, embedding: str) -> np.ndarray:
+        encoder = self._encoder(schema.MODALITIES[SPECTRUM].encoder)
+        seen = model_input(spectrum, encoder.grid, frame=self._frame(embedding))
+        return encoder.encode([seen])[0]
+
+    def _frame(self, embedding: str) -> Frame:
+        """Return the frame in which the spectra of an embedding are compared."""
+        return "observed" if self.manifest.embeddings[embedding].get("frame") == "observed" else "rest"
 
     def _embed_term(self, part: Term) -> tuple[str, np.ndarray]:
         """Return the embedding that a term is compared in, and its unit vector."""
@@ -398,17 +770,25 @@ class Atlas:
         if part.kind == "embedding":
             return embedding, self._embed_array(embedding, np.asarray(part.value, dtype=np.float64))
         if part.kind == "text":
-            if not self.manifest.knows_words(embedding):
-                raise QueryError(f"words cannot be compared in '{embedding}' of {self.path}; ask by an object of it")
-            return embedding, self._embed_text(part.text).copy()  # the caller may change it, the cache must not
+            embedding = self._worded(embedding)
+            return embedding, self._embed_text(part.text, embedding).copy()  # the caller may change it, the cache not
         modality = self.manifest.modality(embedding)
         if modality.term_kind != part.kind:
-            raise QueryError(f"'{embedding}' of {self.path} is made of a {modality.name}, and this is {part.label}")
-        if modality.reader is None:
-            raise QueryError(
-                f"galsearch reads no {modality.name} yet, so {part.label} cannot be asked; give its vector"
-            )
-        return embedding, self._encoder(modality.encoder).encode([self._rendered(Path(part.text))])[0]
+            raise QueryError(self._other_kind(embedding, part.kind, part.text))
+        path = Path(part.text)
+        if modality.name == SPECTRUM:
+            return embedding, self._embed_spectrum(self.read_spectrum(path), embedding)
+        return embedding, self._encoder(modality.encoder).encode([self._rendered(path)])[0]
+
+    def _other_kind(self, embedding: str, kind: str, name: str) -> str:
+        """Return the message for a picture or spectrum `name` that is to be compared in an embedding of the other."""
+        ours = self.manifest.modality(embedding).name
+        fitting = self.manifest.embedding_of(kind)
+        other = "" if fitting is None else f", or compare in '{fitting}' with --by {fitting} (by in Python)"
+        return (
+            f"'{embedding}' of {self.path} is made of {_a(ours)}, and {name!r} is {_a(kind)}; "
+            f"give {_a('picture' if ours == schema.MAIN else ours)}{other}"
+        )
 
     def _embedding(self, part: Term) -> str:
         """Return the embedding that a term is compared in: the one it names, that of its kind of data, the main one."""
@@ -426,25 +806,53 @@ class Atlas:
         if self._workers is None:
             return images.render(images.read_picture(path))
         limits = self._workers.limits
-        with path.open("rb") as file:
-            content = file.read(limits.memory_bytes // 4 + 1)  # the task says what is too much
+        content = self._bounded(path)
         about = {"name": path.name, "memory_bytes": limits.memory_bytes, "most": limits.result_bytes}
         facts, pixels = self._workers.run(RENDER, content, title="picture", **about)
         return np.frombuffer(pixels, np.uint8).reshape(facts["height"], facts["width"], 3)
+
+    def _bounded(self, path: Path) -> bytes:
+        """Return the bytes of a stranger's file, as many as a worker may take and one more, which it refuses."""
+        assert self._workers is not None
+        with path.open("rb") as file:
+            return file.read(self._workers.limits.memory_bytes // 4 + 1)
 
     def _embed_array(self, embedding: str, vector: np.ndarray) -> np.ndarray:
         """Return an array as a unit vector; one of another length goes through the projector that takes it."""
         direction, space = unit(vector), self.manifest.embeddings[embedding]
         if len(direction) != space["dim"]:
-            for name in [one for one in self._store.models() if one.endswith(PROJECTOR)]:
+            for name in [one for one in self._store.models() if one.endswith(schema.PROJECTOR)]:
                 projector = self._encoder(name)
                 if projector.card["input"]["dim"] == len(vector):
                     return projector.encode([vector])[0]  # as it came: its length may count
         return direction
 
-    def _encoded_text(self, text: str) -> np.ndarray:
+    def _encoded_text(self, text: str, embedding: str) -> np.ndarray:
         self._check_length(text)
-        return self._encoder("text").encode([text])[0]
+        return self._words_of(embedding).encode([text])[0]
+
+    def _words_of(self, embedding: str) -> Words:
+        """Return what embeds words into the space of an embedding."""
+        if not self.manifest.embeddings[embedding].get(schema.WORDS_MODEL):
+            return Words(self._encoder("text"))
+        if embedding not in self._words:
+            projector = self._encoder(schema.words_model(embedding))
+            self._words[embedding] = Words(self._text_for(projector.card, embedding), projector)
+        return self._words[embedding]
+
+    def _text_for(self, projector: Mapping[str, Any], embedding: str) -> Encoder:
+        """Return the text encoder whose vectors a projector takes: one of the atlas's own, else the shipped one."""
+        wanted = projector["input"].get("sha256")
+        loaded = self._encoders.get("text")
+        if loaded is not None and loaded.sha256 == wanted:
+            return loaded
+        for name in {"text", schema.text_model(embedding)}.intersection(self._store.models()):
+            kept = self._store.model(name)
+            if kept is not None and kept[0]["sha256"] == wanted:
+                return Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
+        encoder = Encoder.from_folder(shipped("text"), device=self._device, threads=QUERY_THREADS)
+        check_takes(projector, encoder.card)
+        return encoder
 
     def _check_length(self, text: str) -> None:
         """Raise LimitError for a visitor's text that is too long to be read in this process."""
@@ -452,15 +860,15 @@ class Atlas:
             most = self._workers.limits.text_characters
             raise LimitError(f"the text has {len(text)} characters, at most {most} are taken here; write a shorter one")
 
-    def prepare(self) -> None:
+    def prepare(self, *, by: str | None = None) -> None:
         """Begin to load the encoder of words beside other work, so that the first search in words waits less.
 
-        What goes wrong is told by that search.
+        `by` is the embedding that is to be searched, the main one unless given. What goes wrong is told by that search.
         """
 
         def load() -> None:
             with suppress(GalsearchError):
-                self._encoder("text")
+                self._words_of(self._worded(by))
 
         threading.Thread(target=load, name="galsearch-encoder").start()
 
@@ -479,9 +887,11 @@ class Atlas:
 
     def _load_encoder(self, kind: str) -> Encoder:
         """Return the atlas's own encoder, or the shipped one where the atlas has none and the model is the same."""
-        name = self._embedding_of_model(kind)
+        name = self.manifest.embedding_of_model(kind)
         if name is None:
             raise QueryError(f"{self.path} holds no vectors that could be asked by {kind}; use sql()")
+        if kind == schema.words_model(name):
+            return self._load_projector(name)
         space, kept = self.manifest.embeddings[name], self._store.model(kind)
         if kept:
             encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
@@ -500,9 +910,31 @@ class Atlas:
         check_same_model(space, encoder.card, name=f"{self.path}")
         return encoder
 
-    def _embedding_of_model(self, kind: str) -> str | None:
-        """Return the embedding that a model makes vectors for: that of its kind of data, else the main one."""
-        return self.manifest.embedding_of(kind) if kind in schema.MODALITIES else self.manifest.main_embedding
+    def _load_projector(self, embedding: str) -> Encoder:
+        """Return the projector of words into an embedding: the atlas's own, or the shipped one where it is the same."""
+        space, kept = self.manifest.embeddings[embedding], self._store.model(schema.words_model(embedding))
+        if kept:
+            encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
+        else:
+            folder = shipped_words(space["space"])
+            if folder is None:
+                raise ModelMismatchError(
+                    f"{self.path}: no model {space[schema.WORDS_MODEL]} of words for '{embedding}' travels with it or "
+                    "is installed; ask by one of its objects, or for the bundle with its models"
+                )
+            encoder = Encoder.from_folder(folder, device=self._device, threads=QUERY_THREADS)
+        self._check_projector(embedding, encoder.card)
+        return encoder
+
+    def _check_projector(self, embedding: str, card: Mapping[str, Any]) -> None:
+        space = self.manifest.embeddings[embedding]
+        stated = (space[schema.WORDS_SHA256], space["space"], space["dim"])
+        if stated != (card["sha256"], card["space"], card["dim"]):
+            raise ModelMismatchError(
+                f"{self.path}: its words for '{embedding}' are made with {space[schema.WORDS_MODEL]} (sha256 "
+                f"{space[schema.WORDS_SHA256]!s:.12}), this model is {card['id']} (sha256 {card['sha256']:.12}); "
+                "use the model that travels with the atlas, or build it again"
+            )
 
     def _must_have(self, object_id: str) -> None:
         if self._store.has(object_id):
@@ -532,9 +964,22 @@ class Atlas:
                 raise FormatError(f"{self.path}: model '{kind}' is named and not there")
             encoder = Encoder.from_bytes(*kept, device=self._device)
             encoder.self_test()
-            name = self._embedding_of_model(kind)
-            if name is not None:
-                check_same_model(self.manifest.embeddings[name], encoder.card, name=f"{self.path}")
+            self._check_own_model(kind, encoder.card)
         except GalsearchError as error:
             return Finding(f"model {kind}", False, str(error), "rebuild the atlas with the model it was made with")
         return Finding(f"model {kind}", True, f"{encoder.model_id} gives its self-test vectors on {encoder.provider}")
+
+    def _check_own_model(self, kind: str, card: dict[str, Any]) -> None:
+        """Raise ModelMismatchError unless a model that travels with the atlas belongs to the embedding it is for."""
+        name = self.manifest.embedding_of_model(kind)
+        if name is None:
+            return
+        space = self.manifest.embeddings[name]
+        if kind == schema.words_model(name):
+            self._check_projector(name, card)
+        elif card["kind"] == "text" and space.get(schema.WORDS_MODEL):
+            projector = self._store.model(schema.words_model(name))
+            if projector is not None:
+                check_takes(projector[0], card)
+        else:
+            check_same_model(space, card, name=f"{self.path}")

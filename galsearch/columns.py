@@ -21,7 +21,7 @@ from galsearch import formats, schema
 from galsearch.errors import QueryError, SchemaError
 from galsearch.science import sky
 
-ROLES = ("object_id", "ra", "dec", "z", "file", "x_px", "y_px")
+ROLES = ("object_id", "ra", "dec", "z", "file", "spectrum_file", "x_px", "y_px")
 MISSING = -9999.0  # the marker that survey tables write for "no value"; here missing is NULL
 
 # Names are compared in lower case; the first that a table has wins. The comment says who uses them.

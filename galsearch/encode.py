@@ -18,9 +18,11 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +30,21 @@ from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, Que
 from galsearch.escaping import is_text
 from galsearch.graphs import check_graph, check_tokenizer
 from galsearch.science import images
+from galsearch.science.spectra import LogGrid
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
-KINDS = {"text": "max_tokens", "image": "size_px", "flux": "size_px", "projector": "dim"}  # and what input must say
+KINDS = {
+    "text": "max_tokens",
+    "image": "size_px",
+    "flux": "size_px",
+    "spectrum": "pixels",
+    "projector": "dim",
+}  # and what input must say
 MEMORY_BYTES = 256 * 2**20  # activations of one batch; larger batches are not faster on a CPU
 MOST_ROWS = 4_096  # of one batch, whatever a card says
 MOST_CHARACTERS = 5_000  # of one text
 MOST_EXAMPLES = 64  # of the self-test on a card
-INPUT_BOUNDS = {"max_tokens": 8_192, "size_px": 4_096, "dim": 65_536}
+INPUT_BOUNDS = {"max_tokens": 8_192, "size_px": 4_096, "pixels": 65_536, "dim": 65_536}
 NORM_TOLERANCE = 1e-3
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _REQUIRED = ("id", "kind", "embedding", "dim", "sha256", "space", "input")
@@ -133,6 +142,11 @@ class Encoder:
         return self.card["space"]
 
     @property
+    def grid(self) -> LogGrid:
+        """The pixels that an encoder of spectra sees."""
+        return LogGrid.of_input(self.card["input"])
+
+    @property
     def provider(self) -> str:
         return self._session.get_providers()[0]
 
@@ -144,9 +158,10 @@ class Encoder:
 
         A text encoder takes strings, cut at MOST_CHARACTERS and at the card's `max_tokens`; an image encoder takes RGB
         pictures `(h, w, 3) uint8` of any size; a flux encoder takes calibrated pictures `(bands, h, w)` in the bands,
-        zero point and pixel of its card, of which it uses the center; a projector takes vectors of the card's
-        `input.dim`. An iterator of pictures is read one batch at a time. A vector does not depend on the others of its
-        batch beyond 1e-5.
+        zero point and pixel of its card, of which it uses the center; a spectrum encoder takes flux and ivar
+        `(2, pixels) float32` on the grid of its card (`science.spectra.model_input`); a projector takes vectors of the
+        card's `input.dim`. An iterator of pictures is read one batch at a time. A vector does not depend on the others
+        of its batch beyond 1e-5.
 
         Raises QueryError for an empty text, SchemaError for a picture of another type or shape,
         ModelMismatchError for vectors of another length, or when the model returns something other than
@@ -156,7 +171,12 @@ class Encoder:
             raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
         if self.kind == "text":
             return self._encode_texts([_checked_text(item) for item in items])
-        prepare = {"image": self._image_feed, "flux": self._flux_feed, "projector": self._vector_feed}[self.kind]
+        prepare = {
+            "image": self._image_feed,
+            "flux": self._flux_feed,
+            "spectrum": self._spectrum_feed,
+            "projector": self._vector_feed,
+        }[self.kind]
         parts = [self._run(prepare(batch)) for batch in _batches(items, self.batch_rows)]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts])
 
@@ -202,6 +222,17 @@ class Encoder:
     def _flux_feed(self, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
         size_px, bands = self.card["input"]["size_px"], self.card["input"]["bands"]
         return {"flux": np.stack([_centered(np.asarray(picture), size_px, bands) for picture in pictures])}
+
+    def _spectrum_feed(self, spectra: list[np.ndarray]) -> dict[str, np.ndarray]:
+        pixels = self.card["input"]["pixels"]
+        for each in spectra:
+            if np.shape(each) != (2, pixels) or not np.isfinite(each).all() or np.min(each[1]) < 0:
+                raise SchemaError(
+                    f"a spectrum encoder takes finite flux and ivar (2, {pixels}), ivar 0 for no data, not "
+                    f"{np.shape(each)}; put the spectrum on its grid with galsearch.science.spectra.model_input"
+                )
+        both = np.stack(spectra).astype(np.float32, copy=False)
+        return {"flux": np.ascontiguousarray(both[:, 0]), "ivar": np.ascontiguousarray(both[:, 1])}
 
     def _vector_feed(self, vectors: list[np.ndarray]) -> dict[str, np.ndarray]:
         wanted = self.card["input"]["dim"]
@@ -280,6 +311,13 @@ def check_card(card: dict) -> None:
         isinstance(bands, list) and 0 < len(bands) <= 64 and all(isinstance(band, str) for band in bands)
     ):
         raise ModelMismatchError(f"model {name}: its card lacks input.bands, a list of names; export it again")
+    start, step = (card["input"].get(f"log_wavelength_{end}") for end in ("start", "step"))
+    is_grid = isinstance(start, float) and isinstance(step, float) and 1 < start < 9 and 0 < step < 1
+    if card["kind"] == "spectrum" and not is_grid:
+        raise ModelMismatchError(
+            f"model {name}: its card's input.log_wavelength_start and _step are {start!r:.40} and {step!r:.40}, not "
+            "those of a grid in log10 of angstrom; export it again"
+        )
     if card["kind"] == "projector" and card.get("projects") not in ("image", "text"):
         raise ModelMismatchError(f"model {name}: its card's projects is neither image nor text; export it again")
 
@@ -305,6 +343,24 @@ def _check_types(card: dict, name: str, key: str) -> None:
         wrong.append("self_test")
     if wrong:
         raise ModelMismatchError(f"model {name!s:.80}: its card's {wrong[0]} is not what it must be; export it again")
+
+
+@dataclass(frozen=True)
+class Words:
+    """How words become vectors of an embedding: by a text encoder, and a projector of what it gives if there is one."""
+
+    text: Encoder
+    projector: Encoder | None = None
+
+    @property
+    def card(self) -> dict:
+        """The card of the model that gives the vectors."""
+        return (self.projector or self.text).card
+
+    def encode(self, texts: Iterable[str]) -> np.ndarray:
+        """Return unit vectors `(n, d) float32` of texts; raises as `Encoder.encode`."""
+        vectors = self.text.encode(texts)
+        return vectors if self.projector is None else self.projector.encode(vectors)
 
 
 def compatible(card_a: dict, card_b: dict) -> bool:
@@ -336,6 +392,20 @@ def check_same_model(made_with: dict, card: dict, *, name: str) -> None:
         )
 
 
+def check_takes(projector: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+    """Raise ModelMismatchError unless a projector of words takes the vectors of this text model, which its card names.
+
+    Both are cards.
+    """
+    wanted = projector["input"]
+    if wanted.get("sha256") != text["sha256"] or wanted["dim"] != text["dim"]:
+        raise ModelMismatchError(
+            f"projector {projector['id']} takes the vectors of {wanted.get('model')} (sha256 "
+            f"{wanted.get('sha256')!s:.12}, d={wanted['dim']}), the text model is {text['id']} (sha256 "
+            f"{text['sha256']:.12}, d={text['dim']}); keep the two together as they were exported"
+        )
+
+
 def _signature(model: str | None, facts: dict) -> str:
     digest = (facts.get("sha256") or "unknown")[:12]
     return f"{model or 'an unnamed model'} (sha256 {digest}, space {facts.get('space')}, d={facts.get('dim')})"
@@ -347,16 +417,36 @@ def shipped(kind: str, *, root: Path | None = None) -> Path:
     The shipped ones are in `onnx_models/` of a source checkout, or in the installed package. Newest is the
     highest `version` on the cards. Raises GalsearchError naming where it looked when there is none.
     """
+    folder = _newest(lambda card: card["kind"] == kind, root)
+    if folder is None:
+        raise GalsearchError(
+            f"no {kind} model found in {' or '.join(map(str, _roots(root)))}; reinstall galsearch, "
+            "or name a folder with card.json and model.onnx"
+        )
+    return folder
+
+
+def shipped_words(space: str, *, root: Path | None = None) -> Path | None:
+    """Return the folder of the newest projector of words into a space, as `shipped` does; None where there is none."""
+
+    def fits(card: dict) -> bool:
+        return card["kind"] == "projector" and card["projects"] == "text" and card["space"] == space
+
+    return _newest(fits, root)
+
+
+def _newest(fits: Callable[[dict], bool], root: Path | None) -> Path | None:
+    """Return the folder of the newest model whose card fits, in the first of the roots that has one."""
+    for home in _roots(root):
+        fitting = [(card, path) for card, path in _cards_in(home) if fits(card)]
+        if fitting:
+            return max(fitting, key=lambda pair: _version_key(pair[0]))[1]
+    return None
+
+
+def _roots(root: Path | None) -> tuple[Path, ...]:
     here = Path(__file__).resolve().parent
-    roots = (here.parent / "onnx_models", here / "_models") if root is None else (root,)
-    for home in roots:
-        result = [(card, path) for card, path in _cards_in(home) if card["kind"] == kind]
-        if result:
-            return max(result, key=lambda pair: _version_key(pair[0]))[1]
-    raise GalsearchError(
-        f"no {kind} model found in {' or '.join(map(str, roots))}; reinstall galsearch, "
-        "or name a folder with card.json and model.onnx"
-    )
+    return (here.parent / "onnx_models", here / "_models") if root is None else (root,)
 
 
 def _cards_in(root: Path) -> list[tuple[dict, Path]]:
@@ -570,6 +660,8 @@ def _self_test_inputs(kind: str, inputs: list) -> list:
         return [np.array(vector, dtype=np.float32) for vector in inputs]
     if kind == "flux":
         return [_unpacked(picture) for picture in inputs]
+    if kind == "spectrum":
+        return [np.stack([_inflated(each[name]) for name in ("flux", "ivar")]) for each in inputs]
     return [images.decode_thumbnail(base64.b64decode(picture)) for picture in inputs]
 
 
@@ -582,6 +674,12 @@ def _unpacked(stated: dict) -> np.ndarray:
         )
     content = zlib.decompressobj().decompress(base64.b64decode(stated["float16_zlib"]), size)
     return np.frombuffer(content, "<f2").reshape(stated["shape"]).astype(np.float32)
+
+
+def _inflated(text: str) -> np.ndarray:
+    """Return an array `(n,)` from its zlib-compressed little-endian float32 in base64."""
+    content = zlib.decompressobj().decompress(base64.b64decode(text), 4 * INPUT_BOUNDS["pixels"])
+    return np.frombuffer(content[: len(content) // 4 * 4], "<f4")
 
 
 def _describe(feed: dict[str, np.ndarray]) -> str:

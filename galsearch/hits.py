@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import formats, notebook, schema
 from galsearch.errors import GalsearchError, QueryError
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from galsearch.atlas import Atlas
-    from galsearch.language import Refinement
+    from galsearch.language.attributes import Refinement
     from galsearch.rerank import Reranked
     from galsearch.rerank.judge import JudgeOptions
+    from galsearch.science.spectra import Spectrum
 
 BUNDLE, BIBTEX = ".duckdb", ".bib"
+SAVED_OF_SPECTRA = ("log_wavelength_start", "log_wavelength_step", "flux", "ivar", "frame", "is_calibrated")
 
 
 class Galaxy:
@@ -52,6 +55,10 @@ class Galaxy:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.object_id!r})"
+
+    def spectrum(self) -> Spectrum | None:
+        """Return its spectrum as it is stored, None where it has none."""
+        return None if self._atlas is None else self._atlas.spectra([self.object_id]).get(self.object_id)
 
     def _repr_html_(self) -> str:
         """Return its picture and its columns as HTML, as notebooks show it."""
@@ -222,7 +229,7 @@ class Hits(Sequence[Hit]):
         return len(terms) == 1 and terms[0].kind == "text" and bool(self._atlas.lookup(terms[0].text))
 
     def _asks_for_the_rare(self) -> bool:
-        from galsearch.language import rarity
+        from galsearch.language.parser import rarity
 
         return any(term.kind == "text" and term.weight > 0 and rarity(term.text) for term in self.query.terms)
 
@@ -241,12 +248,34 @@ class Hits(Sequence[Hit]):
         """Return the rows as an astropy Table with units; needs astropy."""
         return formats.to_astropy(self.table, meta=self._meta())
 
-    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
+    def with_spectra(self) -> pa.Table:
+        """Return the rows with their spectra: flux and ivar as arrays of one length, 0 beyond the end of a spectrum.
+
+        Pixel i lies at 10^(spectrum_log_wavelength_start + i * spectrum_log_wavelength_step) angstrom, in vacuum.
+        The columns are NULL where an object has no spectrum; QueryError where none has.
+        """
+        rows = self._atlas._store.spectra(self.ids)
+        if not rows.num_rows:
+            raise QueryError(f"none of the {len(self)} hits has a spectrum; save them without spectra")
+        index = pc.index_in(pa.array(self.ids, pa.string()), value_set=rows["object_id"].combine_chunks())
+        ours = {f"spectrum_{name}" for name in SAVED_OF_SPECTRA}
+        names = [name + schema.IN_TABLE if name in ours else name for name in self.table.column_names]
+        table = self.table.rename_columns(names)
+        for column in schema.TABLES["spectra"][1:]:
+            if column.name in SAVED_OF_SPECTRA:
+                values = rows[column.name].combine_chunks()
+                values = _padded(values) if pa.types.is_list(values.type) else values
+                item = schema.described(column).with_name(f"spectrum_{column.name}").with_type(values.type)
+                table = table.append_column(item, values.take(index))
+        return table
+
+    def save(self, path: str | Path, *, spectra: bool = False, quote_formulas: bool = False) -> Path:
         """Write the rows in the format of the suffix; return the path.
 
         Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, and
         .duckdb a bundle (see `bundle`). `quote_formulas` puts an apostrophe before text that a spreadsheet would
-        compute; only .csv has it. Raises SchemaError for another suffix, GalsearchError where it cannot be written;
+        compute; only .csv has it. `spectra` adds those of the hits (see `with_spectra`); .fits, .vot and .parquet hold
+        them as arrays. Raises SchemaError for another suffix, GalsearchError where it cannot be written;
         then a file that was there stays as it was.
         """
         path = Path(path)
@@ -255,7 +284,8 @@ class Hits(Sequence[Hit]):
         if path.suffix.lower() == BIBTEX:
             formats.write_text(self.bibtex(), path)
         else:
-            formats.write_table(self.table, path, meta=self._meta(), quote_formulas=quote_formulas)
+            table = self.with_spectra() if spectra else self.table
+            formats.write_table(table, path, meta=self._meta(), quote_formulas=quote_formulas)
         return path
 
     def to_bytes(self, suffix: str) -> bytes:
@@ -331,6 +361,14 @@ def _pictures(atlas: Atlas, ids: list[str]) -> dict[str, bytes]:
         return atlas.thumbnails(ids)
     except GalsearchError:
         return {}
+
+
+def _padded(lists: pa.ListArray) -> pa.FixedSizeListArray:
+    """Return lists of numbers as arrays of the length of the longest, 0 at their ends."""
+    lengths = pc.list_value_length(lists).to_numpy()
+    result = np.zeros((len(lists), lengths.max()), np.float32)
+    result[np.arange(lengths.max()) < lengths[:, None]] = pc.list_flatten(lists).to_numpy()
+    return pa.FixedSizeListArray.from_arrays(pa.array(result.ravel()), result.shape[1])
 
 
 def term(what: str | Path | Galaxy | np.ndarray, *, weight: float = 1.0, by: str | None = None) -> Term:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from galsearch import formats, schema, sources
 from galsearch.columns import Summary, check_roles
-from galsearch.encode import CARD_FILE, Encoder, compatible, read_card, shipped
+from galsearch.encode import CARD_FILE, Encoder, check_takes, compatible, read_card, shipped, shipped_words
 from galsearch.errors import (
     GalsearchError,
     ModelMismatchError,
@@ -32,15 +32,15 @@ from galsearch.errors import (
     VersionTooOldError,
 )
 from galsearch.escaping import check_path
+from galsearch.progress import Progress, silent
 from galsearch.science import images
-from galsearch.sources import Reading, Source, known_embeddings
+from galsearch.sources import Reading, Source, SpectrumSource, Statements, known_embeddings
 from galsearch.sources.known_embeddings import Publication
-from galsearch.store import Staging, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
+from galsearch.store import Staging, Store, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
 
 BATCH_ROWS = 256
 VECTOR_BATCH_ROWS = 16_384  # of vectors that come with their table
-THUMBNAILS = "thumbnails"
-Progress = Callable[[int, int, str], None]
+SPECTRUM, LINES = schema.MODALITIES["spectrum"].name, "lines"
 
 DEMO_CREDIT = {
     "title": "Hubble eXtreme Deep Field",
@@ -57,7 +57,7 @@ class Report:
     """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why.
 
     `provider` is where ONNX Runtime ran the image encoder; None when the vectors came with their table. `summary` says
-    which columns of the table were taken for what, `pictures` how many objects have one.
+    which columns of the table were taken for what, `pictures` and `spectra` how many objects have one.
     """
 
     path: Path
@@ -68,21 +68,41 @@ class Report:
     provider: str | None = None
     summary: Summary = field(default_factory=Summary)
     pictures: int = 0
+    spectra: int = 0
 
     def left_out(self) -> dict[str, int]:
         """Return how often each reason to leave a row or a file out was met, by reason without names and numbers."""
-        return dict(Counter(reason_kind(item["reason"]) for item in self.rejected).most_common())
+        return _left_out_by_reason(self.rejected)
 
     def rarest_first(self) -> list[dict[str, Any]]:
         """Return what was left out so that thousands of one reason do not hide the few of another."""
         count = self.left_out()
-        return sorted(self.rejected, key=lambda item: count[reason_kind(item["reason"])])
+        told = _told_reasons(self.rejected)
+        return sorted(self.rejected, key=lambda item: count[told[item["reason"]]])
 
     def lines(self) -> list[str]:
         """Return the summary to tell, a line each: roles of columns, names changed, pictures, what was left out."""
         told = self.summary.lines()
-        told += [f"pictures: {self.pictures} of {self.added} objects"] if self.pictures else []
+        kinds = {"pictures": self.pictures, "spectra": self.spectra}
+        told += [
+            f"{kind}: {count}" if count > self.added else f"{kind}: {count} of {self.added} objects"
+            for kind, count in kinds.items()
+            if count
+        ]
         return told + [f"left out: {count} ({reason})" for reason, count in self.left_out().items()]
+
+
+def _told_reasons(rejected: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return how each reason is told: as it is where it is the only one of its kind, else by its kind."""
+    kinds: dict[str, set[str]] = {}
+    for item in rejected:
+        kinds.setdefault(reason_kind(item["reason"]), set()).add(item["reason"])
+    return {reason: reason if len(of) == 1 else kind for kind, of in kinds.items() for reason in of}
+
+
+def _left_out_by_reason(rejected: Sequence[dict[str, Any]]) -> dict[str, int]:
+    told = _told_reasons(rejected)
+    return dict(Counter(told[item["reason"]] for item in rejected).most_common())
 
 
 def reason_kind(reason: str) -> str:
@@ -92,10 +112,6 @@ def reason_kind(reason: str) -> str:
     'ra … dec … is not on the sky'
     """
     return re.sub(r"'.*?'|-?\b\d[\d.]*(e[-+]?\d+)?", "…", re.sub(r"^row \d+:? ", "", reason))
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    """Report progress to nobody."""
 
 
 def build(
@@ -121,8 +137,11 @@ def build(
     overwrite: bool = False,
     device: str = "auto",
     processes: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     source: str | Path | None = None,
+    spectra: str | Path | None = None,
+    observed_frame: bool = False,
+    **stated: Unpack[Statements],
 ) -> Report:
     """Build the atlas `path` (a folder, by custom `name.atlas`) and report what landed.
 
@@ -134,15 +153,21 @@ def build(
     by an array. `models` is a folder of model folders to use instead of those that ship. `credits` lists {title,
     license, acknowledgement, bibtex}.
 
-    Which columns of the table are ids, positions, the redshift, file names and pixels is found by name, UCD, unit and
-    values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file, x_px,
-    y_px). `table_name` is which table of a file with several, `missing` are numbers that stand for no value (99, -99).
-    The report's `lines()` tell what was found.
+    `spectra` is a folder, tar or zip of spectra, one a file, or one file that holds many (a DESI coadd, a table); they
+    are joined by file name (role `spectrum_file`) or id, as pictures are, and an object may have both. They are
+    compared in the rest frame, for which a redshift is needed, of the table or else of the file, or with
+    `observed_frame` as they are. What files do not say of themselves (wavelength, flux, error, wavelength_unit,
+    flux_unit, medium, …) is `stated` as for `read_spectra`; `redshifts` is the redrock file of a DESI coadd.
 
-    Of a FITS file with several images the light is taken (SCI,
-    IMAGE, the primary, else the first that is not called a mask, a weight, an error or a model), or `ext` (a name,
-    "NAME,VERSION" or a number from 0); `bands` names the images, or planes of a stack, that are its bands. Without a
-    table the ids are the files' names, or with `id_from="path"` their paths.
+    Which columns of the table are ids, positions, the redshift, file names and pixels is found by name, UCD, unit and
+    values; `columns` says otherwise, such as {"z": "redshift", "ra": "RA_1"} (roles: object_id, ra, dec, z, file,
+    spectrum_file, x_px, y_px). `table_name` is which table of a file with several, `missing` are numbers that stand for
+    no value (99, -99). The report's `lines()` tell what was found.
+
+    Of a FITS file with several images the light is taken (SCI, IMAGE, the primary, else the first that is not called a
+    mask, a weight, an error or a model), or `ext` (a name, "NAME,VERSION" or a number from 0); `bands` names the
+    images, or planes of a stack, that are its bands. Without a table the ids are the files' names, or with
+    `id_from="path"` their paths.
 
     `measure` is how much of each picture is measured: "full", "basic" (all but the form: no Petrosian radius,
     asymmetry, bar, arms, …) or "none"; `galsearch.measure` completes it later. Of a mosaic the sources are detected
@@ -162,28 +187,18 @@ def build(
     reading = _reading(columns, id_column, table_name, missing)
     chosen = _pictures(ext, bands, id_from)
     workshop = sources.Workshop(measure, processes=processes)
-    taken = sources.open_source(
-        _path(source),
-        _path(table),
-        vectors=vectors,
-        publication=makers.publication,
-        reading=reading,
-        **chosen,
+    given = _Given(
+        _path(source), _path(table), vectors, reading, chosen, _spectra(spectra, stated, observed_frame=observed_frame)
     )
     parameters = {
-        "source": str(source),
-        "table": str(table),
-        "vectors": vectors,
+        **given.parameters(measure),
         "model": model,
         "id_column": id_column,
         "projector": None if projector is None else str(projector),
-        **_stated(reading),
-        **chosen,
-        **_level(measure),
     }
     return _build(
         path,
-        taken,
+        [_part(taken, makers) for taken in given.open(makers)],
         makers,
         parameters,
         workshop=workshop,
@@ -198,7 +213,7 @@ def demo(
     *,
     models: str | Path | None = None,
     device: str = "auto",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[Report, Path]:
     """Build `xdf.atlas` and `xdf.duckdb` in `folder` from the Hubble eXtreme Deep Field; return the report and bundle.
 
@@ -207,11 +222,11 @@ def demo(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _check_target(folder / "xdf.atlas", overwrite=True)
-    taken = sources.demo_source()
+    taken, makers = sources.demo_source(), _Makers(None, _path(models), device)
     report = _build(
         folder / "xdf.atlas",
-        taken,
-        _Makers(None, _path(models), device),
+        [_part(taken, makers)],
+        makers,
         {"source": "skimage.data.hubble_deep_field"},
         workshop=sources.Workshop(),
         title="Hubble eXtreme Deep Field",
@@ -241,12 +256,16 @@ def add(
     projector: str | Path | None = None,
     device: str = "auto",
     processes: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     source: str | Path | None = None,
+    spectra: str | Path | None = None,
+    observed_frame: bool | None = None,
+    **stated: Unpack[Statements],
 ) -> Report:
     """Append to the atlas folder `path`; arguments as for `build`, and `measure` as when it was built unless said.
 
-    Raises SchemaError when an id is there already, ModelMismatchError when the vectors would come from another model.
+    Spectra of objects that are there and have none are given to them, and pictures where the atlas has any. Raises
+    SchemaError for an object that has one already, ModelMismatchError when the vectors would come from another model.
     Readers see the atlas before or after, never between.
     """
     started, path, source = time.perf_counter(), Path(path), _source(images, mosaic, source)
@@ -254,49 +273,46 @@ def add(
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
     )
-    measures = manifest.extra.get(schema.MEASURES_KEY) or _trusted(path)
+    measures = _measures_in(path, manifest)
     reading = _reading(columns, id_column, table_name, missing, measures=measures, z_was=_z_was(manifest))
     chosen = _pictures(ext, bands, id_from)
     measure = measure or _level_of(manifest)
     workshop = sources.Workshop(measure, processes=processes)
-    taken = sources.open_source(
-        _path(source),
-        _path(table),
-        vectors=vectors,
-        publication=makers.publication,
-        reading=reading,
-        **chosen,
+    if observed_frame is None:
+        observed_frame = spectra is not None and _frame_of(manifest) == "observed"
+    given = _Given(
+        _path(source), _path(table), vectors, reading, chosen, _spectra(spectra, stated, observed_frame=observed_frame)
     )
-    known = [i for i in taken.table["object_id"].to_pylist() if i in there]
-    if known:
-        raise SchemaError(
-            f"{len(known)} objects are in {path} already, such as '{known[0]}'; leave them out of the input"
-        )
-    name, space, encoder = _space(taken, makers)
-    _same_space(manifest.embeddings.get(name, {}), space, path)
-    parameters = {
-        "source": str(source),
-        "table": str(table),
-        "vectors": vectors,
-        "model": model,
-        "id_column": id_column,
-        **_stated(reading),
-        **chosen,
-        **_level(measure),
-    }
-    plan = {**_plan("add", taken, parameters, space), "to": manifest.rows}
+    parts = [_part(taken, makers) for taken in given.open(makers)]
+    for part in parts:
+        _check_space(part, manifest, path)
+        _check_new(part, path, there)
+    parameters = {**given.parameters(measure), "model": model, "id_column": id_column}
+    plan = {**_plan("add", parts, parameters), "to": manifest.rows}
     with Staging(path, plan) as staging:
-        added = _stage(staging, taken, name, encoder, workshop, progress=progress)
-        rejected = taken.rejected + staging.rejected()
-        if added:
-            record = schema.provenance(
-                "add", parameters=parameters, inputs=taken.inputs, seconds=time.perf_counter() - started
+        counts = _stage(staging, parts, workshop, progress=progress)
+        before = _before_batches(staging, parts)
+        rejected = before + staging.rejected()
+        if sum(counts.values()):
+            inputs = _inputs(part.taken for part in parts)
+            seconds = time.perf_counter() - started
+            record = schema.provenance("add", parameters=parameters, inputs=inputs, seconds=seconds)
+            new = {part.name: part for part in parts if part.name not in manifest.embeddings and counts[part.name]}
+            held = _text_model(path) if new else None
+            travels = _travels(list(new.values()), makers, main=manifest.main_embedding, held=held)
+            staging.append(
+                _with_summary(record, parts, counts, rejected),
+                rejected=before,
+                embeddings={name: {**part.space, **travels.entries.get(name, {})} for name, part in new.items()},
+                models=travels.folders,
+                phrases=travels.phrases,
+                extra={schema.MEASURES_KEY: dict(measures)},
             )
-            staging.append(_with_summary(record, taken, added, rejected), rejected=taken.rejected)
         else:
             staging.discard()
-    counts = {"rows": manifest.rows + added, "added": added, "rejected": rejected}
-    return _report(path, taken, encoder, started=started, **counts)
+    with contextlib.closing(open_store(path)) as store:
+        rows = store.manifest.rows
+    return _report(path, parts, counts, started=started, rows=rows, added=rows - manifest.rows, rejected=rejected)
 
 
 def measure(
@@ -307,36 +323,56 @@ def measure(
     table: str | Path | None = None,
     measure: str = "full",
     processes: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
-    """Measure the pictures of the atlas folder `path` that were taken in with less; the report's `added` says how many.
+    """Measure what the atlas folder `path` took in with less; the report's `added` says how many objects.
 
-    The pictures are read again from where they came from, as the provenance has it, and must be what they were. Where
-    they are elsewhere by now, name them: `images` or `mosaic`, with the `table` that has their ids; objects that are
-    not among them keep what they have. Vectors and thumbnails stay as they are. An interrupted run goes on when called
-    again. Readers see the atlas before or after.
+    Spectra are measured as they are stored. The pictures are read again from where they came from, as the provenance
+    has it, and must be what they were. Where they are elsewhere by now, name them: `images` or `mosaic`, with the
+    `table` that has their ids; objects that are not among them keep what they have. Vectors and thumbnails stay as they
+    are. An interrupted run goes on when called again. Readers see the atlas before or after.
     """
     started, path = time.perf_counter(), Path(path)
     manifest, there = _existing(path)
     workshop = sources.Workshop(measure, processes=processes)
     given = _source(images, mosaic, None)
-    lacking = [_input_of(record, manifest) for record in _less_measured(manifest, measure)]
-    if not lacking:
-        return Report(path, manifest.rows, 0, [], time.perf_counter() - started)
-    opened = [each.again() for each in lacking] if given is None else [lacking[0].at(given, _path(table))]
-    parameters = {"measure": measure, **({} if given is None else {"source": str(given), "table": str(table)})}
-    inputs = {name: digest for each in opened for name, digest in each.inputs.items()}
+    less = _less_measured(manifest, measure)
+    lacking = [_input_of(record, manifest) for record in less if record.get("parameters", {}).get("source") != "None"]
+    with contextlib.closing(open_store(path)) as store:
+        opened = _opened_again(lacking, given, _path(table)) + _unmeasured_spectra(store, less)
+        if not opened:
+            return Report(path, manifest.rows, 0, [], time.perf_counter() - started)
+        spectra = sum(each.table.num_rows for each in opened if each.modality == SPECTRUM)
+        wanted = sum(each.rows for each in lacking) + spectra
+        where = {} if given is None else {"source": str(given), "table": str(table)}
+        return _measure(path, opened, there, workshop, wanted=wanted, where=where, progress=progress)
+
+
+def _measure(
+    path: Path,
+    opened: list[Source],
+    there: set[str],
+    workshop: sources.Workshop,
+    *,
+    wanted: int,
+    where: dict[str, str],
+    progress: Progress,
+) -> Report:
+    """Measure what is `opened`, of which there are `wanted`, and put it into the rows that are `there`."""
+    started, measure = time.perf_counter(), workshop.measure
+    parameters = {"measure": measure, **where}
+    inputs = _inputs(opened)
     plan = {"action": "measure", "parameters": parameters, "inputs": inputs, "software": schema.software()}
     with Staging(path, plan) as staging:
         seen = _stage_measures(staging, opened, there, workshop, progress)
+        objects = len(_staged_ids(staging))
         rejected = staging.rejected()
         record = schema.provenance(
             "measure", parameters=parameters, inputs=inputs, seconds=time.perf_counter() - started
         )
-        wanted = sum(each.rows for each in lacking)
         record["found"] = {"measured": seen, "left": max(0, wanted - seen - len(rejected))}
         staging.update(record)
-    return Report(path, manifest.rows, seen, rejected, time.perf_counter() - started, pictures=seen)
+    return Report(path, len(there), objects, rejected, time.perf_counter() - started)
 
 
 def optimize(path: str | Path) -> Report:
@@ -364,7 +400,7 @@ def bundle(
     compact: bool = False,
     map: str | None = None,
     storage_version: str = "v1.2.0",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Path:
     """Write the atlas `path` as the single file `out`; return its path.
 
@@ -394,10 +430,17 @@ def bundle(
 # ---- steps
 
 
-def _plan(action: str, taken: Source, parameters: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+def _inputs(taken: Iterable[Source]) -> dict[str, str]:
+    """Return the digests of everything that sources were read from, by name."""
+    return {name: digest for each in taken for name, digest in each.inputs.items()}
+
+
+def _plan(action: str, parts: Sequence[_Part], parameters: dict[str, Any]) -> dict[str, Any]:
     """Return everything that decides what the batches hold: an interrupted run goes on only under the same plan."""
-    made_by = {"software": schema.software(), "batch_rows": [BATCH_ROWS, VECTOR_BATCH_ROWS], "model": space["sha256"]}
-    return {"action": action, "inputs": taken.inputs, "parameters": parameters, **made_by}
+    made_by = {"software": schema.software(), "batch_rows": [BATCH_ROWS, VECTOR_BATCH_ROWS]}
+    inputs = _inputs(part.taken for part in parts)
+    models = [part.space["sha256"] for part in parts]
+    return {"action": action, "inputs": inputs, "parameters": parameters, **made_by, "model": models}
 
 
 def _source(images: str | Path | None, mosaic: str | Path | None, source: str | Path | None) -> Path | None:
@@ -445,10 +488,110 @@ class _Makers:
     def encoder(self, kind: str) -> Encoder:
         return Encoder.from_folder(self.folder(kind), device=self.device)
 
+    def words(self, space: str) -> Path | None:
+        """Return the folder of the projector of words into a space, if there is one."""
+        return shipped_words(space, root=self.root)
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Spectra to take in: where, the frame they are compared in, what files do not say of themselves."""
+
+    path: Path
+    frame: str
+    stated: Statements
+
+
+def _spectra(path: str | Path | None, stated: Statements, *, observed_frame: bool) -> _Spectra | None:
+    unknown = sorted(set(stated) - set(Statements.__annotations__))
+    if unknown:
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
+    given = {name: value for name, value in stated.items() if value is not None}
+    if path is None:
+        if given or observed_frame:
+            name = next(iter(given), "observed_frame")
+            raise SchemaError(f"{name} is said of spectra, and none are given; name them with spectra")
+        return None
+    check_path(Path(path))
+    if not Path(path).exists():
+        raise SchemaError(f"{path}: no such file or folder; spectra takes a folder, an archive or a file of spectra")
+    return _Spectra(Path(path), "observed" if observed_frame else "rest", cast("Statements", given))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a user gives to be taken in, and how it is read."""
+
+    source: Path | None
+    table: Path | None
+    vectors: str | None
+    reading: Reading
+    chosen: dict[str, Any]
+    spectra: _Spectra | None
+
+    def open(self, makers: _Makers) -> list[Source]:
+        """Return the sources: pictures or vectors, and spectra."""
+        alone = self.source is None and self.vectors is None and self.spectra is not None
+        result: list[Source] = []
+        if not alone:
+            result.append(
+                sources.open_source(
+                    self.source,
+                    self.table,
+                    vectors=self.vectors,
+                    publication=makers.publication,
+                    reading=self.reading,
+                    **self.chosen,
+                )
+            )
+        if self.spectra is not None:
+            result.append(
+                sources.open_spectra(
+                    self.spectra.path,
+                    self.table,
+                    reading=self.reading,
+                    frame=self.spectra.frame,
+                    stated=self.spectra.stated,
+                    id_from=self.chosen.get("id_from", "name"),
+                    beside_pictures=not alone,
+                )
+            )
+        return result
+
+    def parameters(self, measure: str) -> dict[str, Any]:
+        """Return it for the provenance; what was not stated is not there."""
+        result: dict[str, Any] = {"source": str(self.source), "table": str(self.table), "vectors": self.vectors}
+        result |= {**_stated(self.reading), **self.chosen}
+        if self.source is not None or self.spectra is not None:
+            result |= _level(measure)
+        if self.spectra is not None:
+            result |= {"spectra": str(self.spectra.path), "frame": self.spectra.frame}
+            result |= {"stated": {name: str(value) for name, value in self.spectra.stated.items()}}
+        return result
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A source of a build: its objects, its embedding's name and entry in the manifest, what makes the vectors."""
+
+    taken: Source
+    name: str
+    space: dict[str, Any]
+    encoder: Encoder | None
+
+    @property
+    def staged(self) -> str:
+        """The column of a batch that says that its rows are of this part."""
+        return staged(self.name)
+
+
+def _part(taken: Source, makers: _Makers) -> _Part:
+    return _Part(taken, *_space(taken, makers))
+
 
 def _build(
     path: Path,
-    taken: Source,
+    parts: list[_Part],
     makers: _Makers,
     parameters: dict[str, Any],
     *,
@@ -458,36 +601,113 @@ def _build(
     progress: Progress,
 ) -> Report:
     started = time.perf_counter()
-    name, space, encoder = _space(taken, makers)
-    plan = _plan("build", taken, parameters, space)
-    with Staging(path, plan) as staging:
-        rows = _stage(staging, taken, name, encoder, workshop, progress=progress)
-        rejected = taken.rejected + staging.rejected()
+    with Staging(path, _plan("build", parts, parameters)) as staging:
+        counts = _stage(staging, parts, workshop, progress=progress)
+        before = _before_batches(staging, parts)
+        rejected = before + staging.rejected()
+        rows = len(_staged_ids(staging)) if len(parts) > 1 else sum(counts.values())
         if not rows:
             staging.discard()
             raise _nothing(path, rejected)
-        extra = {schema.MEASURES_KEY: dict(taken.measures)}
-        manifest = schema.Manifest(title=title, rows=rows, embeddings={name: space}, sources=credits, extra=extra)
-        models, concepts = _models(space, makers, taken)
-        seconds = time.perf_counter() - started
-        record = schema.provenance("build", parameters=parameters, inputs=taken.inputs, seconds=seconds)
-        record = _with_summary(record, taken, rows, rejected)
-        staging.create(manifest, record, models=models, concepts=concepts, rejected=taken.rejected)
-    return _report(path, taken, encoder, started=started, rows=rows, added=rows, rejected=rejected)
+        filled = [part for part in parts if counts[part.name]]
+        extra = {schema.MEASURES_KEY: dict(parts[0].taken.measures)}
+        travels = _travels(filled, makers, main=schema.main_embedding(part.name for part in filled))
+        embeddings = {part.name: {**part.space, **travels.entries.get(part.name, {})} for part in filled}
+        manifest = schema.Manifest(title=title, rows=rows, embeddings=embeddings, sources=credits, extra=extra)
+        inputs = _inputs(part.taken for part in parts)
+        record = schema.provenance("build", parameters=parameters, inputs=inputs, seconds=time.perf_counter() - started)
+        record = _with_summary(record, parts, counts, rejected)
+        staging.create(manifest, record, models=travels.folders, phrases=travels.phrases, rejected=before)
+    return _report(path, parts, counts, started=started, rows=rows, added=rows, rejected=rejected)
 
 
-def _report(path: Path, taken: Source, encoder: Encoder | None, *, started: float, **counts: Any) -> Report:
-    """Return what is reported of a build or an addition; `counts` are rows, added and rejected."""
-    pictures = counts["added"] if taken.has_pictures else 0
-    seconds, provider = time.perf_counter() - started, encoder.provider if encoder else None
-    return Report(path, **counts, seconds=seconds, provider=provider, summary=taken.told(), pictures=pictures)
+def _staged_ids(staging: Staging) -> set[str]:
+    return {name for batch in staging.batches() for name in batch["object_id"].to_pylist()}
 
 
-def _with_summary(record: dict[str, Any], taken: Source, added: int, rejected: list[dict[str, Any]]) -> dict[str, Any]:
+def _before_batches(staging: Staging, parts: Sequence[_Part]) -> list[dict[str, Any]]:
+    """Return what was left out before batching; who has no picture and yet a spectrum is not."""
+    rejected = [item for part in parts for item in part.taken.rejected]
+    if len(parts) == 1:
+        return rejected
+    there = _staged_ids(staging)
+    return [item for item in rejected if item["object_id"] is None or item["object_id"] not in there]
+
+
+def _report(path: Path, parts: Sequence[_Part], counts: dict[str, int], *, started: float, **rows: Any) -> Report:
+    """Return what is reported of a build or an addition; `rows` are rows, added and rejected."""
+    encoders = [part.encoder.provider for part in parts if part.encoder]
+    return Report(
+        path,
+        **rows,
+        seconds=time.perf_counter() - started,
+        provider=encoders[0] if encoders else None,
+        summary=_told(parts),
+        pictures=sum(counts[part.name] for part in parts if part.taken.has_pictures),
+        spectra=sum(counts[part.name] for part in parts if part.taken.modality == SPECTRUM),
+    )
+
+
+def _told(parts: Sequence[_Part]) -> Summary:
+    """Return the summary of the table with what was noted of pictures and spectra."""
+    first, *others = (part.taken.told() for part in parts)
+    notes = dict.fromkeys([*first.notes, *(note for each in others for note in each.notes)])
+    reasons = {old: reason for each in (first, *others) for old, reason in each.reasons.items()}
+    renamed = {old: new for each in (first, *others) for old, new in each.renamed.items()}
+    return replace(first, notes=tuple(notes), reasons=reasons, renamed=renamed)
+
+
+def _with_summary(
+    record: dict[str, Any], parts: Sequence[_Part], counts: dict[str, int], rejected: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return a provenance record with what was found in the table and how many rows were left out by reason."""
-    left_out = Counter(reason_kind(item["reason"]) for item in rejected)
-    result = {key: value for key, value in asdict(taken.told()).items() if value and key != "columns"}
-    return {**record, "found": {**result, "added": added, "left_out": dict(left_out.most_common())}}
+    result = {key: value for key, value in asdict(_told(parts)).items() if value and key != "columns"}
+    several = {"by_embedding": counts} if len(counts) > 1 else {}
+    result |= {"added": max(counts.values()), **several, "left_out": _left_out_by_reason(rejected)}
+    return {**record, "found": result}
+
+
+def _frame_of(manifest: schema.Manifest) -> str | None:
+    """Return the frame in which an atlas compares spectra; None where it has none."""
+    name = manifest.embedding_of(SPECTRUM)
+    return None if name is None else manifest.embeddings[name].get("frame")
+
+
+def _check_space(part: _Part, manifest: schema.Manifest, path: Path) -> None:
+    """Raise an error unless the vectors of a part may lie beside those of an atlas."""
+    ours = manifest.embeddings.get(part.name)
+    if ours is None and part.taken.modality == SPECTRUM:
+        return
+    if manifest.embedding_of(part.taken.modality) is None:
+        raise SchemaError(
+            f"{path} has {', '.join(manifest.embeddings)} vectors and none of pictures, which come first: build it "
+            "again with images and spectra, or build the pictures by themselves"
+        )
+    _same_space(ours or {}, part.space, path)
+    frames = [space.get("frame", "rest") for space in (ours or {}, part.space)]
+    if part.taken.modality == SPECTRUM and frames[0] != frames[1]:
+        raise SchemaError(
+            f"{path} compares spectra in the {frames[0]} frame, and these would be compared in the {frames[1]} frame: "
+            "leave --observed-frame as it was when the atlas was built"
+        )
+
+
+def _check_new(part: _Part, path: Path, there: set[str]) -> None:
+    """Raise SchemaError where an object has an embedding of this name already."""
+    ids = [name for name in part.taken.table["object_id"].to_pylist() if name in there]
+    known = _holders(path, part.name, ids) if ids else []
+    if known:
+        what = "objects are" if part.taken.modality == schema.MAIN else f"objects with a {part.taken.modality} are"
+        raise SchemaError(f"{len(known)} {what} in {path} already, such as '{known[0]}'; leave them out of the input")
+
+
+def _holders(path: Path, name: str, ids: list[str]) -> list[str]:
+    """Return those of `ids` that have a vector of that name in an atlas."""
+    with contextlib.closing(open_store(path)) as store:
+        if name not in store.manifest.embeddings:
+            return []
+        rows = store.rows_of(ids)
+        return store.ids(rows[store.has_vector(name, rows)])
 
 
 def _reading(
@@ -585,6 +805,23 @@ def _input_of(record: dict[str, Any], manifest: schema.Manifest) -> _Input:
     return _Input(record.get("parameters", {}), record.get("inputs", {}), added, measures, _z_was(manifest))
 
 
+def _opened_again(lacking: list[_Input], given: Path | None, table: Path | None) -> list[Source]:
+    """Return the pictures that were measured too little, from where they were or from where they are `given`."""
+    if given is None or not lacking:
+        return [each.again() for each in lacking]
+    return [lacking[0].at(given, table)]
+
+
+def _unmeasured_spectra(store: Store, less: list[dict[str, Any]]) -> list[Source]:
+    """Return the stored spectra of an atlas whose lines were not measured, where any were taken in so."""
+    if not any("spectra" in record.get("parameters", {}) for record in less):
+        return []
+    done = set() if (lines := store.table(LINES)) is None else set(lines["object_id"].to_pylist())
+    ids = sorted(store.ids_with("spectra") - done)
+    measures = {**{name: name for name in sources.MEASURES}, **store.manifest.extra.get(schema.MEASURES_KEY, {})}
+    return [sources.stored_spectra(ids, store.spectra, measures)] if ids else []
+
+
 def _stage_measures(
     staging: Staging, opened: list[Source], there: set[str], workshop: sources.Workshop, progress: Progress
 ) -> int:
@@ -598,10 +835,13 @@ def _stage_measures(
         def seen(row: int, before: int = before) -> None:
             progress(before + row, total, "measuring")
 
-        names = [taken.measures[name] for name in (*sources.MEASURED, "radius_arcsec")]
+        names = [*(taken.measures[name] for name in taken.measured), staged(LINES)]
         made = taken.batches(list(lacking.values()), workshop, seen=seen)
         for at, batch in zip(lacking, made, strict=True):
-            kept = batch.table.select([name for name in ("object_id", *names) if name in batch.table.column_names])
+            table = batch.table
+            if LINES in batch.stored:
+                table = table.append_column(staged(LINES), batch.stored[LINES])
+            kept = table.select([name for name in ("object_id", *names) if name in table.column_names])
             staging.put(at, kept.filter(pc.is_in(kept["object_id"], known)), batch.rejected)
         number, before = number + len(ranges), before + taken.table.num_rows
     progress(total, total, "measuring")
@@ -622,14 +862,16 @@ def _z_was(manifest: schema.Manifest) -> str | None:
     return {None: None, "mag_z": "band"}.get(called.get("z"), "other")
 
 
-def _trusted(path: Path) -> dict[str, str]:
-    """Return where an atlas before format 1.1 has its measures: in the columns of their names."""
-    store = open_store(path)
-    try:
+def _measures_in(path: Path, manifest: schema.Manifest) -> dict[str, str]:
+    """Return where an atlas has its measures, those that an older galsearch did not know included.
+
+    Before format 1.1 they are in the columns of their names.
+    """
+    with contextlib.closing(open_store(path)) as store:
         there = set(store.describe()["column"].to_pylist())
-    finally:
-        store.close()
-    return {name: name for name in sources.MEASURES if name in there}
+    known = manifest.extra.get(schema.MEASURES_KEY) or {name: name for name in sources.MEASURES if name in there}
+    new = [name for name in schema.LINE_MEASURES if name not in known]
+    return {**known, **{name: f"{name}{schema.MEASURED}" if name in there else name for name in new}}
 
 
 def _check_target(path: Path, *, overwrite: bool) -> None:
@@ -647,9 +889,13 @@ def _nothing(path: Path, rejected: list[dict[str, Any]]) -> SchemaError:
     """Return the error for a build into which no object came."""
     if not rejected:
         return SchemaError(f"{path}: nothing was built, no source was detected; give a catalog with --table")
-    name, reason = rejected[0]["file"] or rejected[0]["object_id"], rejected[0]["reason"]
+    count = Counter(reason_kind(item["reason"]) for item in rejected)
+    first = max(rejected, key=lambda item: count[reason_kind(item["reason"])])
+    name, reason = first["file"] or first["object_id"], first["reason"]
+    others = "" if len(count) == 1 else f" ({len(count)} kinds of reasons)"
     return SchemaError(
-        f"{path}: nothing was built, none of {len(rejected)} objects can be taken; the first: {name}: {reason}"
+        f"{path}: nothing was built, none of {len(rejected)} rows and files can be taken{others}; the first: "
+        f"{name}: {reason}"
     )
 
 
@@ -669,9 +915,11 @@ def _space(taken: Source, makers: _Makers) -> tuple[str, dict[str, Any], Encoder
     """Return the embedding's name, its entry in the manifest, and its encoder (None: the table holds the vectors)."""
     if taken.dim is not None:
         return schema.MAIN, *_space_of_vectors(taken.dim, makers)
-    modality = schema.MODALITIES["image"]
+    modality = schema.MODALITIES[taken.modality]
     encoder = makers.encoder(modality.encoder)
     stated = {} if encoder.embedding in schema.MODALITIES else {"modality": modality.name}
+    if isinstance(taken, SpectrumSource):
+        stated["frame"] = taken.frame
     return encoder.embedding, {**_made_by(encoder), **stated}, encoder
 
 
@@ -769,33 +1017,96 @@ def _same_space(ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> Non
         )
 
 
-def _models(space: dict[str, Any], makers: _Makers, taken: Source) -> tuple[dict[str, Path], pa.Table | None]:
-    """Return the model folders that travel with the atlas, and the phrases embedded for readers without them.
+@dataclass
+class _Travels:
+    """What makes an atlas answer by words and files: folders of models by name, tables of phrases, manifest entries.
 
-    With the vectors of a table these are projectors of their space, and nothing embeds phrases.
+    The phrases are embedded for readers without the models. The entries are by embedding.
     """
-    if not taken.has_pictures:
-        for card in map(read_card, makers.projectors.values()):
-            if not _fits(space, card):
-                raise ModelMismatchError(
-                    f"projector {card['id']} projects into {card['space']} (d={card['dim']}), the vectors lie in "
-                    f"{space['space']} (d={space['dim']}); leave it out, or export it with the --space it shares"
-                )
-        return {f"{kind}_projector": folder for kind, folder in makers.projectors.items()}, None
-    folders = {kind: makers.folder(kind) for kind in ("image", "text")}
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    phrases: dict[str, pa.Table] = field(default_factory=dict)
+    entries: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def _travels(parts: Sequence[_Part], makers: _Makers, *, main: str | None, held: str | None = None) -> _Travels:
+    """Return what travels for these parts; `held` is the digest of the text model that the atlas has already."""
+    result = _Travels()
+    for part in parts:
+        if part.taken.dim is not None:
+            result.folders |= _checked_projectors(part, makers)
+            continue
+        modality = schema.MODALITIES[part.taken.modality]
+        result.folders[modality.encoder] = makers.folder(modality.encoder)
+        if part.taken.has_pictures:
+            text = _text_encoder(part, makers)
+            result.folders["text"], held = makers.folder("text"), text.sha256
+            result.phrases[schema.PHRASES] = _embedded(concept_phrases(), text.encode)
+        elif (folder := makers.words(part.space["space"])) is not None:
+            held = _add_words(result, part, makers, folder, main=main, held=held)
+    return result
+
+
+def _checked_projectors(part: _Part, makers: _Makers) -> dict[str, Path]:
+    """Return the projectors that travel with the vectors of a table by their names: nothing embeds phrases there."""
+    for card in map(read_card, makers.projectors.values()):
+        if not _fits(part.space, card):
+            raise ModelMismatchError(
+                f"projector {card['id']} projects into {card['space']} (d={card['dim']}), the vectors lie in "
+                f"{part.space['space']} (d={part.space['dim']}); leave it out, or export it with the --space it shares"
+            )
+    return {f"{kind}{schema.PROJECTOR}": folder for kind, folder in makers.projectors.items()}
+
+
+def _text_encoder(part: _Part, makers: _Makers) -> Encoder:
     text = makers.encoder("text")
-    if not compatible(text.card, space):
+    if not compatible(text.card, part.space):
         raise ModelMismatchError(
-            f"text model {text.model_id} embeds into {text.card['space']}, image model {space['model']} into "
-            f"{space['space']}: install models of one space"
+            f"text model {text.model_id} embeds into {text.card['space']}, image model {part.space['model']} into "
+            f"{part.space['space']}: install models of one space"
         )
-    phrases = concept_phrases()
-    return folders, pa.table({"phrase": phrases, "embedding": fixed_size_list(text.encode(phrases))})
+    return text
 
 
-def concept_phrases() -> list[str]:
-    """Return the phrases that every atlas can be asked by from plain SQL."""
-    lines = resources.files("galsearch").joinpath("concepts.txt").read_text().splitlines()
+def _add_words(
+    result: _Travels, part: _Part, makers: _Makers, folder: Path, *, main: str | None, held: str | None
+) -> str:
+    """Add the projector of words into the space of a part, and its text model where no other part has it.
+
+    Returns the digest of the text model that is called "text" in the atlas.
+    """
+    projector, text = Encoder.from_folder(folder, device=makers.device), makers.encoder("text")
+    check_takes(projector.card, text.card)
+    if held != text.sha256:
+        name = "text" if held is None and main == part.name else schema.text_model(part.name)
+        result.folders[name] = makers.folder("text")
+        held = held or text.sha256
+    result.folders[schema.words_model(part.name)] = folder
+    result.entries[part.name] = {schema.WORDS_MODEL: projector.model_id, schema.WORDS_SHA256: projector.sha256}
+
+    def embed(phrases: list[str]) -> np.ndarray:
+        return projector.encode(text.encode(phrases))
+
+    phrases = concept_phrases(part.taken.modality)
+    result.phrases[schema.phrases_table(part.name, main)] = _embedded(phrases, embed)
+    return held
+
+
+def _embedded(phrases: list[str], embed: Callable[[list[str]], np.ndarray]) -> pa.Table:
+    return pa.table({"phrase": phrases, "embedding": fixed_size_list(embed(phrases))})
+
+
+def _text_model(path: Path) -> str | None:
+    """Return the digest of the text model of the main embedding that travels with an atlas, if one does."""
+    with contextlib.closing(open_store(path)) as store:
+        model = store.model("text") if "text" in store.models() else None
+    return None if model is None else model[0]["sha256"]
+
+
+def concept_phrases(modality: str = schema.MAIN) -> list[str]:
+    """Return the phrases that every atlas of a kind of data can be asked by from plain SQL."""
+    name = "concepts.txt" if modality == schema.MAIN else f"concepts_{modality}.txt"
+    lines = resources.files("galsearch").joinpath(name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -806,33 +1117,45 @@ def _numbered(total: int, size: int, *, first: int = 0) -> dict[int, range]:
 
 
 def _stage(
+    staging: Staging, parts: Sequence[_Part], workshop: sources.Workshop, *, progress: Progress
+) -> dict[str, int]:
+    """Make the batches that are not there yet; return how many rows each embedding gets."""
+    total = sum(part.taken.table.num_rows for part in parts)
+    number, before = 0, 0
+    for part in parts:
+        size = BATCH_ROWS if part.taken.dim is None else VECTOR_BATCH_ROWS
+        ranges = _numbered(part.taken.table.num_rows, size, first=number)
+        what = part.taken.doing if workshop.measure != "none" else "embedding"
+
+        def seen(done: int, before: int = before, what: str = what) -> None:
+            progress(before + done, total, what)
+
+        _stage_part(staging, part, ranges, workshop, seen)
+        number, before = number + len(ranges), before + part.taken.table.num_rows
+    progress(total, total, what)
+    counts = {part.name: 0 for part in parts}
+    for batch in staging.batches():
+        for part in parts:
+            counts[part.name] += batch.num_rows if part.staged in batch.column_names else 0
+    return counts
+
+
+def _stage_part(
     staging: Staging,
-    taken: Source,
-    name: str,
-    encoder: Encoder | None,
+    part: _Part,
+    ranges: dict[int, range],
     workshop: sources.Workshop,
-    *,
-    progress: Progress,
-) -> int:
-    """Make the batches that are not there yet, with vectors by the name of their embedding; return all rows."""
-    total, done = taken.table.num_rows, staging.done()
-    size = BATCH_ROWS if taken.has_pictures else VECTOR_BATCH_ROWS
-    ranges = _numbered(total, size)
+    seen: Callable[[int], None],
+) -> None:
+    """Make the batches of a part, with vectors by the name of its embedding and what else is stored by its table."""
+    done, encoder = staging.done(), part.encoder
     lacking = {number: rows for number, rows in ranges.items() if number not in done}
-    if encoder is not None and taken.has_pictures:
-        workshop = replace(workshop, size_px=encoder.card["input"]["size_px"])
-    what = "embedding" if workshop.measure == "none" or not taken.has_pictures else "measuring and embedding"
-
-    def seen(done: int) -> None:
-        progress(done, total, what)
-
-    seen(sum(len(ranges[number]) for number in done))
-    made = taken.batches(list(lacking.values()), workshop, seen=seen)
+    seen(sum(len(rows) for number, rows in ranges.items() if number in done))
+    model_input = None if encoder is None else encoder.card["input"]
+    made = part.taken.batches(list(lacking.values()), workshop, model_input=model_input, seen=seen)
     for number, batch in zip(lacking, made, strict=True):
         vectors = batch.content if encoder is None else encoder.encode(batch.content)
-        table = batch.table.append_column(staged(name), fixed_size_list(np.asarray(vectors)))
-        if batch.thumbnails is not None:
-            table = table.append_column(staged(THUMBNAILS), pa.array(batch.thumbnails, pa.binary()))
+        table = batch.table.append_column(part.staged, fixed_size_list(np.asarray(vectors)))
+        for name, values in batch.stored.items():
+            table = table.append_column(staged(name), values)
         staging.put(number, table, batch.rejected)
-    seen(total)
-    return sum(batch.num_rows for batch in staging.batches())

@@ -18,6 +18,7 @@ from galsearch.science.ranking import FUSE
 from galsearch.science.sky import check_position
 
 KINDS = ("text", "object", *(one.term_kind for one in schema.MODALITIES.values()), "embedding")
+OF_FILES = tuple(one.term_kind for one in schema.MODALITIES.values())  # kinds of terms whose value is a path
 COMBINE = ("mean", "max")
 MAX_K = 100_000  # more rows than this are a table, not an answer: that is what sql() is for
 
@@ -54,6 +55,11 @@ class Term:
     def text(self) -> str:
         """The value of a term that is no embedding: words, an object_id or the path of a file."""
         return str(self.value)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the value is the path of a file of ours, which no stranger's link may name."""
+        return self.kind in OF_FILES
 
     @property
     def label(self) -> str:

@@ -70,16 +70,15 @@ def _python_options(query: Query) -> list[str]:
 
 def as_command(query: Query, path: str | Path) -> str:
     """Return the command that asks the same, or a comment that says why there is none."""
-    embeddings = {term.by for term in query.terms}
-    if len(embeddings) > 1 or any(
+    embeddings = _command_embeddings(query)
+    if embeddings is None or any(
         term.kind == "embedding" or (term.kind != "text" and term.weight != 1) for term in query.terms
     ):
         return "# A command cannot hold a vector, a weighted object or several embeddings; use Python.\n"
     parts = ["galsearch", "search", str(path)]
     for number, term in enumerate(query.terms):
         parts += _command_term(term, first=number == 0)
-    for by in filter(None, embeddings):
-        parts += ["--by", by]
+    parts += embeddings
     if query.where:
         parts += ["--where", query.where]
     if query.near is not None:
@@ -89,6 +88,17 @@ def as_command(query: Query, path: str | Path) -> str:
     for name in ("hybrid", "recall", "probes"):
         parts += [f"--{name}", str(value)] if (value := getattr(query, name)) is not None else []
     return shlex.join([*parts, "-k", str(query.k), *(["--exact"] if query.exact else [])]) + "\n"
+
+
+def _command_embeddings(query: Query) -> list[str] | None:
+    """Return the options that name the embeddings of a query; None where a command has none for them."""
+    words = {term.by for term in query.terms if term.kind == "text"}
+    examples = {term.by for term in query.terms if term.kind != "text"}
+    if max(len(words), len(examples)) > 1 or (words == {None} and examples - {None}):
+        return None
+    by, words_by = next(iter(examples or words), None), next(iter(words), None)
+    options = ["--by", by] if by else []
+    return [*options, *(["--words-by", words_by] if words_by and words_by != by else [])]
 
 
 def _command_term(term: Term, *, first: bool) -> list[str]:
@@ -148,7 +158,7 @@ def _cut(query: Query) -> str:
 def _vector(query: Query, atlas: Atlas, suffix: str) -> str:
     first, *others = query.terms
     if not others and first.kind in ("text", "object") and first.weight > 0:
-        return f"{'embed' if first.kind == 'text' else f'like_object{suffix}'}({_quoted(first.value)})"
+        return f"{'embed' if first.kind == 'text' else 'like_object'}{suffix}({_quoted(first.value)})"
     (scorer,) = scorers_of(query, atlas._embed_term).values()
     return "[" + ", ".join(f"{value:.7g}" for value in scorer.vector) + "]"
 

@@ -53,7 +53,7 @@ MODALITIES = {
     one.name: one
     for one in (
         Modality("image", "thumbnails", "galsearch.science.images:read_picture", "image", "image"),
-        Modality("spectrum", "spectra", None, "spectrum", "spectrum"),
+        Modality("spectrum", "spectra", "galsearch.sources.spectra:read_spectrum", "spectrum", "spectrum"),
     )
 }
 MAIN = "image"  # the embedding that is searched unless a query names one, and the modality that is meant unless stated
@@ -269,7 +269,104 @@ GALAXIES = _columns(
         "The source, or in a mosaic its cutout, touches the border of the picture",
     ),
     ("file", "VARCHAR", "", "meta.ref.url;meta.file", "File that the picture came from"),
+    ("spectrum_file", "VARCHAR", "", "meta.ref.url;meta.file", "File that the spectrum came from"),
 )
+
+# What the lines of a spectrum say of its galaxy (`science/lines`): narrow lines, also where there are broad ones too.
+# VOUnit has no Angstrom any more: 0.1nm is one.
+ANGSTROM = "0.1nm"
+LINE_MEASURES = _columns(
+    *(
+        (
+            f"ew_{name}",
+            "DOUBLE",
+            ANGSTROM,
+            "spect.line.eqWidth",
+            f"Equivalent width of {line}, in Angstrom at rest, emission above 0",
+        )
+        for name, line in {
+            "oii": "[O II] 3727, both lines",
+            "hbeta": "H beta, freed from stars",
+            "oiii": "[O III] 5007",
+            "oi": "[O I] 6300",
+            "halpha": "H alpha, freed from stars",
+            "nii": "[N II] 6583",
+            "sii": "[S II] 6716 and 6731",
+        }.items()
+    ),
+    *(
+        (f"snr_{name}", "DOUBLE", "", "stat.snr;spect.line", f"Flux of {line} over its error")
+        for name, line in {
+            "oii": "[O II] 3727",
+            "hbeta": "H beta",
+            "oiii": "[O III] 5007",
+            "halpha": "H alpha",
+            "nii": "[N II] 6583",
+        }.items()
+    ),
+    *(
+        (
+            f"log_{name}",
+            "DOUBLE",
+            "",
+            "spect.line.intensity;arith.ratio",
+            f"log10 of {ratio}; NULL below S/N 3 of either",
+        )
+        for name, ratio in {
+            "oiii_hbeta": "[O III] 5007 over H beta",
+            "nii_halpha": "[N II] 6583 over H alpha",
+            "sii_halpha": "[S II] 6716 and 6731 over H alpha",
+            "oi_halpha": "[O I] 6300 over H alpha",
+        }.items()
+    ),
+    (
+        "d4000",
+        "DOUBLE",
+        "",
+        "spect.index",
+        "Narrow 4000 Angstrom break: mean flux per frequency at 4000-4100 over 3850-3950 (Balogh et al. 1999)",
+    ),
+    *(
+        (name, "DOUBLE", ANGSTROM, "spect.index", f"Equivalent width in Angstrom of {what}, absorption above 0")
+        for name, what in {
+            "hdelta_a": "H delta in the wide band, emission included (Worthey and Ottaviani 1997)",
+            "ca_hk": "Ca H and K (Serven et al. 2005)",
+            "mg_b": "Mg b (Worthey et al. 1994)",
+            "na_d": "Na D, stars and gas (Trager et al. 1998)",
+        }.items()
+    ),
+    (
+        "balmer_fwhm_kms",
+        "DOUBLE",
+        "km.s-1",
+        "spect.line.width",
+        "FWHM of broad H alpha or H beta, above 1000, else of the narrow line, the instrument included; NULL if faint",
+    ),
+    (
+        "mgii_fwhm_kms",
+        "DOUBLE",
+        "km.s-1",
+        "spect.line.width",
+        "FWHM of each line of broad Mg II 2799, above 1000; NULL where it is not bright and broad",
+    ),
+    (
+        "bpt_class",
+        "VARCHAR",
+        "",
+        "meta.code.class;src.class",
+        "star-forming, composite, Seyfert, LINER or AGN by four lines at S/N 3; NULL without them or with broad lines",
+    ),
+    (
+        "whan_class",
+        "VARCHAR",
+        "",
+        "meta.code.class;src.class",
+        "star-forming, strong AGN, weak AGN, retired or passive by H alpha and [N II]; NULL with broad lines",
+    ),
+    ("snr_spectrum", "DOUBLE", "", "stat.snr;spect", "Median of flux over error of the pixels of the spectrum"),
+)
+
+GALAXIES |= LINE_MEASURES
 
 SCORE = Column("score", "FLOAT", "", "stat.value", "Cosine similarity to the query, -1 to 1, more is better")
 
@@ -309,6 +406,9 @@ MEASURED = "_measured"  # put after the name of a measure of ours where the user
 MAX_NAME = 100  # characters of a column's name; longer ones are cut at intake
 
 
+PHRASES = "concepts"  # table of the phrases of the main embedding
+OTHER_PHRASES = PHRASES + "_{name}"  # and of another one that has a model of words of its own
+WORDS_MODEL, WORDS_SHA256 = "words_model", "words_sha256"  # manifest, of an embedding: what projects words into it
 MEASURES_KEY = "measures"  # manifest: measure -> the column of `galaxies` that holds it; absent before format 1.1
 
 
@@ -318,6 +418,8 @@ def is_engine_name(name: str) -> bool:
 
 
 _ARROW = {
+    "FLOAT[]": pa.list_(pa.float32()),
+    "BLOB": pa.binary(),
     "FLOAT": pa.float32(),
     "BIGINT": pa.int64(),
     "VARCHAR": pa.string(),
@@ -386,6 +488,44 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "thumbnails": (
         Column("object_id", "VARCHAR", "", "meta.id", "Object"),
         Column("image", "BLOB", "", "obs.image", "Small WebP picture"),
+    ),
+    "spectra": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column(
+            "log_wavelength_start",
+            "DOUBLE",
+            "",
+            "em.wl;stat.min",
+            "log10 of the vacuum wavelength of pixel 1 in Angstrom",
+        ),
+        Column("log_wavelength_step", "DOUBLE", "", "em.wl;arith.diff", "What it grows by from pixel to pixel"),
+        Column(
+            "flux",
+            "FLOAT[]",
+            "10**-10 W.m**-3",
+            "phot.flux.density;em.wl",
+            "Flux density, 1e-17 erg / (s cm2 Angstrom) where it is calibrated; 0 for no data",
+        ),
+        Column("ivar", "FLOAT[]", "", "stat.weight", "Inverse variance of the flux, in its unit; 0 for no data"),
+        Column("medium", "VARCHAR", "", "meta.code", "Of these wavelengths: vacuum"),
+        Column("frame", "VARCHAR", "", "meta.code", "Of these wavelengths: observed, or rest where the file had rest"),
+        Column("z", "DOUBLE", "", "src.redshift", "Redshift that it was compared and measured with; NULL for none"),
+        Column("is_calibrated", "BOOLEAN", "", "meta.code", "Whether the scale of the flux means something"),
+        Column("flux_unit", "VARCHAR", "", "meta.unit", "What the unit was in the file"),
+        Column("kind", "VARCHAR", "", "meta.code", "What the file was read as, such as SDSS spec"),
+    ),
+    "lines": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object"),
+        Column("line", "VARCHAR", "", "meta.id;spect.line", "Line, such as [O III] 5007, H alpha broad or Mg b"),
+        Column("wavelength_angstrom", "DOUBLE", ANGSTROM, "em.wl;spect.line", "In vacuum, at rest"),
+        Column("flux", "DOUBLE", "", "phot.flux;spect.line", "1e-17 erg/s/cm2 of a calibrated spectrum; NULL for none"),
+        Column("flux_error", "DOUBLE", "", "stat.error;phot.flux;spect.line", "Its standard error"),
+        Column("ew_angstrom", "DOUBLE", ANGSTROM, "spect.line.eqWidth", "Equivalent width at rest, emission above 0"),
+        Column("ew_error", "DOUBLE", ANGSTROM, "stat.error;spect.line.eqWidth", "Its standard error"),
+        Column(
+            "sigma_kms", "DOUBLE", "km.s-1", "spect.line.width", "Standard deviation as observed, instrument included"
+        ),
+        Column("sigma_error", "DOUBLE", "km.s-1", "stat.error;spect.line.width", "Its standard error"),
     ),
     "models": (
         Column("name", "VARCHAR", "", "meta.id", "text, image, spectrum, image_projector or text_projector"),
@@ -462,34 +602,94 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("software", "VARCHAR", "", "meta.software", "galsearch and its version"),
         Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
     ),
-    "concepts": (
+    "knowledge_bases": (
+        Column("base", "VARCHAR", "", "meta.id", "Name of a knowledge base: labeled objects that vote on others"),
+        Column("version", "BIGINT", "", "meta.number", "Version of it, from 1; each is kept until it is dropped"),
+        Column("embedding", "VARCHAR", "", "meta.id", "Embedding in which neighbors are looked for"),
+        Column("kind", "VARCHAR", "", "meta.code", "class: labels are classes; number: labels are numbers"),
+        Column("label_column", "VARCHAR", "", "meta.id", "What the SELECT calls the labels"),
+        Column("target", "VARCHAR", "", "meta.code.class", "Class that was drawn to a share; NULL for none"),
+        Column("share", "DOUBLE", "", "stat.value", "Share of the target that was drawn; NULL where all were taken"),
+        Column("sql", "VARCHAR", "", "meta.note", "SELECT of object_id and label that the members come from"),
+        Column("shown", "VARCHAR[]", "", "meta.id", "Columns of galaxies that are shown of neighbors; never NULL"),
+        Column("seed", "BIGINT", "", "meta.number", "Seed of the draw and of the objects held out to calibrate"),
+        Column("rows", "BIGINT", "", "meta.number", "Members"),
+        Column("calibration", "VARCHAR", "", "meta.note", "What held-out members gave, as JSON; NULL for too few"),
+        Column("software", "VARCHAR", "", "meta.software", "galsearch and its version"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
+    ),
+    "knowledge_labels": (
+        Column("base", "VARCHAR", "", "meta.id", "Knowledge base"),
+        Column("version", "BIGINT", "", "meta.number", "Version of it"),
+        Column("object_id", "VARCHAR", "", "meta.id", "Member"),
+        Column("label", "VARCHAR", "", "meta.code.class", "Its class; NULL in a base of numbers"),
+        Column("value", "DOUBLE", "", "stat.value", "Its number; NULL in a base of classes"),
+    ),
+    "anomalies": (
+        Column("run", "VARCHAR", "", "meta.id", "One search for anomalies; its parameters are in the provenance"),
+        Column("object_id", "VARCHAR", "", "meta.id", "Object that was judged, odd or not"),
+        Column("embedding", "VARCHAR", "", "meta.id", "Embedding that it was judged in"),
+        Column("score", "DOUBLE", "", "stat.value", "Surprise of all detectors together in nats, higher is odder"),
+        Column("p_value", "DOUBLE", "", "stat.probability", "Of a normal at least as odd; q-values and tiers follow"),
+        Column("detector", "VARCHAR", "", "meta.code", "Detector that is most surprised"),
+        Column("nearest", "VARCHAR[]", "", "meta.id", "Normals that are most like it; NULL beyond the list"),
+        Column("odd_columns", "VARCHAR[]", "", "meta.note", "Measures that are furthest off; NULL beyond the list"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
+    ),
+    PHRASES: (
         Column("phrase", "VARCHAR", "", "meta.note", "Words"),
-        Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the image space"),
+        Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the space of the main embedding"),
+    ),
+    OTHER_PHRASES: (
+        Column("phrase", "VARCHAR", "", "meta.note", "Words"),
+        Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the space of this embedding"),
     ),
 }
 
 
+# What is stored for objects beside their rows and vectors, table by table: how a row of it is handed on.
+KEPT: dict[str, pa.DataType] = {
+    "thumbnails": _ARROW["BLOB"],
+    "spectra": pa.struct([(column.name, _ARROW[column.type]) for column in TABLES["spectra"][1:]]),
+}
+
+
+# What is stored for objects in rows of a table of facts, several for an object: they are handed on as a list.
+LISTED: dict[str, pa.DataType] = {
+    "lines": pa.list_(pa.struct([(column.name, _ARROW[column.type]) for column in TABLES["lines"][1:]])),
+}
+
+
+def kept_columns(table: str) -> dict[str, pa.DataType]:
+    """Return the columns of a table of `KEPT` beside object_id."""
+    return {column.name: _ARROW[column.type] for column in TABLES[table][1:]}
+
+
 def table_columns(embeddings: Iterable[str]) -> list[tuple[str, str, str, str, str]]:
     """Return (table, column, unit, ucd, description) of every table besides `galaxies`, for these embeddings."""
-    rows = []
+    rows, every = [], list(embeddings)
+    others = [name for name in every if name != main_embedding(every)]
     for table, columns in TABLES.items():
-        names = [table.format(name=name) for name in embeddings] if "{name}" in table else [table]
+        several = others if table == OTHER_PHRASES else every
+        names = [table.format(name=name) for name in several] if "{name}" in table else [table]
         rows += [(name, c.name, c.unit, c.ucd, c.description) for name in names for c in columns]
     return rows
 
 
-def arrow_field(name: str) -> pa.Field:
-    """Return the Arrow field of a well-known column of `galaxies`, with its unit, UCD and meaning as metadata."""
-    column = GALAXIES[name]
+def described(column: Column) -> pa.Field:
+    """Return the Arrow field of a column, with its unit, UCD and meaning as metadata."""
     about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
     return pa.field(column.name, _ARROW[column.type], metadata=about)
+
+
+def arrow_field(name: str) -> pa.Field:
+    """Return the Arrow field of a well-known column of `galaxies`, with its unit, UCD and meaning as metadata."""
+    return described(GALAXIES[name])
 
 
 def hit_field(name: str) -> pa.Field:
     """Return the Arrow field of a column that only hits have."""
-    column = replace(HITS["score_vector"], name=name) if name.startswith(BY) else HITS[name]
-    about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
-    return pa.field(column.name, _ARROW[column.type], metadata=about)
+    return described(replace(HITS["score_vector"], name=name) if name.startswith(BY) else HITS[name])
 
 
 def now() -> str:
@@ -568,12 +768,35 @@ class Manifest:
         return next((name for name in names if self.modality(name).name == modality), None)
 
     def knows_words(self, embedding: str) -> bool:
-        """Say whether words can be compared in an embedding: the atlas's lie in the space of the main one."""
+        """Say whether words can be compared in an embedding: some model embeds them into its space."""
+        return self.phrases_of(embedding) is not None
+
+    def phrases_of(self, embedding: str) -> str | None:
+        """Return the table of phrases that are embedded into the space of an embedding; None where words are not.
+
+        The text model embeds them into the space of pictures, and where the entry of an embedding names one, a
+        projector takes them from there to its space.
+        """
         main = self.main_embedding
-        if main is None or embedding == main:
-            return embedding == main
+        if main is None or embedding not in self.embeddings:
+            return None
+        entry = self.embeddings[embedding]
+        if entry.get(WORDS_MODEL) is not None:
+            return phrases_table(embedding, main)
+        if embedding == main:
+            return PHRASES if self.modality(main).name == MAIN else None
         ours, words = (self.embeddings[name].get("space") for name in (embedding, main))
-        return words is not None and ours == words
+        return PHRASES if words is not None and ours == words and self.knows_words(main) else None
+
+    def embedding_of_model(self, model: str) -> str | None:
+        """Return the embedding that a model serves which travels along: that of its kind of data, else the main one.
+
+        None where the atlas has none such: an addition that was killed may have left the models of what it would add.
+        """
+        start, _, name = model.partition("_")
+        if name and start in WORDS_MODELS and not model.endswith(PROJECTOR):
+            return name if name in self.embeddings and self.embeddings[name].get(WORDS_MODEL) else None
+        return self.embedding_of(model) if model in MODALITIES else self.main_embedding
 
     def measure_column(self, measure: str) -> str | None:
         """Return the column of `galaxies` that holds a measure of ours, such as `snr`; None where none does.
@@ -617,6 +840,25 @@ class Manifest:
         return cls(**known, extra={key: value for key, value in values.items() if key not in names})
 
 
+def phrases_table(embedding: str, main: str | None) -> str:
+    """Return what the table of the phrases of an embedding is called that has a model of words of its own."""
+    return PHRASES if embedding == main else f"{PHRASES}_{embedding}"
+
+
+WORDS_MODELS = ("words", "text")  # what the models for words in an embedding are called, before its name
+PROJECTOR = "_projector"  # what the models end in that project vectors from a table into the space of its embedding
+
+
+def text_model(embedding: str) -> str:
+    """Return the name under which the text model of words for an embedding travels that is not that of the main one."""
+    return f"text_{embedding}"
+
+
+def words_model(embedding: str) -> str:
+    """Return the name under which the projector of words into the space of an embedding travels with an atlas."""
+    return f"words_{embedding}"
+
+
 def main_embedding(embeddings: Iterable[str]) -> str | None:
     """Return which of the names of embeddings is the main one; see `Manifest.main_embedding`."""
     names = list(embeddings)
@@ -645,7 +887,14 @@ _KINDS = {
 }
 MOST_DIM = 65_536  # numbers of a vector
 _SPACE_KINDS = {"dim": int, "rows": int, "model": str, "metric": str}
-_SPACE_TEXTS = ("sha256", "space", "words", "modality")  # of an embedding; each may be absent or null
+_SPACE_TEXTS = (
+    "sha256",
+    "space",
+    "words",
+    WORDS_MODEL,
+    WORDS_SHA256,
+    "modality",
+)  # of an embedding; each may be absent or null
 _EMBEDDING_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # it is part of table names
 
 

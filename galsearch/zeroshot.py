@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from galsearch.language.attributes import (
     read_labels,
     refinements,
 )
-from galsearch.language.parser import Understanding, hints_without_columns, understand
+from galsearch.language.parser import Understanding, about_spectra, hints_without_columns, understand
 from galsearch.query import Term
+from galsearch.schema import MODALITIES
 from galsearch.store import Store
 
 MOST_COMPARED, LONGEST_COMPARED = 100, 1_000  # texts of a query, and characters of each
@@ -54,28 +56,43 @@ def read(store: Store, words: str) -> Understanding:
     rows = store.describe().to_pylist()
     numeric = [row for row in rows if _NUMERIC.fullmatch(row["type"])]
     columns, ucds = ({row["column"]: row[what] for row in numeric} for what in ("unit", "ucd"))
-    return understand(words, columns, phrases(store)[0], ucds=ucds)
+    tables = [_phrase_table(store, name) for name in store.manifest.embeddings]
+    known = [phrase for table in tables if table is not None for phrase in table["phrase"].to_pylist()]
+    return understand(words, columns, known, ucds=ucds)
 
 
-def hints(store: Store, words: str) -> tuple[str, ...]:
+def hints(store: Store, words: str, *, by: str | None = None) -> tuple[str, ...]:
     """Return what to tell a person of words unasked; columns are read only where there is a number."""
-    return read(store, words).hints if any(map(str.isdigit, words)) else hints_without_columns(words)
+    told = read(store, words).hints if any(map(str.isdigit, words)) else hints_without_columns(words)
+    manifest = store.manifest
+    compared, spectra = by or manifest.main_embedding, manifest.embedding_of(MODALITIES["spectrum"].name)
+    if spectra is None or compared == spectra or not manifest.knows_words(spectra):
+        return told
+    stated = about_spectra(words)
+    if stated is None:
+        return told
+    return (*told, f"'{stated}' speaks of spectra, and is compared with pictures here; search by '{spectra}' instead")
 
 
-def phrases(store: Store) -> tuple[list[str], np.ndarray]:
-    """Return the phrases that the atlas knows and their vectors `(p, d) float32`; none where it has no such table."""
-    result = store.table("concepts")
+def phrases(store: Store, embedding: str) -> tuple[list[str], np.ndarray]:
+    """Return the phrases of an embedding that the atlas knows and their vectors `(p, d) float32`; none without any."""
+    result = _phrase_table(store, embedding)
     if result is None or not result.num_rows:
         return [], np.empty((0, 0), np.float32)
     result = result.sort_by("phrase")
     return result["phrase"].to_pylist(), np.array(result["embedding"].to_pylist(), np.float32)
 
 
+def _phrase_table(store: Store, embedding: str) -> pa.Table | None:
+    name = store.manifest.phrases_of(embedding)
+    return None if name is None else store.table(name)
+
+
 def refine(
     store: Store, rows: np.ndarray, embedding: str, query: np.ndarray, *, n: int, terms: Sequence[Term] = ()
 ) -> list[Refinement]:
     """Return how to refine an answer of these rows to a query vector in an embedding, without what contradicts it."""
-    known, vectors = phrases(store) if store.manifest.knows_words(embedding) else ([], np.empty((0, 0)))
+    known, vectors = phrases(store, embedding)
     if not known or vectors.shape[1] != len(query):
         return []
     rng = np.random.default_rng(0)
@@ -90,7 +107,8 @@ def refine(
         query=query,
     )
     wanted, unwanted = _sides(terms)
-    kept = [one for one in result if not contradicts(one, wanted, unwanted)]
+    by = None if embedding == store.manifest.main_embedding else embedding
+    kept = [replace(one, by=by) for one in result if not contradicts(one, wanted, unwanted)]
     return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
 
 
@@ -117,6 +135,7 @@ def label(
     path: str | Path,
     embed: Embed,
     *,
+    embedding: str,
     card: Mapping,
     where: str | None,
     k: int | None,
@@ -125,17 +144,19 @@ def label(
     """Return what `Atlas.label` says."""
     labels = read_labels(path)
     parts = []
-    for ids, there, vectors in _batches(store, where, k):
+    for ids, there, vectors in _batches(store, embedding, where, k):
         result = label_vectors(vectors, labels, embed, card=card, least=least)
         values = (result.label, result.best, result.probability.tolist(), result.margin.tolist(), result.score.tolist())
         parts.append(_table(LABELS, ids, there, values))
     return pa.concat_tables(parts)
 
 
-def order(store: Store, ends: tuple[str, str], embed: Embed, *, where: str | None, k: int | None) -> pa.Table:
+def order(
+    store: Store, ends: tuple[str, str], embed: Embed, *, embedding: str, where: str | None, k: int | None
+) -> pa.Table:
     """Return what `Atlas.contrast` says."""
     parts = []
-    for ids, there, vectors in _batches(store, where, k):
+    for ids, there, vectors in _batches(store, embedding, where, k):
         parts.append(_table(CONTRAST, ids, there, (contrast(vectors, embed, ends=ends).tolist(),)))
     return pa.concat_tables(parts)
 
@@ -149,13 +170,12 @@ def _table(fields: tuple[pa.Field, ...], ids: list[str], there: np.ndarray, valu
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _batches(store: Store, where: str | None, k: int | None) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+def _batches(
+    store: Store, embedding: str, where: str | None, k: int | None
+) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """Yield ids, which of them have a vector, and those vectors, for the objects that pass, by object_id."""
     if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
         raise QueryError(f"k is {k!r}, expected a whole number from 1, or nothing for every object")
-    embedding = store.manifest.main_embedding
-    if embedding is None:
-        raise QueryError(f"{store.path} holds no vectors, so its objects cannot be compared with words; use sql()")
     rows, _ = store.listed(store.condition(where, None, None), k=k or max(store.manifest.rows, 1))
     for start in range(0, max(len(rows), 1), BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]

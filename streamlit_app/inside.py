@@ -23,3 +23,8 @@ def written(atlas: galsearch.Atlas) -> str:
 def _tables(written: str, _atlas: galsearch.Atlas) -> set[str]:
     found = _atlas.sql("SELECT table_name FROM duckdb_tables() WHERE NOT internal")
     return set(found["table_name"].to_pylist())
+
+
+def has_bases(atlas: galsearch.Atlas) -> bool:
+    """Say whether the atlas has knowledge bases."""
+    return "knowledge_bases" in tables(atlas)

@@ -75,7 +75,7 @@ def _check(value: Any) -> None:
 def _check_sizes(query: galsearch.Query) -> None:
     if len(query.terms) > MOST_TERMS:
         raise galsearch.QueryError(f"the link has {len(query.terms):,} terms, at most {MOST_TERMS} are read")
-    texts = {"text": MOST_TEXT, "object": MOST_TEXT, "image": MOST_TEXT}
+    texts = dict.fromkeys(("text", "object", "image", "spectrum"), MOST_TEXT)
     for term in query.terms:
         if len(term.value) > texts.get(term.kind, MOST_LINK):
             raise galsearch.QueryError(

@@ -6,6 +6,7 @@ import math
 from typing import Any
 from urllib.parse import quote
 
+import sketches
 import streamlit as st
 import widgets
 from sets import MARKS
@@ -23,13 +24,13 @@ def show_beside(state: State, object_id: str) -> None:
         st.button("Close", icon=":material/close:", type="tertiary", key="close", on_click=state.select, args=(None,))
     try:
         galaxy = state.atlas[object_id]
-        picture = state.atlas.thumbnails([object_id]).get(object_id)
+        picture = sketches.faces(state.atlas, [object_id]).get(object_id)
     except galsearch.GalsearchError as error:
         widgets.failure(error)
         return
     with st.container(horizontal=True, key="portrait"):
         if picture:
-            widgets.image(picture, alt=widgets.describe(galaxy))
+            widgets.image(picture, alt=widgets.describe(galaxy, picture))
         with st.container(gap="xsmall"):
             actions(state, object_id)
             if "object" in state.pages and st.button(
@@ -53,12 +54,21 @@ def actions(state: State, object_id: str) -> None:
     )
     with st.container(horizontal=True, gap="xsmall"):
         for label, weight in (("Plus this", 1.0), ("Minus this", MINUS)):
-            term = galsearch.Term("object", object_id, weight)
+            term = state.like_term(object_id, weight)
             st.button(label, key=label, on_click=state.add_term, args=(term,), width="stretch")
+    for name in state.embeddings_of(object_id)[1:]:
+        st.button(
+            f"More by {widgets.plain(name)}",
+            key=f"like_by_{name}",
+            icon=":material/search:",
+            on_click=take_like,
+            args=(object_id, name),
+            width="stretch",
+        )
 
 
-def take_like(object_id: str) -> None:
-    current().like(object_id)
+def take_like(object_id: str, by: str | None = None) -> None:
+    current().like(object_id, by)
 
 
 def mark_buttons(state: State, object_id: str) -> None:
@@ -78,6 +88,15 @@ def mark_buttons(state: State, object_id: str) -> None:
 
 def take_mark(object_id: str, key: str) -> None:
     current().mark([object_id], st.session_state[key])
+
+
+def link(state: State, object_id: str) -> None:
+    """Draw the way to the page of an object."""
+    if "object" in state.pages:
+        here = state.link("object") | {"object": object_id, "atlas": state.hash}
+        st.page_link(state.pages["object"], label=widgets.plain(object_id), query_params=here, width="content")
+    else:
+        st.markdown(f"**{widgets.plain(object_id)}**")
 
 
 # ---- elsewhere

@@ -18,8 +18,8 @@ def formula(query: galsearch.Query) -> str:
 def name(term: galsearch.Term) -> str:
     """Return a term as a person would call it."""
     if term.kind == "object":
-        return f"like {term.value}"
-    return term.value if term.kind == "text" else "your image"
+        return f"like {term.value}" if term.by is None else f"like the {term.by} of {term.value}"
+    return term.value if term.kind == "text" else f"your {term.by or 'image'}"
 
 
 def plan(hits: galsearch.Hits) -> str:

@@ -27,9 +27,20 @@ def words_of(query: galsearch.Query) -> tuple[str, tuple[galsearch.Term, ...]]:
     return "", query.terms
 
 
-def with_words(query: galsearch.Query, words: str) -> galsearch.Query:
+def words_by(query: galsearch.Query) -> str | None:
+    """Return the embedding that the words of the main box are compared in; None for the main one."""
+    words, _ = words_of(query)
+    return query.terms[0].by if words else None
+
+
+def compared(terms: tuple[galsearch.Term, ...], by: str | None) -> tuple[galsearch.Term, ...]:
+    """Return terms of which words are compared in the embedding `by`."""
+    return tuple(replace(term, by=by) if term.kind == "text" else term for term in terms)
+
+
+def with_words(query: galsearch.Query, words: str, *, by: str | None = None) -> galsearch.Query:
     """Return `query` with `words` in the main box, from the first rows on; blank words take them out."""
-    lead = (galsearch.Term("text", words.strip()),) if words.strip() else ()
+    lead = (galsearch.Term("text", words.strip(), by=by),) if words.strip() else ()
     return replace(query, terms=lead + words_of(query)[1], k=FIRST_K)
 
 
@@ -65,7 +76,7 @@ def show_understanding(state: State) -> None:
 
 def told_hints(state: State, words: str) -> None:
     """Say what a person should know of the words: numbers that are in no filter, another language, rare kinds."""
-    for hint in state.atlas.understand(words).hints:
+    for hint in state.atlas.hints(words, by=words_by(state.query)):
         st.caption(f":material/help: {plain(hint)}")
 
 
@@ -99,7 +110,8 @@ def take_meaning(words: str) -> None:
         one = {"o": reading.offers, "e": reading.expansions, "s": reading.spelling}[chosen[0]][int(chosen[1:])]
         made = reading.query(one)
         where = cuts.added(state.query.where, made.where) if made.where else state.query.where
-    state.change(terms=(*made.terms, *words_of(state.query)[1]), where=where)
+    terms = compared(made.terms, words_by(state.query))
+    state.change(terms=(*terms, *words_of(state.query)[1]), where=where)
 
 
 def show_refinements(state: State, hits: galsearch.Hits) -> None:

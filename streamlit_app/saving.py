@@ -51,13 +51,13 @@ def button(hits: galsearch.Hits, suffix: str) -> None:
     file_button(suffix, partial(hits.to_bytes, suffix), key=f"save_{suffix[1:]}")
 
 
-def file_button(suffix: str, content: Callable[[], bytes], *, key: str) -> None:
+def file_button(suffix: str, content: Callable[[], bytes], *, key: str, name: str = "galsearch") -> None:
     """Draw the button of one format; its file is made when it is pressed."""
-    name, mime = {**FIRST, **MORE}[suffix]
+    label, mime = {**FIRST, **MORE}[suffix]
     st.download_button(
-        name,
+        label,
         data=content,
-        file_name=f"galsearch{suffix}",
+        file_name=f"{name}{suffix}",
         mime=mime,
         icon=":material/download:",
         key=key,

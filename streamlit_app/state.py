@@ -95,9 +95,33 @@ class State:
         """Keep only what passes one more condition, such as "ra BETWEEN 10 AND 20"."""
         self.change(where=cuts.added(self.query.where, sql))
 
-    def like(self, object_id: str) -> None:
-        """Ask for more like one object, under the same cuts."""
-        self.change(terms=(galsearch.Term("object", object_id),), k=FIRST_K)
+    def like(self, object_id: str, by: str | None = None) -> None:
+        """Ask for more like one object, under the same cuts; `by` is an embedding, unless the usual one is meant."""
+        self.change(terms=(self.like_term(object_id, by=by),), k=FIRST_K)
+
+    def like_term(self, object_id: str, weight: float = 1.0, *, by: str | None = None) -> galsearch.Term:
+        """Return the term for an object, in the embedding `by`, else in the first one that it has a vector in.
+
+        The main one is not named, as in every atlas with one alone.
+        """
+        held = self.embeddings_of(object_id)
+        name = by or (held[0] if held else None)
+        return galsearch.Term("object", object_id, weight, None if name == self.atlas.manifest.main_embedding else name)
+
+    def embeddings_of(self, object_id: str) -> list[str]:
+        """Return the embeddings that an object has a vector in, the main one first; not looked up where there is one.
+
+        An id that the atlas does not have is in none, and the search by it says so.
+        """
+        names = sorted(self.atlas.manifest.embeddings, key=lambda name: name != self.atlas.manifest.main_embedding)
+        return names if len(names) < 2 else [name for name in names if self._has_vector(object_id, name)]
+
+    def _has_vector(self, object_id: str, embedding: str) -> bool:
+        try:
+            self.atlas.embed(self.atlas[object_id], by=embedding)
+        except galsearch.QueryError:
+            return False
+        return True
 
     # ---- the answer
 
@@ -192,10 +216,10 @@ class State:
         """Return what this page's URL says under `name`."""
         return self._params.get(self._at, {}).get(name, default)
 
-    def set_param(self, name: str, value: str | None) -> None:
-        """Let this page's URL say `value` under `name`; None or "" takes it out."""
+    def set_param(self, name: str, value: str | None, *, page: str | None = None) -> None:
+        """Let the URL of this page, or of another, say `value` under `name`; None or "" takes it out."""
         self.acted()
-        own = self._params.setdefault(self._at, {})
+        own = self._params.setdefault(self._at if page is None else page, {})
         own.pop(name, None)
         if value:
             own[name] = value
@@ -319,9 +343,9 @@ class State:
         except galsearch.GalsearchError as error:
             self.ask(NOTHING)
             return f"The link could not be read: {error}"
-        kept = tuple(term for term in query.terms if term.kind != "image")  # a URL must not make us read our own files
+        kept = tuple(term for term in query.terms if not term.is_file)  # a URL must not make us read our own files
         self.ask(replace(query, terms=kept))
-        return None if kept == query.terms else "The link names an image file; upload the image here instead."
+        return None if kept == query.terms else "The link names a file; upload it here instead."
 
 
 def _name_of(text: str | None) -> str:

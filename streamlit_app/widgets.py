@@ -24,6 +24,7 @@ JOINER = "\u2060"  # a word joiner: shows nothing, takes no room, and keeps the 
 # What Markdown as Streamlit has it turns into something else after escapes are read: emoji codes, addresses, arrows.
 LIVE = re.compile(r":(?=[\w+-]+:)|https?(?=:)|www(?=\.)|@(?=[\w-])|(?<!\S)[<>~-](?=[-=>]+(?!\S))", re.IGNORECASE)
 PATHS = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"`,;()<>|]+[/\\])+(?=[^\s/\\])")
+HEAD_PX, ROW_PX = 36, 35  # of a table as Streamlit draws it
 DEGREES_DIGITS = 6  # of a position in degrees: 0.004 arcsec
 MARK_SIGNS = {"true": "✓ yes", "false": "✗ no", "uncertain": "? unsure"}
 _gallery = st.components.v2.component(
@@ -126,9 +127,9 @@ def gallery(
     )
 
 
-def tile(galaxy: galsearch.Galaxy, picture: bytes | None, **more: Any) -> dict:
+def tile(galaxy: galsearch.Galaxy, picture: bytes | str | None, **more: Any) -> dict:
     """Return what the gallery draws of an object; `more` may be score, rank, copies, mark, alt."""
-    about = {"id": galaxy.object_id, "alt": describe(galaxy), "src": data_url(picture)}
+    about = {"id": galaxy.object_id, "alt": describe(galaxy, picture), "src": data_url(picture)}
     return about | {name: value for name, value in more.items() if value is not None}
 
 
@@ -137,14 +138,15 @@ def sent(event: str, *, key: str = "gallery") -> Any:
     return st.session_state[key].get(event)
 
 
-def describe(galaxy: galsearch.Galaxy) -> str:
-    """Return an alternative text: the caption where the atlas has one, else what was measured."""
+def describe(galaxy: galsearch.Galaxy, picture: bytes | str | None = None) -> str:
+    """Return an alternative text: the caption where the atlas has one, else what was measured; of a sketch its kind."""
+    kind = "Spectrum" if isinstance(picture, str) else "Image"
     caption = galaxy.columns.get("caption")
-    if caption:
+    if caption and kind == "Image":
         return clean(caption)
     said = [("axis_ratio", "axis ratio {:.2f}"), ("z", "redshift {:.3g}"), ("mag_r", "magnitude {:.1f} in r")]
     parts = [text.format(value) for name, text in said if isinstance(value := galaxy.columns.get(name), float)]
-    return ", ".join([f"Image of {clean(galaxy.object_id)}", *parts])
+    return ", ".join([f"{kind} of {clean(galaxy.object_id)}", *parts])
 
 
 def rank(percentile: float) -> str:
@@ -153,11 +155,14 @@ def rank(percentile: float) -> str:
     return f"best {max(best, 0.1):.2g} % of this atlas" if best < 99.5 else "below all others"
 
 
-def data_url(picture: bytes | None) -> str | None:
+def data_url(picture: bytes | str | None) -> str | None:
     """Return an image as text that a page can show without asking for a file; the browser decodes it.
 
-    None where there is none, or its first bytes are not of PNG, JPEG or WebP.
+    None where there is none, or its first bytes are not of PNG, JPEG or WebP. A str is a sketch of our own, and such a
+    text already.
     """
+    if isinstance(picture, str):
+        return picture
     kind = None if picture is None else image_kind(picture)
     return None if kind is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
@@ -171,7 +176,7 @@ def image_kind(picture: bytes) -> str | None:
     return "webp" if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP" else None
 
 
-def image(picture: bytes | None, *, alt: str, width_px: int | None = None) -> None:
+def image(picture: bytes | str | None, *, alt: str, width_px: int | None = None) -> None:
     """Show an image that somebody else made; nothing here decodes it, st.image would."""
     source = data_url(picture)
     wide = "" if width_px is None else f' style="width:{width_px}px"'
@@ -203,6 +208,22 @@ def _fact(name: str, value: Any, about: dict) -> str:
     )
 
 
+def bars(rows: list[tuple[str, float]], *, form: str = "+.3f") -> None:
+    """Draw (name, value) as a table with a bar for each value, written in `form`."""
+    most = max((abs(value) for _, value in rows), default=0) or 1.0
+    drawn = "".join(_line(name, value, 100 * abs(value) / most, form) for name, value in rows)
+    st.html(f'<table class="galsearch-bars"><tbody>{drawn}</tbody></table>')
+
+
+def _line(name: str, value: float, share: float, form: str) -> str:
+    kind = "less" if value < 0 else "more"
+    written = f"{value:{form}}".replace("-", "−")
+    return (
+        f'<tr><th scope="row">{html(name)}</th><td class="bar"><span class="{kind}" style="width:{share:.0f}%">'
+        f"</span></td><td>{written}</td></tr>"
+    )
+
+
 def is_position(name: str, ucd: str) -> bool:
     """Say whether a column is a right ascension or a declination in degrees."""
     return name in ("ra", "dec") or ucd.startswith("pos.eq")
@@ -224,15 +245,21 @@ def position(ra: float, dec: float) -> str:
     return f"{ra:.{DEGREES_DIGITS}f} {dec:+.{DEGREES_DIGITS}f}"
 
 
-def table(rows: pa.Table, pictures: list[bytes | None] | None, **select: Any) -> None:
-    """Draw rows with units in the heads and, where given, an image before each; `select` goes to st.dataframe."""
+def table(
+    rows: pa.Table, pictures: list[bytes | str | None] | None, *, most_px: int | None = None, **more: Any
+) -> None:
+    """Draw rows with units in the heads and, where there is any, an image before each; `more` is of st.dataframe.
+
+    A table that would be higher than `most_px` scrolls by itself.
+    """
     heads = {field.name: _head(field) for field in rows.schema}
     alt = f"{len(rows)} rows of {len(heads)} columns"
-    if pictures is not None:
+    if pictures is not None and any(pictures):
         rows = rows.add_column(0, "(image)", pa.array([data_url(one) for one in pictures], pa.string()))
         heads["(image)"] = st.column_config.ImageColumn("image")
-        select["row_height"] = 48
-    st.dataframe(rows, hide_index=True, height="content", column_config=heads, alt=alt, **select)
+        more["row_height"] = 48
+    high = most_px is not None and HEAD_PX + len(rows) * more.get("row_height", ROW_PX) > most_px
+    st.dataframe(rows, hide_index=True, height=most_px if high else "content", column_config=heads, alt=alt, **more)
 
 
 def _head(field: pa.Field) -> Any:

@@ -33,6 +33,7 @@ FORMS = ("folder", "bundle")
 CONTRACT = ("test_atlas", "test_retrieval")  # hold for an embedding by any name, and beside a second one
 OTHERS = ("renamed", "two")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
+SHAPE = "CASE right(object_id, 2)::INT % 4 WHEN 0 THEN 'edge' WHEN 1 THEN 'ring' ELSE 'round' END"  # of a galaxy
 MUST_BE_THERE = re.compile(
     r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|"
     r"GALSEARCH_DATA|training data",
@@ -220,13 +221,14 @@ def tiny_bundle(made_once, tiny_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile_path(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the tiny atlas with captions, of which every text is hostile; never change it."""
+    """A bundle of the tiny atlas, with captions and a knowledge base, whose every text is hostile; never change it."""
     from hostile_app import make_hostile
 
     import galsearch
 
     folder = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("hostile") / "h.atlas"))
     galsearch.caption(folder, where="mag_r < 15")
+    galsearch.create_base(folder, "shapes", f"SELECT object_id, {SHAPE} AS shape FROM galaxies WHERE z < 0.03")
     return make_hostile(galsearch.bundle(folder, folder.with_suffix(".duckdb")))
 
 

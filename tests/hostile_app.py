@@ -57,6 +57,14 @@ def make_hostile(path: Path) -> Path:
         for key, value in {"title": TEXTS[0], "sources": [source], "software": TEXTS[4], "created": TEXTS[10]}.items():
             connection.execute("UPDATE galsearch_manifest SET value = $1 WHERE key = $2", [json.dumps(value), key])
         connection.execute("UPDATE captions SET caption = $1, model = $2", [TEXTS[12], TEXTS[0]])
+        for table in ("knowledge_bases", "knowledge_labels"):
+            connection.execute(f"UPDATE {table} SET base = $1", [TEXTS[3]])
+        which = "CASE label WHEN 'edge' THEN 1 WHEN 'ring' THEN 4 ELSE 13 END"
+        connection.execute(f"UPDATE knowledge_labels SET label = {listed}[{which}]")
+        connection.execute(
+            "UPDATE knowledge_bases SET target = $1, label_column = $2, sql = $3, created = $4, shown = [$5]",
+            [TEXTS[0], TEXTS[10], TEXTS[4], TEXTS[2], TEXTS[10]],
+        )
     return path
 
 
@@ -86,6 +94,8 @@ LINKS: dict[str, tuple[str, dict[str, str]]] = {  # name -> (page, what its URL 
     "weight of text": ("", _query(terms=[_term("red", weight="much")])),
     "no such kind": ("", _query(terms=[_term("red", kind="spell")])),
     "image file": ("", _query(terms=[_term("/etc/hostname", kind="image")])),
+    "spectrum file": ("", _query(terms=[_term("/etc/hostname", kind="spectrum")])),
+    "by an embedding that is none": ("", _query(terms=[_term("nobody", kind="object") | {"by": "<b>x</b>"}])),
     "empty embedding": ("", _query(terms=[_term([], kind="embedding")])),
     "short embedding": ("", _query(terms=[_term([1, 2, 3], kind="embedding")])),
     "embedding of zeros": ("", _query(terms=[_term([0] * 16, kind="embedding")])),
@@ -120,5 +130,10 @@ LINKS: dict[str, tuple[str, dict[str, str]]] = {  # name -> (page, what its URL 
     "captions by nobody": ("captions", {"model": "x' OR '1'='1", "turn": "9" * 5_000}),
     "evaluation of nothing": ("evaluate", {"run": "x", "beside": "y", "measure": "z", "share": "!", "target": "'"}),
     "re-ranking of nothing": ("rerank", _query(terms=[_term("red", weight=-1)])),
+    "classes by nothing": (
+        "knowledge",
+        {"base": "<b>x</b>", "version": "-1", "k": "9" * 5_000, "weight": "') --", "of": "../..", "prevalence": "nan"},
+    ),
+    "classes of nothing": ("knowledge", {"of": "ids", "ids": "nobody\n[x](javascript:alert(1)),\ud800\n" * 900}),
     "columns": ("", {"columns": ",".join(f"c{number}" for number in range(3_000))}),
 }

@@ -7,9 +7,10 @@ A constant that is renamed or gone fails every test that uses this.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib import import_module
 
 import pytest
+
+from galsearch.store import Tuning
 
 LOWERED = {
     "ingest": {"BATCH_ROWS": 5, "VECTOR_BATCH_ROWS": 11},  # batches of a build
@@ -22,9 +23,14 @@ LOWERED = {
     },
     "store.index.vectors": {"BLOCK_ROWS": 6},
     "store.index.projection": {"BLOCK_ROWS": 6},
-    "store.index.search": {"BLOCK_ROWS": 6, "EXACT_MATCHES": 3, "KEEP_SPARE": 2, "SCAN_BYTES": 1},
+    "store.index.search": {"BLOCK_ROWS": 6},
     "store.index.kernel": {"WORTH": 1},
-    "store.read.base": {"BATCH_ROWS": 9, "HELD_ROWS": 4, "HELD_IDS": 4, "FEW_IDS": 2, "KNOWN_ROWS": 3},
+    "store.read.base": {
+        "BaseStore.tuning": Tuning(
+            exact_matches=3, spare=2, scan_bytes=1, held_rows=4, held_ids=4, few_ids=2, known_rows=3
+        ),
+        "BATCH_ROWS": 9,
+    },
     "store.read.folder": {"BATCH_ROWS": 9},
     "store.write.bundle": {"BATCH_ROWS": 9, "MAP_SAMPLE": 5},
     "store.write.recluster": {"BATCH_ROWS": 9},
@@ -40,5 +46,5 @@ def lowered(*, but: tuple[str, ...] = ()):
     with pytest.MonkeyPatch.context() as patch:
         for module, sizes in LOWERED.items():
             for name, value in ({} if module in but else sizes).items():
-                patch.setattr(import_module(f"galsearch.{module}"), name, value)
+                patch.setattr(f"galsearch.{module}.{name}", value)
         yield

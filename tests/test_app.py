@@ -212,7 +212,7 @@ def test_a_broken_link_is_announced_and_lists(start, query):
 
 def test_a_link_cannot_make_the_server_read_a_file(start):
     app = start(query=galsearch.Query((galsearch.Term("image", "/etc/hostname"),)).to_json())
-    assert "image file" in text_of(app.warning)
+    assert "names a file" in text_of(app.warning)
     assert asked(app).terms == ()
 
 

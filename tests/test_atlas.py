@@ -31,7 +31,7 @@ import galsearch
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
 from galsearch.query import Query, Term
-from galsearch.store.index import cells, search
+from galsearch.store.index import cells
 from galsearch.store.sql import macros
 
 FIRST, SECOND = tiny.object_id(0), tiny.object_id(1)
@@ -826,14 +826,13 @@ def polar(tmp_path_factory):
 
 
 @pytest.mark.parametrize("cone", [(0.0, 90.0, 1200.0), (200.0, 89.8, 900.0), (0.0, 0.0, 1500.0), (359.9, 0.1, 700.0)])
-def test_a_cone_and_a_condition_in_cells_equal_brute_force(polar, form, cone, monkeypatch):
+def test_a_cone_and_a_condition_in_cells_equal_brute_force(polar, form, cone):
     paths, table, vectors = polar
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
     query = tiny.random_units(1, 16, seed=9)[0]
     found = Truth(np.array(table["id"].to_pylist(), dtype=object), vectors, table)
     kept = found.near(*cone) & (vectors[:, 0] > 0)
     cuts = {"where": "along > 0", "near": cone[:2], "radius_arcsec": cone[2], "k": 40}
-    with galsearch.open(paths[form]) as atlas:
+    with tiny.tuned(paths[form], exact_matches=FEW) as atlas:
         every, exact = atlas.search(query, **cuts, probes=100_000), atlas.search(query, **cuts, exact=True)
         assert (every.plan.path, exact.plan.path) == ("ivf", "exact")
         assert every.ids == exact.ids == found.best(query, 40, kept)

@@ -1,4 +1,4 @@
-"""The pages Map, Evaluate, Captions, Build and About in a real browser: what a person drags, picks, uploads, opens."""
+"""Pages beside Search and Object in a real browser: what a person drags, picks, uploads, opens."""
 
 import io
 import shutil
@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 import tiny
 from browsing import MARKS, WIDTHS, expect, screenshot
+from conftest import SHAPE
 from PIL import Image
+from tiny_spectra import write_models, write_spectra
 
 import galsearch
 
 pytestmark = MARKS
-PAGES = {"Map": ".plot", "Evaluate": "h2, canvas", "Captions": "h2", "Build": "h2", "About": "h2"}
+PAGES = {"Knowledge": "h2", "Map": ".plot", "Evaluate": "h2, canvas", "Captions": "h2", "Build": "h2", "About": "h2"}
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory):
-    """A folder with captions and a kept evaluation, so that every page has something to show."""
+    """A folder with captions, a kept evaluation and a base, so that every page has something to show."""
     home = tmp_path_factory.mktemp("full")
     path = Path(shutil.copytree(tiny_folder, home / "tiny.atlas"))
     galsearch.caption(path)
@@ -27,7 +29,21 @@ def folder(tiny_folder, tmp_path_factory):
         'candidates = "z IS NOT NULL"\nrelevant = "z < 0.05"\nprevalences = [0.1]\n'
     )
     galsearch.evaluate(path, targets=targets, store=True)
+    galsearch.create_base(path, "shapes", f"SELECT object_id, {SHAPE} AS shape FROM galaxies WHERE z < 0.05")
     return path
+
+
+@pytest.fixture(scope="module")
+def spectra_address(tmp_path_factory):
+    """The app, running on an atlas of spectra alone with the lines of a BPT diagram, and a base of them."""
+    home = tmp_path_factory.mktemp("spectra")
+    kinds = {f"{kind}-{number}": (kind, 0.02 + 0.01 * number) for kind in ("young", "nucleus") for number in range(3)}
+    models, files = write_models(home / "models"), write_spectra(home / "spectra", kinds)
+    galsearch.build(home / "s.atlas", spectra=files, models=models)
+    select = "SELECT object_id, split_part(object_id, '-', 1) AS kind FROM galaxies"
+    galsearch.create_base(home / "s.atlas", "kinds", select)
+    with screenshot.running_app(home / "s.atlas") as where:
+        yield where
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +81,47 @@ def drag(page, label: str, start: tuple[float, float], end: tuple[float, float])
     page.mouse.down()
     page.mouse.move(*at[1], steps=4)
     page.mouse.up()
+
+
+def test_a_base_votes_on_the_results_and_says_why(page, folder):
+    go(page, "Knowledge")
+    page.get_by_text("24 objects:").wait_for()
+    first = tiny.object_id(0)
+    with galsearch.open(folder) as atlas:
+        votes = atlas.classify(first, "shapes", k=5)
+    page.get_by_role("heading", name=f"{first}: {votes.label}").wait_for()
+    page.get_by_label("Voters").click()
+    page.get_by_role("option", name="5", exact=True).click()
+    page.get_by_text(f"probability {votes.probability:.3f}").wait_for()
+    expect(page.locator("[class*=st-key-voter_]")).to_have_count(5)
+    expect(page.get_by_role("link", name=votes.neighbors["object_id"][0].as_py())).to_have_count(1)
+    assert "k=5" in page.url
+
+
+def test_an_object_is_classified_on_its_page_and_the_page_knowledge_says_why(new_page, spectra_address):
+    page = new_page(spectra_address, viewport={"width": 1280, "height": 1600})  # a list closes when the page scrolls
+    screenshot.open_page(page, spectra_address, "object", object="nucleus-1")
+    page.get_by_role("heading", name="BPT diagram").wait_for()
+    page.get_by_label("Classify by").click()
+    page.get_by_role("option", name="kinds").click()
+    page.get_by_role("button", name="Why", exact=True).click()
+    page.get_by_role("heading", name="nucleus-1: nucleus").wait_for()
+    page.wait_for_url("**/knowledge?*ids=nucleus-1*")
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(
+        2
+    )  # its spectrum over that of a voter, and the diagram
+
+
+def test_votes_of_spectra_fit_every_width(new_page, spectra_address):
+    page = new_page(spectra_address)
+    screenshot.open_page(page, spectra_address, "knowledge")
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2)
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0, width
+        widest = "Math.max(...[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].map(e => e.clientWidth))"
+        assert 250 < page.evaluate(widest) <= width, width
 
 
 def test_a_drag_over_the_map_selects_and_becomes_the_cut_of_the_search(page, folder):
@@ -151,8 +208,10 @@ def test_dropped_pictures_become_an_atlas_that_is_downloaded_and_opened(page, tm
         files.append({"name": f"g{row}.png", "mimeType": "image/png", "buffer": content.getvalue()})
     page.locator("input[type=file]").first.set_input_files(files)
     page.get_by_text("6 images").wait_for()
+    screenshot.settle(page)  # what is typed while the page is drawn anew is lost
     page.get_by_label("Title").fill("Six")
     page.keyboard.press("Enter")
+    screenshot.settle(page)
     page.get_by_role("button", name="Build", exact=True).click()
     page.get_by_text("6 galaxies, in").wait_for(timeout=120_000)
     with page.expect_download() as download:

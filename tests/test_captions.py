@@ -21,6 +21,7 @@ import tiny
 from fake_vlm import GOOD, TOKENS_IN, TOKENS_OUT, Said, Server
 from hypothesis import given
 from hypothesis import strategies as st
+from negations import DESCRIPTIONS
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -28,7 +29,7 @@ import galsearch
 from galsearch import cli
 from galsearch.atomic import WriterLock
 from galsearch.captions import labels, measurements
-from galsearch.language import clauses, templates
+from galsearch.language import decision_tree, summaries, templates
 
 ROWS = 12
 DENIES = re.compile(  # written anew here, so that the code's own list is not its judge
@@ -121,7 +122,7 @@ def test_a_whole_caption_denies_what_its_negatives_say_and_nothing_else(said, se
     found = templates.write(said, object_id="x", seed=seed)
     if found is not None:
         assert (DENIES.search(found.text) is not None) == bool(found.negatives)
-        assert set(clauses.negatives(found.text)) <= set(found.negatives)
+        assert set(summaries.negatives(found.text)) <= set(found.negatives)
 
 
 def test_wording_follows_from_id_and_seed_and_differs_between_them():
@@ -154,7 +155,15 @@ def test_what_has_no_words_is_refused():
     ],
 )
 def test_denials_are_taken_out_of_a_text_and_kept_apart(text, summary, negatives):
-    assert (clauses.summary(text), clauses.negatives(text)) == (summary, negatives)
+    assert (summaries.summary(text), summaries.negatives(text)) == (summary, negatives)
+
+
+@pytest.mark.parametrize(("text", "bar", "arms"), DESCRIPTIONS)
+def test_captions_and_the_decision_tree_read_the_same_denials(text, bar, arms):
+    denied = set(summaries.negatives(text))
+    assert ("bar" in denied, "spiral arms" in denied) == (bar is False, arms is False)
+    stated = decision_tree.stated(text)
+    assert (stated["bar"], stated["has-spiral-arms"]) == (bar, arms)
 
 
 TEXTS = (
@@ -167,7 +176,7 @@ PIECES = st.lists(st.sampled_from(TEXTS), min_size=1, max_size=7)
 @given(PIECES, st.lists(st.sampled_from([", ", "; ", " ", ". ", " and ", "\n"]), min_size=7, max_size=7))
 def test_no_text_leaves_a_denial_in_its_summary(pieces, joints):
     text = "".join(f"{piece}{joint}" for piece, joint in zip(pieces, joints, strict=False))
-    found = clauses.summary(text)
+    found = summaries.summary(text)
     assert found is None or DENIES.search(found) is None
 
 

@@ -21,7 +21,7 @@ import galsearch
 from galsearch.errors import FormatError, GalsearchError
 from galsearch.science.ranking import Scorer
 from galsearch.store import check, open_store
-from galsearch.store.index import cells, search
+from galsearch.store.index import cells
 from galsearch.store.index.vectors import Coded, Fetched, decoded, encoded
 from galsearch.store.sql import macros
 
@@ -55,19 +55,17 @@ def pair(request, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def opened(pair) -> Iterator[tuple[galsearch.Atlas, galsearch.Atlas]]:
-    with galsearch.open(pair[0]) as floats, galsearch.open(pair[1]) as compact:
+    with tiny.tuned(pair[0], exact_matches=FEW) as floats, tiny.tuned(pair[1], exact_matches=FEW) as compact:
         yield floats, compact
 
 
 @pytest.fixture
-def floats(opened, monkeypatch) -> galsearch.Atlas:
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+def floats(opened) -> galsearch.Atlas:
     return opened[0]
 
 
 @pytest.fixture
-def compact(opened, monkeypatch) -> galsearch.Atlas:
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
+def compact(opened) -> galsearch.Atlas:
     return opened[1]
 
 
@@ -243,13 +241,12 @@ def test_vectors_are_read_in_place(pair):
         "DROP TABLE vector_map",
     ],
 )
-def test_a_file_that_was_rewritten_is_asked_by_sql_and_answers_the_same(pair, small, change, monkeypatch):
-    monkeypatch.setattr("galsearch.store.read.base.HELD_ROWS", FEW)
+def test_a_file_that_was_rewritten_is_asked_by_sql_and_answers_the_same(pair, small, change):
     with duckdb.connect(small) as connection:
         connection.execute(change)
         connection.execute("UPDATE galsearch_manifest SET value = replace(value, '\"row_aligned\": true', "
                            "'\"row_aligned\": false')")  # fmt: skip
-    with galsearch.open(pair[1]) as good, galsearch.open(small) as atlas:
+    with tiny.tuned(pair[1], held_rows=FEW) as good, tiny.tuned(small, held_rows=FEW) as atlas:
         for query in questions(pair[1], 2, seed=9):
             one, other = (part.search(query, k=20, exact=True) for part in (good, atlas))
             assert one.ids == other.ids

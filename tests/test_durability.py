@@ -1,5 +1,6 @@
 """What an interruption, a kill, a full disk or a second writer does to an atlas: nothing that a reader could see."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import picture
+from tiny_spectra import OBJECTS, write_models, write_spectra
 
 import galsearch
 from galsearch import ingest, sources
@@ -165,21 +167,42 @@ def test_an_interrupted_addition_leaves_the_atlas_as_it_was_and_goes_on(
     assert len(seen(path)[0]) == 2 * ROWS
 
 
-def test_a_writer_killed_between_lance_and_the_facts_is_rolled_back(monkeypatch, cutouts, tmp_path, tiny_models):
-    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
-    before = seen(path)
+@contextlib.contextmanager
+def killed_before_the_facts(monkeypatch):
+    """Stop the writer that the block starts after its Lance tables, before the facts."""
     with monkeypatch.context() as patch:
         patch.setattr(
             "galsearch.store.write.folder.write_manifest",
             lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         with pytest.raises(KeyboardInterrupt):
-            galsearch.add(path, images=draw(tmp_path / "lost", 2, first=50), models=tiny_models)
+            yield
+
+
+def test_a_writer_killed_between_lance_and_the_facts_is_rolled_back(monkeypatch, cutouts, tmp_path, tiny_models):
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=tiny_models).path
+    before = seen(path)
+    with killed_before_the_facts(monkeypatch):
+        galsearch.add(path, images=draw(tmp_path / "lost", 2, first=50), models=tiny_models)
     assert seen(path) == before
     assert not list(path.glob("*.partial"))
     galsearch.add(path, images=draw(tmp_path / "more", 2, first=70), models=tiny_models)
     ids = [row["object_id"] for row in seen(path)[0]]
     assert ids == [f"g{row:04d}" for row in (*range(ROWS), 70, 71)]
+
+
+def test_the_first_spectra_of_an_atlas_killed_before_the_facts_are_rolled_back(monkeypatch, cutouts, tmp_path):
+    models = write_models(tmp_path / "models")
+    path = galsearch.build(tmp_path / "x.atlas", images=cutouts, models=models).path
+    before = seen(path)
+    with killed_before_the_facts(monkeypatch):
+        galsearch.add(path, spectra=write_spectra(tmp_path / "lost", OBJECTS), models=models)
+    assert seen(path) == before
+    few = {"old": OBJECTS["old-near"], "quasar": OBJECTS["quasar"]}  # not those that were lost
+    galsearch.add(path, spectra=write_spectra(tmp_path / "more", few), models=models)
+    with galsearch.open(path, device="cpu") as atlas:
+        assert set(atlas.spectra(list(OBJECTS) + list(few))) == set(few)
+        assert atlas.search(tmp_path / "more" / "old.fits", k=1).ids == ["old"]
 
 
 def test_a_replacement_killed_between_its_two_renames_gives_the_old_atlas_back(cutouts, tmp_path, tiny_models):

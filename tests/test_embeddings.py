@@ -91,13 +91,17 @@ def test_duplicates_are_left_out_in_the_second_embedding_too(two):
         ((Term("object", FIRST, by="radio"),), "has no embedding 'radio', it has: image, spectrum"),
         ((Term("text", "ring", by="spectrum"),), "words cannot be compared in 'spectrum'"),
         ((Term("image", "a.png", by="spectrum"),), "'spectrum' of .* is made of a spectrum"),
-        ((Term("spectrum", "a.fits"),), "reads no spectrum yet"),
         ((Term("object", FIRST), Term("object", FIRST, -1.0)), "cancel out"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_the_reason(two, terms, message):
     with pytest.raises(QueryError, match=message):
         two.search(Query(terms))
+
+
+def test_a_spectrum_that_is_not_there_is_told_by_name(two):
+    with pytest.raises(galsearch.SchemaError, match=r"a\.fits: cannot be read"):
+        two.search(Query((Term("spectrum", "a.fits"),)))
 
 
 def test_an_atlas_without_spectra_says_so(tiny_bundle):

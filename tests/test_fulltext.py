@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from negations import QUERIES
 
+from galsearch.language.negation import affirmed
 from galsearch.store.index.fulltext import STOP_WORDS, matches, terms_sql, word_macros, write_word_index
 from galsearch.store.sql.sandbox import Sandbox
 
@@ -152,6 +154,12 @@ def test_what_is_negated_does_not_count(terms, text, expected):
     assert terms(text) == expected
 
 
+@pytest.mark.parametrize(("text", "wanted", "_"), QUERIES)
+def test_words_that_a_query_denies_do_not_count_in_sql_nor_in_a_search(terms, text, wanted, _):
+    own = [word for word in ("unbarred", "nonbarred", "barless") if text == f"{word} spiral"]  # words by themselves
+    assert terms(text) == terms(affirmed(text)) == sorted([*terms(wanted), *own])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -222,6 +230,21 @@ def test_scores_are_bm25_of_id_columns_and_captions(four, opened, question):
     assert found.rows.tolist() == order
     np.testing.assert_allclose(found.scores, expected[order], rtol=1e-6)
     assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("galaxies excluding blue ones", "galaxy"),
+        ("red galaxy, bar absent", "red galaxy"),
+        ("blue without a bar and d", "blue"),
+    ],
+)
+def test_a_search_and_the_macro_leave_out_what_is_denied(four, opened, question, wanted):
+    expected = matches(opened(four), wanted)
+    found = matches(opened(four), question)
+    assert (found.rows.tolist(), found.scores.tolist()) == (expected.rows.tolist(), expected.scores.tolist())
+    assert macro(four, f"matching_words('{question}')") == macro(four, f"matching_words('{wanted}')")
 
 
 def test_postings_are_ordered_by_term_and_row_and_add_up_in_plain_sql(four):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import crash
 import pytest
+from tiny_spectra import write_spectra, write_tiny_spectrum_model, write_tiny_words
 
 import galsearch
 
@@ -23,11 +24,14 @@ KILLS = {
     "parallel": 20,  # a build whose pictures are read by other processes
     "replace": 36,
     "add": 42,
+    "spectra": 20,  # added, some of them to objects that are there
     "measure": 20,
     "bundle": 28,
     "rebundle": 28,
     "optimize": 42,
 }
+SHARE = float(os.environ.get("GALSEARCH_KILLS", "1"))  # of them; each takes seconds, and CI has other work
+TIMES = {verb: max(6, round(SHARE * count)) for verb, count in KILLS.items()}
 STARTS_WITH_NOTHING = ("build", "parallel", "bundle")
 FROM = {"optimize": "grown", "measure": "unmeasured"}  # what is written to, where it is not the small atlas
 FEW, MORE = range(10), range(100, 108)  # so many more that adding them makes a new index, too
@@ -67,6 +71,7 @@ class Place:
             "measure": ("measure", {"path": self.atlas}),
             "replace": ("build", {"path": self.atlas, **pictures, "overwrite": True}),
             "add": ("add", {"path": self.atlas, **pictures}),
+            "spectra": ("add", {"path": self.atlas, "spectra": have["spectra"], "models": have["models"]}),
             "bundle": ("bundle", {"path": have["grown"], "out": self.atlas}),
             "rebundle": ("bundle", {"path": have["grown"], "out": self.atlas}),
             "optimize": ("optimize", {"path": self.atlas}),
@@ -75,7 +80,12 @@ class Place:
     def command(self) -> list[str]:
         """Return the job as typed."""
         verb, options = self.job()
-        flags = {"images": "--images", "models": "--models", "processes": "--processes"}
+        flags = {
+            "images": "--images",
+            "spectra": "--spectra",
+            "models": "--models",
+            "processes": "--processes",
+        }
         typed = [part for name, flag in flags.items() if name in options for part in (flag, options[name])]
         places = [options[name] for name in ("path", "out") if name in options]
         return [verb, *map(str, places + typed), *(["--overwrite"] if "overwrite" in options else [])]
@@ -116,7 +126,7 @@ class Place:
 
     def is_after(self, found: dict | None) -> None:
         """Compare with what the work leads to; adding and making a new index of it all are two commits."""
-        written_by = found["written_by"] + (["optimize"] if self.verb == "add" else [])
+        written_by = found["written_by"] + (["optimize"] if self.verb in ("add", "spectra") else [])
         assert {**found, "written_by": written_by[: len(self.after["written_by"])]} == self.after
 
     def nothing_else_changed(self) -> None:
@@ -146,7 +156,7 @@ class Place:
             crash.run(*self.job())
         except galsearch.GalsearchError as error:
             assert landed == "after", error
-            assert self.verb in ("build", "parallel", "add"), error
+            assert self.verb in ("build", "parallel", "add", "spectra"), error
             assert "exists" in str(error) or "already" in str(error)
         self.is_after(crash.state(self.atlas))
         self.only_the_atlas_is_there(may_stay=landed == "after")
@@ -195,9 +205,15 @@ def materials(tmp_path_factory, tiny_models, crew):
         crash.WAIT_SECONDS
     )
     bundle = galsearch.bundle(small, home / "small.duckdb")
+    models = Path(shutil.copytree(tiny_models, home / "models"))
+    write_tiny_spectrum_model(models)
+    write_tiny_words(models)
+    kinds = {f"g{row:04d}": ("emission" if row % 2 else "passive", 0.01 * row) for row in (*FEW[:6], 200, 201)}
+    spectra = write_spectra(home / "spectra", kinds)
     return {
         "more": more,
-        "models": tiny_models,
+        "models": models,
+        "spectra": spectra,
         "small": small,
         "grown": grown,
         "unmeasured": unmeasured,
@@ -214,7 +230,7 @@ def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, crew, plac
     place, rng = place_for(verb, tmp_path), random.Random(verb)
     tally = crash.Tally(verb)
     with tally.told():
-        while tally.kills < KILLS[verb]:
+        while tally.kills < TIMES[verb]:
             place.reset()
             landed = "before"
             for _ in range(rng.choice((1, 2, 3, 4))):
@@ -232,7 +248,7 @@ def test_kill_at_any_moment_leaves_the_last_committed_state(tmp_path, crew, plac
 def kill_once(crew: crash.Crew, place: Place, rng: random.Random, tally: crash.Tally) -> bool:
     """Let a worker die at a moment or after a while; say whether it did before it was done."""
     if tally.kills % 2:
-        moment = 1 + int(place.moments * tally.kills / KILLS[place.verb])  # all parts of the work have their turn
+        moment = 1 + int(place.moments * tally.kills / TIMES[place.verb])  # all parts of the work have their turn
         tally.moments.append(f"moment {moment} of {place.moments}")
         return crew.start(*place.job(), stop=(moment, "SIGKILL")).killed_after(crash.WAIT_SECONDS)
     seconds = rng.uniform(0, place.seconds)

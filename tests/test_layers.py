@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "galsearch").rglob("__init__.py")
 }  # from which modules may be imported by name
-WORDS = {"errors", "escaping", "schema"}
-SCIENCE_FILES = ("bounded", "fits_units", "sky", "images", "spectra", "detection", "morphology", "metrics", "ranking")
+WORDS = {"errors", "escaping", "progress", "schema"}
+SCIENCE_FILES = (
+    *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
+    *("metrics", "novelty", "quality", "ranking", "votes"),
+)
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
 ENGINES = {"encode", "store", "formats", "remote"}
@@ -25,20 +28,36 @@ BELOW_WHOLE = WORDS | SCIENCE | {"query", "language", "workers"} | ENGINES
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "compiled": set(),
+    "progress": set(),
     "escaping": {"errors"},
     "schema": {"errors"},
     **dict.fromkeys(SCIENCE, WORDS),
     "science.fits_units": WORDS | {"science.bounded"},
     "science.images": WORDS | {"science.bounded", "science.fits_units", "science.images"},
-    "science.detection": WORDS | {"science.morphology"},
+    "science.morphology": WORDS | {"science.pixels"},
+    "science.pixels": WORDS | {"compiled"},
+    "science.detection": WORDS | {"science.morphology", "science.pixels"},
+    "science.lines": WORDS | {"science.spectra"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
     "language": WORDS | {"query", "language"},
     "workers": {"errors"},
     "quotas": {"errors", "workers"},
     "graphs": {"errors"},
-    "encode": WORDS | {"science.images", "graphs"},
-    "store": WORDS | {"store", "atomic", "query", "science.sky", "science.ranking", "workers"},
+    "encode": WORDS | {"science.images", "science.spectra", "graphs"},
+    "store": WORDS
+    | {
+        "store",
+        "atomic",
+        "compiled",
+        "query",
+        "language",
+        "science.sky",
+        "science.ranking",
+        "science.spectra",
+        "workers",
+    },
     "formats": WORDS | {"formats", "atomic"},
     "remote": WORDS | {"remote"},
     "citations": WORDS,
@@ -49,12 +68,16 @@ MAY_IMPORT = {
     "lookup": BELOW_WHOLE,
     "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
+    "knowledge": BELOW_WHOLE | {"crossmatch", "knowledge", "notebook"},
+    "discovery": BELOW_WHOLE | {"discovery", "notebook"},
     "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
-    "atlas": BELOW_WHOLE | {"citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"},
+    "atlas": BELOW_WHOLE
+    | {"sources", "citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"}
+    | {"knowledge", "discovery"},
     "ingest": BELOW_WHOLE | {"columns", "sources"},
-    "evaluation": BELOW_WHOLE | {"atlas", "evaluation"},
+    "evaluation": BELOW_WHOLE | {"atlas", "knowledge", "evaluation"},
     "space": BELOW_WHOLE | {"citations", "ingest", "space"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use
@@ -64,7 +87,7 @@ MAY_IMPORT = {
 STORE = (
     *("files", "interface", "sql.sandbox", "sql.allowed"),
     *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
-    *("sql.macros", "read.admission", "read.base", "read.bundle", "read.folder", "read.multi"),
+    *("sql.macros", "read.admission", "read.spectra", "read.base", "read.bundle", "read.folder", "read.multi"),
     *("read.row_view", "check"),
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
     *("write.bundle", "sql.visitors"),
@@ -79,7 +102,7 @@ OWNERS = {
     "sep": {"science.detection"},
     "duckdb": {"store"},
     "lance": {"store"},
-    "pandas": {"formats", "hits"},
+    "pandas": {"formats", "hits", "knowledge", "discovery"},
     "umap": {"store"},
     "packaging": {"space"},
     "huggingface_hub": {"space"},  # in the script that runs in a Space

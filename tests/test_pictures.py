@@ -19,7 +19,7 @@ from tiny_models import picture
 import galsearch
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.sources import MEASURED, Workshop, open_source
-from galsearch.sources.pictures import in_order
+from galsearch.sources.workshop import in_order
 
 FORM = ("asymmetry", "gini", "sersic_n", "petrosian_radius_px", "morphology_flag")
 COLORS = ("red", "blue", "green", "white")
@@ -194,7 +194,7 @@ def test_what_is_raised_comes_where_the_result_would_have():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(SchemaError, match="the third"):
         next(results)
-    assert not [one for one in threading.enumerate() if one.name.startswith("prepare pictures")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("prepare objects")]
 
 
 def test_what_the_groups_raise_comes_too():

@@ -15,7 +15,7 @@ from PIL import Image
 
 import galsearch
 from galsearch.errors import GalsearchError, QueryError
-from galsearch.language import understand
+from galsearch.language.parser import understand
 from galsearch.rerank import attributes, probe, validated
 from galsearch.rerank.arcs import arc_contrast
 from galsearch.rerank.judge import Board, panels

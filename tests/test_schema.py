@@ -18,7 +18,12 @@ from galsearch import schema
 from galsearch.errors import FormatError
 
 SPACE = {"dim": 16, "model": "m-1", "sha256": "0" * 64, "space": "s", "metric": "cosine", "rows": 3}
-EVERY = [*schema.GALAXIES.values(), schema.SCORE, *(c for columns in schema.TABLES.values() for c in columns)]
+EVERY = [
+    *schema.GALAXIES.values(),
+    *schema.LINE_MEASURES.values(),
+    schema.SCORE,
+    *(c for columns in schema.TABLES.values() for c in columns),
+]
 
 
 def manifest(**changes) -> schema.Manifest:

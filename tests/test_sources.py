@@ -15,7 +15,8 @@ from tiny_models import picture
 
 from galsearch.errors import SchemaError
 from galsearch.science import images
-from galsearch.sources import open_source, stem
+from galsearch.sources import open_source
+from galsearch.sources.files import PICTURES
 from galsearch.sources.mosaic import _outside
 from galsearch.sources.vectors import position_name
 
@@ -224,7 +225,7 @@ def test_missing_and_unknown_inputs_are_named(cutouts, tmp_path, source, table, 
     ("name", "expected"), [("a.fits.gz", "a"), ("b.v2.PNG", "b.v2"), ("plain", "plain"), ("c.jpeg", "c")]
 )
 def test_stem_takes_off_the_picture_suffix_only(tmp_path, name, expected):
-    assert stem(tmp_path / name) == expected
+    assert PICTURES.stem(tmp_path / name) == expected
 
 
 # ---- pictures that carry their place

@@ -26,8 +26,7 @@ import galsearch
 from galsearch import schema
 from galsearch.errors import GalsearchError, QueryError
 from galsearch.store import check
-from galsearch.store.index import cells, search
-from galsearch.store.read import base
+from galsearch.store.index import cells
 from galsearch.store.sql import macros, sandbox
 
 ROWS, DIM, GROUPS = 6_000, 32, 40
@@ -60,16 +59,10 @@ def large_paths(large_rows, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def opened(large_paths, form) -> Iterator[galsearch.Atlas]:
-    with galsearch.open(large_paths[form]) as atlas:
-        yield atlas
-
-
-@pytest.fixture
-def large(opened, monkeypatch) -> galsearch.Atlas:
+def large(large_paths, form) -> Iterator[galsearch.Atlas]:
     """The large atlas, open for reading, where more than FEW matches are asked for from the index."""
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
-    return opened
+    with tiny.tuned(large_paths[form], exact_matches=FEW) as atlas:
+        yield atlas
 
 
 def best(rows, query: np.ndarray, k: int, kept: np.ndarray | None = None) -> list[str]:
@@ -162,11 +155,10 @@ def test_probes_with_a_cut_that_nothing_passes_give_nothing(large):
     assert (len(hits), hits.plan.matches) == (0, 0)
 
 
-def test_rows_are_found_by_id_whether_remembered_held_or_read(large_paths, form, large_rows, monkeypatch):
-    monkeypatch.setattr(base, "KNOWN_ROWS", 8)
+def test_rows_are_found_by_id_whether_remembered_held_or_read(large_paths, form, large_rows):
     ids, vectors, _ = large_rows
     asked = [ids[70], "nobody", ids[3], ids[70], *ids[200:210], ids[3]]
-    with galsearch.open(large_paths[form]) as atlas:
+    with tiny.tuned(large_paths[form], known_rows=8) as atlas:
         store = atlas._store
         for held in (False, True, True):
             if held:
@@ -199,9 +191,9 @@ def test_many_equal_scores_are_ordered_by_object_id(large, large_rows, options, 
     assert hits.ids == [ids[row] for row in np.arange(TWINS) * 97 + 11][:k]
 
 
-def test_folder_and_bundle_agree_to_the_last_bit_where_both_are_exact(large_paths, monkeypatch):
-    monkeypatch.setattr(search, "EXACT_MATCHES", FEW)
-    with galsearch.open(large_paths["folder"]) as folder, galsearch.open(large_paths["bundle"]) as bundle:
+def test_folder_and_bundle_agree_to_the_last_bit_where_both_are_exact(large_paths):
+    both = (tiny.tuned(large_paths[form], exact_matches=FEW) for form in ("folder", "bundle"))
+    with next(both) as folder, next(both) as bundle:
         for query in queries(8, seed=8):
             for options in ({"exact": True}, {"where": "number % 50 = 0"}, {"where": "along > 0", "exact": True}):
                 one, other = (atlas.search(query, k=30, **options) for atlas in (folder, bundle))

@@ -352,10 +352,9 @@ def test_deeper_questions_and_higher_recall_visit_more_cells(wide):
     assert curves.probes(recall=1.0, depth=10**6, kinds=["like"], cells=37) <= 37
 
 
-def test_the_wished_recall_decides_how_many_cells_are_visited(wide, monkeypatch):
+def test_the_wished_recall_decides_how_many_cells_are_visited(wide):
     home, _, array = wide
-    monkeypatch.setattr("galsearch.store.index.search.EXACT_MATCHES", 10)
-    with galsearch.open(home / "wide.duckdb") as atlas:
+    with tiny.tuned(home / "wide.duckdb", exact_matches=10) as atlas:
         visited = [atlas.search(array[0], k=5, recall=wished).plan.cells_probed for wished in (0.5, 0.95)]
         assert visited[0] < visited[1]
     with pytest.raises(galsearch.QueryError, match="recall"):

@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tiny_models import picture
 
+import galsearch
+from galsearch.store import Tuning, open_stores
+
 CLUSTERS = (("red", "edge"), ("blue", "ring"), ("white", "round"), ("green", "face"))
 ROWS = 300
 COPIES = 4  # per cluster: the same picture, pixel by pixel
@@ -117,7 +120,13 @@ def add_spectra(atlas: Path, out: Path) -> Path:
         staging.put(0, with_one.append_column(staged("spectrum"), found), [])
         staging.put(1, known.filter(pa.array(~has)), [])
         models = {item.name: item for item in sorted((atlas / "models").iterdir())}
-        staging.create(manifest, {"action": "build"}, models=models, concepts=concepts, rejected=[])
+        staging.create(
+            manifest,
+            {"action": "build"},
+            models=models,
+            phrases={} if concepts is None else {"concepts": concepts},
+            rejected=[],
+        )
     return out
 
 
@@ -154,3 +163,8 @@ def parquet(path: Path, **columns) -> Path:
     """Write columns as a Parquet table and return its path."""
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def tuned(path: Path, **sizes: int) -> galsearch.Atlas:
+    """Return an atlas, open for reading, whose searches go another way from other sizes on."""
+    return galsearch.Atlas(open_stores([path], tuning=Tuning(**sizes)), device="cpu")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,9 @@ import pyarrow as pa
 from galsearch import formats, schema
 from galsearch.captions import labels, measurements
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.language import clauses, templates
+from galsearch.language import summaries, templates
+from galsearch.language.negation import negator
+from galsearch.progress import Progress, silent
 from galsearch.store import Rows, Store, open_store, put_rows
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ CAPTIONERS = ("measurements", "labels", "table", "vlm")
 TABLE, LEDGER = "captions", "caption_costs"
 OK = "ok"
 RULES_VERSION = 1  # of `measurements` and `labels`, in the name of their model
-Progress = Callable[[int, int, str], None]
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("object_id", "caption", "summary")),
@@ -64,10 +65,6 @@ class Captioned:
     note: str = ""
 
 
-def _silent(done: int, total: int, what: str) -> None:
-    """Report progress to nobody."""
-
-
 def caption(
     path: str | Path,
     *,
@@ -82,7 +79,7 @@ def caption(
     caption_column: str = "caption",
     model: str | None = None,
     vlm: VLM | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Captioned:
     """Write captions of the galaxies of the atlas folder `path` and report how many.
 
@@ -155,7 +152,7 @@ def row(
     created: str | None = None,
 ) -> dict:
     """Return a row of `captions`. The summary must be free of negations."""
-    if summary is not None and clauses.negator(summary) is not None:
+    if summary is not None and negator(summary) is not None:
         raise GalsearchError(f"the summary {summary!r:.80} has a negation; say it in negatives")
     return {
         "object_id": object_id,
@@ -302,7 +299,7 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
                 seed=number[object_id, who],
                 text=text,
                 summary=short,
-                negatives=clauses.negatives(text),
+                negatives=summaries.negatives(text),
             )
         )
         number[object_id, who] += 1
@@ -313,7 +310,7 @@ def _from_table(store: Store, table: str | Path | None, columns: tuple[str, str]
 
 def _summary(text: str, told: str | None) -> str | None:
     """Return the summary that somebody wrote, where it denies nothing, else what can be said of it, or of the text."""
-    return told if told and clauses.negator(told) is None else clauses.summary(told or text)
+    return told if told and negator(told) is None else summaries.summary(told or text)
 
 
 def _text(value: Any) -> str | None:

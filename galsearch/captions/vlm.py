@@ -22,9 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import schema
-from galsearch.captions import OK, TABLE, Captioned, Progress, galaxies, put, row
+from galsearch.captions import OK, TABLE, Captioned, galaxies, put, row
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.language import clauses
+from galsearch.language import summaries
+from galsearch.language.negation import negator
+from galsearch.progress import Progress
 from galsearch.remote import (
     MALFORMED,
     REFUSED,
@@ -221,10 +223,10 @@ def _files(table: pa.Table, folder: str | Path | None) -> dict[str, Path]:
 
 def _with_pictures(store: Store, table: pa.Table, folder: str | Path | None) -> list[str]:
     """Return the objects of a table that have a picture, in its order."""
-    if not store.has_thumbnails():
+    if not store.holds("thumbnails"):
         have = set(_files(table, folder))
     else:
-        have = store.ids_with_thumbnails() | set(_files(table, folder))
+        have = store.ids_with("thumbnails") | set(_files(table, folder))
     if not have:
         raise GalsearchError(f"{store.path} has no pictures to show to a model; build it from pictures, or give images")
     return [name for name in table["object_id"].to_pylist() if name in have]
@@ -270,7 +272,7 @@ def _row(reply: Reply, model: str, sha256: str, **about: Any) -> dict:
     if values is None:  # the status is not OK
         return row(object_id, text=None, status=reply.status, reply=reply.said, **about)
     text, told = values["description"].strip(), values["summary"].strip()
-    short = told if told and clauses.negator(told) is None else clauses.summary(told) or clauses.summary(text)
+    short = told if told and negator(told) is None else summaries.summary(told) or summaries.summary(text)
     absent = {" ".join(name.lower().split()) for name in values["absent"] if name.strip()}
     return row(object_id, text=text, summary=short, negatives=absent, **about)
 

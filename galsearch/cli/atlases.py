@@ -73,8 +73,18 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an atlas that is there.")] = False,
     device: options.Device = "auto",
     processes: options.Processes = None,
+    spectra: options.Spectra = None,
+    observed_frame: options.ObservedFrame = False,
+    wavelength: options.Wavelength = None,
+    flux: options.Flux = None,
+    error: options.ErrorColumn = None,
+    ivar: options.Ivar = None,
+    wavelength_unit: options.WavelengthUnit = None,
+    flux_unit: options.FluxUnit = None,
+    medium: options.Medium = None,
+    redshifts: options.Redshifts = None,
 ):
-    """Build an atlas from cutouts, a mosaic, or a table of embeddings. Stopped builds go on when run again."""
+    """Build an atlas from cutouts, a mosaic, spectra, or a table of embeddings. Stopped builds go on when run again."""
     _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.build(
@@ -99,6 +109,16 @@ def build(
             overwrite=overwrite,
             device=device,
             processes=processes,
+            spectra=spectra,
+            observed_frame=observed_frame,
+            wavelength=wavelength,
+            flux=flux,
+            error=error,
+            ivar=ivar,
+            wavelength_unit=wavelength_unit,
+            flux_unit=flux_unit,
+            medium=medium,
+            redshifts=redshifts,
             progress=progress,
         )
     _tell_report(report)
@@ -131,8 +151,18 @@ def add(
     projector: options.Projector = None,
     device: options.Device = "auto",
     processes: options.Processes = None,
+    spectra: options.Spectra = None,
+    observed_frame: options.ObservedFrame = False,
+    wavelength: options.Wavelength = None,
+    flux: options.Flux = None,
+    error: options.ErrorColumn = None,
+    ivar: options.Ivar = None,
+    wavelength_unit: options.WavelengthUnit = None,
+    flux_unit: options.FluxUnit = None,
+    medium: options.Medium = None,
+    redshifts: options.Redshifts = None,
 ):
-    """Append galaxies to an atlas folder; what is there stays as it is."""
+    """Append galaxies to an atlas folder, or spectra to its galaxies; what is there stays as it is."""
     _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.add(
@@ -154,6 +184,16 @@ def add(
             projector=projector,
             device=device,
             processes=processes,
+            spectra=spectra,
+            observed_frame=observed_frame or None,
+            wavelength=wavelength,
+            flux=flux,
+            error=error,
+            ivar=ivar,
+            wavelength_unit=wavelength_unit,
+            flux_unit=flux_unit,
+            medium=medium,
+            redshifts=redshifts,
             progress=progress,
         )
     _tell_report(report)
@@ -206,7 +246,10 @@ def bundle(
     """Write an atlas as one file, which any DuckDB can read and search."""
     with progress_bar() as progress:
         galsearch.bundle(path, out, models=not no_models, compact=compact, map=layout, progress=progress)
-    tell(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", f"next: {again('search', out, 'spiral galaxy')}")
+    with galsearch.open(out, device="cpu") as atlas:
+        phrases = atlas.sql("SELECT phrase FROM concepts LIMIT 2")["phrase"].to_pylist()
+    first = phrases[1:] or ["--where", "true"]  # the first of all is "galaxy"
+    tell(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", f"next: {again('search', out, *first)}")
 
 
 @app.command()
@@ -224,7 +267,10 @@ def info(path: options.AtlasPath, output_format: options.Format = "table"):
         )
         for name, space in manifest.embeddings.items():
             numbers = "8-bit codes" if space.get("codes") else "numbers"
-            tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}")
+            stated = [f"the {space['frame']} frame"] if space.get("frame") else []
+            stated += [f"words by {space['words_model']}"] if space.get("words_model") else []
+            also = "".join(f", {one}" for one in stated)
+            tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}{also}")
         tell(f"vectors are compared by: {atlas.compares_with}")
         for source in manifest.sources:
             tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")

@@ -24,6 +24,7 @@ def label(
     labels: Annotated[
         Path, typer.Argument(help="YAML: a line `label: phrase` or `label: [phrases]` for each.", metavar="LABELS")
     ],
+    by: options.By = None,
     where: Annotated[str | None, typer.Option("--where", help="SQL condition on the objects to label.")] = None,
     k: Annotated[int | None, typer.Option("-k", help="How many to label, by object_id; all unless said.")] = None,
     least: Annotated[float, typer.Option("--least", help="Probability under which no label is given.")] = 0.5,
@@ -35,7 +36,7 @@ def label(
     """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""
     check_format(output_format)
     with galsearch.open(path, device=device) as atlas:
-        result = atlas.label(labels, where=where, k=k, least=least)
+        result = atlas.label(labels, by=by, where=where, k=k, least=least)
         if output:
             meta = {
                 "title": f"labels of {labels.name}",

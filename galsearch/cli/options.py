@@ -47,7 +47,8 @@ Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--columns",
-        help="What a column is: ROLE=COLUMN, such as z=redshift; roles are object_id, ra, dec, z, file, x_px, y_px.",
+        help="What a column is: ROLE=COLUMN, such as z=redshift; roles are object_id, ra, dec, z, file, "
+        "spectrum_file, x_px, y_px.",
     ),
 ]
 RaColumn = Annotated[str | None, typer.Option("--ra", help="Column of right ascension, if it is not found.")]
@@ -81,6 +82,34 @@ Processes = Annotated[
 Words = Annotated[str | None, typer.Argument(help="What to look for, in words.", metavar="[WORDS]")]
 Like = Annotated[list[str] | None, typer.Option("--like", help="Like this object of the atlas; may be repeated.")]
 Image = Annotated[list[Path] | None, typer.Option("--image", help="Like this picture; may be repeated.")]
+SpectrumFile = Annotated[list[Path] | None, typer.Option("--spectrum", help="Like this spectrum; may be repeated.")]
+Redshift = Annotated[float | None, typer.Option("--z", help="Redshift of --spectrum, where its file has none.")]
+Spectra = Annotated[
+    Path | None,
+    typer.Option("--spectra", help="Folder, tar or zip of spectra, or one file of many: FITS, CSV, ECSV, VOTable, …"),
+]
+ObservedFrame = Annotated[
+    bool, typer.Option("--observed-frame", help="Compare spectra as observed, not in the rest frame, which needs z.")
+]
+Wavelength = Annotated[
+    str | None, typer.Option("--wavelength", help="Column of wavelengths of the spectra, if it is not found.")
+]
+Flux = Annotated[str | None, typer.Option("--flux", help="Column of the flux of the spectra, if it is not found.")]
+ErrorColumn = Annotated[str | None, typer.Option("--error", help="Column, or HDU, of the errors of the flux.")]
+Ivar = Annotated[
+    str | None, typer.Option("--ivar", help="Column, or HDU, of the inverse variance, instead of --error.")
+]
+WavelengthUnit = Annotated[
+    str | None,
+    typer.Option(
+        "--wavelength-unit", help="Unit of the wavelengths, whatever files say: Angstrom, nm, log10(Angstrom)."
+    ),
+]
+FluxUnit = Annotated[str | None, typer.Option("--flux-unit", help="Unit of the flux, whatever files say; or relative.")]
+Medium = Annotated[
+    str | None, typer.Option("--medium", help="air or vacuum: what the wavelengths are in, whatever files say.")
+]
+Redshifts = Annotated[Path | None, typer.Option("--redshifts", help="Redrock file of the DESI coadd --spectra.")]
 Plus = Annotated[list[str] | None, typer.Option("--plus", help="And like these words, TEXT or WEIGHT:TEXT.")]
 Minus = Annotated[list[str] | None, typer.Option("--minus", help="Unlike these words, TEXT or WEIGHT:TEXT.")]
 Where = Annotated[str | None, typer.Option("--where", help='SQL condition, such as "z < 0.1 AND mag_r < 17".')]
@@ -99,6 +128,9 @@ Hybrid = Annotated[
     typer.Option("--hybrid", help="Let the words match names and captions too; fused by sum, or --hybrid rank."),
 ]
 By = Annotated[str | None, typer.Option("--by", help="Embedding to compare in, of an atlas with several.")]
+WordsBy = Annotated[
+    str | None, typer.Option("--words-by", help="Embedding to compare the words in, where it is not that of --by.")
+]
 Probes = Annotated[int | None, typer.Option("--probes", help="Cells of the index to look into, instead of --recall.")]
 Recall = Annotated[
     float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")
@@ -107,6 +139,7 @@ Exact = Annotated[bool, typer.Option("--exact", help="Compare all vectors, not t
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say how the words were read and the answer was found, on stderr.")
 ]
+WithSpectra = Annotated[bool, typer.Option("--spectra", help="With -o: write the spectra too, as arrays.")]
 Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also write a PNG of the pictures found.")]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint, such as http://localhost:11434/v1.")

@@ -70,6 +70,12 @@ def print_table(table: pa.Table, columns: list[str] | None = None) -> None:
     Console(width=wide or None, markup=False, highlight=False).print(drawn)
 
 
+def short(value: object, most: int = 60) -> str:
+    """Return a stranger's text as `text_of` does, cut where it has more than `most` characters."""
+    text = str(value)
+    return text_of(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
 def cell(value: object) -> str:
     if value is None:
         return ""

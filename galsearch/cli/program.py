@@ -24,11 +24,12 @@ class _Stopped(Exception):  # noqa: N818  an interruption is no error
 
 
 OLD_OPTIONS = {"--api-key-env": "--key-env", "--hdu": "--table-name"}  # as they were called before 0.2
-OLD_COMMANDS = {"classify": "label"}
 FAMILIES = {  # of commands, by the file that they are in
     "atlases": "Make, keep and look into an atlas",
     "searches": "Search",
     "labels": "Label, caption and evaluate",
+    "knowledge": "Classify by known neighbors",
+    "discovery": "Find what is odd",
     "pages": "Open the app, or write a Space",
 }
 
@@ -55,17 +56,16 @@ class Searching(_Command):
 
 
 class _Commands(typer.core.TyperGroup):
-    def get_command(self, ctx: Context, name: str) -> Command | None:
-        if name in OLD_COMMANDS:
-            tell(f"{name} is now called {OLD_COMMANDS[name]}")
-        return super().get_command(ctx, OLD_COMMANDS.get(name, name))
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        if args[:2] == ["evaluate", "kb"]:  # beside the other evaluations
+            args = ["kb", "evaluate", *args[2:]]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         families: dict[str, list[tuple[str, str]]] = {title: [] for title in FAMILIES.values()}
         for name in self.list_commands(ctx):
             command = self.commands[name]
-            home = command.callback.__module__.rpartition(".")[2]
-            families[FAMILIES[home]].append((name, command.get_short_help_str(formatter.width)))
+            families[FAMILIES[_home(command)]].append((name, command.get_short_help_str(formatter.width)))
         for title, rows in families.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -79,6 +79,12 @@ class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Context) -> object:
         with _stoppable():
             return super().invoke(ctx)
+
+
+def _home(command: Command) -> str:
+    """Return the file that a command, or the first of a group, is in."""
+    inside = getattr(command, "commands", None)
+    return _home(next(iter(inside.values()))) if inside else command.callback.__module__.rpartition(".")[2]
 
 
 @contextmanager
@@ -122,6 +128,13 @@ def _options(
     if version:
         print(f"galsearch {galsearch.__version__}")
         raise typer.Exit
+
+
+def add_group(name: str, help_text: str) -> typer.Typer:
+    """Return a group of commands, such as `galsearch kb`, to add its own to."""
+    group = _App(help=help_text, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    app.add_typer(group, name=name)
+    return group
 
 
 def main() -> None:

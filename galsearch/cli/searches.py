@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +28,14 @@ def search(
     words: options.Words = None,
     like: options.Like = None,
     image: options.Image = None,
+    spectrum: options.SpectrumFile = None,
+    z: options.Redshift = None,
+    wavelength: options.Wavelength = None,
+    flux: options.Flux = None,
+    error: options.ErrorColumn = None,
+    wavelength_unit: options.WavelengthUnit = None,
+    flux_unit: options.FluxUnit = None,
+    medium: options.Medium = None,
     plus: options.Plus = None,
     minus: options.Minus = None,
     where: options.Where = None,
@@ -41,9 +51,11 @@ def search(
     explain: options.Explain = False,
     output_format: options.Format = "table",
     output: options.Output = None,
+    spectra: options.WithSpectra = False,
     quote_formulas: options.QuoteFormulas = False,
     sheet: options.Sheet = None,
     by: options.By = None,
+    words_by: options.WordsBy = None,
     send_to: Annotated[
         str | None,
         typer.Option("--send-to", help="Also send to this running program by SAMP: topcat, aladin, … or all."),
@@ -55,16 +67,23 @@ def search(
     Words that are an object's id or name ("NGC 5194"), or a position, give that object and are not searched for.
     """
     check_format(output_format)
+    if spectra and output is None:
+        raise typer.BadParameter("spectra are written to a file: give -o", param_hint="--spectra")
+    stated = {"z": z, "wavelength": wavelength, "flux": flux, "error": error, "medium": medium}
+    stated |= {"wavelength_unit": wavelength_unit, "flux_unit": flux_unit}
     query = galsearch.Query(
-        _terms(words, like or [], image or [], plus or [], minus or [], by=by),
+        _terms(
+            words, like or [], image or [], plus or [], minus or [], spectrum=spectrum or [], by=by, words_by=words_by
+        ),
         near=galsearch.parse_position(" ".join(near)) if near else None,
         combine="max" if closest else "mean",
         **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
+        query = replace(query, terms=_as_stated(atlas, query.terms, stated))
         if words and not any(map(str.isdigit, words)):  # hardly a name
-            atlas.prepare()
+            atlas.prepare(by=words_by or by)
         named = atlas.lookup(words) if words and len(query.terms) == 1 else None
         hits = _candidates(atlas, named, query) if named else atlas.search(query)
         if named:
@@ -73,13 +92,14 @@ def search(
             _tell_plan(atlas, hits, words)
             _tell_refinements(hits)
         else:
-            _tell_hints(atlas, words)
+            _tell_hints(atlas, words, words_by or by)
         if sheet:
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
         if output:
-            tell(f"wrote {hits.save(output, quote_formulas=quote_formulas)} ({len(hits)} rows)")
+            saved = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
+            tell(f"wrote {saved} ({len(hits)} rows)")
         elif output_format == "table":
             print_table(hits.table)
         else:
@@ -263,14 +283,41 @@ def crossmatch(
 
 
 def _terms(
-    words: str | None, like: list[str], image: list[Path], plus: list[str], minus: list[str], *, by: str | None = None
+    words: str | None,
+    like: list[str],
+    image: list[Path],
+    plus: list[str],
+    minus: list[str],
+    *,
+    spectrum: Sequence[Path] = (),
+    by: str | None = None,
+    words_by: str | None = None,
 ) -> tuple[galsearch.Term, ...]:
-    terms = [] if words is None else [galsearch.Term("text", words, by=by)]
+    terms = [] if words is None else [galsearch.Term("text", words, by=words_by or by)]
     terms += [galsearch.Term("object", value, by=by) for value in like]
     terms += [galsearch.Term("image", str(value), by=by) for value in image]
+    terms += [galsearch.Term("spectrum", str(value), by=by) for value in spectrum]
     for sign, texts in ((1, plus), (-1, minus)):
-        terms += [galsearch.Term("text", text, sign * weight, by) for weight, text in map(_weighted, texts)]
+        terms += [galsearch.Term("text", text, sign * weight, words_by or by) for weight, text in map(_weighted, texts)]
     return tuple(terms)
+
+
+def _as_stated(
+    atlas: galsearch.Atlas, terms: tuple[galsearch.Term, ...], stated: dict[str, Any]
+) -> tuple[galsearch.Term, ...]:
+    """Return the terms, those of spectrum files as their vectors where something is stated that files do not say."""
+    given = {name: value for name, value in stated.items() if value is not None}
+    if not given:
+        return terms
+    if not any(term.kind == "spectrum" for term in terms):
+        flag = f"--{next(iter(given)).replace('_', '-')}"
+        raise typer.BadParameter("it is said of a spectrum: give --spectrum", param_hint=flag)
+
+    def known(term: galsearch.Term) -> galsearch.Term:
+        vector = atlas.embed(galsearch.read_spectrum(Path(term.text), **given), by=term.by)
+        return galsearch.Term("embedding", tuple(vector.tolist()), term.weight, term.by or "spectrum")
+
+    return tuple(known(term) if term.kind == "spectrum" else term for term in terms)
 
 
 def _examples(marked: list[str] | None) -> list[str | Path]:
@@ -332,10 +379,10 @@ def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> No
         tell(f"to search for these words all the same: {again('search', path, f'--plus={named.text}')}")
 
 
-def _tell_hints(atlas: galsearch.Atlas, words: str | None) -> None:
+def _tell_hints(atlas: galsearch.Atlas, words: str | None, by: str | None = None) -> None:
     """Say what of the words the search cannot heed: numbers without a column, another language, what is too rare."""
     if words:
-        tell(*atlas.hints(words))
+        tell(*atlas.hints(words, by=by))
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:

@@ -170,8 +170,9 @@ def evaluate(
 def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed: int) -> dict:
     """Return what decides the figures, with its digest, and where and when they were made."""
     atlas.embed("galaxy")  # an atlas that cannot be asked in words says so before anything is judged
-    main, text = atlas.manifest.main_embedding, atlas._encoder("text").card
+    main = atlas.manifest.main_embedding
     assert main is not None  # it is what words were just embedded into
+    text = atlas._words_of(main).card
     models = {"image": atlas.manifest.embeddings[main]["sha256"], "text": text["sha256"]}
     decisive = {
         "measures": MEASURES,

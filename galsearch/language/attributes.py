@@ -43,19 +43,21 @@ class Refinement:
     """A way to go on: `more` or `less` (`sign`) of what a phrase says, and how strong that attribute is in the hits.
 
     For "more", `strength` is by how many standard deviations of the reference the half of the hits that has most of it
-    differs from the other half; for "less", by how many the hits lie above the reference.
+    differs from the other half; for "less", by how many the hits lie above the reference. `by` is the embedding that
+    the phrase is compared in, None for the main one.
     """
 
     sign: str
     phrase: str
     strength: float
+    by: str | None = None
 
     def __str__(self) -> str:
         return f"{self.sign}: {self.phrase}"
 
     def term(self, weight: float = 0.5) -> Term:
         """Return the term to add to the query; `weight` is above 0, and "less" makes it negative."""
-        return Term("text", self.phrase, weight if self.sign == "more" else -weight)
+        return Term("text", self.phrase, weight if self.sign == "more" else -weight, self.by)
 
 
 def refinements(

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from galsearch.errors import QueryError
-from galsearch.language.vocabulary import DESCRIPTION_NEGATORS
+from galsearch.language.negation import clause_before, end_of_clause, is_denied
 
 
 class Question(NamedTuple):
@@ -212,30 +212,6 @@ ENOUGH = {"how-rounded": 0.4, "edge-on-bulge": 0.5, "bulge-size": 0.5}
 ENOUGH_ELSEWHERE = 0.2
 LONGEST = 2000  # characters of a sentence: the time of reading one grows with their square
 
-_NEGATOR = re.compile(DESCRIPTION_NEGATORS)
-_END_OF_CLAUSE = re.compile(
-    r"[;:()]| [–—] |\b(?:but|however|although|though|while|whereas|yet|except|consistent|which|because|since|supports?|"
-    r"favou?rs?|points? to|due to|despite|given|reveals?|instead(?! of)|if|resembl\w*|reminiscent)\b|"
-    r"(?<!would )(?<!might )(?<!could )(?<!typically )\b(?:suggests?|indicates?|impl(?:y|ies))\b|"
-    r"(?<!that )\b(?:may|might|could)\b|"
-    r",\s+(?:and )?(?:with|it|this|there|its|the|typical|characteristic|both|all|as|"
-    r"(?!lacking|merging|interacting|star-forming)[a-z]+ing) "
-)
-_SOMEWHERE = re.compile(  # "no dust within the bar" denies the dust
-    r"\b(?:within|in|inside|across|crossing|along|through|throughout|around|surrounding|from|over|on|beyond|outside) "
-    r"(?:the|its|this)(?:\W+[\w'-]+){0,3}\W*$"
-)
-_SEEN = (
-    r"visible|seen|apparent|evident|discern\w+|present|detect\w+|resolv\w+|distinguish\w+|identif\w+|obvious|observed|"
-    r"noticeable|recogni[sz]\w+|found|exhibited|confirmed|clear|traced|prominent|distinct|pronounced"
-)
-_DENIED_AFTER = re.compile(
-    r"^(?:(?!\b(?:is|are|was|were|has|have|appears?|shows?|suggests?|indicates?|but|with|which|that|no)\b)[^;:()]){0,90}"
-    r"\b(?:(?:(?:is|are|was|were|can|could|appears?|seems?|do|does|did)\s?)?(?:not|n't|cannot)(?: \w+){0,3}? "
-    rf"(?:{_SEEN})|"
-    r"(?:is|are|appears?|seems?) (?:\w+ )?(?:absent|lacking|missing|undetect\w+|invisible|unlikely|ruled out))\b"
-    r"|^\W*(?:none|absent)\b"
-)
 _DENIED_HEADING = re.compile(r"\W*(?:none|no|not|absent|there (?:is|are) no|lack\w*)\b")
 _HEDGE = re.compile(
     r"\b(?:possibl[ey]|possibilit\w+|potential(?:ly)?|may|might|could|perhaps|hints?|hinting|suggestion|tentative(?:ly)?|"
@@ -415,12 +391,9 @@ def _statement(rule: Rule, words: str, match: re.Match, sentence: int) -> Statem
         return _stating(rule, rule.denied, rule.weight, sentence) if denied else None
     if rule.question != "merging" and _of_another(left):
         return None
-    clause = left[max((cut.start() for cut in _END_OF_CLAUSE.finditer(left)), default=0) :]
-    if _SOMEWHERE.search(clause):
-        clause = ""
-    if _NEGATOR.search(clause) or _DENIED_AFTER.search(right[:120]):
+    if is_denied(words, *match.span()):
         return _stating(rule, rule.denied, rule.weight, sentence, denied=True)
-    if _HEDGE.search(clause) or _HEDGE.search(_rest_of_clause(right)):
+    if _HEDGE.search(clause_before(words, match.start())) or _HEDGE.search(_rest_of_clause(right)):
         return _stating(rule, rule.hedged or rule.answer, rule.weight * HEDGED, sentence)
     return _stating(rule, rule.answer, rule.weight, sentence)
 
@@ -437,7 +410,7 @@ def _stating(rule: Rule, answer: str | None, weight: float, sentence: int, *, de
 
 
 def _rest_of_clause(right: str) -> str:
-    cut = _END_OF_CLAUSE.search(right, 1)
+    cut = end_of_clause(right, 1)
     return re.split(r"[,;]", right[: cut.end()] if cut else right[:60])[0]
 
 

@@ -1,44 +1,84 @@
-"""What a "no" reaches: English rules for the short sentences that people search with.
+"""Negation: which words deny, and how far each of them reaches, in queries, in descriptions and in SQL.
 
-"without", "no" and "lacking" strike out the noun phrase that follows, up to a comma or a word that opens another
-clause; "not" and "non-" strike out one property; either strikes out every member of a list that ends in "or". After
-"without", "and" goes on ("without a bar and a ring"), after "no" and "not" it does not ("no bar and blue arms").
-"absent" and "not visible" strike out what stands before them. Two negations cancel each other.
+Every place that has to tell "with a bar" from "without a bar" does so here, by the words of `vocabulary`:
+
+- Queries (`negations`), the short sentences that people search with. "without", "no" and "lacking" strike out the noun
+  phrase that follows, up to a comma or a word that opens another clause; "not" and "non-" strike out one property;
+  either strikes out every member of a list that ends in "or". After "without", "and" goes on ("without a bar and a
+  ring"), after "no" and "not" it does not ("no bar and blue arms"). "absent" and "not visible" strike out what stands
+  before them. Two negations cancel each other.
+- The full-text index (`removals`): the same as regular expressions that DuckDB runs, so that a bundle asks alike.
+- Descriptions (`is_denied`), what captions and vision models write. Their sentences are whole, so that a "no" reaches
+  over all items of a list and to the end of its clause: a semicolon, a "but", a verb that draws a conclusion.
+- Summaries (`negator`), which have to be free of every such word, whatever it reaches.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from galsearch.language.text import Edit, Token, tokens
+from galsearch.language.text import Edit, Token, edited, plain, tokens
 from galsearch.language.vocabulary import (
     ADVERBS,
     AFTER_AND,
     ARTICLES,
     CLAUSE,
+    DESCRIBED,
+    DOUBTS,
+    EXCEPTIONS,
     FILLERS,
     GONE,
     JOINTS,
     LINKS,
     NEGATORS,
     NO_NEGATION,
+    NO_PREFIX,
     NOUNS,
     OBJECTS,
     PHRASES,
+    PLAIN_TO_SEE,
     PROPERTIES,
     SEEN,
     TRAILING,
     VERBS,
 )
 
-_LESS = re.compile(rf"(?:(?:{NOUNS})-?less|(?:{NOUNS})-free|no-(?:{NOUNS})s?)")
-_NON = re.compile(rf"non-[^\W\d_][\w-]*|(?:non|un-?)(?:{PROPERTIES})")
-_NOT_NON = ("non-thermal", "non-parametric", "non-linear", "non-trivial", "non-standard")
 MOST_WORDS = 6  # of a thing; what is longer is no noun phrase
 MOST_MEMBERS = 8
+NUMBER = "\0"  # the text of a token that stands for a number and its unit
+KINDS = {phrase: kind for kind, phrases in (*NEGATORS.items(), ("chain", EXCEPTIONS)) for phrase in phrases}
 Member = Callable[[int], tuple[tuple[int, int] | None, int]]  # what a list has at a token: its span, where it ends
+
+
+def _any_of(phrases: Iterable[str]) -> str:
+    """Return the pattern of one of some phrases, themselves plain words or patterns, the longest first."""
+    return "|".join(phrase.replace(" ", r"\s+") for phrase in sorted(phrases, key=len, reverse=True))
+
+
+_PREFIX = rf"(?:non-(?!(?:{_any_of(NO_PREFIX)})(?!\w))[^\W\d_][\w-]*|(?:non|un-?)(?:{PROPERTIES}))"
+_LESS = rf"(?:(?:{NOUNS})-?less|(?:{NOUNS})-free|no-(?:{NOUNS})s?)"
+_NEGATOR = rf"(?<![\w-])(?:{_any_of(KINDS)})(?![\w-])"
+_compiled = functools.cache(re.compile)  # when they are needed: a search by words needs few of them
+
+
+def compound(word: str) -> tuple[int, int] | None:
+    """Return how many letters at the start and at the end of a word deny the rest of it; None where none do.
+
+    >>> compound("unbarred"), compound("dust-free"), compound("non-thermal")
+    ((2, 0), (0, 5), None)
+    """
+    if _compiled(_LESS).fullmatch(word):
+        return (3, 0) if word.startswith("no-") else (0, 4 + word.endswith(("-less", "-free")))
+    if _compiled(_PREFIX).fullmatch(word):
+        lead = 3 if word.startswith("non") else 2
+        return lead + (word[lead] == "-"), 0
+    return None
+
+
+# ---- queries
 
 
 @dataclass(frozen=True)
@@ -62,6 +102,7 @@ class _Sentence:
     """A text on its way from the first token to the last."""
 
     def __init__(self, text: str, numbers: tuple[tuple[int, int], ...]) -> None:
+        self.text = text
         self.tokens = _joined(tokens(text), numbers)
         self.words = [token.text for token in self.tokens]
         self.numbers = set(numbers)
@@ -103,13 +144,15 @@ class _Sentence:
         return max(fits, default=0)
 
     def _negator(self, index: int) -> tuple[str | None, int]:
-        result = [(self._phrase(index, phrases), kind) for kind, phrases in NEGATORS.items()]
-        length, kind = max(result, key=lambda item: item[0])
-        return (kind, length) if length else (None, 0)
+        """Return the kind of the negator at a token, and how many tokens it has; None and 0 where there is none."""
+        token = self.tokens[index] if index < len(self.tokens) else None
+        match = None if token is None or token.text == NUMBER else _compiled(_NEGATOR).match(self.text, token.start)
+        if match is None:
+            return None, 0
+        return KINDS[" ".join(match[0].split())], sum(each.start < match.end() for each in self.tokens[index:])
 
     def _is_compound(self, index: int) -> bool:
-        word = self.words[index] if index < len(self.words) else ""
-        return bool(_LESS.fullmatch(word) or _NON.fullmatch(word)) and word not in _NOT_NON
+        return bool(index < len(self.words) and compound(self.words[index]))
 
     def _is_number_mark(self, index: int) -> bool:
         """Say whether "no" is that of "Arp no. 87", or "minus" a sign."""
@@ -126,7 +169,8 @@ class _Sentence:
 
     def _stops(self, index: int) -> bool:
         word = self.words[index]
-        return word in CLAUSE or not (word[0].isalnum() or self._span(index) in self.numbers)
+        is_word = word[0].isalnum() or len(word) > 1  # of signs only the name of a line, "[o iii]", is longer
+        return word in CLAUSE or not (is_word or self._span(index) in self.numbers)
 
     def _span(self, index: int) -> tuple[int, int]:
         token = self.tokens[index] if index < len(self.tokens) else Token("", -1, -1)
@@ -142,15 +186,9 @@ class _Sentence:
     def _compound(self, index: int) -> int:
         """Take "non-barred", "unbarred", "barless", "bar-free": a prefix or a suffix is the negator."""
         token = self.tokens[index]
-        word = token.text
         if {"or", "/"} & {*self.words[max(0, index - 1) : index], *self.words[index + 1 : index + 2]}:
             return index + 1  # "barred or unbarred": either will do, which is for the text model to say
-        if _LESS.fullmatch(word):
-            lead = 3 if word.startswith("no-") else 0
-            tail = 0 if lead else 4 + word.endswith(("-less", "-free"))
-        else:
-            lead = 3 if word.startswith("non") else 2
-            lead, tail = lead + (word[lead] == "-"), 0
+        lead, tail = compound(token.text) or (0, 0)
         self._add([(token.start + lead, token.end - tail)], index, index + 1)
         return index + 1
 
@@ -158,8 +196,7 @@ class _Sentence:
         """Take the members that follow a negator."""
         if kind == "property":
             verb = self._past(begin, VERBS)
-            articles = self._past(verb, ARTICLES)
-            kind, begin = ("thing", verb) if articles > begin else (kind, begin)
+            kind, begin = ("thing", verb) if self._past(verb, ARTICLES) > begin else (kind, begin)
         if self.words[index] == "neither":
             begin = self._past(begin, ("of", "them", "these", "which"))
             kind = "thing" if self._past(begin, ARTICLES) > begin else "property"
@@ -314,7 +351,147 @@ def _joined(result: list[Token], numbers: tuple[tuple[int, int], ...]) -> list[T
             spans.pop()
         if spans and spans[-1][0] <= token.start:
             if not out or out[-1].start != spans[-1][0]:
-                out.append(Token("\0", *spans[-1]))
+                out.append(Token(NUMBER, *spans[-1]))
         else:
             out.append(token)
     return out
+
+
+def affirmed(text: str) -> str:
+    """Return a text without what it strikes out, for counting its words; "unbarred" stays, being a word of its own.
+
+    >>> affirmed("unbarred spirals excluding mergers")
+    'unbarred spirals'
+    """
+    result = negations(plain(text))
+    return edited(text, (one.edit for one in result if not text[slice(*one.said)].isalpha()))
+
+
+# ---- queries as SQL
+
+_GAP = r"[\s-]+"
+_WORD = r"[a-z]+(?:-[a-z]+)*"  # negators are English, and [a-z] is ten times quicker than all letters
+_MORE = r"(?:[ \t-]+[a-z0-9]+(?:-[a-z0-9]+)*)"  # of a thing, which does not go on in the next line
+
+
+@functools.cache
+def removals() -> tuple[tuple[str, str], ...]:
+    """Return patterns, and what takes the place of each, that take out of a text what `negations` strikes out of it.
+
+    They are for an engine without look-around (RE2, which is DuckDB's), one after the other, on lower case with plain
+    hyphens and quotes. What is left is good for counting its words: "or" becomes "|", "nor" "|/" and "and" "&", and
+    ";" stands before what ends a noun phrase.
+    """
+    kinds = {kind: [phrase for phrase in KINDS if KINDS[phrase] == kind] for kind in NEGATORS}
+    kinds["thing"].remove("neither")  # a property may follow: "neither barred nor ringed spiral"
+    kinds["property"] += ["neither", "neither of them"]
+    no_thing, no_chain, no_property = (_after_signs(kinds[kind]) for kind in ("thing", "chain", "property"))
+    negator = _after_signs(KINDS)
+    ends = {*CLAUSE, *(phrase.split()[0] for phrase in KINDS)} - {"and", "or", "nor"}
+    filled = rf"(?:{_GAP}(?:{_any_of(FILLERS)}))*"
+    thing = rf"{filled}{_GAP}{_WORD}{_MORE}{{0,{MOST_WORDS - 1}}}"
+    one = rf"(?:{_GAP}(?:{_any_of(ADVERBS)}|[a-z]+ly))*{_GAP}(?:{_any_of(PHRASES)}|{_WORD})"
+    verbs, articles = rf"(?:{_GAP};?(?:{_any_of(VERBS)}))+", rf"(?:{_GAP}(?:{_any_of(ARTICLES)}))+"
+    noun = rf"(?:{verbs}(?:{articles})?|{articles}){_listed(thing, '|')}"
+    location = rf"{_GAP};(?:in|at|near|on|from){thing}"
+    before = rf"{_WORD}{_MORE}?(?:{_GAP};?(?:is|are|was|were|appears?))?"
+    return (
+        (rf"\bnon-({_any_of(NO_PREFIX)})\b", r"non\1"),
+        (rf"\b(?:{_any_of(NO_NEGATION)})\b", " "),
+        (r"([a-z]{2})/([a-z])", r"\1 or \2"),
+        (rf"\band(\s+(?:{_any_of(AFTER_AND)}))\b", r";\1"),
+        (r"\band\b", "&"),
+        (r"\bor\b", "|"),
+        (r"\bnor\b", "|/"),
+        (rf"(^|[^a-z-])({_any_of(ends)})\b", r"\1;\2"),
+        (rf"{negator}{_GAP}(?:non|un)-?({PROPERTIES})\b", r"\1"),  # two cancel each other
+        (rf"{negator}{filled}{_GAP};?{negator}", " "),
+        (rf"{before}{_GAP};?{no_property}{_GAP};?(?:{_any_of(SEEN)})\b", " "),
+        (no_chain + _listed(thing, "|&"), " "),
+        (rf"{no_property}(?:{noun}|{location}|{_listed(one, '|')})", " "),
+        (rf"(?:{no_thing}|\|/){_listed(thing, '|')}", " "),
+        (rf"{before}{_GAP};?(?:{_any_of(GONE)})\b", " "),
+        (rf"\b(?:{NOUNS})-(?:less|free)\b", " "),
+    )
+
+
+def _after_signs(phrases: Iterable[str]) -> str:
+    """Return the pattern of one of some phrases in whose inside ";" may stand."""
+    return rf"\b(?:{_any_of(phrases)})\b".replace(r"\s+or\s+", r"\s+\|\s+").replace(r"\s+", r"\s+;?")
+
+
+def _listed(member: str, links: str) -> str:
+    """Return the pattern of one or more members, of which a comma joins only those before a link."""
+    return rf"{member}(?:(?:\s*,{member})*\s*,?\s*[{links}]/?{member})*"
+
+
+# ---- descriptions
+
+_IN_DESCRIPTIONS = (*(phrase for phrases in NEGATORS.values() for phrase in phrases), *DESCRIBED)
+_DENYING = rf"(?<![\w-])(?:(?P<no>{_any_of(NO_NEGATION)})|{_any_of(_IN_DESCRIPTIONS)})(?![\w-])"
+_END_OF_CLAUSE = (
+    r"[;:)]|\((?!(?:eg|e\.g\.|such as|like|including) )| [–—] |"
+    r"\b(?:but|however|although|though|while|whereas|yet|except|consistent|which|because|since|supports?|favou?rs?|"
+    r"points? to|due to|despite|given|reveals?|instead(?! of)|if|resembl\w*|reminiscent)\b|"
+    r"(?<!would )(?<!might )(?<!could )(?<!typically )\b(?:suggests?|indicates?|impl(?:y|ies))\b|"
+    r"(?<!that )\b(?:may|might|could)\b|"
+    r",\s+(?:and )?(?:with|it|this|there|its|the|typical|characteristic|both|all|as|"
+    r"(?!lacking|merging|interacting|star-forming|ring )[a-z]+ing) "
+)
+_SOMEWHERE = (  # "no dust within the bar" denies the dust
+    r"\b(?:within|in|inside|across|crossing|along|through|throughout|around|surrounding|from|over|on|beyond|outside) "
+    r"(?:the|its|this)(?:\W+[\w'-]+){0,3}\W*$"
+)
+_DENIED_AFTER = (
+    r"(?:(?!\b(?:is|are|was|were|has|have|appears?|shows?|suggests?|indicates?|but|with|which|that|no)\b)[^;:()]){0,90}"
+    r"\b(?:(?:(?:is|are|was|were|can|could|appears?|seems?|do|does|did)\s?)?(?:not|n't|cannot)(?: \w+){0,3}? "
+    rf"(?:{_any_of((*SEEN, *PLAIN_TO_SEE))})|"
+    rf"(?:is|are|can be|appears?|seems?) (?:\w+ )?(?:{_any_of(GONE)}|unlikely|ruled out))\b"
+    r"|\W*(?:none|absent)\b"
+)
+_PART_BEFORE = r"(?<![\w-])(?:non|un)-?$"
+_PART_AFTER = r"-?(?:less|free)(?![\w-])"
+_FAR = 120  # letters after a thing within which it may be called absent
+
+
+def end_of_clause(text: str, start: int = 0) -> re.Match | None:
+    """Return the first word or sign of a description, in lower case, that ends a clause."""
+    return _compiled(_END_OF_CLAUSE).search(text, start)
+
+
+@functools.lru_cache(64)  # of one place it is asked whether it is denied, and whether it is only hinted at
+def clause_before(sentence: str, start: int) -> str:
+    """Return what stands before a place in its clause; nothing where that only says where in another thing it is."""
+    left = sentence[:start]
+    clause = left[max((cut.start() for cut in _compiled(_END_OF_CLAUSE).finditer(left)), default=0) :]
+    return "" if _compiled(_SOMEWHERE).search(clause) else clause
+
+
+def is_denied(sentence: str, start: int, end: int) -> bool:
+    """Say whether a description, in lower case and by `plain`, denies what stands from `start` to `end`.
+
+    >>> text = "no rings or bars are seen in the disk; the arms are strong."
+    >>> [is_denied(text, text.index(word), text.index(word) + len(word)) for word in ("bars", "disk", "arms")]
+    [True, False, False]
+    """
+    clause = clause_before(sentence, start)
+    if _compiled(_PART_BEFORE).search(clause) or _compiled(_PART_AFTER).match(sentence, end):
+        return True
+    if any(match["no"] is None for match in _compiled(_DENYING).finditer(clause)):
+        return True
+    return _compiled(_DENIED_AFTER).match(sentence, end, end + _FAR) is not None
+
+
+# ---- summaries
+
+_ANY = rf"(?<![\w-])(?:{_any_of((*KINDS, *DESCRIBED, *DOUBTS, *GONE))}|non(?=-)|{_PREFIX}|{_LESS})(?!\w)|n't\b"
+
+
+def negator(text: str) -> str | None:
+    """Return the first word of a text that denies anything at all, in lower case; None where there is none.
+
+    >>> negator("A face-on spiral without a bar."), negator("A face-on spiral.")
+    ('without', None)
+    """
+    match = _compiled(_ANY).search(plain(text))
+    return match.group() if match else None

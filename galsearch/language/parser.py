@@ -17,7 +17,7 @@ from galsearch.language.negation import Negation, negations
 from galsearch.language.spelling import Rewording, expansions, slips
 from galsearch.language.text import Edit, edited, plain
 from galsearch.language.unread import Unread, unread
-from galsearch.language.vocabulary import ADVERBS, ARTICLES, OBJECTS
+from galsearch.language.vocabulary import ADVERBS, ARTICLES, OBJECTS, SPECTRAL
 from galsearch.query import Query, Term
 
 RARE = (  # words -> how many galaxies are so: a score cannot say that one of them is here
@@ -29,6 +29,7 @@ RARE = (  # words -> how many galaxies are so: a score cannot say that one of th
     (r"polar[\s-]rings?", "polar rings are about one in two hundred lenticulars (Whitmore et al. 1990, AJ 100, 1489)"),
 )
 _RARE = tuple((re.compile(rf"(?<![\w-])(?:{words})(?![\w-])"), reason) for words, reason in RARE)
+_SPECTRAL = re.compile(SPECTRAL, re.IGNORECASE)
 
 
 def rarity(text: str) -> str | None:
@@ -39,6 +40,16 @@ def rarity(text: str) -> str | None:
     """
     low = plain(text)
     return next((reason for pattern, reason in _RARE if pattern.search(low)), None)
+
+
+def about_spectra(text: str) -> str | None:
+    """Return the first words of a text that speak of what only a spectrum shows, as they stand there.
+
+    >>> about_spectra("red galaxies with strong Balmer absorption")
+    'Balmer'
+    """
+    match = _SPECTRAL.search(text)
+    return None if match is None else match.group().strip()
 
 
 @dataclass(frozen=True)

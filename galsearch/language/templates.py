@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from galsearch.errors import SchemaError
-from galsearch.language.clauses import negator
+from galsearch.language.negation import negator
 
 T = TypeVar("T")
 NONE = "none"  # the value of an aspect that is absent

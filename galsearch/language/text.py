@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _SAME = str.maketrans("‐‑‒–−—―’‘ʼ′“”″×\xa0\u2009\u202f", "-----,,''''\"\"\"x   ")
-_TOKEN = re.compile(r"[0-9]+\.[0-9]+|w/o\b|[^\W_](?:\w|[-'](?=[^\W_]))*|[^\w\s]|_")
+_FORBIDDEN_LINE = r"\[[a-z]{1,2} ?[ivx]+\](?: ?[0-9]{4}(?![\w.]))?"  # [o iii] 5007 is one word
+_TOKEN = re.compile(_FORBIDDEN_LINE + r"|[0-9]+\.[0-9]+|w/o\b|[^\W_](?:\w|[-'](?=[^\W_]))*|[^\w\s]|_")
 _LOOSE_ENDS = re.compile(
     r"(?:[\s,;:]|(?<![\w-])(?:and|or|but|with|without|that|which|who|is|are|was|were|has|have|having|at|in|of|from|the|"
     r"a|an)(?![\w-]))+$",
@@ -40,7 +41,7 @@ def plain(text: str) -> str:
 
 
 def tokens(text: str) -> list[Token]:
-    """Return the words and signs of a text that `plain` gave; a hyphenated word is one."""
+    """Return the words and signs of a text that `plain` gave; a hyphenated word is one, and so is "[o iii] 5007"."""
     return [Token(result[0], result.start(), result.end()) for result in _TOKEN.finditer(text)]
 
 

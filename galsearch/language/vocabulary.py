@@ -1,28 +1,32 @@
 """The vocabulary: words of galaxies, and words that deny, for queries, captions and longer descriptions.
 
-What people type, what captions say and what a vision model writes differ, and so do the words that deny something in
-them; here they stand side by side. What reads them is `negation` (queries), `clauses` (captions) and `decision_tree`
-(descriptions); the full-text index has its own few, because they are part of the format (docs/format.md).
+What people type, what captions say and what a vision model writes differ; here their words stand side by side.
+`negation` alone reads those that deny. A few in it deny in a query ("galaxies except irregulars") and affirm in a
+description ("smooth except for a bar"), or the other way around, and stand apart.
 """
 
 from __future__ import annotations
 
 # ---- words of galaxies
 
+BAR = r"bar(?:s|red)?"  # what captions and queries call alike
+RING = r"(?<!einstein )ring(?:s|ed)?"
+DUST = r"dust(?:y|s)?(?: lanes?)?"
+MERGER = r"merg(?:ers?|ing|ed)|interact(?:s|ed|ing|ions?)?"
 CAPTION_ATTRIBUTES: dict[str, str] = {  # stored name of an attribute -> how captions call it
     "spiral arms": r"(?:spiral )?arms?|spiral (?:structure|features?|pattern)s?",
-    "bar": r"bars?|barred",
+    "bar": BAR,
     "bulge": r"bulges?",
     "inner ring": r"inner rings?",
     "outer ring": r"outer rings?",
-    "ring": r"rings?|ringed",
-    "dust": r"dust(?:y)?(?: lanes?)?",
+    "ring": RING,
+    "dust": DUST,
     "star-forming knots": r"(?:star[- ]forming|bright|blue) (?:knots?|regions?|clumps?)|knots?|clumps?",
-    "merger": r"mergers?|merging|interactions?|interacting",
+    "merger": MERGER,
     "tidal features": r"tidal (?:tails?|features?|streams?|debris|distortions?)",
     "companion": r"companions?",
     "disk": r"dis[ck]s?",
-    "lens": r"(?:gravitational )?(?:lens(?:ing)?|lensed arcs?)",
+    "lens": r"(?:gravitational )?(?:lens(?:ing)?|lensed arcs?)|einstein rings?",
     "asymmetry": r"asymmetr\w+",
 }
 QUERY_ATTRIBUTES = {  # what is measured -> how queries call it; nothing where only a denial asks for it
@@ -36,36 +40,64 @@ QUERY_ATTRIBUTES = {  # what is measured -> how queries call it; nothing where o
         r"\binclination of 90\b"
     ),
     "face-on": r"\bface[- ]?on\b|\bfrom above\b|\bpole[- ]on\b|\bnot tilted\b|\bfaces? the observer\b",
-    "barred": r"\bbar(?:red|s)?\b",
+    "barred": rf"\b{BAR}\b",
     "unbarred": r"",
-    "ring": r"(?<!einstein )\bring(?:s|ed)?\b|\bring-shaped\b|\bencircled\b",
+    "ring": rf"\b{RING}\b|\bencircled\b",
     "irregular": r"\birregulars?\b|\bshapeless\b|\bmagellanic\b|\bchaotic\b|\bragged\b",
-    "dusty": r"\bdust(?:y|s)?\b",
+    "dusty": rf"\b{DUST}\b",
     "flocculent": r"\bfloccul|\bpatchy\b|\bfluffy\b|\bwoolly\b|\bfragmented\b",
-    "merging": r"\bmerg(?:er|ers|ing|ed)\b|\binteract|\bcollid|\bcollision|\btidal\b|\btorn apart\b|\btwo nuclei\b",
+    "merging": rf"\b(?:{MERGER})\b|\bcollid|\bcollision|\btidal\b|\btorn apart\b|\btwo nuclei\b",
     "lens": r"\blens(?:es|ed|ing)?\b|\barcs?\b|\beinstein\b",
 }
 
+# What only a spectrum shows: lines by their names, what they are called together, and classes that they decide.
+SPECTRAL = (
+    r"(?:emission|absorption|broad|narrow|forbidden|balmer|spectral)[- ]lines?|\bbalmer\b|\[(?:o|n|s|ne|fe) ?[iv]+\]|"
+    r"\bh[- ]?(?:alpha|beta|gamma|delta|[αβγδ])|\b(?:lyman|ly)[- ]?(?:alpha|α)|\bca h ?(?:\+|and|&) ?k\b|"
+    r"\b(?:mg b|na d|mg ii|c iv|d4000)\b|\b4000[- ](?:angstrom|å|a)\b|\bline ratios?\b|\bspectr(?:um|a|al)\b|"
+    r"\bseyferts?\b|\bliners?\b|\bquasars?\b|\bqsos?\b|\bpost-?starbursts?\b|\be\+a\b|\bk\+a\b|"
+    r"\bdouble[- ]peaked\b|\btype[- ][12] agns?\b|\bcontinuum\b"
+)
+
 # ---- words that deny
 
-# Longest first. "thing": a noun phrase follows; "chain": and its "and" goes on; "property": one word follows.
+# "thing": a noun phrase follows; "chain": and its "and" goes on; "property": one word follows.
 NEGATORS = {
-    "thing": ("little or no", "few or no", "little to no", "no", "w/o a", "nor", "neither", "never"),
+    "thing": (
+        *("little or no", "few or no", "little to no", "no", "w/o a", "nor", "neither", "never"),
+        *("hardly any", "barely any", "scarcely any"),
+    ),
     "chain": (
-        *("without", "w/o", "sans", "lacking", "lacks", "lack of", "lack", "devoid of", "free of", "free from"),
-        *("absence of", "except for", "except", "excluding", "excludes", "exclude", "avoiding", "avoid", "minus"),
-        *("other than", "apart from", "rather than", "instead of", "as opposed to", "anything but", "everything but"),
-        *("missing", "unlike"),
+        *("without", "w/o", "sans", "lacking", "lacks", "lacked", "lack of", "lack", "devoid of", "devoid"),
+        *("free of", "free from", "absence of", "excluding", "excludes", "exclude", "excluded", "avoiding", "avoid"),
+        *("minus", "rather than", "instead of", "as opposed to", "missing", "unlike"),
     ),
     "property": (
-        *("does not", "do not", "did not", "doesn't", "don't", "didn't", "can not", "cannot", "can't"),
-        *("not", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "non"),
+        *("does not", "do not", "did not", "doesn't", "don't", "didn't", "can not", "cannot", "can't", "couldn't"),
+        *("not", "no longer", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "hadn't", "won't"),
+        *("wouldn't", "shouldn't", "non"),
     ),
 }
+EXCEPTIONS = (  # deny in a query, like a "chain"; a description names after them what there is
+    *("except for", "except", "other than", "apart from", "anything but", "everything but"),
+)
+DESCRIBED = (  # regular expressions of what denies in a description; in a query "a little dust" may be wanted
+    *("none", "nothing", "nowhere", "little", "minimal", "insufficient", "absence", "absent", "unlikely"),
+    *("rul(?:es?|ing) out", "argu(?:es?|ing) against", "fail(?:s|ed|ing)? to", "disfavou?r(?:s|ed|ing)?"),
+    *(r"(?:distinguish|differentiat)\w+ (?:\w+ )?from",),
+)
+DOUBTS = (  # regular expressions of what a summary does without, beside all of the above
+    *("hardly", "barely", "ruled out", "featureless", "structureless", r"(?:feature|structure)[- ]less"),
+    *("un(?:resolved|seen|clear)", r"(?:bar|bulge|arm|ring|dust|dis[ck]|companion)[- ](?:less|free)"),
+)
 NO_NEGATION = (  # begin with a negator and deny nothing
     *("not only", "not just", "not merely", "not necessarily", "not sure", "no doubt", "without doubt", "no matter"),
     *("without a doubt", "without question", "no idea", "missing link", "minus sign"),
+    *("cannot rule out", "can not rule out", "can't rule out", "not rule out", "cannot be ruled out"),
+    *("not be ruled out", "not ruled out", "cannot exclude", "cannot be excluded", "not exclude", "not be excluded"),
+    *("not excluded",),
 )
+NO_PREFIX = ("thermal", "parametric", "linear", "trivial", "standard")  # after "non-" part of a name
 VERBS = (  # between "not" and a thing: "does not have a bar", "not showing arms"
     *("have", "has", "having", "show", "showing", "contain", "containing", "display", "displaying", "host", "hosting"),
     *("possess", "include", "including", "exhibit", "exhibiting", "want", "need", "see", "seeing", "with", "like"),
@@ -105,7 +137,15 @@ CLAUSE = (  # words that end a noun phrase
 )
 AFTER_AND = ("with", "has", "have", "is", "are", "showing", "two", "three", "four", "many", "several", "multiple")
 GONE = ("absent", "missing", "lacking", "invisible", "undetected")
-SEEN = ("visible", "present", "seen", "detected", "apparent", "evident", "discernible", "detectable", "resolved")
+SEEN = (
+    *("visible", "present", "seen", "detected", "apparent", "evident", "discernible", "detectable", "resolved"),
+    *("discerned", "distinguishable", "distinguished", "identifiable", "identified", "observed", "noticeable"),
+    *("recognizable", "recognized", "found", "confirmed", "traced"),
+)
+PLAIN_TO_SEE = (  # regular expressions of what a description says for it: there, "not prominent" is not there
+    *("obvious", "clear", "prominent", "distinct", "pronounced", "exhibited"),
+    r"(?:discern|detect|resolv|distinguish|identif|recogni[sz])\w+",
+)
 OBJECTS = ("galaxy", "galaxies", "object", "objects", "source", "sources", "system", "systems")
 PHRASES = (  # properties of several words
     *("star forming", "grand design", "early type", "late type", "edge on", "face on", "low surface brightness"),
@@ -115,18 +155,4 @@ NOUNS = "bar|arm|bulge|dust|ring|dis[ck]|companion|jet|tail|halo|gas|lane|knot|n
 PROPERTIES = (
     "barred|spiral|interacting|merging|merger|active|elliptical|star-?forming|dis[ck]y|edge-on|face-on|ringed|dusty|"
     "lensed|irregular|symmetric|disturbed|warped|perturbed|obscured|peculiar"
-)
-CAPTION_NEGATORS = (
-    r"\b(?:no|not|non|nor|neither|never|none|nothing|without|cannot|nowhere|lack(?:s|ed|ing)?|devoid|absen(?:t|ce|ts)|"
-    r"missing|free (?:of|from)|rather than|instead of|unlike|except|hardly|barely|little(?: to no)?|"
-    r"fail(?:s|ed|ing)? to|rul(?:es?|ed|ing) out|exclud(?:es?|ed|ing)|un(?:barred|disturbed|ringed|resolved|seen|"
-    r"detected|likely|clear|perturbed)|(?:bar|bulge|arm|ring|dust|feature|disk|disc|companion|structure)[- ]?less|"
-    r"(?:dust|bar|bulge|ring)[- ]free)\b|n['’]t\b|\bnon-\w+"
-)
-DESCRIPTION_NEGATORS = (
-    r"\b(?:no(?!\w)(?! (?:longer|doubt))|not(?! (?:only|just|necessarily|rule|exclude))|\w+n't|"
-    r"cannot(?! (?:rule|exclude|be ruled))|without|lack(?:s|ing|ed)?|absen(?:ce|t)|devoid|free (?:of|from)|neither|nor|"
-    r"never|none|non|rather than|instead of|as opposed to|rul(?:es?|ing) out|argu(?:es?|ing) against|exclud(?:es?|ing)|"
-    r"unlike(?:ly)?|little(?: to no)?|minimal|fails? to|(?:distinguish|differentiat)\w+ (?:\w+ )?from|disfavou?rs?|"
-    r"insufficient)\b"
 )

@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from galsearch.language import Understanding
+from galsearch.language.parser import Understanding
 from galsearch.language.vocabulary import QUERY_ATTRIBUTES
 
 ARC = "arc_contrast"  # measured when it is asked for, by galsearch.rerank.arcs; all others are columns

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from galsearch.errors import SchemaError
-from galsearch.science import morphology
+from galsearch.science import morphology, pixels
 
 CUTOUT_RADII = 8.0  # side of a cutout in half-light radii: the eye sees a galaxy out to 1.5 to 2 of them
 SMALLEST_CUTOUT = 24
@@ -205,12 +205,23 @@ def _averaged(bands: np.ndarray, mask: np.ndarray, step: int) -> tuple[np.ndarra
     if step == 1:
         return bands, mask
     height, width = (side // step for side in mask.shape)
-    squares = (height, step, width, step)
     good = ~mask[: height * step, : width * step]
-    share = good.reshape(squares).mean(axis=(1, 3), dtype=np.float32)
     light = bands[:, : height * step, : width * step]
-    light = (light if good.all() else light * good).reshape(len(bands), *squares).mean(axis=(2, 4))
-    return light / np.maximum(share, 1e-3), share < 0.5
+    if good.all():
+        return _square_means(light, step), np.zeros((height, width), dtype=bool)
+    share = _square_means(good.astype(np.float32), step)
+    return _square_means(light * good, step) / np.maximum(share, 1e-3), share < 0.5
+
+
+def _square_means(planes: np.ndarray, step: int) -> np.ndarray:
+    """Return the means (..., h, w) of squares of `step` pixels, of planes float32 whose sides they fill."""
+    lines = planes[..., ::step].copy()
+    for first in range(1, step):
+        lines += planes[..., first::step]
+    squares = lines[..., ::step, :].copy()
+    for first in range(1, step):
+        squares += lines[..., first::step, :]
+    return squares / np.float32(step * step)
 
 
 def _one(view: _View, unit: float, flag: int, *, form: bool) -> dict[str, float | str | None]:
@@ -265,25 +276,34 @@ def _subtract_frame(bands: np.ndarray, mask: np.ndarray, part: tuple[slice, slic
     reach into it; where most of the sky is one value, as in counts of few photons, the upper half is. 8-bit pictures
     get at least one step of noise: their true noise may be rounded away.
     """
-    width = max(2, round(FRAME * min(mask.shape)))
-    frame = np.ones(mask.shape, dtype=bool)
-    frame[width:-width, width:-width] = False
-    frame &= ~mask
-    frame = frame if frame.sum() >= 30 else ~mask
-    values = bands[:, frame].astype(np.float64)
-    low, middle, high = np.percentile(values, (15.87, 50, 84.13), axis=1)
+    values = _frame(bands, mask).astype(np.float64)
+    low, middle, high = pixels.percentiles(values, (15.87, 50, 84.13))
     noise = np.where(middle > low, middle - low, 0 if eight_bit else high - middle)
     noise = np.maximum(noise, 1 / 255 if eight_bit else 0)
     middle = middle.astype(np.float32)[:, None]
     noise, weights = _weights(noise, _span(bands, mask, middle))
     around = weights @ (values - middle)
-    low, half = np.percentile(around, (15.87, 50))
+    low, half = pixels.percentiles(around, (15.87, 50))
     weights /= max(half - low, 0.5)  # bands share noise; half a sigma where rounding hides it
     light = bands[:, *part] - middle[:, :, None]
     inside = mask[part]
-    light[:, inside] = 0
+    if inside.any():
+        light[:, inside] = 0
     signal = np.tensordot(weights, light, axes=1)
     return _Sky(light, noise, np.ascontiguousarray(signal, dtype=np.float32), np.ascontiguousarray(inside))
+
+
+def _frame(bands: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the pixels (b, n) with data of a cutout's frame, of all of it where those are under 30."""
+    width = max(2, round(FRAME * min(mask.shape)))
+    if not mask.any():
+        inner = slice(width, -width)
+        sides = (bands[:, :width], bands[:, -width:], bands[:, inner, :width], bands[:, inner, -width:])
+        return np.concatenate([side.reshape(len(bands), -1) for side in sides], axis=1)
+    frame = np.ones(mask.shape, dtype=bool)
+    frame[width:-width, width:-width] = False
+    frame &= ~mask
+    return bands[:, frame if np.count_nonzero(frame) >= 30 else ~mask]
 
 
 def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -298,17 +318,21 @@ def _planes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     if array.ndim != 3 or min(array.shape) < 1:
         raise SchemaError(f"a picture of shape {np.shape(picture)} cannot be measured; give (h, w) or (h, w, bands)")
     array = np.moveaxis(array, 2, 0)
-    missing = ~np.isfinite(array)
-    mask = np.ascontiguousarray(missing.any(axis=0))
-    mask |= _zeros_without_data(array, mask)
-    unit = 1.0 if array.dtype == np.uint8 else _unit(array, ~missing)
-    scale = 1 / 255 if array.dtype == np.uint8 else 1 / unit
-    bands = np.empty(array.shape, np.float32)
-    for band, values in zip(bands, array, strict=True):
-        band[...] = values * (np.float32(scale) if values.dtype == np.uint8 else np.float64(scale))
-    bands[missing] = 0
-    if (bands == bands[:1]).all():  # gray saved as RGB: to call its colors 0 would be a lie
-        bands = bands[:1]
+    if array.dtype == np.uint8:
+        array, unit = np.ascontiguousarray(array), 1.0
+        mask = _zeros_without_data(array, np.zeros(array.shape[1:], dtype=bool))
+        bands = np.multiply(array, np.float32(1 / 255), dtype=np.float32)
+    else:
+        missing = ~np.isfinite(array)
+        mask = np.ascontiguousarray(missing.any(axis=0))
+        mask |= _zeros_without_data(array, mask)
+        unit = _unit(array, ~missing)
+        bands = np.empty(array.shape, np.float32)
+        for band, values in zip(bands, array, strict=True):
+            band[...] = values * np.float64(1 / unit)
+        bands[missing] = 0
+    if all((band[0] == bands[0, 0]).all() and (band == bands[0]).all() for band in bands[1:]):
+        bands = bands[:1]  # gray saved as RGB: to call its colors 0 would be a lie
     return bands, mask, unit
 
 
@@ -327,7 +351,7 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     noise and the black sky of a JPEG have none, they fade into their zeros.
     """
     zero = (array == 0).all(axis=0) & ~mask
-    if zero.mean() < NO_DATA:
+    if np.count_nonzero(zero) < NO_DATA * zero.size:
         return np.zeros_like(zero)
     from scipy.ndimage import maximum_filter, minimum_filter
 
@@ -335,9 +359,9 @@ def _zeros_without_data(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     solid = minimum_filter(zero.view(np.uint8), side, mode="nearest")
     solid = maximum_filter(solid, side, mode="nearest").astype(bool) & zero
     known = ~zero & ~mask
-    beside = maximum_filter(solid.view(np.uint8), 5, mode="nearest").astype(bool) & known
-    if solid.mean() < NO_DATA or not known.any():
+    if np.count_nonzero(solid) < NO_DATA * solid.size or not known.any():
         return np.zeros_like(zero)
+    beside = maximum_filter(solid.view(np.uint8), 5, mode="nearest").astype(bool) & known
     total = array.sum(axis=0, dtype=np.float64)
     low, faint, middle = np.percentile(total[known], (1, 25, 50))
     is_level = low > 0.5 * middle or (beside.any() and np.median(total[beside]) > faint)
@@ -408,13 +432,14 @@ def _measure(sky: _Sky, sources: np.ndarray, segments: np.ndarray, rows: np.ndar
     x, y = picked["x"].astype(float), picked["y"].astype(float)
     major, minor = np.maximum(picked["a"], 0.3).astype(float), np.maximum(picked["b"], 0.3).astype(float)
     angle = np.clip(picked["theta"].astype(float), -np.pi / 2, np.pi / 2)  # the nearest float32 of pi/2 is beyond it
-    total, brightness, reach = _total_light(sky, segments, ids, (x, y, major, minor, angle))
+    light = sky.light.sum(axis=0)
+    own = _sums(segments, ids, (None, sky.signal, light, *sky.light))
+    total, brightness, reach = _wings(sky, segments, ids, (x, y, major, minor, angle), light)
+    total, brightness = own[:, 1] + total, own[:, 2] + brightness
     radius, concentration = _light_radii(sky, segments, ids, (x, y), (total, reach))
     ratio = np.clip(minor / major, 0, 1)
-    sums = _band_sums(sky, segments)[ids]
-    area = np.bincount(segments.ravel())[ids] if len(ids) else np.zeros(0)
+    area, signal, sums = own[:, 0], own[:, 1], own[:, 3:]
     red, middle, blue = _three(_keep_significant(sums, sky.noise * np.sqrt(area)[:, None]))
-    signal = np.bincount(segments.ravel(), weights=sky.signal.ravel(), minlength=len(sources) + 1)[ids]
     return {
         "x_px": x,
         "y_px": y,
@@ -429,47 +454,54 @@ def _measure(sky: _Sky, sources: np.ndarray, segments: np.ndarray, rows: np.ndar
     }
 
 
-def _total_light(sky: _Sky, segments: np.ndarray, ids: np.ndarray, ellipse: tuple) -> tuple:
-    """Return a source's signal, its light, and how far its ellipse of 2.5 Kron radii (Kron 1980) reaches.
+def _wings(sky: _Sky, segments: np.ndarray, ids: np.ndarray, ellipse: tuple, light: np.ndarray) -> tuple:
+    """Return signal and light around a source, and how far its ellipse of 2.5 Kron radii (Kron 1980) reaches.
 
-    Both sums are over the source's own pixels and the sky pixels in the ellipse, where its faint wings are.
-    Pixels of neighbors count for nothing; to fill them with the mean, as masked apertures do, would double
-    crowded sources.
+    Both sums are over the sky pixels in the ellipse, where its faint wings are. Pixels of neighbors count for nothing;
+    to fill them with the mean, as masked apertures do, would double crowded sources. `light` is that of all bands.
     """
     import sep
 
     x, y, a, b, theta = ellipse
     kron, _ = sep.kron_radius(sky.signal, x, y, a, b, theta, 6.0, mask=sky.mask, seg_id=ids, segmap=segments)
     reach = np.clip(2.5 * np.nan_to_num(kron, nan=1.4), 3.5, 7)  # past 7 it is a neighbor's light
-    sums = []
-    for plane in (sky.signal, sky.light.sum(axis=0)):
-        wings, _, _ = sep.sum_ellipse(np.where(segments == 0, plane, 0), x, y, a, b, theta, reach, subpix=3)
-        own = np.bincount(segments.ravel(), weights=plane.ravel(), minlength=segments.max() + 1)[ids]
-        sums.append(own + wings)
+    around = segments == 0
+    sums = [
+        sep.sum_ellipse(np.where(around, plane, 0), x, y, a, b, theta, reach, subpix=3)[0]
+        for plane in (sky.signal, light)
+    ]
     return *sums, reach * a
 
 
 def _light_radii(sky: _Sky, segments: np.ndarray, ids: np.ndarray, center: tuple, light: tuple) -> tuple:
     """Return half-light radius and 5 log10(r80 / r20) in circular apertures (Conselice 2003, ApJS 147, 1)."""
-    import sep
-
     if len(ids) == 0:
         return np.zeros(0), np.zeros(0)
-    total, reach = light
-    positive = np.where(total > 0, total, 1.0)
-    radii, _ = sep.flux_radius(
-        sky.signal, *center, np.maximum(reach, 3.0), [0.2, 0.5, 0.8], normflux=positive,
-        mask=sky.mask, seg_id=ids, segmap=segments,
-    )  # fmt: skip
+    total, reach = light[0], np.maximum(light[1], 3.0)
+    positive, parts = np.where(total > 0, total, 1.0), np.array([0.2, 0.5, 0.8])
+    if pixels.LIBRARY is None:
+        import sep
+
+        radii, _ = sep.flux_radius(
+            sky.signal, *center, reach, parts, normflux=positive, mask=sky.mask, seg_id=ids, segmap=segments
+        )
+    else:
+        radii = pixels.light_radii(
+            sky.signal, sky.mask, segments, ids, center=center, reach=reach, parts=np.outer(positive, parts)
+        )
     r20, r50, r80 = np.where((total > 0)[:, None] & (radii > 0), radii, np.nan).T
     resolved = r20 > 0.5  # within half a pixel there is no profile
     return r50, np.where(resolved, 5 * np.log10(r80 / np.where(resolved, r20, 1)), np.nan)
 
 
-def _band_sums(sky: _Sky, segments: np.ndarray) -> np.ndarray:
-    """Return the light of every segment in every band, (segments + 1, b); row 0 is the sky."""
-    flat = segments.ravel()
-    return np.stack([np.bincount(flat, weights=band.ravel()) for band in sky.light], axis=1)
+def _sums(segments: np.ndarray, ids: np.ndarray, planes: tuple[np.ndarray | None, ...]) -> np.ndarray:
+    """Return the sums (ids, planes) over the pixels of segments; for None their numbers."""
+    if len(ids) == 1:
+        own = np.flatnonzero(segments.ravel() == ids[0])
+        return np.array([[len(own) if one is None else one.ravel()[own].sum(dtype=np.float64) for one in planes]])
+    flat, most = segments.ravel().astype(np.intp), int(ids.max(initial=0)) + 1
+    weights = (None if one is None else one.ravel() for one in planes)
+    return np.stack([np.bincount(flat, one, most)[ids] for one in weights], axis=1).astype(np.float64)
 
 
 def _keep_significant(sums: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -506,10 +538,10 @@ def _has_spikes(sky: _Sky, segments: np.ndarray, result: dict, row: int, segment
     near = segments[rows, columns]
     dy, dx = np.ogrid[: near.shape[0], : near.shape[1]]
     dy, dx = dy + rows.start - y, dx + columns.start - x
-    distance, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
+    distance = np.sqrt(dx * dx + dy * dy)
     halo = (distance > 1.4 * radius) & (distance < 4 * radius) & ((near == 0) | (near == segment))
     light = np.maximum(sky.light[:, rows, columns][:, halo], 0)
-    waves = np.exp(1j * np.outer(angle[halo], (1, 2, 3, 4)))
+    waves = ((dx + 1j * dy)[halo] / distance[halo])[:, None] ** (1, 2, 3, 4)
     strength = np.abs(light @ waves) / np.maximum(light.sum(axis=1, keepdims=True), 1e-12)
     return bool((strength[:, 3] - strength[:, :3].max(axis=1)).max() > SPIKES)
 

@@ -314,10 +314,12 @@ def _scaled(values: np.ndarray, unit: Unit, column: Column, name: str) -> np.nda
     if scale == 1.0 and result.dtype.kind == "i" and zero == 2.0 ** (8 * result.itemsize - 1):
         result = result.astype(np.float64) + zero if result.itemsize == 8 else result.astype(np.int64) + int(zero)
     elif (scale, zero) != (1.0, 0.0):
-        result = result.astype(np.float64) * scale + zero
+        with np.errstate(all="ignore"):  # numbers of a damaged file may be any
+            result = result.astype(np.float64) * scale + zero
     if isinstance(null, int) and (values == null).any():
         result = np.where(values == null, np.nan, result.astype(np.float64))
-    return result.astype(np.float64) if result.dtype.kind == "f" else result
+    with np.errstate(all="ignore"):
+        return result.astype(np.float64) if result.dtype.kind == "f" else result
 
 
 # ---- tile compression

@@ -13,10 +13,11 @@ galaxies of one camera only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from galsearch.science import pixels
 
 FLAGS = {
     "unmeasured": 1,  # no source in the center, or no picture to look for one in: every column is NULL
@@ -53,6 +54,7 @@ SMALLEST = 5.0  # pixels of Petrosian radius
 THICKNESS = 0.2  # axis ratio of a disk seen from the side
 FACE_ON = 0.4  # axis ratio below which the plane of a disk is not seen
 RINGS, SPOKES = 40, 96  # samples of the disk's plane
+TURN = np.arange(SPOKES) * (2 * np.pi / SPOKES)
 PATTERN_RADIUS = 8.0  # pixels of semi-major axis below which no pattern is seen
 BAR_REACH = 0.5  # of the outline's radius: longer bars are rare
 BAR_WIDTH = 2.4  # outer over inner radius of the zone in which a bar's angle stays the same
@@ -60,15 +62,16 @@ BAR_TILT = 0.3  # part of the stretch farther out that is taken for misjudged ti
 ARM_FROM = 0.25  # of the outline's radius: arms are looked for from here outward
 ARM_PITCH = (10.0, 30.0)  # degrees, of arms that count; what is more open is mostly misjudged tilt
 PITCH = (7.0, 50.0)  # degrees, looked at for the pitch itself
+PITCHES = np.radians(np.concatenate([-np.geomspace(*PITCH, 24)[::-1], np.geomspace(*PITCH, 24)]))
 WEAK_ARMS = 0.15  # below, a pitch is noise
 RING_ZONE = (0.05, 0.95)  # of the outline's radius
 RING_PERCENTILE = 35
 FAINT_RING = 2.0  # sigmas a pixel
 LEAST_RINGS = 10
 NOISE_ABOVE = 1 / math.sqrt(2 * math.pi)  # mean of what white noise of one sigma has above 0
-NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 COMPANION_LIGHT = 0.1  # of the galaxy's
 COMPANION_REACH = 2.0  # Petrosian radii
+COARSE, FINE = np.linspace(-1, 1, 21), np.linspace(-1, 1, 7)  # steps of the grids of Sérsic profiles
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,17 @@ class _Ellipse:
     def radii(self, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
         """Return the semi-major axis of the similar ellipse through each point."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
-        return np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / self.ratio)
+        return _length(dx * cos + dy * sin, dy * (cos / self.ratio) - dx * (sin / self.ratio))
+
+    def area_within(self, radius: float, dx: np.ndarray, dy: np.ndarray) -> int:
+        """Return how many points of a grid with so many columns `dx` and rows `dy` have `radii` below that."""
+        cos, sin, shrink = math.cos(self.angle), math.sin(self.angle), self.ratio**-2
+        xx, xy, yy = cos**2 + shrink * sin**2, (1 - shrink) * cos * sin, sin**2 + shrink * cos**2
+        root = (xy * dy) ** 2 - xx * (
+            yy * dy**2 - radius**2
+        )  # the ellipse cuts a row where xx x^2 + 2 xy x y + ... = r^2
+        middle, half = -xy * dy[root > 0] / xx, np.sqrt(root[root > 0]) / xx
+        return int((np.searchsorted(dx, middle + half) - np.searchsorted(dx, middle - half, side="right")).sum())
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,8 @@ class _Window:
     def offsets(self, center: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
         """Return x (1, w) and y (h, 1) of every pixel from a position in the window."""
         y, x = (np.arange(length, dtype=np.float32) for length in self.light.shape)
-        return (x - np.float32(center[0]))[None, :], (y - np.float32(center[1]))[:, None]
+        x, y = x - np.float32(center[0]), y - np.float32(center[1])
+        return x.astype(np.float64)[None, :], y.astype(np.float64)[:, None]
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,7 @@ def measure(
     window = _window(signal, (own | (segments == 0)) & ~mask, center, 2.2 * outline.reach + 6)
     result: dict[str, float | None] = dict.fromkeys(COLUMNS) | {"isophotal_radius_px": outline.reach}
     flag |= FLAGS["border"] * bool(own[[0, -1]].any() or own[:, [0, -1]].any())
-    circle = _petrosian(_profile(window, np.hypot(*window.offsets(window.center)), 1.0))
+    circle = _petrosian(_profile(window, _length(*window.offsets(window.center)), 1.0))
     if circle is None:
         return _sifted(result, flag | FLAGS["no_petrosian"])
     result["asymmetry"], middle = _asymmetry(window, circle, _sky_difference(signal, sky))
@@ -202,7 +216,7 @@ def _problems(
     usable = np.count_nonzero(window.good & (radii < CAS_EXTENT * radius))
     steps = np.arange(-window.half, window.half + 1, dtype=np.float32)
     dx, dy = (steps + np.float32(round(at) - to) for at, to in zip(window.center, middle, strict=True))
-    whole = np.count_nonzero(outline.radii(dx[None, :], dy[:, None]) < CAS_EXTENT * radius)
+    whole = outline.area_within(CAS_EXTENT * radius, dx.astype(np.float64), dy.astype(np.float64))
     seen = (
         (FLAGS["small"], radius < SMALLEST),
         (FLAGS["faint"], not (region.any() and window.light[region].mean() >= FAINTEST)),
@@ -229,17 +243,23 @@ def _sifted(result: dict[str, float | None], flag: int) -> dict[str, float | int
 # ---- where the source is
 
 
+def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the length of vectors; np.hypot, which cannot overflow, takes ten times as long."""
+    return np.sqrt(x * x + y * y)
+
+
 def _outline(own: np.ndarray) -> _Ellipse:
     """Return the ellipse with the second moments of a source's pixels, all counted alike, and with their area.
 
     The outline tells the tilt of a disk better than its light does: a bulge is round and a bar is not.
     """
-    y, x = np.nonzero(own)
-    dx, dy = x - x.mean(), y - y.mean()
-    xx, yy, xy = (dx * dx).mean() + 1 / 12, (dy * dy).mean() + 1 / 12, (dx * dy).mean()  # a pixel is a square
-    half, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    ratio = float(np.sqrt(max(half - spread, 1e-6) / (half + spread)))
-    return _Ellipse(ratio, float(0.5 * np.arctan2(2 * xy, xx - yy)), float(np.sqrt(len(x) / (np.pi * ratio))))
+    y, x = np.divmod(np.flatnonzero(own), own.shape[1])
+    area = len(x)
+    dx, dy = x - x.sum() / area, y - y.sum() / area
+    xx, yy, xy = dx @ dx / area + 1 / 12, dy @ dy / area + 1 / 12, dx @ dy / area  # a pixel is a square
+    half, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
+    ratio = math.sqrt(max(half - spread, 1e-6) / (half + spread))
+    return _Ellipse(ratio, 0.5 * math.atan2(2 * xy, xx - yy), math.sqrt(area / (math.pi * ratio)))
 
 
 def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float], half: float) -> _Window:
@@ -262,17 +282,13 @@ def _window(signal: np.ndarray, usable: np.ndarray, center: tuple[float, float],
 
 def _profile(window: _Window, radii: np.ndarray, ratio: float) -> _Profile:
     """Return the profile on ellipses of an axis ratio; `radii` (n, n) are the semi-major axes through the pixels."""
-    radii = radii[window.good].astype(float)
-    light = window.light[window.good].astype(float)
-    ring = radii.astype(np.intp)
-    count = np.bincount(ring)
-    kept = count > 0
-    count, light_sum, square = (np.bincount(ring, w)[kept] for w in (None, light, light * light))
-    mean = light_sum / count
+    sums = pixels.rings(radii, window.light, window.good)
+    number = np.flatnonzero(sums[0])
+    count, light, square, radius = sums[:, number]
+    mean = light / count
     scatter = np.maximum(square / count - mean * mean, 1.0)
-    number = np.flatnonzero(kept)
     area = np.pi * ratio * (2 * number + 1)
-    return _Profile(np.bincount(ring, radii)[kept] / count, mean, np.sqrt(scatter / count), area)
+    return _Profile(radius / count, mean, np.sqrt(scatter / count), area)
 
 
 def _petrosian(profile: _Profile) -> float | None:
@@ -312,86 +328,17 @@ def _asymmetry(window: _Window, petrosian: float, sky: float) -> tuple[float, tu
     steps from 1 down to 1/8 pixel; I180 is interpolated bilinearly, which also averages
     noise, and the part of the sky is made smaller accordingly.
     """
-    turned = _Turned.of(window, CAS_EXTENT * petrosian)
-    best = (0.0, 0.0)
-    known = {best: turned.asymmetry(best, sky)}
-    for step in (1.0, 0.5, 0.25, 0.125):
-        center = None
-        while center != best and max(map(abs, best)) < turned.margin - 1:
-            center = best
-            for i, j in NEIGHBORS:
-                point = (center[0] + step * i, center[1] + step * j)
-                if point not in known:
-                    known[point] = turned.asymmetry(point, sky)
-                best = min(best, point, key=known.__getitem__)
-    return known[best], (turned.start[0] + best[0], turned.start[1] + best[1])
-
-
-@dataclass(frozen=True)
-class _Turned:
-    """Light around a center, wide enough to be turned about any center within `margin` pixels of it.
-
-    `light` and `good` (1 where usable; None where all are) are squares with the pixel nearest to `start` (x, y) in
-    their middle, `aperture` a smaller one that is 1 for pixels that count.
-    """
-
-    light: np.ndarray
-    good: np.ndarray | None
-    aperture: np.ndarray
-    start: tuple[float, float]
-    margin: int
-
-    @classmethod
-    def of(cls, window: _Window, radius: float) -> _Turned:
-        """Cut out the light within a radius of the window's center."""
-        reach = int(np.ceil(radius))
-        margin = 2 + reach // 4
-        x, y = (round(value) for value in window.center)
-        light, good = (_square(plane, (x, y), reach + 2 * margin + 2) for plane in (window.light, window.good))
-        indices = np.arange(-reach, reach + 1)
-        inside = np.hypot(*np.ix_(indices - (window.center[1] - y), indices - (window.center[0] - x))) <= radius
-        counted = inside.astype(np.float32)
-        whole = bool(good.all())
-        if not whole:
-            counted *= good[_middle(good, reach)]
-        return cls(light, None if whole else good.astype(np.float32), counted, window.center, margin)
-
-    def asymmetry(self, shift: tuple[float, float], sky: float) -> float:
-        """Return the asymmetry about `start` + `shift` (x, y); infinite where no pair of pixels is usable."""
-        half, reach = len(self.light) // 2, len(self.aperture) // 2
-        light, weight = self.light[_middle(self.light, reach)], self.aperture
-        turned, part, squares = np.zeros(light.shape, np.float32), np.empty(light.shape, np.float32), 0.0
-        for share, y, x in self._corners(shift):
-            there = (_backward(half + y, reach), _backward(half + x, reach))
-            turned += np.multiply(self.light[there], np.float32(share), out=part)
-            if self.good is not None:
-                weight = weight * self.good[there]
-            squares += share * share
-        counted = weight.ravel()
-        total = float(np.dot(np.abs(light, out=part).ravel(), counted))
-        if not total > 0:
-            return float("inf")
-        np.abs(np.subtract(light, turned, out=turned), out=turned)
-        number = float(counted.sum(dtype=np.float64))
-        return (float(np.dot(turned.ravel(), counted)) - number * sky * math.sqrt((1 + squares) / 2)) / total
-
-    def _corners(self, shift: tuple[float, float]) -> Iterator[tuple[float, int, int]]:
-        """Yield the weight and place (y, x) of the pixels that bilinear interpolation puts opposite the middle one."""
-        x, y = (2 * (at - round(at) + moved) for at, moved in zip(self.start, shift, strict=True))
-        for row, part_y in ((math.floor(y), 1 - y % 1), (math.floor(y) + 1, y % 1)):
-            for column, part_x in ((math.floor(x), 1 - x % 1), (math.floor(x) + 1, x % 1)):
-                if part_x * part_y > 0:
-                    yield part_x * part_y, row, column
-
-
-def _middle(plane: np.ndarray, reach: int) -> tuple[slice, slice]:
-    """Return the square with so many pixels to each side of the middle one."""
-    here = slice(len(plane) // 2 - reach, len(plane) // 2 + reach + 1)
-    return here, here
-
-
-def _backward(middle: int, reach: int) -> slice:
-    return slice(middle + reach, middle - reach - 1, -1)
+    reach = int(np.ceil(CAS_EXTENT * petrosian))
+    margin = 2 + reach // 4
+    x, y = (round(value) for value in window.center)
+    at = window.center[0] - x, window.center[1] - y
+    half = reach + 2 * margin + 2
+    light, good = (_square(plane, (x, y), half) for plane in (window.light, window.good.astype(np.float32)))
+    indices, middle = np.arange(-reach, reach + 1), slice(half - reach, half + reach + 1)
+    inside = _length(*np.ix_(indices - at[1], indices - at[0])) <= CAS_EXTENT * petrosian
+    counted = inside * good[middle, middle]
+    least, shift = pixels.least_asymmetry(pixels.Turned(light, good, counted, at, margin, sky))
+    return least, (window.center[0] + shift[0], window.center[1] + shift[1])
 
 
 def _square(plane: np.ndarray, center: tuple[int, int], half: int) -> np.ndarray:
@@ -416,20 +363,20 @@ def _smoothness(
     side = int(SMOOTHED * petrosian)
     if side < 3:
         return None
-    distance = np.hypot(*window.offsets(middle))
-    ring = window.good & (distance >= SMOOTHED * petrosian) & (distance <= CAS_EXTENT * petrosian)
+    distance = _length(*window.offsets(middle))
+    within = window.good & (distance <= CAS_EXTENT * petrosian)
+    ring = within & (distance >= SMOOTHED * petrosian)
     clumps = _above_smooth(window.light, window.good, side)[ring].sum()
-    usual = _above_smooth(np.where(sky, signal, 0), sky, side)[sky].mean() if sky.sum() >= 50 else NOISE_ABOVE
-    total = window.light[window.good & (distance <= CAS_EXTENT * petrosian)].sum()
-    return float((clumps - ring.sum() * min(usual, NOISE_ABOVE)) / total) if total > 0 else None
+    enough = np.count_nonzero(sky) >= 50
+    usual = _above_smooth(np.where(sky, signal, 0), sky, side)[sky].mean() if enough else NOISE_ABOVE
+    total = window.light[within].sum()
+    return float((clumps - np.count_nonzero(ring) * min(usual, NOISE_ABOVE)) / total) if total > 0 else None
 
 
 def _above_smooth(light: np.ndarray, good: np.ndarray, side: int) -> np.ndarray:
-    from scipy.ndimage import uniform_filter
-
-    smooth = uniform_filter(light, side, mode="constant")
+    smooth = pixels.boxed(light, side)
     if not good.all():  # the mean of the usable pixels
-        smooth /= np.maximum(uniform_filter(good.astype(np.float32), side, mode="constant"), 1e-3)
+        smooth /= np.maximum(pixels.boxed(good.astype(np.float32), side), 1e-3)
     return np.maximum(light - smooth, 0)
 
 
@@ -458,25 +405,31 @@ def m20(light: np.ndarray) -> float | None:
     makes the second moment least. The pixel that completes the 20 % counts too. None without light, or where the
     brightest pixels lie in the very center.
     """
-    y, x = np.nonzero(light)
-    values = light[y, x].astype(float)
+    index = np.flatnonzero(light)
+    y, x = np.divmod(index, light.shape[1])
+    values = light.ravel()[index].astype(float)
     total = values.sum()
     if not total > 0:
         return None
-    distance = (x - (x * values).sum() / total) ** 2 + (y - (y * values).sum() / total) ** 2
-    order = np.lexsort((distance, -values))
-    brightest = order[: np.searchsorted(np.cumsum(values[order]), 0.2 * total) + 1]
-    part, whole = ((distance[rows] * values[rows]).sum() for rows in (brightest, slice(None)))
+    distance = (x - (x @ values) / total) ** 2 + (y - (y @ values) / total) ** 2
+    falling = np.sort(values)[::-1]
+    count = min(int(np.searchsorted(np.cumsum(falling), 0.2 * total)) + 1, len(values))
+    last = falling[count - 1]
+    brighter, alike = values > last, values == last
+    alike = np.sort(distance[alike])[
+        : count - np.count_nonzero(brighter)
+    ]  # of pixels as bright as the last, the nearest
+    part, whole = distance[brighter] @ values[brighter] + last * alike.sum(), distance @ values
     return float(np.log10(part / whole)) if part > 0 and whole > 0 else None
 
 
 def _gini_region(window: _Window, radii: np.ndarray, petrosian: float) -> np.ndarray:
     """Return the pixels of the galaxy: brighter, when blurred, than the ellipse of the Petrosian radius is."""
-    from scipy.ndimage import gaussian_filter, label
+    from scipy.ndimage import label
 
-    blurred = gaussian_filter(window.light, GINI_BLUR * petrosian, mode="constant", truncate=3)
+    blurred = pixels.blurred(window.light, GINI_BLUR * petrosian)
     if not window.good.all():
-        share = gaussian_filter(window.good.astype(np.float32), GINI_BLUR * petrosian, mode="constant", truncate=3)
+        share = pixels.blurred(window.good.astype(np.float32), GINI_BLUR * petrosian)
         blurred /= np.maximum(share, 1e-3)
     edge = window.good & (np.abs(radii - petrosian) < 1)
     pieces, _ = label((blurred >= blurred[edge].mean()) & window.good) if edge.any() else (edge.astype(int), 0)
@@ -502,38 +455,19 @@ def sersic_index(radius: np.ndarray, light: np.ndarray, error: np.ndarray) -> fl
     if len(r) < 7:
         return None
     n, step_n = math.sqrt(0.4 * 8), math.log(8 / 0.4) / 2
-    size, step_size = r[-1] / 3, math.log(12)
-    logarithm = np.log(r)
-    for half, shrink in ((10, 8), *[(3, 2.5)] * 6):
-        offsets = np.linspace(-1, 1, 2 * half + 1)
-        indices, sizes = n * np.exp(step_n * offsets), size * np.exp(step_size * offsets)
-        misfit, part = _sersic_misfit(logarithm, light, error, (indices, sizes))
-        row, column = np.unravel_index(misfit.argmin(), misfit.shape)
-        n, size, deviation = indices[row], sizes[column], part[row, column]
+    logarithm, weight = np.log(r), error**-2
+    log_size, step_size = logarithm[-1] - math.log(3), math.log(12)
+    for offsets, shrink in ((COARSE, 8), *[(FINE, 2.5)] * 6):
+        indices, log_sizes = n * np.exp(step_n * offsets), log_size + step_size * offsets
+        misfit = pixels.sersic_misfit(logarithm, light, weight, indices, log_sizes)
+        row, column = divmod(int(misfit.argmin()), len(log_sizes))
+        n, log_size = indices[row], log_sizes[column]
         step_n, step_size = step_n / shrink, step_size / shrink
-    return float(n) if 0.42 < n < 7.6 and deviation < 0.25 else None
-
-
-def _sersic_misfit(
-    log_r: np.ndarray, light: np.ndarray, error: np.ndarray, grid: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return chi squared (n, s) of profiles with indices (n,) and half-light radii (s,), and their mean deviation.
-
-    Amplitude and sky are the best for each, infinite chi squared where the amplitude is not positive. b(n) is that
-    of Ciotti and Bertin 1999 (A&A 352, 447), eq. 18.
-    """
-    n = grid[0][:, None, None]
-    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
-    shape = np.exp(b - b * np.exp((log_r - np.log(grid[1])[:, None]) / n))
-    w = error**-2
-    s, sf, sff = w.sum(), shape @ w, (shape * shape) @ w
-    sy, sfy = (w * light).sum(), shape @ (w * light)
-    det = sff * s - sf * sf
-    det = np.where(det > 1e-9 * sff * s, det, np.inf)
-    amplitude, sky = (sfy * s - sf * sy) / det, (sff * sy - sf * sfy) / det
-    rest = light - amplitude[..., None] * shape - sky[..., None]
-    chi = np.where(amplitude > 0, (rest * rest) @ w, np.inf)
-    return chi, np.abs(rest / np.maximum(light, error)).mean(axis=-1)
+    if not 0.42 < n < 7.6:
+        return None
+    amplitude, sky, shape = pixels.sersic_fit(logarithm, light, weight, n, log_size)
+    deviation = (np.abs(light - amplitude * shape - sky) / np.maximum(light, error)).mean()
+    return float(n) if deviation < 0.25 else None
 
 
 def _color_gradient(bands: np.ndarray, noise: np.ndarray, window: _Window, radii: np.ndarray) -> float | None:
@@ -551,24 +485,24 @@ def _color_gradient(bands: np.ndarray, noise: np.ndarray, window: _Window, radii
 
 
 def _zone_color(bands: np.ndarray, noise: np.ndarray, zone: np.ndarray, corner: tuple[int, int]) -> float | None:
-    y, x = np.nonzero(zone)
-    pixels = (y + corner[1], x + corner[0])
-    red, blue = (float(bands[band][pixels].sum()) for band in (0, -1))
-    if min(red / noise[0], blue / noise[-1]) < 10 * np.sqrt(max(len(y), 1)):
+    y, x = np.divmod(np.flatnonzero(zone), zone.shape[1])
+    index = (y + corner[1]) * bands.shape[2] + x + corner[0]
+    red, blue = (float(bands[band].ravel()[index].sum()) for band in (0, -1))
+    if min(red / noise[0], blue / noise[-1]) < 10 * math.sqrt(max(len(y), 1)):
         return None
     return -2.5 * math.log10(blue / red)
 
 
 def _companions(signal: np.ndarray, segments: np.ndarray, segment: int, petrosian: float) -> int:
     """Return how many sources have a tenth of the galaxy's light and their center within two Petrosian radii of its."""
-    light = np.bincount(segments.ravel(), weights=signal.ravel())
-    y, x = np.nonzero(segments)
-    area = np.bincount(segments.ravel())
-    centers = [np.bincount(segments[y, x], where, len(area)) / np.maximum(area, 1) for where in (x, y)]
-    distance = np.hypot(*(value - value[segment] for value in centers))
+    index = np.flatnonzero(segments)
+    numbers = segments.ravel()[index].astype(np.intp)
+    y, x = np.divmod(index, segments.shape[1])
+    area, light, *centers = (np.bincount(numbers, one) for one in (None, signal.ravel()[index], x, y))
+    distance = _length(*(value / np.maximum(area, 1) - value[segment] / area[segment] for value in centers))
     near = (distance <= COMPANION_REACH * petrosian) & (light >= COMPANION_LIGHT * light[segment])
     near[[0, segment]] = False
-    return int(near.sum())
+    return int(np.count_nonzero(near))
 
 
 # ---- bar, arms and ring
@@ -581,12 +515,13 @@ def _disk(window: _Window, middle: tuple[float, float], outline: _Ellipse) -> _D
     What is not usable is filled from the opposite side.
     """
     flat = math.sqrt(max(outline.ratio**2 - THICKNESS**2, 0.01) / (1 - THICKNESS**2))
-    radius = np.geomspace(1.5, max(outline.reach, 3.0), RINGS)
-    turn = np.arange(SPOKES) * (2 * np.pi / SPOKES)
-    along, across = np.outer(radius, np.cos(turn)), flat * np.outer(radius, np.sin(turn))
+    radius = 1.5 * (max(outline.reach, 3.0) / 1.5) ** (np.arange(RINGS) / (RINGS - 1))
+    along, across = np.outer(radius, np.cos(TURN)), flat * np.outer(radius, np.sin(TURN))
     cos, sin = math.cos(outline.angle), math.sin(outline.angle)
     x, y = along * cos - across * sin, along * sin + across * cos
     light, share = _sampled(window, middle[0] + x, middle[1] + y)
+    if share.min() >= 0.5:
+        return _Disk(radius, light, float(radius[-1]))
     half = SPOKES // 2
     opposite = np.roll(light, half, axis=1), np.roll(share, half, axis=1)
     light = np.where(share >= 0.5, light, np.where(opposite[1] >= 0.5, opposite[0], np.nan))
@@ -597,16 +532,7 @@ def _disk(window: _Window, middle: tuple[float, float], outline: _Ellipse) -> _D
 
 def _sampled(window: _Window, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return bilinear light at positions in the window and the usable share of the pixels it came from."""
-    height, side = window.light.shape
-    x, y = np.clip(x, 0, side - 1.001), np.clip(y, 0, height - 1.001)
-    column, row = x.astype(np.intp), y.astype(np.intp)
-    fx, fy = x - column, y - row
-    first = row * side + column
-    light, share = np.zeros_like(fx), np.zeros_like(fx)
-    for step, part in ((0, (1 - fx) * (1 - fy)), (1, fx * (1 - fy)), (side, (1 - fx) * fy), (side + 1, fx * fy)):
-        light = light + part * window.light.ravel()[first + step]
-        share = share + part * window.good.ravel()[first + step]
-    return light / np.maximum(share, 1e-6), share
+    return pixels.sampled(window.light, window.good, x, y)
 
 
 PATTERNS = ("bar_strength", "arm_strength", "arm_pitch", "ring_contrast")
@@ -650,18 +576,17 @@ def _arms(disk: _Disk, contrast: np.ndarray) -> tuple[float, float | None]:
     It is None for weak arms, and at the limits of what was looked for, where it belongs to something else.
     """
     kept = disk.radius >= ARM_FROM * disk.reach
-    pitch = np.radians(np.geomspace(*PITCH, 24))
-    pitch = np.concatenate([-pitch[::-1], pitch])
-    phase = np.outer(1 / np.tan(pitch), np.log(disk.radius[kept]))
-    result = np.array([np.abs(np.exp(1j * m * phase) @ contrast[kept, m]) / kept.sum() for m in (2, 3, 4)])
-    usual = (np.abs(pitch) >= math.radians(ARM_PITCH[0])) & (np.abs(pitch) <= math.radians(ARM_PITCH[1]))
+    one = np.exp(1j * np.outer(1 / np.tan(PITCHES), np.log(disk.radius[kept])))
+    two, wave = one * one, contrast[kept]
+    result = np.abs([two @ wave[:, 2], (two * one) @ wave[:, 3], (two * two) @ wave[:, 4]]) / len(wave)
+    usual = (np.abs(PITCHES) >= math.radians(ARM_PITCH[0])) & (np.abs(PITCHES) <= math.radians(ARM_PITCH[1]))
     strength = float(result[:, usual].max(axis=1).sum())
     power = result.max(axis=0)
     peaks = np.flatnonzero((power[1:-1] > power[:-2]) & (power[1:-1] > power[2:])) + 1
-    peaks = peaks[np.abs(pitch[peaks]) < math.radians(PITCH[1] - 2)]
+    peaks = peaks[np.abs(PITCHES[peaks]) < math.radians(PITCH[1] - 2)]
     if strength < WEAK_ARMS or len(peaks) == 0:
         return strength, None
-    return strength, math.degrees(pitch[peaks[power[peaks].argmax()]])
+    return strength, math.degrees(PITCHES[peaks[power[peaks].argmax()]])
 
 
 def _ring(disk: _Disk) -> float | None:
@@ -671,7 +596,7 @@ def _ring(disk: _Disk) -> float | None:
     A fit a + b r + c r^(1/4) is taken away, which leaves nothing of an exponential disk or of a de Vaucouleurs
     profile. It ends where it is lost in the noise; None where little is left.
     """
-    profile = np.percentile(disk.light, RING_PERCENTILE, axis=1)
+    profile = pixels.percentiles(disk.light, (RING_PERCENTILE,))[0]
     zone = (disk.radius >= RING_ZONE[0] * disk.reach) & (disk.radius <= RING_ZONE[1] * disk.reach)
     kept = np.flatnonzero(zone & (np.minimum.accumulate(profile) > FAINT_RING))
     if len(kept) < LEAST_RINGS:

@@ -9,10 +9,10 @@ function modifies its input. Resampling weighs each old pixel by how much of it 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ Frame = Literal["observed", "rest"]
 AIR_FROM_ANGSTROM = 2000.0  # in vacuum; shorter wavelengths are always given in vacuum (IAU)
 SDSS_STEP = 1e-4  # of log10 of the wavelength, 69 km/s
 LEAST_COVERED = 0.5  # of the width of a pixel; with less of it there is no data
+COARSER = 1.05  # times the step of SDSS: spectra whose pixels are wider are stored in pixels of their own width
 GAP = 1.75  # times the usual distance of neighbors: what is farther apart has a gap between
 ALIGNED = 0.01  # of a pixel: arms whose pixels differ by less are on one grid
 
@@ -100,6 +101,11 @@ class LogGrid:
     def wavelength_angstrom(self) -> np.ndarray:
         """The centers, (count,)."""
         return 10.0 ** (self.start + self.step * np.arange(self.count))
+
+    @classmethod
+    def of_input(cls, stated: Mapping[str, Any]) -> LogGrid:
+        """Return the pixels that an encoder sees, by what its card says of its input."""
+        return cls(stated["log_wavelength_start"], stated["log_wavelength_step"], stated["pixels"])
 
     @property
     def edges_angstrom(self) -> np.ndarray:
@@ -321,3 +327,82 @@ def _own_grid(arms: Sequence[Spectrum]) -> LogGrid:
     step = max(float(np.median(np.diff(np.log10(arm.wavelength_angstrom)))) for arm in arms)
     low = min(arm.wavelength_angstrom[0] for arm in arms)
     return log_grid(float(low), float(max(arm.wavelength_angstrom[-1] for arm in arms)), step=step)
+
+
+# ---- for an encoder
+
+LEAST_SEEN = 0.05  # of the pixels of an encoder that must have data: with less it sees next to nothing
+
+
+def model_input(spectrum: Spectrum, grid: LogGrid, *, frame: Frame) -> np.ndarray:
+    """Return flux and ivar `(2, count) float32` on the grid of an encoder, in the frame that it compares.
+
+    Both are divided by a scale, the median of |flux| over its data, so that no float32 overflows; encoders take any.
+    Raises SchemaError for one without a redshift where `frame` is "rest", for one in the rest frame where it is
+    "observed", and where less than a twentieth of the grid has data.
+    """
+    name = spectrum.name or "spectrum"
+    if frame == "rest":
+        if spectrum.z is None and spectrum.frame != "rest":
+            raise SchemaError(
+                f"{name}: no redshift is known, and spectra are compared in the rest frame; give z, in the table or "
+                "for a file (--z), or compare them as observed (observed_frame, --observed-frame)"
+            )
+        spectrum = to_rest_frame(spectrum)
+    elif spectrum.frame == "rest":
+        raise SchemaError(f"{name}: it is in the rest frame, and spectra are compared as observed here; leave it out")
+    begins, ends = pixel_edges(spectrum.wavelength_angstrom)
+    flux, ivar = rebin(begins, ends, spectrum.flux, spectrum.ivar, grid.edges_angstrom)
+    seen = ivar > 0
+    if not seen.sum() >= LEAST_SEEN * grid.count:
+        low, high = grid.wavelength_angstrom[[0, -1]]
+        raise SchemaError(
+            f"{name}: it has data in {seen.sum()} of the {grid.count} pixels from {low:.0f} to {high:.0f} angstrom "
+            f"({frame} frame, z = {spectrum.z}) that are compared; leave it out, or mend its redshift"
+        )
+    scale = float(np.median(np.abs(flux[seen]))) or float(np.abs(flux[seen]).max()) or 1.0
+    return np.stack([flux / scale, ivar * scale**2]).astype(np.float32)
+
+
+# ---- as stored in an atlas
+
+
+def to_stored(spectrum: Spectrum) -> dict[str, Any]:
+    """Return a row of the table `spectra` without its id: on a logarithmic grid, in its frame, as far as it has data.
+
+    The steps are those of SDSS, or the spectrum's own where they are coarser: finer pixels than there were would share
+    light, and would pass for more than they are. Raises SchemaError for data of less than two pixels.
+    """
+    good = np.flatnonzero(spectrum.ivar > 0)
+    low, high = spectrum.wavelength_angstrom[[good[0], good[-1]]]
+    usual = float(np.median(np.diff(np.log10(spectrum.wavelength_angstrom))))
+    step = SDSS_STEP if usual < COARSER * SDSS_STEP else float(f"{usual:.3g}")
+    grid = log_grid(float(low), float(high), step=step)
+    if grid.count < 2:
+        raise SchemaError(f"{spectrum.name}: its data span {low:.2f} to {high:.2f} angstrom, less than two pixels")
+    result = resample(spectrum, grid)
+    return {
+        "log_wavelength_start": grid.start,
+        "log_wavelength_step": grid.step,
+        "flux": result.flux.astype(np.float32),
+        "ivar": result.ivar.astype(np.float32),
+        "medium": "vacuum",
+        "frame": spectrum.frame,
+        "z": spectrum.z,
+        "is_calibrated": spectrum.is_calibrated,
+        "flux_unit": spectrum.flux_unit,
+        "kind": spectrum.kind,
+    }
+
+
+def from_stored(row: Mapping[str, Any]) -> Spectrum:
+    """Return the spectrum of a row of the table `spectra`. Raises SchemaError for a row that is none."""
+    start, step = row["log_wavelength_start"], row["log_wavelength_step"]
+    if not (0 < start < 10 and 0 < step < 1):
+        raise SchemaError(f"{row['object_id']}: its wavelengths begin at 10^{start} by steps of {step}; rebuild it")
+    grid = LogGrid(row["log_wavelength_start"], row["log_wavelength_step"], len(row["flux"]))
+    flux, ivar = (np.asarray(row[name], np.float64) for name in ("flux", "ivar"))
+    return Spectrum(
+        grid.wavelength_angstrom, flux, ivar, z=row["z"], name=row["object_id"], frame=row["frame"],
+        flux_unit=row["flux_unit"] or "", is_calibrated=bool(row["is_calibrated"]), kind=row["kind"] or "",
+    )  # fmt: skip

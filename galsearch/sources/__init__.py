@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from galsearch import formats
 from galsearch.errors import SchemaError
 from galsearch.science import images
-from galsearch.sources.cutouts import CutoutSource, cutout_source, stem
+from galsearch.sources.cutouts import CutoutSource, cutout_source
 from galsearch.sources.embedded import embedded_source
 from galsearch.sources.files import is_archive
 from galsearch.sources.known_embeddings import Publication
 from galsearch.sources.mosaic import MosaicSource, demo_source, mosaic_source
-from galsearch.sources.pictures import LEVELS, MEASURED, Taken, Workshop
+from galsearch.sources.pictures import MEASURED, Taken
+from galsearch.sources.spectra.assembly import Statements
+from galsearch.sources.spectra.source import FILE, SpectrumSource, spectrum_source, stored_spectra
 from galsearch.sources.tables import MEASURES, Catalog, Reading, Source, digest, normalize, read_rows
 from galsearch.sources.vectors import VectorSource, position_name, vector_source
+from galsearch.sources.workshop import LEVELS, Workshop
+
+AnySource = TypeVar("AnySource", bound=Source)
 
 __all__ = [
     "LEVELS",
@@ -31,6 +37,8 @@ __all__ = [
     "MosaicSource",
     "Reading",
     "Source",
+    "SpectrumSource",
+    "Statements",
     "Taken",
     "VectorSource",
     "Workshop",
@@ -39,10 +47,54 @@ __all__ = [
     "mosaic_source",
     "normalize",
     "open_source",
+    "open_spectra",
     "position_name",
-    "stem",
+    "stored_spectra",
     "vector_source",
 ]
+
+
+def open_spectra(
+    path: Path,
+    table: Path | None,
+    *,
+    reading: Reading,
+    frame: str,
+    stated: Statements,
+    id_from: str = "name",
+    beside_pictures: bool = False,
+) -> SpectrumSource:
+    """Return the spectra of a folder, an archive or a file, joined to the rows of a table where there is one.
+
+    `frame` is the one that they are compared in, `stated` what files do not say of themselves (`read_spectra`). The
+    files' names are in the column of the role "spectrum_file"; `beside_pictures`, a column of files that was not named
+    is theirs.
+    """
+    roles = {role: column for role, column in reading.roles.items() if role not in ("file", FILE)}
+    there = [] if table is None else formats.column_names(table, table_name=reading.table_name)
+    named = reading.roles.get(FILE) or next((name for name in there if name.casefold() == FILE), None)
+    if named is not None:
+        roles["file"] = named
+    rows = None if table is None else read_rows(table, replace(reading, roles=roles))
+    if rows is not None and beside_pictures and named is None:
+        rows = replace(rows, files=None)
+    if rows is not None and rows.summary.files is not None:
+        notes = (*rows.summary.notes, f"spectra are named in: {rows.summary.files}")
+        rows = replace(
+            rows, summary=replace(rows.summary, files=None, notes=notes if rows.files else rows.summary.notes)
+        )
+    inputs = {} if table is None else {str(table): digest(table)}
+    taken = spectrum_source(path, rows, inputs, frame=frame, stated=stated, id_from=id_from, table=table)
+    return taken if rows is not None else _with_measures_of(taken, reading)
+
+
+def _with_measures_of(taken: AnySource, reading: Reading) -> AnySource:
+    """Return a source without a table whose measures are called as in the atlas that it is added to."""
+    if reading.measures is not None:
+        named = {name: reading.measures.get(name, name) for name in MEASURES}
+        taken.table = taken.table.rename_columns([named.get(name, name) for name in taken.table.column_names])
+        taken.measures = named
+    return taken
 
 
 def open_source(
@@ -69,6 +121,7 @@ def open_source(
     reading = reading or Reading()
     if id_column is not None:
         reading = replace(reading, roles={**reading.roles, "object_id": id_column})
+    reading = replace(reading, roles={role: column for role, column in reading.roles.items() if role != FILE})
     if vectors is not None:
         if table is None or source is not None:
             raise SchemaError("vectors names a column of a table: give the table, and no pictures")
@@ -84,7 +137,10 @@ def open_source(
         raise SchemaError("nothing to take in: give a folder of cutouts, a mosaic, or a table with a column of vectors")
     if id_from not in ("name", "path"):
         raise SchemaError(f"id_from {id_from!r} is not known; give name or path")
+    taken: Source
     if source.is_dir() or is_archive(source):
-        return cutout_source(source, rows, inputs, ext=ext, bands=bands, id_from=id_from, table=table)
-    picture = images.read_picture(source, ext=ext, bands=bands, limits=images.MOSAIC)
-    return mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)
+        taken = cutout_source(source, rows, inputs, ext=ext, bands=bands, id_from=id_from, table=table)
+    else:
+        picture = images.read_picture(source, ext=ext, bands=bands, limits=images.MOSAIC)
+        taken = mosaic_source(picture, rows, inputs={**inputs, str(source): digest(source)}, name=source.stem)
+    return taken if rows is not None else _with_measures_of(taken, reading)

@@ -1,4 +1,4 @@
-"""Picture files in a folder or an archive: which there are, which are passed over, and the content of each.
+"""Picture or spectrum files in a folder or an archive: which there are, which are passed over, the content of each.
 
 The module hides suffixes, hidden and linked files, tar and zip with their bounds. Nothing is ever unpacked to disk, so
 that a name in an archive is a name and no path. What is passed over is listed, with a reason that is the same for all
@@ -20,14 +20,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from galsearch.errors import SchemaError
 from galsearch.escaping import is_text
 from galsearch.science import images
+from galsearch.science.bounded import Limits
+from galsearch.sources.spectra import SPECTRUM
 
-READ = ".jpg .jpeg .png .webp .tif .tiff .npy .fits .fit .fts (also .gz, .bz2 or .fz)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 MOST_MEMBERS = 1_000_000
 LEAST_CAP = 1 << 30  # bytes that any archive may inflate to; a larger one `images.PICTURE.inflation` times its size
@@ -46,21 +47,71 @@ _DAMAGED = (
 )
 
 
-class Pictures(Protocol):
-    """Where pictures are by name."""
+@dataclass(frozen=True)
+class FileKind:
+    """What is looked for: how it is called, the suffixes of its files, what to tell of them, the bounds of one."""
+
+    noun: str
+    plural: str
+    suffixes: tuple[str, ...]
+    told: str
+    limits: Limits
+
+    def suffix_of(self, name: str) -> str:
+        """Return the suffix of a file's name as it stands there, '' where it has none of the kind."""
+        length = max((len(suffix) for suffix in self.suffixes if name.lower().endswith(suffix)), default=0)
+        return name[len(name) - length :]
+
+    def stem(self, path: PurePath) -> str:
+        """Return the file's name without its suffix."""
+        return path.name.removesuffix(self.suffix_of(path.name))
+
+    def passed_over(self, name: str) -> str | None:
+        """Return why a file is passed over, by its name; None for one of the kind."""
+        if not is_text(name):
+            return "a name that is not UTF-8; rename the file"
+        parts = PurePosixPath(name).parts
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            return "a hidden file"
+        if parts[-1].lower().endswith(self.suffixes):
+            return None
+        suffix = PurePosixPath(name).suffix.lower()
+        return f"{suffix or 'no suffix'} is not among {self.told}"
+
+
+PICTURES = FileKind(
+    "picture",
+    "pictures",
+    images.PICTURE_SUFFIXES,
+    ".jpg .jpeg .png .webp .tif .tiff .npy .fits .fit .fts (also .gz, .bz2 or .fz)",
+    images.PICTURE,
+)
+_TABLES = (".ecsv", ".csv", ".tsv", ".txt", ".dat", ".tbl", ".vot", ".xml", ".parquet", ".pq")
+SPECTRA = FileKind(
+    "spectrum",
+    "spectra",
+    tuple(each + packed for each in (".fits", ".fit", ".fts", *_TABLES) for packed in ("", ".gz", ".bz2")),
+    f".fits .fit .fts {' '.join(_TABLES)} (also .gz or .bz2)",
+    SPECTRUM,
+)
+
+
+class Files(Protocol):
+    """Where files are by name."""
 
     def read(self, name: str) -> Path | bytes:
-        """Return what `images.read_picture` takes for a name."""
+        """Return what readers take for a name."""
 
 
 @dataclass
-class PictureFolder:
-    """The picture files below a folder, by their paths in it with /, sorted.
+class Folder:
+    """The files of a kind below a folder, by their paths in it with /, sorted.
 
     Linked files are read; linked folders are not entered, they may lead anywhere and back.
     """
 
     path: Path
+    kind: FileKind = PICTURES
     leave_out: frozenset[Path] = frozenset()
     names: list[str] = field(default_factory=list)
     passed_over: list[tuple[str, str]] = field(default_factory=list)
@@ -81,16 +132,16 @@ class PictureFolder:
         self.passed_over.sort()
 
     def _sort(self, below: Path) -> None:
-        kind = _passed_over(below.as_posix())
-        if kind is None and not (self.path / below).is_file():
-            kind = "no regular file, or a link to nothing"
-        if kind is None:
+        reason = self.kind.passed_over(below.as_posix())
+        if reason is None and not (self.path / below).is_file():
+            reason = "no regular file, or a link to nothing"
+        if reason is None:
             self.names.append(below.as_posix())
         else:
-            self.passed_over.append((below.as_posix(), kind))
+            self.passed_over.append((below.as_posix(), reason))
 
     def read(self, name: str) -> Path:
-        """Return what `images.read_picture` takes for a name."""
+        """Return what readers take for a name."""
         return self.path / name
 
     def digest(self) -> str:
@@ -100,39 +151,20 @@ class PictureFolder:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _passed_over(name: str) -> str | None:
-    """Return why a file is passed over, by its name; None for a picture."""
-    if not is_text(name):
-        return "a name that is not UTF-8; rename the file"
-    parts = PurePosixPath(name).parts
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-        return "a hidden file"
-    if parts[-1].lower().endswith(images.PICTURE_SUFFIXES):
-        return None
-    suffix = PurePosixPath(name).suffix.lower()
-    return f"{suffix or 'no suffix'} is not among {READ}"
-
-
 def is_archive(path: Path) -> bool:
     """Tell by its name whether a file is an archive of cutouts."""
     return path.name.lower().endswith(ARCHIVES)
 
 
-def suffix_of(name: str) -> str:
-    """Return the picture suffix of a file's name as it stands there, '' where it has none."""
-    length = max((len(suffix) for suffix in images.PICTURE_SUFFIXES if name.lower().endswith(suffix)), default=0)
-    return name[len(name) - length :]
-
-
-class PictureArchive:
-    """The picture files in a tar or zip archive, by their names, in its order; `read` is quick in that order.
+class Archive:
+    """The files of a kind in a tar or zip archive, by their names, in its order; `read` is quick in that order.
 
     Raises SchemaError for an archive that is damaged or inflates beyond its bounds. Links and devices are passed over,
     and so are names that lead out of the archive; of files with one name the last counts, as unpacking would have it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: FileKind = PICTURES) -> None:
+        self.path, self.kind = path, kind
         self.passed_over: list[tuple[str, str]] = []
         self._members: dict[str, Any] = {}
         file = path.open("rb")  # held as long as the archive is
@@ -164,7 +196,7 @@ class PictureArchive:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or not parts:
             problem = "its name leads out of the archive"
-        problem = problem or _passed_over(name)
+        problem = problem or self.kind.passed_over(name)
         if problem is None and name in self._members:
             problem = "another file of the same name follows"
             self._members.pop(name)
@@ -175,14 +207,14 @@ class PictureArchive:
         self.passed_over.append((name, problem))
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file, which the bounds of a picture hold for; SchemaError where it is damaged."""
-        member, most = self._members[name], images.PICTURE.file_bytes
+        """Return the content of a file, which the bounds of its kind hold for; SchemaError where it is damaged."""
+        member, most = self._members[name], self.kind.limits.file_bytes
         try:
             file = (
                 self._archive.open(member) if isinstance(member, zipfile.ZipInfo) else self._archive.extractfile(member)
             )
             if isinstance(member, zipfile.ZipInfo):
-                most = images.PICTURE.bytes_of(member.compress_size)
+                most = self.kind.limits.bytes_of(member.compress_size)
             with file:
                 content = file.read(most + 1)
         except _DAMAGED as error:
@@ -191,7 +223,7 @@ class PictureArchive:
             ) from error
         if len(content) > most:
             raise SchemaError(
-                f"{PurePosixPath(name).name}: it inflates to more than {most:,} bytes; cut the picture into tiles"
+                f"{PurePosixPath(name).name}: it inflates to more than {most:,} bytes; cut it into smaller ones"
             )
         return content
 
@@ -248,14 +280,16 @@ class _Bounded(io.RawIOBase):
             raise OSError(f"it inflates to more than {self._most:,} bytes")
 
 
-def open_files(path: Path, *, leave_out: frozenset[Path] = frozenset()) -> PictureFolder | PictureArchive:
-    """Return the picture files of a folder, all but those in `leave_out` (resolved paths), or of an archive.
+def open_files(path: Path, kind: FileKind = PICTURES, *, leave_out: frozenset[Path] = frozenset()) -> Folder | Archive:
+    """Return the files of a kind in a folder, all but those in `leave_out` (resolved paths), or in an archive.
 
     Raises SchemaError where there is none.
     """
-    files = PictureArchive(path) if is_archive(path) else PictureFolder(path, leave_out)
+    files = Archive(path, kind) if is_archive(path) else Folder(path, kind, leave_out)
     if not files.names:
         kinds = Counter(reason for _, reason in files.passed_over).most_common(5)
         there = "; ".join(f"{count:,} x {reason}" for reason, count in kinds)
-        raise SchemaError(f"{path}: no pictures inside; galsearch reads {READ}{there and f'; passed over: {there}'}")
+        raise SchemaError(
+            f"{path}: no {kind.plural} inside; galsearch reads {kind.told}{there and f'; passed over: {there}'}"
+        )
     return files

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from galsearch import schema
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.science import detection, images
-from galsearch.sources.pictures import Job
+from galsearch.sources.pictures import job_of_pixels
 from galsearch.sources.tables import (
     MEASURES,
     Catalog,
@@ -25,6 +25,7 @@ from galsearch.sources.tables import (
     own_table,
     without,
 )
+from galsearch.sources.workshop import Job
 
 MATCH_PX = 4.0  # a catalog position takes the size of the detection within this many pixels
 DEFAULT_RADIUS_PX = 8.0
@@ -43,7 +44,7 @@ class MosaicSource(Source):
         x, y = known["x_px"], known["y_px"]
         radius, ratio = self._size(known, "radius_px"), self._size(known, "axis_ratio")
         size = min(detection.cutout_size(radius or DEFAULT_RADIUS_PX, ratio or 1.0), max(self.rgb.shape))
-        return Job.of_pixels(images.cutout(self.rgb, x, y, size), images.cutout(self.light, x, y, size))
+        return job_of_pixels(images.cutout(self.rgb, x, y, size), images.cutout(self.light, x, y, size))
 
     def _size(self, known: dict[str, Any], name: str) -> float | None:
         """Return what the catalog says of a size by that name, else what the detection has; None where neither does."""

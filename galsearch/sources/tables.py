@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from galsearch import columns, formats, schema
 from galsearch.columns import MISSING, Pixels, Summary
 from galsearch.errors import SchemaError
-from galsearch.sources.pictures import MEASURED, Job, Prepared, Taken, Workshop, prepare_all, take
+from galsearch.sources.pictures import MEASURED, Taken, craft, take
+from galsearch.sources.workshop import Craft, Job, Prepared, Workshop, prepare_all
 
 MEASURES = (
     *MEASURED,
@@ -26,7 +27,9 @@ MEASURES = (
     "is_star",
     "is_artifact",
     "is_edge",
+    *schema.LINE_MEASURES,
 )  # what galsearch measures, by its own names
+LEAST_SIZE_PX = 64  # of the squares that pictures are shrunk to where no encoder takes them
 TOLD_ROWS = 4  # of an id that is repeated
 MAGNITUDES = ("mag_g", "mag_r", "mag_i", "mag_z")
 
@@ -67,14 +70,14 @@ class Catalog:
 class Batch:
     """Some rows of a source that were taken, and what of them was left out, as {object_id, file, reason}.
 
-    `content` is what an encoder takes: a picture `(s, s, 3) uint8` each, or vectors `(n, d) float32`. `thumbnails` are
-    small pictures as WebP bytes, None where a source has none.
+    `content` is what an encoder takes, an array for each row, or vectors `(n, d) float32`. `stored` is what else an
+    atlas keeps of the rows, by the table that it goes to (`schema.KEPT`): small pictures as WebP bytes, spectra.
     """
 
     table: pa.Table
     content: Sequence[np.ndarray] | np.ndarray
-    thumbnails: list[bytes] | None
     rejected: list[dict[str, Any]]
+    stored: dict[str, pa.Array] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,21 +95,46 @@ class Source:
     summary: Summary = field(default_factory=Summary, kw_only=True)
     picture_notes: Counter[str] = field(default_factory=Counter, kw_only=True)
 
-    has_pictures: ClassVar[bool] = True
+    modality: ClassVar[str] = schema.MAIN
+    measured: ClassVar[tuple[str, ...]] = (*MEASURED, "radius_arcsec")
+    completed: ClassVar[tuple[str, ...]] = ("ra", "dec")  # columns in which what files say fills what is NULL
+    file_column: ClassVar[str] = "file"
+    doing: ClassVar[str] = "measuring and embedding"  # what progress calls it
 
     @property
     def dim(self) -> int | None:
         """How long the vectors are that it brings along; None where an encoder makes them."""
         return None
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether it is pictures that an encoder reads."""
+        return self.modality == schema.MAIN and self.dim is None
+
+    def _rejection(self, row: int, reason: str) -> dict[str, Any]:
+        there = self.file_column in self.table.column_names
+        file = self.table[self.file_column][row].as_py() if there else None
+        name = self.table["object_id"][row].as_py()
+        for prefix in (Path(file or "").name, name):
+            reason = reason.removeprefix(f"{prefix}: ")
+        return {"object_id": name, "file": file, "reason": reason}
+
     def told(self) -> Summary:
         """Return the summary with what was noted of the pictures that were taken, and of how many."""
-        notes = [f"{count} pictures: {note}" for note, count in self.picture_notes.most_common()]
+        what = {schema.MAIN: "pictures"}.get(self.modality, "spectra")
+        notes = [f"{count} {what}: {note}" for note, count in self.picture_notes.most_common()]
+        beside = [self.measures[name] for name in self.measured if self.measures.get(name, name) != name]
+        if beside:
+            notes.append(f"measures beside columns of the table that are called like them: {', '.join(beside)}")
         return replace(self.summary, notes=(*self.summary.notes, *notes))
 
     def job(self, row: int) -> Job:
         """Return the picture of a row, not read yet; SchemaError when it cannot be had."""
         raise NotImplementedError
+
+    def craft(self, measure: str, model_input: Mapping[str, Any] | None) -> Craft:
+        """Return what is done with the jobs, for an encoder of that input where there is one."""
+        return craft(size_px=int((model_input or {}).get("size_px", LEAST_SIZE_PX)), measure=measure)
 
     def take(self, row: int) -> Taken:
         """Return the picture of a row, read, rendered and measured; SchemaError when it cannot be used."""
@@ -115,14 +143,20 @@ class Source:
         return taken
 
     def batches(
-        self, ranges: Sequence[range], workshop: Workshop, *, seen: Callable[[int], None] = lambda _: None
+        self,
+        ranges: Sequence[range],
+        workshop: Workshop,
+        *,
+        model_input: Mapping[str, Any] | None = None,
+        seen: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Batch]:
-        """Yield each range of rows with pictures and what was measured on them, in order; what fails is rejected.
+        """Yield each range of rows with what was read and measured of them, in order; what fails is rejected.
 
-        `seen` is told the row that was reached.
+        `model_input` is what the encoder's card says of its input; `seen` is told the row that was reached.
         """
         rows = [row for each in ranges for row in each]
-        made = prepare_all((partial(self.job, row) for row in rows), workshop, rows=len(rows))
+        done_by = self.craft(workshop.measure, model_input)
+        made = prepare_all((partial(self.job, row) for row in rows), done_by, workshop, rows=len(rows))
         with closing(made):
             for each in ranges:
                 done = []
@@ -134,31 +168,29 @@ class Source:
     def _batch(self, rows: range, done: Sequence[Prepared]) -> Batch:
         pairs = list(zip(rows, done, strict=True))
         accepted = [(row, item) for row, item in pairs if item.problem is None]
-        rejected = [_rejection(self.table, row, item.problem) for row, item in pairs if item.problem is not None]
+        rejected = [self._rejection(row, item.problem) for row, item in pairs if item.problem is not None]
         self.picture_notes.update(note for _, item in accepted for note in item.notes)
         known = self.table.take(pa.array([row for row, _ in accepted], pa.int64()))
-        table = _with_measured(known, [item.columns for _, item in accepted], self.measures)
+        table = self._with_measured(known, [item.columns for _, item in accepted])
         content = [item.content for _, item in accepted if item.content is not None]
-        thumbnails = [item.thumbnail for _, item in accepted if item.thumbnail is not None]
-        return Batch(table, content, thumbnails, rejected)
+        names = dict.fromkeys(name for _, item in accepted for name in item.stored)
+        kinds = {**schema.KEPT, **schema.LISTED}
+        stored = {name: pa.array([item.stored.get(name) for _, item in accepted], kinds[name]) for name in names}
+        return Batch(table, content, rejected, stored)
 
-
-def _rejection(table: pa.Table, row: int, reason: str) -> dict[str, Any]:
-    file = table["file"][row].as_py() if "file" in table.column_names else None
-    reason = reason.removeprefix(f"{Path(file or '').name}: ")
-    return {"object_id": table["object_id"][row].as_py(), "file": file, "reason": reason}
-
-
-def _with_measured(table: pa.Table, measured: list[dict[str, Any]], names: Mapping[str, str]) -> pa.Table:
-    """Add what was measured, by the `names` of its columns; a position of the source wins where it has one."""
-    for name in (*MEASURED, "radius_arcsec", "ra", "dec"):
-        values = pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)
-        if name in ("ra", "dec"):
-            index = table.column_names.index(name)
-            table = table.set_column(index, table.field(name), pc.coalesce(table[name], pa.chunked_array([values])))
-        elif names[name] not in table.column_names and any(name in row for row in measured):
-            table = table.append_column(schema.arrow_field(name).with_name(names[name]), values)
-    return table
+    def _with_measured(self, table: pa.Table, measured: list[dict[str, Any]]) -> pa.Table:
+        """Add what was measured, by the names of its columns, and what files say; what the source says of it wins."""
+        for name in (*self.measured, *self.completed):
+            values = pa.chunked_array([pa.array([row.get(name) for row in measured], schema.arrow_field(name).type)])
+            column = self.measures.get(name, name)
+            if name in self.completed and name in table.column_names:
+                item = table.field(name)
+                if pa.types.is_floating(item.type):
+                    filled = pc.coalesce(table[name], values.cast(item.type))
+                    table = table.set_column(table.column_names.index(name), item, filled)
+            elif column not in table.column_names and any(name in row for row in measured):
+                table = table.append_column(schema.arrow_field(name).with_name(column), values)
+        return table
 
 
 def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> Catalog:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from galsearch.columns import ID_NAMES
 from galsearch.errors import SchemaError
 from galsearch.sources import known_embeddings
 from galsearch.sources.known_embeddings import Publication
-from galsearch.sources.pictures import Workshop
 from galsearch.sources.tables import (
     MEASURES,
     Batch,
@@ -31,13 +30,14 @@ from galsearch.sources.tables import (
     read_rows,
     without,
 )
+from galsearch.sources.workshop import Workshop
 
 
 @dataclass
 class VectorSource(Source):
     """A table that already holds the vectors, `(n, d) float32` of unit length; there are no pictures."""
 
-    has_pictures: ClassVar[bool] = False
+    doing: ClassVar[str] = "embedding"
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @property
@@ -46,12 +46,17 @@ class VectorSource(Source):
         return self.vectors.shape[1]
 
     def batches(
-        self, ranges: Sequence[range], workshop: Workshop, *, seen: Callable[[int], None] = lambda _: None
+        self,
+        ranges: Sequence[range],
+        workshop: Workshop,
+        *,
+        model_input: Mapping[str, Any] | None = None,
+        seen: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Batch]:
         """Yield each range of rows with their vectors; what has none was rejected when the table was read."""
         for rows in ranges:
             seen(rows.stop)
-            yield Batch(self.table.slice(rows.start, len(rows)), self.vectors[rows.start : rows.stop], None, [])
+            yield Batch(self.table.slice(rows.start, len(rows)), self.vectors[rows.start : rows.stop], [])
 
 
 def vector_source(table: Path, column: str, reading: Reading, publication: Publication | None = None) -> VectorSource:

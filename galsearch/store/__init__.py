@@ -11,16 +11,21 @@ from pathlib import Path
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
 from galsearch.store.index.kernel import description as comparing
+from galsearch.store.index.search import Tuning
 from galsearch.store.interface import Store
 from galsearch.store.read.base import BaseStore
 from galsearch.store.read.bundle import BundleStore
+from galsearch.store.read.spectra import each_row as each_spectrum
 from galsearch.workers import Limits, Pool, ShownByName
 
 __all__ = [
     "Rows",
     "Staging",
     "Store",
+    "Tuning",
     "comparing",
+    "drop_rows",
+    "each_spectrum",
     "fixed_size_list",
     "is_folder_atlas",
     "open_for_visitors",
@@ -32,11 +37,17 @@ __all__ = [
 ]
 
 
-def open_store(path: Path) -> BaseStore:
-    """Open the atlas at `path`: a folder `name.atlas` or a bundle `name.duckdb`.
+def open_store(path: Path, *, tuning: Tuning | None = None) -> BaseStore:
+    """Open the atlas at `path`: a folder `name.atlas` or a bundle `name.duckdb`; `tuning` is how it is read.
 
     Raises FormatError when there is nothing, or nothing that is an atlas.
     """
+    store = _opened(path)
+    store.tuning = tuning or store.tuning
+    return store
+
+
+def _opened(path: Path) -> BaseStore:
     check_path(path)
     if path.is_dir():
         from galsearch.store.read.folder import FolderStore
@@ -52,18 +63,18 @@ def open_store(path: Path) -> BaseStore:
     return BundleStore(path)
 
 
-def open_stores(paths: Sequence[Path]) -> Store:
+def open_stores(paths: Sequence[Path], *, tuning: Tuning | None = None) -> Store:
     """Open one atlas, or several as one. Raises QueryError for none."""
     if not paths:
         raise QueryError("no atlas was named; give the path of one, or a list of paths")
     if len(paths) == 1:
-        return open_store(paths[0])
+        return open_store(paths[0], tuning=tuning)
     from galsearch.store.read.multi import MultiStore
 
     stores: list[BaseStore] = []
     try:
         for path in paths:
-            stores.append(open_store(path))
+            stores.append(open_store(path, tuning=tuning))
         return MultiStore(stores)
     except BaseException:
         for store in stores:
@@ -90,7 +101,8 @@ def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
     from galsearch.store.write import bundle, folder, index_tables, upsert
 
-    homes = {"write_bundle": bundle, "fixed_size_list": index_tables, "Rows": upsert, "put_rows": upsert}
+    homes = {"write_bundle": bundle, "fixed_size_list": index_tables, "Rows": upsert}
+    homes |= dict.fromkeys(("put_rows", "drop_rows"), upsert)
     homes |= dict.fromkeys(("Staging", "is_folder_atlas", "staged"), folder)
     if name not in homes:
         raise AttributeError(name)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from galsearch import schema
-from galsearch.errors import FormatError
+from galsearch.errors import FormatError, SchemaError
 from galsearch.schema import Finding
 from galsearch.science.ranking import Scorer
+from galsearch.science.spectra import from_stored
 from galsearch.store.index.cells import LIKE
 from galsearch.store.index.vectors import Vectors
 from galsearch.store.interface import Store
 from galsearch.store.read.base import BATCH_ROWS, BaseStore
+from galsearch.store.read.spectra import SPECTRA, SPECTRA_ROWS, each_row
 from galsearch.store.sql.macros import ROW_ALIGNED, vector_table
 
 NORM_TOLERANCE = 1e-3
@@ -37,10 +40,15 @@ def _verify(store: BaseStore, seed: int) -> Iterator[Finding]:
     yield rows
     yield _ids(store)
     yield _positions(store)
-    if "concepts" in store.tables:
-        yield _phrases(store)
+    known = {schema.PHRASES, *map(store.manifest.phrases_of, store.manifest.embeddings)} - {None}
+    for name in sorted(store.tables.intersection(known)):
+        yield _phrases(store, name)
+    if {"knowledge_bases", "knowledge_labels"} & store.tables:
+        yield _bases(store)
     if "thumbnails" in store.tables:  # of a bundle
         yield _pictures(store)
+    if store.holds("spectra"):
+        yield _spectra(store)
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
@@ -83,16 +91,35 @@ def _positions(store: BaseStore) -> Finding:
     )
 
 
-def _phrases(store: BaseStore) -> Finding:
-    """Look at the vectors of phrases, by which `concept('…')` searches."""
+def _phrases(store: BaseStore, table: str) -> Finding:
+    """Look at the vectors of a table of phrases, by which `concept('…')` searches."""
     wrong, twice = store.sandbox.rows(
         "SELECT count(*) FILTER (phrase IS NULL OR coalesce(NOT abs(sqrt(list_sum(squares)) - 1) <= $1, true) "
         "OR list_count(squares) <> len(squares)), count(phrase) - count(DISTINCT phrase) "
-        "FROM (SELECT phrase, [x * x FOR x IN CAST(embedding AS DOUBLE[])] AS squares FROM concepts)",
+        f"FROM (SELECT phrase, [x * x FOR x IN CAST(embedding AS DOUBLE[])] AS squares FROM {table})",
         [NORM_TOLERANCE],
     )[0]
     message = f"{wrong} phrases have no vector of unit length, {twice} are there twice"
-    return Finding.of("concepts", "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
+    return Finding.of(table, "phrases have vectors of unit length", message, _REBUILD, ok=not wrong + twice)
+
+
+def _bases(store: BaseStore) -> Finding:
+    """Compare the members of knowledge bases with what the bases say of them."""
+    remedy = "create the base again with `galsearch kb create`, and drop this version"
+    if not {"knowledge_bases", "knowledge_labels"} <= store.tables:
+        return Finding("knowledge bases", False, "there are bases without labels, or labels without bases", remedy)
+    wrong = store.sandbox.rows(
+        "WITH held AS (SELECT base, version, count(*) AS members, count(DISTINCT object_id) AS objects, "
+        "count(label) AS labels, count(value) FILTER (isfinite(value)) AS numbers, "
+        "count(*) FILTER (object_id IN (SELECT object_id FROM galaxies)) AS there FROM knowledge_labels GROUP BY ALL) "
+        "SELECT coalesce(b.base, h.base) AS base, coalesce(b.version, h.version) AS version "
+        "FROM knowledge_bases b FULL JOIN held h ON b.base = h.base AND b.version = h.version "
+        "WHERE NOT coalesce(b.rows = h.members AND h.objects = h.members AND h.there = h.members "
+        "AND CASE b.kind WHEN 'class' THEN h.labels = h.members AND h.numbers = 0 "
+        "WHEN 'number' THEN h.numbers = h.members AND h.labels = 0 ELSE false END, false) ORDER BY ALL LIMIT 3"
+    )
+    message = f"members differ from what these bases say: {wrong}"
+    return Finding.of("knowledge bases", "every base has its members", message, remedy, ok=not wrong)
 
 
 def _pictures(store: BaseStore) -> Finding:
@@ -100,6 +127,26 @@ def _pictures(store: BaseStore) -> Finding:
     empty = store.sandbox.rows("SELECT count(*) FROM thumbnails WHERE image IS NULL OR object_id IS NULL")[0][0]
     message = f"{empty} rows of pictures hold no picture or no object_id"
     return Finding.of("thumbnails", "every row of pictures holds one", message, _REBUILD, ok=not empty)
+
+
+def _spectra(store: BaseStore) -> Finding:
+    """Read every spectrum: flux and ivar of one length, on a grid, finite, with data."""
+    ids, wrong = sorted(store.ids_with("spectra")), 0
+    for start in range(0, len(ids), SPECTRA_ROWS):
+        try:
+            rows = store.spectra(ids[start : start + SPECTRA_ROWS])
+        except FormatError as error:
+            return Finding(SPECTRA, False, str(error), _REBUILD)
+        wrong += sum(not _is_spectrum(row) for row in each_row(rows))
+    message = f"{wrong} of {len(ids)} spectra are none"
+    return Finding.of(SPECTRA, f"{len(ids)} spectra", message, _REBUILD, ok=not wrong)
+
+
+def _is_spectrum(row: dict[str, Any]) -> bool:
+    try:
+        return bool(from_stored(row).ivar.any())
+    except (SchemaError, TypeError, OverflowError, FloatingPointError):
+        return False
 
 
 def _vectors(store: BaseStore, name: str) -> Iterator[Finding]:

@@ -97,6 +97,12 @@ class Store(Protocol):
     def select(self, columns: Sequence[str], condition: Condition) -> pa.Table:
         """Return object_id and `columns` of the objects that pass, by object_id."""
 
+    def by_row(self, column: str) -> pa.Array:
+        """Return the values of one column of `galaxies`, by row index. Raises QueryError where there is no such one."""
+
+    def labeled_rows(self, base: str, version: int) -> pa.Table:
+        """Return row, label and value of the members of a knowledge base that the atlas has, by row index."""
+
     def between(self, low: float, high: float, condition: Condition) -> pa.Table:
         """Return row, object_id, ra, dec of the objects in a band of declinations that pass, by object_id."""
 
@@ -123,13 +129,17 @@ class Store(Protocol):
         k: int,
         embedding: str,
         condition: Condition = None,
+        among: np.ndarray | None = None,
         exclude: Sequence[str] = (),
         exact: bool = False,
         probes: int | None = None,
         recall: float | None = None,
         query_kind: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray, Plan]:
-        """Return rows and scores of the best objects that pass, best first; equal scores are ordered by object_id."""
+        """Return rows and scores of the best objects that pass, best first; equal scores are ordered by object_id.
+
+        `among` are the row indices that are looked at, ascending; there is either a condition or these.
+        """
 
     def has_vector(self, embedding: str, rows: np.ndarray) -> np.ndarray:
         """Say which rows have a vector, `(n,) bool`."""
@@ -154,14 +164,17 @@ class Store(Protocol):
     def table(self, name: str) -> pa.Table | None:
         """Return all rows of a table beside `galaxies`, such as "captions"; None where there is none."""
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures (WebP) of `ids`; ids without one are absent."""
 
-    def ids_with_thumbnails(self) -> set[str]:
-        """Return the object_ids that have a picture."""
+    def ids_with(self, table: str) -> set[str]:
+        """Return the object_ids that have a row in `table`, "thumbnails" or "spectra"."""
+
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, in that order; ids without one are absent."""
 
     def models(self) -> list[str]:
         """Return the names of the models that travel along."""
@@ -169,5 +182,8 @@ class Store(Protocol):
     def model(self, name: str) -> tuple[dict[str, Any], bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""
 
-    def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
-        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox."""
+    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox.
+
+        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name.
+        """

@@ -15,6 +15,7 @@ import jobs
 import limits
 import pyarrow as pa
 import rendering
+import sketches
 import streamlit as st
 import widgets
 from state import State, current
@@ -217,7 +218,7 @@ def preview(built: Built) -> None:
     """Draw the first galaxies of the new atlas."""
     with galsearch.open(built.bundle) as atlas:
         hits = atlas.search(k=PREVIEW)
-        pictures = hits.thumbnails()
+        pictures = sketches.faces(atlas, hits.ids)
         tiles = [widgets.tile(hit, pictures.get(hit.object_id)) for hit in hits]
     widgets.gallery(tiles, {}, key="build_gallery", label="The first galaxies of the new atlas")
 

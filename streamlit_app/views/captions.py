@@ -9,6 +9,7 @@ import inside
 import jobs
 import limits
 import links
+import sketches
 import streamlit as st
 import vision
 import widgets
@@ -30,8 +31,8 @@ WRITERS = {
 
 
 def needs(atlas: galsearch.Atlas) -> bool:
-    """Atlases with captions have this page everywhere; on one's own machine they can be written."""
-    return "captions" in inside.tables(atlas) or not limits.PUBLIC
+    """Atlases with captions have this page everywhere; on one's own machine they can be written, of images."""
+    return "captions" in inside.tables(atlas) or (not limits.PUBLIC and sketches.describes_images(atlas))
 
 
 def show(state: State) -> None:

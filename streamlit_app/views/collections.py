@@ -6,6 +6,7 @@ from functools import partial
 
 import pyarrow as pa
 import saving
+import sketches
 import streamlit as st
 import widgets
 from links import FIRST_K
@@ -153,7 +154,7 @@ def show_members(state: State, members: dict[str, dict]) -> None:
     gone = [name for name in here if name not in there]
     if gone:
         st.warning(f"Not in this atlas: {widgets.plain(', '.join(gone[:20]))}", icon=":material/help:")
-    pictures = state.atlas.thumbnails(list(there))
+    pictures = sketches.faces(state.atlas, list(there))
     tiles = [
         widgets.tile(there[name], pictures.get(name), mark=members[name]["mark"], note=members[name]["note"] or None)
         for name in here
@@ -269,8 +270,8 @@ def searches(state: State, members: dict[str, dict], shown: list[str]) -> list[t
     found = [("Search in these", "search_in", only)] if only else []
     true, false = ([one for one in there if members[one]["mark"] == mark][:MOST_EXAMPLES] for mark in ("true", "false"))
     if true:
-        terms = [galsearch.Term("object", name, round(1 / len(true), 4)) for name in true]
-        terms += [galsearch.Term("object", name, round(UNLIKE / len(false), 4)) for name in false]
+        terms = [state.like_term(name, round(1 / len(true), 4)) for name in true]
+        terms += [state.like_term(name, round(UNLIKE / len(false), 4)) for name in false]
         label = "Find more like my ✓, less like my ✗" if false else "Find more like my ✓"
         found.append((label, "search_like", galsearch.Query(tuple(terms), k=FIRST_K, distinct=True)))
     return found

@@ -14,6 +14,7 @@ import jobs
 import limits
 import pyarrow as pa
 import pyarrow.compute as pc
+import sketches
 import streamlit as st
 import widgets
 from state import State, current
@@ -45,8 +46,8 @@ ROW_PX = 34  # of a target in the chart
 
 
 def needs(atlas: galsearch.Atlas) -> bool:
-    """Atlases that keep runs have this page everywhere; on one's own machine a run can be made."""
-    return TABLE in inside.tables(atlas) or not limits.PUBLIC
+    """Atlases that keep runs have this page everywhere; on one's own machine a run can be made of those with words."""
+    return TABLE in inside.tables(atlas) or (not limits.PUBLIC and sketches.describes_images(atlas))
 
 
 def show(state: State) -> None:
@@ -290,7 +291,7 @@ def found_now(state: State, table: pa.Table) -> None:
     )
     hits = state.atlas.search(worst[said], k=PICTURES)
     st.caption(f"First for the wording that did worst, “{widgets.plain(worst[said])}”:")
-    pictures = hits.thumbnails()
+    pictures = sketches.faces(state.atlas, hits.ids)
     tiles = [widgets.tile(hit, pictures.get(hit.object_id), score=f"{hit.score:.3f}") for hit in hits]
     widgets.gallery(
         tiles,

@@ -13,6 +13,7 @@ import cuts
 import limits
 import numpy as np
 import pyarrow as pa
+import sketches
 import streamlit as st
 import widgets
 from drawing import density, plot, sphere
@@ -53,7 +54,7 @@ class Layers(NamedTuple):
 
     kept: str  # the cut and the selection
     hits: dict[str, str]  # object_id -> what is said of it
-    faces: dict[str, bytes]
+    faces: dict[str, bytes | str]
 
 
 class Selection(NamedTuple):
@@ -119,19 +120,25 @@ def offered(state: State) -> dict[str, Axes]:
 
 def has_plane(state: State) -> bool:
     """Say whether the atlas has a map of its vectors."""
-    return "map_image" in tables(state.atlas)
+    return plane_table(state.atlas) in tables(state.atlas)
+
+
+def plane_table(atlas: galsearch.Atlas) -> str:
+    """Return the table of the map of the main vectors, whether or not the atlas has it."""
+    return f"map_{atlas.manifest.main_embedding}"
 
 
 def plane_axes(atlas: galsearch.Atlas) -> Axes:
     """Return the axes of the map of the vectors; shares of the variance where it is of principal components."""
-    about = atlas.manifest.embeddings["image"].get("map", {})
+    about = atlas.manifest.embeddings[atlas.manifest.main_embedding].get("map", {})
+    table = cuts.name(plane_table(atlas))
     if about.get("method") == "umap":
-        return Axes(PLANE, "x", "y", "UMAP 1", "UMAP 2", table="map_image")
+        return Axes(PLANE, "x", "y", "UMAP 1", "UMAP 2", table=table)
     shares = [f" ({share:.0%} of the variance)" for share in about.get("explained", ())]
     first, second = (
         f"{name} component{share}" for name, share in zip(("first", "second"), [*shares, "", ""], strict=False)
     )
-    return Axes(PLANE, "x", "y", first, second, table="map_image")
+    return Axes(PLANE, "x", "y", first, second, table=table)
 
 
 def expressions(atlas: galsearch.Atlas) -> dict[str, str]:
@@ -260,7 +267,7 @@ def selected_pictures(state: State, found: Selection | None) -> None:
         st.info("Nothing lies in the selection. Draw it larger, or clear it.")
         return
     st.header("In the selection" + (", best first" if state.query.terms else ""), anchor=False)
-    pictures = hits.thumbnails()
+    pictures = sketches.faces(state.atlas, hits.ids)
     widgets.gallery(
         [widgets.tile(hit, pictures.get(hit.object_id)) for hit in hits],
         {"picked": partial(take_tile, "map_gallery")},
@@ -280,10 +287,10 @@ def looked_at(state: State) -> None:
     if state.selected is None or state.selected not in state.atlas:
         return
     galaxy = state.atlas[state.selected]
-    picture = state.atlas.thumbnails([galaxy.object_id]).get(galaxy.object_id)
+    picture = sketches.faces(state.atlas, [galaxy.object_id]).get(galaxy.object_id)
     with st.container(horizontal=True, vertical_alignment="center", border=True, gap="small", key="map_object"):
         if picture:
-            widgets.image(picture, width_px=72, alt=widgets.describe(galaxy))
+            widgets.image(picture, width_px=72, alt=widgets.describe(galaxy, picture))
         st.markdown(f"**{widgets.plain(galaxy.object_id)}**", width="content")
         if st.button("More like this", key="map_like", on_click=state.like, args=(galaxy.object_id,)):
             state.goto("search")
@@ -304,7 +311,7 @@ def marked(state: State, kept: str) -> Layers:
         hit.object_id: f"{place}. {hit.object_id}" + ("" if hit.score is None else f", score {hit.score:.3f}")
         for place, hit in enumerate(hits, start=1)
     }
-    return Layers(kept, said, hits[:60].thumbnails())
+    return Layers(kept, said, sketches.faces(state.atlas, hits[:60].ids))
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
@@ -361,8 +368,11 @@ def plane_plot(state: State, plots: dict[str, Axes], layers: Layers, found: Sele
         return
     axes = plots[PLANE]
     window = window_of(state, axes)
-    thumbs = faces(state, axes, window, layers.kept) if state.param("pictures", "on") == "on" else []
+    with_images = sketches.has_images(state.atlas)
+    thumbs = faces(state, axes, window, layers.kept) if with_images and state.param("pictures", "on") == "on" else []
     rectangle(state, axes, window, layers, found, label="Similarity map", thumbs=thumbs)
+    if not with_images:
+        return
     st.toggle(
         "Images",
         value=state.param("pictures", "on") == "on",

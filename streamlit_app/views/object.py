@@ -1,15 +1,21 @@
-"""Object: one galaxy, with its image under control, all its columns, its neighbors, and why it was found."""
+"""Object: one galaxy, its image under control, its spectrum, its columns and neighbors, and why it was found."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import bpt_panel
+import cuts
 import numpy as np
 import panel
 import phrasing
 import rendering
+import sketches
+import spectrum_panel
 import streamlit as st
+import voting
 import widgets
 from state import State, current
 
@@ -17,6 +23,7 @@ import galsearch
 
 TITLE, ICON, ORDER = "Object", ":material/center_focus_strong:", 2
 NEIGHBORS = 12
+OVERLAID = 6  # of them, that may be drawn over its spectrum
 PHRASES = 5
 ORIGINAL = "original file"
 SAMPLE = 1000  # objects that a phrase is compared on
@@ -38,17 +45,29 @@ def show(state: State) -> None:
         st.info("No object is selected: enter an object_id above, or pick a galaxy on the page Search.")
         return
     galaxy = state.atlas[object_id]
+    spectrum = spectrum_of(state, object_id)
+    picture = state.atlas.thumbnails([object_id]).get(object_id)
+    file = rendering.original_file(galaxy.columns.get("file"))
+    with_picture = picture is not None or file is not None
+    if spectrum is not None and not with_picture:
+        show_spectrum(state, galaxy, spectrum)
     left, right = st.columns([5, 4], gap="large")
     with left:
-        show_picture(state, galaxy)
+        if with_picture or spectrum is None:
+            show_picture(galaxy, picture, file)
+        else:
+            show_marks(state, galaxy)
         show_caption(state, object_id)
+        show_bpt(state, galaxy)
     with right:
         with st.container(gap="xsmall", key="actions"):
             panel.actions(state, object_id)
-        panel.mark_buttons(state, object_id)
-        show_note(state, object_id)
-        show_links(galaxy)
+        if with_picture or spectrum is None:
+            show_marks(state, galaxy)
         show_why(state, galaxy)
+        show_class(state, galaxy)
+    if spectrum is not None and with_picture:
+        show_spectrum(state, galaxy, spectrum)
     show_neighbors(state, galaxy)
     show_duplicates(state, galaxy)
     st.header("Columns", anchor=False)
@@ -108,10 +127,8 @@ def take_id() -> None:
 # ---- the picture
 
 
-def show_picture(state: State, galaxy: galsearch.Galaxy) -> None:
+def show_picture(galaxy: galsearch.Galaxy, picture: bytes | None, file: Path | None) -> None:
     """Draw the picture with its controls: source, bands, levels, stretch, scale."""
-    picture = state.atlas.thumbnails([galaxy.object_id]).get(galaxy.object_id)
-    file = rendering.original_file(galaxy.columns.get("file"))
     if picture is None and file is None:
         st.info("This atlas has no image of the object.", icon=":material/hide_image:")
         return
@@ -174,7 +191,68 @@ def stretch_controls(pixels: np.ndarray, *, default: str) -> bytes:
     return rendering.enlarged(shown, scale, smooth=smooth)
 
 
+# ---- the spectrum
+
+
+def spectrum_of(state: State, object_id: str) -> galsearch.Spectrum | None:
+    """Return the spectrum of an object; one that is damaged is told, and all else of the page is drawn."""
+    try:
+        return spectrum_panel.of(state, object_id)
+    except galsearch.SchemaError as error:
+        widgets.failure(error)
+        return None
+
+
+def show_spectrum(state: State, galaxy: galsearch.Galaxy, spectrum: galsearch.Spectrum) -> None:
+    """Draw the spectrum and, where they are wanted, those of the objects whose spectra are most like it."""
+    st.header("Spectrum", anchor=False)
+    plot = st.container()
+    beside: dict[str, galsearch.Spectrum] = {}
+    with st.container(horizontal=True, vertical_alignment="bottom", key="spectrum_more"):
+        wanted = state.param("overlay") == spectrum_panel.ON
+        st.toggle("Overlay neighbors", wanted, key=f"overlay_{wanted}", on_change=take_overlay, args=(wanted,))
+        spectrum_panel.files(galaxy.object_id, spectrum)
+        if "spectra" in state.pages and st.button("Compare spectra", key="to_spectra", icon=":material/ssid_chart:"):
+            state.goto("spectra")
+    if wanted:
+        beside = choose_beside(state, galaxy.object_id)
+    with plot:
+        spectrum_panel.show(state, galaxy.object_id, spectrum, beside)
+
+
+def take_overlay(was: bool) -> None:  # noqa: FBT001  Streamlit passes positions
+    """Draw the neighbors' spectra over this one, or do not."""
+    current().set_param("overlay", None if was else spectrum_panel.ON)
+
+
+def choose_beside(state: State, object_id: str) -> dict[str, galsearch.Spectrum]:
+    """Draw which neighbors to draw over a spectrum; return their spectra."""
+    near = neighbors(state, object_id, sketches.embedding(state.atlas))
+    if near is None or not len(near):
+        st.caption("Nothing else has a spectrum to compare.", width="content")
+        return {}
+    scores = dict(zip(near.ids, near.scores, strict=True))
+    ids = near.ids[:OVERLAID]
+    chosen = st.pills(
+        "Most alike by spectrum, scaled to its median",
+        ids,
+        selection_mode="multi",
+        default=ids[:1],
+        key=f"overlaid_{object_id}",
+        format_func=lambda name: widgets.plain(f"{name} · {scores[name]:.3f}"),
+        on_change=state.acted,
+    )
+    return state.atlas.spectra(chosen) if chosen else {}
+
+
 # ---- what is known of it
+
+
+def show_marks(state: State, galaxy: galsearch.Galaxy) -> None:
+    """Draw its marks and note, and the ways to it elsewhere."""
+    panel.mark_buttons(state, galaxy.object_id)
+    show_note(state, galaxy.object_id)
+    show_links(galaxy)
 
 
 def show_caption(state: State, object_id: str) -> None:
@@ -215,93 +293,161 @@ def show_why(state: State, galaxy: galsearch.Galaxy) -> None:
     parts = contributions(state, galaxy)
     if parts:
         st.header("Why it matched", anchor=False)
-        bars(parts)
+        widgets.bars(parts)
         st.caption("Of each term of the query: its weight times its cosine with the object.")
     found = phrases(state.hash, galaxy.object_id, state)
     if found:
         st.header("Phrases it is most like", anchor=False)
-        bars(found)
+        widgets.bars(found)
         st.caption("In standard deviations above what the objects of this atlas score with the phrase.")
 
 
 def contributions(state: State, galaxy: galsearch.Galaxy) -> list[tuple[str, float]]:
     """Return (term, weight times cosine) of the question for an object, [] where it has no vector."""
-    terms = [term for term in state.query.terms if term.kind != "image"]
-    try:
-        own = state.atlas.embed(galaxy)
-        return [(phrasing.name(term), term.weight * float(own @ embedded(state, term))) for term in terms]
-    except galsearch.GalsearchError:
-        return []
+    found = []
+    for term in state.query.terms:
+        if not term.is_file:
+            with contextlib.suppress(galsearch.GalsearchError):  # it has no vector in the embedding of this term
+                own = state.atlas.embed(galaxy, by=term.by)
+                found.append((phrasing.name(term), term.weight * float(own @ embedded(state, term))))
+    return found
 
 
 def embedded(state: State, term: galsearch.Term) -> np.ndarray:
     """Return the unit vector of a term."""
     if term.kind == "embedding":
-        return state.atlas.embed(np.asarray(term.value))
-    return state.atlas.embed(term.value if term.kind == "text" else state.atlas[term.value])
+        return state.atlas.embed(np.asarray(term.value), by=term.by)
+    return state.atlas.embed(term.value if term.kind == "text" else state.atlas[term.value], by=term.by)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def phrases(hash: str, object_id: str, _state: State) -> list[tuple[str, float]]:
-    """Return the phrases of the atlas that an object is most like, in deviations above a sample of the atlas."""
-    if not (panel.has_table(hash, "concepts", _state) and panel.has_table(hash, "embedding_image", _state)):
+    """Return the phrases of the atlas that an object is most like, in deviations above a sample of the atlas.
+
+    None where words are not compared with its main vectors, such as those of spectra.
+    """
+    manifest = _state.atlas.manifest
+    main = manifest.main_embedding
+    vectors = f"embedding_{main}"
+    if main is None or not manifest.knows_words(main):
         return []
+    if not (panel.has_table(hash, "concepts", _state) and panel.has_table(hash, vectors, _state)):
+        return []
+    vectors = cuts.name(vectors)
     stride = max(len(_state.atlas) // SAMPLE, 1)
     found = _state.sql(
-        f"""WITH sample AS (SELECT embedding FROM embedding_image WHERE hash(object_id) % {stride} = 0 LIMIT {SAMPLE}),
+        f"""WITH sample AS (SELECT embedding FROM {vectors} WHERE hash(object_id) % {stride} = 0 LIMIT {SAMPLE}),
         usual AS (
             SELECT phrase, avg(array_inner_product(c.embedding, s.embedding)) AS mean,
                    stddev_samp(array_inner_product(c.embedding, s.embedding)) AS spread
             FROM concepts c, sample s GROUP BY phrase
         )
         SELECT phrase, (array_inner_product(c.embedding, e.embedding) - mean) / spread AS above
-        FROM concepts c JOIN usual USING (phrase), embedding_image e
+        FROM concepts c JOIN usual USING (phrase), {vectors} e
         WHERE e.object_id = {panel.literal(object_id)} AND spread > 0 ORDER BY above DESC, phrase LIMIT {PHRASES}"""
     )
     return [(row["phrase"], row["above"]) for row in found.to_pylist() if row["above"] > 0]
 
 
-def bars(rows: list[tuple[str, float]]) -> None:
-    """Draw (name, value) as a table with a bar for each value."""
-    most = max((abs(value) for _, value in rows), default=0) or 1.0
-    drawn = "".join(_bar(name, value, 100 * abs(value) / most) for name, value in rows)
-    st.html(f'<table class="galsearch-bars"><tbody>{drawn}</tbody></table>')
+# ---- its class
 
 
-def _bar(name: str, value: float, share: float) -> str:
-    kind = "less" if value < 0 else "more"
-    said = f"{value:+.3f}".replace("-", "−")
-    return (
-        f'<tr><th scope="row">{widgets.html(name)}</th><td class="bar"><span class="{kind}" style="width:{share:.0f}%">'
-        f"</span></td><td>{said}</td></tr>"
-    )
+def show_bpt(state: State, galaxy: galsearch.Galaxy) -> None:
+    """Draw where the object lies on the BPT diagram, where its lines allow."""
+    marked = bpt_panel.points(state, [galaxy.object_id])
+    if marked:
+        st.header("BPT diagram", anchor=False)
+        bpt_panel.show(state, marked, name=galaxy.object_id)
+
+
+def show_class(state: State, galaxy: galsearch.Galaxy) -> None:
+    """Draw the choice of a knowledge base, what its members vote for, and the way to why."""
+    rows = voting.bases(state)
+    if not rows:
+        return
+    latest = {row["base"]: row for row in reversed(rows)}  # the last version of each name comes last here
+    names = sorted(latest)
+    base = state.param("base") if state.param("base") in latest else None
+    st.header("What its neighbors say", anchor=False)
+    key = f"classify_by_{None if base is None else names.index(base)}"
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="classify"):
+        st.selectbox(
+            "Classify by",
+            names,
+            None if base is None else names.index(base),
+            key=key,
+            format_func=widgets.clean,
+            placeholder="a knowledge base",
+            width=240,
+            on_change=take_base,
+            args=(key,),
+        )
+        if base is not None and "knowledge" in state.pages and st.button("Why", icon=":material/how_to_vote:"):
+            for name, value in {"base": base, "of": "ids", "ids": galaxy.object_id}.items():
+                state.set_param(name, value, page="knowledge")
+            state.select(galaxy.object_id)
+            state.goto("knowledge")
+    if base is not None:
+        told_class(state, galaxy, latest[base])
+
+
+def take_base(key: str) -> None:
+    current().set_param("base", st.session_state[key])
+
+
+def told_class(state: State, galaxy: galsearch.Galaxy, row: dict[str, Any]) -> None:
+    """Say what the members of a base vote for."""
+    way = voting.Way(base=row["base"], version=row["version"], k=voting.first_depth(row))
+    try:
+        votes = voting.classify(state, [galaxy.object_id], way)[0]
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        return
+    st.markdown(f"**{widgets.plain(voting.answer(votes))}**")
+    if len(votes):
+        st.caption(widgets.plain(voting.counted(votes)))
 
 
 # ---- others
 
 
 def show_neighbors(state: State, galaxy: galsearch.Galaxy) -> None:
-    """Draw the objects that are most like this one."""
-    near = neighbors(state, galaxy.object_id)
+    """Draw the objects that are most like this one, by one of the embeddings that it has a vector in."""
+    names = state.embeddings_of(galaxy.object_id)
+    by = state.param("by") if state.param("by") in names else next(iter(names), None)
+    near = None if by is None else neighbors(state, galaxy.object_id, by)
     if near is None or not len(near):
         return
     st.header("Most like it", anchor=False)
-    pictures = near.thumbnails()
+    if len(names) > 1:
+        key = f"near_by_{by}"
+        st.segmented_control(
+            "Compared by",
+            names,
+            default=by,
+            required=True,
+            key=key,
+            format_func=widgets.plain,
+            on_change=spectrum_panel.take,
+            args=("by", key),
+        )
+    pictures = sketches.faces(state.atlas, near.ids)
     tiles = [widgets.tile(hit, pictures.get(hit.object_id), score=f"{hit.score:.3f}") for hit in near]
     widgets.gallery(tiles, {"picked": take_neighbor}, key="neighbors", label=f"{len(tiles)} most alike, best first")
 
 
-def neighbors(state: State, object_id: str) -> galsearch.Hits | None:
-    """Return the objects most like one, kept while it is looked at; None where it has no vector."""
-    kept: tuple[Any, galsearch.Hits | None] | None = st.session_state.get("near_object")
-    if kept is None or kept[0] != (state.hash, object_id):
-        query = galsearch.Query((galsearch.Term("object", object_id),), k=NEIGHBORS)
+def neighbors(state: State, object_id: str, by: str | None) -> galsearch.Hits | None:
+    """Return the objects most like one by an embedding, kept while it is looked at; None where it has no vector."""
+    held: tuple[Any, dict[str | None, galsearch.Hits | None]] = st.session_state.get("near_object", (None, {}))
+    if held[0] != (state.hash, object_id):
+        st.session_state.near_object = held = ((state.hash, object_id), {})
+    if by not in held[1]:
+        query = galsearch.Query((state.like_term(object_id, by=by),), k=NEIGHBORS)
         try:
-            found = state.search(query)
+            held[1][by] = state.search(query)
         except galsearch.QueryError:
-            found = None
-        st.session_state.near_object = kept = ((state.hash, object_id), found)
-    return kept[1]
+            held[1][by] = None
+    return held[1][by]
 
 
 def take_neighbor() -> None:
@@ -316,6 +462,11 @@ def show_duplicates(state: State, galaxy: galsearch.Galaxy) -> None:
         st.markdown(", ".join(f"{widgets.code(name)} ({why})" for name, why in found.items()))
 
 
+def is_of_images(atlas: galsearch.Atlas, embedding: str) -> bool:
+    """Say whether vectors are of images: two objects may well have spectra that are the same to an encoder."""
+    return atlas.manifest.modality(embedding).name == "image"
+
+
 def duplicates(state: State, galaxy: galsearch.Galaxy) -> dict[str, str]:
     """Return other rows within SAME_ARCSEC or with the same vector, and which of the two it is."""
     found: dict[str, str] = {}
@@ -323,7 +474,8 @@ def duplicates(state: State, galaxy: galsearch.Galaxy) -> dict[str, str]:
     if panel.links(galaxy):
         rows = state.sql(f"FROM cone({ra!r}, {dec!r}, {SAME_ARCSEC})", most_rows=20).to_pylist()
         found = {row["object_id"]: f"{row['separation_arcsec']:.2f} arcsec away" for row in rows}
-    for hit in neighbors(state, galaxy.object_id) or ():
+    held = [name for name in state.embeddings_of(galaxy.object_id) if is_of_images(state.atlas, name)]
+    for hit in (neighbors(state, galaxy.object_id, held[0]) if held else None) or ():
         if hit.score >= SAME_COSINE:
             found.setdefault(hit.object_id, "the same vector")
     found.pop(galaxy.object_id, None)

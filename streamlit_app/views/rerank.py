@@ -7,6 +7,7 @@ from typing import Any
 
 import jobs
 import limits
+import sketches
 import streamlit as st
 import vision
 import widgets
@@ -18,6 +19,7 @@ TITLE, ICON, ORDER = "Re-rank", ":material/swap_vert:", 7.5
 JOB = "rerank"
 DEPTHS = (50, 100, 200)
 SHOWN = 24
+FIRST = 60  # objects that are looked at for a picture
 HERE, MODEL = "local", "vision model"
 ABOUT = {
     HERE: "The images are compared again, whole and in parts, with the measured columns that the query names. Where "
@@ -33,8 +35,8 @@ def needs(atlas: galsearch.Atlas) -> bool:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def has_pictures(hash: str, _atlas: galsearch.Atlas) -> bool:
-    """Say whether the first object has one."""
-    return bool(_atlas.thumbnails(_atlas.search(k=1).ids))
+    """Say whether one of the first objects has one; where there are spectra too, some have none."""
+    return bool(_atlas.thumbnails(_atlas.search(k=FIRST).ids))
 
 
 def show(state: State) -> None:
@@ -174,7 +176,7 @@ def result(state: State, job: jobs.Job | None) -> None:
     st.header("The order is unchanged" if done.kept else "New order", anchor=False)
     st.markdown("  \n".join(widgets.plain(line) for line in str(done).splitlines()))
     before = {name: place for place, name in enumerate(state.hits().ids, start=1)}
-    pictures = found[:SHOWN].thumbnails()
+    pictures = sketches.faces(state.atlas, found[:SHOWN].ids)
     tiles = [
         widgets.tile(hit, pictures.get(hit.object_id), score=moved(place, before.get(hit.object_id)))
         for place, hit in enumerate(found[:SHOWN], start=1)

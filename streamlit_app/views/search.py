@@ -16,6 +16,7 @@ import phrasing
 import reading
 import rendering
 import saving
+import sketches
 import streamlit as st
 import widgets
 from links import FIRST_K, NOTHING
@@ -33,6 +34,21 @@ EXAMPLES = (
     "ring galaxy",
     "blue irregular galaxy",
 )
+OF_SPECTRA = (
+    "strong [O III] emission",
+    "broad-line quasar",
+    "passive galaxy",
+    "post-starburst galaxy",
+    "star-forming galaxy",
+    "double-peaked lines",
+)
+DESCRIBE = "Describe a galaxy (edge-on disk with a dust lane), or give an ID, name or position"
+DESCRIBE_SPECTRUM = "Describe a spectrum (strong [O III] emission), or give an ID, name or position"
+WORDLESS = (
+    "This atlas compares spectra, and words cannot be compared with them. Name an object and look for more like it, "
+    "filter by the columns, or compare a spectrum of your own on the page Spectra."
+)
+PLURALS = {"image": "pictures", "spectrum": "spectra"}  # what words describe, by the embedding
 MOST_SHOWN_TERMS = 20  # of a sum, in the menu; a collection makes up to 100
 MOST_ECHO_BYTES = 2_000_000  # of an uploaded image that is shown again
 
@@ -48,7 +64,10 @@ def show(state: State) -> None:
     words_box(state)
     with st.container(horizontal=True, gap="xsmall", key="menus"):
         terms_menu(state)
-        picture_menu(state)
+        if sketches.has_images(state.atlas) or sketches.embedding(state.atlas) is None:
+            picture_menu(state)
+        if "spectra" in state.pages and st.button("Spectrum", icon=":material/ssid_chart:", key="to_spectra"):
+            state.goto("spectra")
         options_menu(state)
         link_menu(state)
         if state.query != NOTHING:
@@ -66,6 +85,9 @@ def fill(state: State) -> None:
         return
     query = state.query
     st.session_state.words = reading.words_of(query)[0]
+    kinds = sketches.worded(state.atlas)
+    stated = reading.words_by(query) or (st.session_state.get("words_by") if not st.session_state.words else None)
+    st.session_state.words_by = stated if stated in kinds else next(iter(kinds), None)
     st.session_state.k, st.session_state.exact = min(query.k, limits.MOST_K), query.exact
     st.session_state.distinct, st.session_state.hybrid = query.distinct, query.hybrid is not None
     st.session_state.uploaded = st.session_state.get("uploaded")
@@ -78,26 +100,58 @@ def fill(state: State) -> None:
 
 def words_box(state: State) -> None:
     """Draw the box for words, the examples, and how the words were read."""
+    worded = sketches.knows_words(state.atlas)
+    spectra = sketches.of_spectra(state.atlas, chosen_by(state))
+    describe = DESCRIBE_SPECTRUM if spectra else DESCRIBE
     with st.container(width=900, gap="xsmall"):
         st.text_input(
-            "Describe a galaxy",
+            "Describe a galaxy" if worded else "Find an object",
             key="words",
             type="search",
-            placeholder="Describe a galaxy (edge-on disk with a dust lane), or give an ID, name or position",
+            placeholder=describe if worded else "Give an ID, name or position",
             label_visibility="collapsed",
             icon=":material/search:",
             on_change=take_words,
         )
+        if not worded:
+            if not state.query.terms:
+                st.caption(WORDLESS)
+            return
+        kinds = sketches.worded(state.atlas)
+        if len(kinds) > 1:
+            st.segmented_control(
+                "Words describe",
+                kinds,
+                key="words_by",
+                format_func=lambda name: f"Words for {PLURALS.get(name, name)}",
+                label_visibility="collapsed",
+                on_change=take_words_by,
+            )
         if not state.query.terms:
+            examples = OF_SPECTRA if spectra else EXAMPLES
             st.pills(
-                "Examples", EXAMPLES, key="example", label_visibility="collapsed", on_change=take_example, wrap=False
+                "Examples", examples, key="example", label_visibility="collapsed", on_change=take_example, wrap=False
             )
         reading.show_understanding(state)
 
 
+def chosen_by(state: State) -> str | None:
+    """Return the embedding that words of the box are compared in; None for the main one."""
+    chosen = st.session_state.get("words_by")
+    return None if chosen == state.atlas.manifest.main_embedding else chosen
+
+
+def take_words_by() -> None:
+    """Compare the words in another embedding; what is unchosen is the main one."""
+    state = current()
+    by, (words, _) = chosen_by(state), reading.words_of(state.query)
+    if words:
+        state.ask(reading.with_words(state.query, words, by=by))
+
+
 def take_words() -> None:
     state = current()
-    state.ask(reading.with_words(state.query, st.session_state.words))
+    state.ask(reading.with_words(state.query, st.session_state.words, by=chosen_by(state)))
     state.set_param(reading.AS, None)
     named = reading.named(state)
     if named is not None and len(named.candidates) == 1:
@@ -107,7 +161,7 @@ def take_words() -> None:
 def take_example() -> None:
     state = current()
     if st.session_state.example:
-        state.ask(reading.with_words(state.query, st.session_state.example))
+        state.ask(reading.with_words(state.query, st.session_state.example, by=chosen_by(state)))
         st.session_state.example = None
 
 
@@ -130,7 +184,9 @@ def terms_menu(state: State) -> None:
                 on_change=take_weight,
                 args=(place, key),
             )
-        st.text_input("Words, or the ID or name of an object", key="extra", placeholder="such as: bar")
+        worded = sketches.knows_words(state.atlas)
+        label = "Words, or the ID or name of an object" if worded else "ID or name of an object"
+        st.text_input(label, key="extra", placeholder="such as: bar" if worded else None)
         with st.container(horizontal=True):
             st.button("Plus", icon=":material/add:", key="plus", on_click=take_extra, args=(1.0,))
             st.button("Minus", icon=":material/remove:", key="minus", on_click=take_extra, args=(panel.MINUS,))
@@ -144,7 +200,8 @@ def take_extra(weight: float) -> None:
     if text:
         named = state.atlas.lookup(text).ids
         one = named[0] if len(named) == 1 else None
-        state.add_term(galsearch.Term("text", text, weight) if one is None else galsearch.Term("object", one, weight))
+        words = galsearch.Term("text", text, weight, chosen_by(state))
+        state.add_term(words if one is None else state.like_term(one, weight))
         st.session_state.extra = ""
 
 
@@ -207,12 +264,13 @@ def options_menu(state: State) -> None:
             help="Objects within 2 arcsec of each other, or with one and the same vector, are shown once.",
             on_change=take_options,
         )
-        st.toggle(
-            "Match names and captions too",
-            key="hybrid",
-            help="The ranking by vectors is fused with one by the words of names and captions.",
-            on_change=take_options,
-        )
+        if sketches.knows_words(state.atlas):
+            st.toggle(
+                "Match names and captions too",
+                key="hybrid",
+                help="The ranking by vectors is fused with one by the words of names and captions.",
+                on_change=take_options,
+            )
         st.toggle(
             "Exact search",
             key="exact",
@@ -223,7 +281,7 @@ def options_menu(state: State) -> None:
 
 def take_options() -> None:
     said = st.session_state
-    current().change(k=said.k, exact=said.exact, distinct=said.distinct, hybrid="rank" if said.hybrid else None)
+    current().change(k=said.k, exact=said.exact, distinct=said.distinct, hybrid="rank" if said.get("hybrid") else None)
 
 
 def link_menu(state: State) -> None:
@@ -250,12 +308,21 @@ def show_answer(state: State) -> None:
         with st.spinner("Searching", show_time=True):
             hits = state.hits()
     except galsearch.GalsearchError as error:
-        widgets.failure(error)
+        if sketches.knows_words(state.atlas) or not any(term.kind == "text" for term in state.query.terms):
+            widgets.failure(error)
+        else:
+            st.info(wordless(state), icon=":material/help:")
         hits = state.earlier()
         if hits is None:
             return
         st.warning(f"Results of the previous query: {asked_text(hits.query)}", icon=":material/history:")
     show_results(state, hits, summary(hits))
+
+
+def wordless(state: State) -> str:
+    """Say why words have no results where vectors are of spectra."""
+    words = ", ".join(f"“{widgets.plain(term.value)}”" for term in state.query.terms if term.kind == "text")
+    return f"{words} is no ID, name or position in this atlas. {WORDLESS}"
 
 
 def show_named(state: State, named: galsearch.Lookup) -> None:
@@ -348,7 +415,7 @@ def show_hits(state: State, hits: galsearch.Hits) -> float:
     rows = hits[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]
     selection_bar(state)
     started = time.perf_counter()
-    pictures = rows.thumbnails()
+    pictures = sketches.faces(state.atlas, rows.ids)
     took = (time.perf_counter() - started) * 1e3
     if state.view == "Table":
         show_table(state, rows, pictures)
@@ -359,7 +426,7 @@ def show_hits(state: State, hits: galsearch.Hits) -> float:
 
 
 def show_gallery(
-    state: State, hits: galsearch.Hits, rows: galsearch.Hits, pictures: dict[str, bytes], *, first: int
+    state: State, hits: galsearch.Hits, rows: galsearch.Hits, pictures: dict[str, bytes | str], *, first: int
 ) -> None:
     """Draw hits as tiles with score, percentile, copies and mark, and the line under which matches are weaker."""
     ranks, marked = rows.percentiles, state.sets.members(state.collection)
@@ -435,7 +502,7 @@ def selection_bar(state: State) -> None:
 
 def take_like_chosen() -> None:
     state = current()
-    state.change(terms=tuple(galsearch.Term("object", one) for one in state.chosen), k=FIRST_K)
+    state.change(terms=tuple(map(state.like_term, state.chosen)), k=FIRST_K)
 
 
 def take_add_chosen() -> None:
@@ -458,7 +525,7 @@ def take_clear_chosen() -> None:
     state.chosen = ()
 
 
-def show_table(state: State, rows: galsearch.Hits, pictures: dict[str, bytes]) -> None:
+def show_table(state: State, rows: galsearch.Hits, pictures: dict[str, bytes | str]) -> None:
     """Draw hits as a table of the columns that hold anything; selecting a row opens the object."""
     filled = [name for name in rows.table.column_names if rows.table[name].null_count < len(rows)]
     select = {"on_select": partial(take_row, rows.ids), "selection_mode": "single-row", "key": "table"}

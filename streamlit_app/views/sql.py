@@ -7,6 +7,7 @@ import hashlib
 import limits
 import pyarrow as pa
 import saving
+import sketches
 import streamlit as st
 import widgets
 from drawing import quickplot
@@ -24,12 +25,23 @@ MACROS = {
     "cone(ra, dec, radius_arcsec)": "table of `object_id, separation_arcsec`, nearest first",
     "separation_arcsec(ra1, dec1, ra2, dec2)": "the angle between two positions in degrees",
 }
+OF_WORDS = ("embed('any words')", "concept('phrase')")  # macros of words
+OF_AN_EMBEDDING = {
+    "like_object_{}('id')": "the vector of an object's spectrum",
+    "nearest_{}(vector, k := 10, cut := true)": "as `nearest`, of spectra",
+}
+OF_WORDS_FOR_IT = {
+    "embed_{}('any words')": "the vector of words for spectra",
+    "concept_{}('phrase')": "the vector of one of their phrases; needs no model",
+}
+OF_SPECTRA = "Spectra"
 LIKE_FIRST = "Like the first object"
 IN_WORDS = "Words and a join"
 EXAMPLES = {
     IN_WORDS: "SELECT *\nFROM nearest(embed('edge-on galaxy'), k := 20)\nJOIN galaxies USING (object_id)\n"
     "ORDER BY score DESC",
     LIKE_FIRST: "FROM nearest(like_object((SELECT min(object_id) FROM galaxies)), k := 20)\nORDER BY score DESC",
+    OF_SPECTRA: "SELECT object_id, z, frame, len(flux) AS pixels\nFROM spectra\nORDER BY object_id",
     "Summary of every column": "SUMMARIZE galaxies",
     "Columns": "FROM galsearch_columns",
     "Tables": "SELECT table_name, estimated_size, column_count FROM duckdb_tables() WHERE NOT internal",
@@ -47,7 +59,9 @@ def show(state: State) -> None:
     if "sql" not in st.session_state or st.session_state.get("sql_param") != state.param("sql"):
         st.session_state.sql = state.param("sql") or start(state)
         st.session_state.sql_param = state.param("sql")
-    st.pills("Examples", EXAMPLES, key="sql_example", label_visibility="collapsed", on_change=take_example, wrap=False)
+    st.pills(
+        "Examples", examples(state), key="sql_example", label_visibility="collapsed", on_change=take_example, wrap=False
+    )
     editor, about = st.columns([7, 5], gap="medium")
     with editor:
         st.text_area("One SELECT, FROM, WITH or SUMMARIZE", key="sql", height=210, on_change=take_sql)
@@ -65,12 +79,37 @@ def show(state: State) -> None:
 
 def start(state: State) -> str:
     """Return what stands in the box at first: a search by words where the atlas has words."""
-    return EXAMPLES[IN_WORDS if "text" in state.atlas.models() else LIKE_FIRST]
+    return example(state, IN_WORDS if "text" in state.atlas.models() else LIKE_FIRST)
+
+
+def example(state: State, name: str) -> str:
+    """Return the text of an example; its words are of spectra where these are what words are compared with."""
+    spectra = sketches.of_spectra(state.atlas, None)
+    return EXAMPLES[name].replace("edge-on galaxy", "emission-line galaxy") if spectra else EXAMPLES[name]
+
+
+def examples(state: State) -> list[str]:
+    """Return the examples that this atlas can answer."""
+    left_out = () if sketches.knows_words(state.atlas) else (IN_WORDS,)
+    also = () if sketches.embedding(state.atlas) else (OF_SPECTRA,)
+    return [name for name in EXAMPLES if name not in (*left_out, *also)]
+
+
+def macros_of(state: State) -> dict[str, str]:
+    """Return the macros that this atlas has vectors for."""
+    left_out = () if sketches.knows_words(state.atlas) else OF_WORDS
+    name = sketches.embedding(state.atlas)
+    known = {macro: meaning for macro, meaning in MACROS.items() if macro not in left_out}
+    if name is None or not state.atlas.manifest.embeddings:
+        return known
+    worded = OF_WORDS_FOR_IT if state.atlas.manifest.knows_words(name) else {}
+    return known | {macro.format(name): meaning for macro, meaning in (worded | OF_AN_EMBEDDING).items()}
 
 
 def take_example() -> None:
     if st.session_state.sql_example:
-        st.session_state.sql, st.session_state.sql_example = EXAMPLES[st.session_state.sql_example], None
+        st.session_state.sql = example(current(), st.session_state.sql_example)
+        st.session_state.sql_example = None
         take_sql()
 
 
@@ -91,7 +130,7 @@ def take_sql() -> None:
 def explain(state: State) -> None:
     """Draw the macros and, table by table, the columns."""
     macros, tables = st.tabs(["Macros", "Tables"], key="sql_about")
-    macros.markdown("\n".join(f"- `{macro}`: {meaning}" for macro, meaning in MACROS.items()))
+    macros.markdown("\n".join(f"- `{macro}`: {meaning}" for macro, meaning in macros_of(state).items()))
     with tables:
         known = schema(state.hash, state)
         name = st.selectbox(
@@ -202,10 +241,10 @@ def download(table: pa.Table) -> None:
     )
 
 
-def pictures(table: pa.Table, state: State) -> list[bytes | None] | None:
+def pictures(table: pa.Table, state: State) -> list[bytes | str | None] | None:
     """Return the picture of each row, or None where the rows name no objects."""
     if "object_id" not in table.column_names or not pa.types.is_string(table["object_id"].type):
         return None
     ids = table["object_id"].to_pylist()
-    found = state.atlas.thumbnails([name for name in ids if name is not None])
+    found = sketches.faces(state.atlas, [name for name in ids if name is not None])
     return [found.get(name) for name in ids] if found else None

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import GalsearchError, RemoteError
+from galsearch.progress import Progress
 from galsearch.remote.llm.endpoint import FAILED, MALFORMED, REFUSED, Endpoint, Reply, Request
 from galsearch.remote.llm.prices import UNKNOWN_PICTURE_TOKENS, Price, known_models, price_of
 
@@ -35,7 +36,6 @@ CHARACTERS_A_TOKEN = 3.0  # of English; a little fewer than there are, so that t
 MARGIN = 1.25  # on the tokens of a question, in what it can cost at most
 POLL_SECONDS = 20.0
 MODES = ("auto", "on", "off")
-Progress = Callable[[int, int, str], None]
 
 
 ANSWERS = ".answers"  # after the name of an atlas: the folder of the journals of its jobs

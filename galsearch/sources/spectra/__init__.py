@@ -20,7 +20,7 @@ from galsearch.sources.spectra import desi, linear, sdss, space, tables
 from galsearch.sources.spectra.assembly import Options, SpectrumFile, Statements
 from galsearch.sources.spectra.fits_file import Fits
 
-__all__ = ["KINDS", "SPECTRUM", "Options", "SpectrumFile", "read_spectra", "read_spectrum"]
+__all__ = ["KINDS", "SPECTRUM", "Options", "SpectrumFile", "is_spectrum", "read_spectra", "read_spectrum"]
 
 SPECTRUM = Limits(values=64_000_000, file_bytes=1 << 30)
 KINDS = (sdss.KIND, desi.KIND, desi.STACK, space.JWST, space.HST, linear.KIND, tables.KIND, tables.NESTED)
@@ -80,6 +80,21 @@ def read_spectra(source: str | Path | bytes, *, name: str | None = None, **state
         return _of_table(content, called, _suffix(source), options)
     except MemoryError as error:
         raise bad(called, "there is not enough memory to read it", _SMALLER) from error
+
+
+def is_spectrum(source: str | Path | bytes, *, name: str | None = None) -> bool:
+    """Say whether a file is of a layout that is read here: FITS by what is in it, tables of text by their suffix.
+
+    Raises SchemaError for a file that cannot be read at all.
+    """
+    called = name or (PurePath(source).name if isinstance(source, (str, Path)) else "spectrum")
+    content = _content(source, called)
+    if not content.startswith(FITS):
+        suffixes = [part.lower() for part in PurePath(called).suffixes]
+        return any(part in (*SUFFIXES, ".ecsv", ".vot", ".xml", ".parquet", ".pq") for part in suffixes)
+    file, options = Fits(content, called, SPECTRUM.values), Options()
+    known = desi.arms_of(file) or desi.is_stack(file) or sdss.recognize(file) or space.recognize(file)[0]
+    return bool(known or any(_is_table(file, unit, options) for unit in file.units) or linear.recognize(file, options))
 
 
 def _content(source: str | Path | bytes, name: str) -> bytes:

@@ -23,6 +23,7 @@ MOST_PIXELS = 2_000_000
 SHORTEST, LONGEST = 10.0, 1e8  # angstrom: extreme ultraviolet to a centimeter; beyond it a unit is wrong
 SCATTER_PIXELS = 200  # in which the scatter of neighbors is taken for the error
 LEAST_SCATTER = 1e-3  # of the typical flux: a model has no scatter at all
+FLAGS = ("wavelength-unit", "medium", "flux-unit")
 ZWARNING = (
     *("SKY", "LITTLE_COVERAGE", "SMALL_DELTA_CHI2", "NEGATIVE_MODEL", "MANY_OUTLIERS", "Z_FITLIMIT"),
     *("NEGATIVE_EMISSION", "UNPLUGGED", "BAD_TARGET", "NODATA", "BAD_MINFIT", "POORDATA"),
@@ -205,7 +206,8 @@ def _decided(stated: Stated, options: Options, source: str) -> tuple[str, str, s
     ]
     if not (unit and medium and flux_unit):
         what, how = ([row[column] for row in missing if not row[0]] for column in (1, 2))
-        raise bad(source, f"it does not say {_listed(what)}", f"say {_listed(how)}")
+        flags = ", ".join(f"--{flag}" for flag, row in zip(FLAGS, missing, strict=True) if not row[0])
+        raise bad(source, f"it does not say {_listed(what)}", f"say {_listed(how)}; on the command line {flags}")
     return unit, medium, flux_unit
 
 

@@ -161,7 +161,11 @@ def _redshift(
     if redshifts is None:
         return None, (*notes, "it has no redshift; give the redrock file with redshifts")
     if target not in known:
-        return None, (*notes, f"{redshifts.source} has no redshift of target {target}")
+        raise bad(
+            file.source,
+            f"{redshifts.source} has no redshift of target {target}",
+            "give the redrock file of the same tile",
+        )
     z, warning = known[target]
     return (z if np.isfinite(z) else None), (*notes, *redshift_notes(warning, "ZWARN"))
 

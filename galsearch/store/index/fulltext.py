@@ -13,9 +13,8 @@ What counts as a word, for objects and questions alike (`terms_sql`):
 - case and accents go, as do `'s` and the plural: "Bode's spirals" is bode spiral. STOP_WORDS count for nothing;
 - letters and digits are terms of their own, without leading zeros, and so is a number with the word before it:
   "NGC 1300", "ngc-01300", "NGC1300" are ngc, 1300 and ngc1300; "NGC1300A" is another galaxy, ngc1300a, not ngc1300;
-- what is negated does not count: "not" strikes out one word after it and "without" up to two (NO_PROPERTY, NO_THING), a
-  hyphenated one counting once and FILLERS not at all, and every member of a list that ends in "or", as in "no bar or
-  ring", "no evidence of a disk, a bar, or a ring"; any other comma ends it: "no bar, edge-on" still is edge-on.
+- what is denied does not count: "spiral without a bar or ring" is spiral. `language.negation` says how far a "no"
+  reaches; in SQL its patterns do.
 A value that is a number with a decimal point, a web address, or longer than 64 characters without a space is no words.
 """
 
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch.errors import FormatError
+from galsearch.language.negation import affirmed, removals
 from galsearch.store.interface import Matches
 from galsearch.store.sql.sandbox import NAME, Sandbox
 
@@ -39,35 +39,15 @@ STOP_WORDS = (
     *("is", "it", "its", "no", "non", "nor", "not", "of", "on", "or", "than", "that", "the", "there", "this", "to"),
     *("was", "with", "without"),
 )
-NO_PROPERTY = ("not", "non")
-NO_THING = ("without", "no", "nor", "lack", "lacks", "lacking", "devoid")
-FILLERS = (
-    *("a", "an", "any", "the", "of", "visible", "obvious", "clear", "apparent", "discernible", "evident"),
-    *("evidence", "sign", "signs", "hint", "hints", "trace", "traces", "indication", "indications"),
-)
-
 _LETTERS = r"[a-z\x{80}-\x{10FFFF}]+"  # \p{L} takes 2 ms to compile, at every question
-_GAP = r"[\s-]+"
-_WORD = rf"{_GAP}[a-z]+(?:-[a-z]+)*"  # negators are English, and [a-z] is ten times quicker than all letters
-_FILLING = rf"(?:{_GAP}(?:{'|'.join(FILLERS)}))*"
-
-
-def _negated(negators: Iterable[str], most: int) -> str:
-    """Return the pattern of a negator with up to `most` words after it, and with the list that those words begin."""
-    phrase = rf"{_FILLING}(?:{_WORD}){{1,{most}}}"
-    listed = rf"{phrase}(?:\s*,{phrase})*\s*,?{_GAP}(?:or|nor){phrase}"
-    return rf"\b(?:{'|'.join(negators)})(?:{listed}|{phrase})"
-
-
 _NAME = rf"{_LETTERS}[\s_-]*[0-9]+(?:[a-z]\b)?"
-_CLEANING = (  # pattern, what takes its place
+_PLAIN = (  # pattern, what takes its place
     ("[‐‑‒–—―−]", "-"),
-    (r"['’ʼ]s([^a-z]|$)", r"\1"),
-    (r"[\x{A0}-\x{BF}×÷ʼ\x{2000}-\x{206F}\x{3000}-\x{303F}]", " "),  # no letters: quotes, dots, blanks, fractions
-    (_negated(NO_PROPERTY, 1), " "),
-    (_negated(NO_THING, 2), " "),
-    (r"(^|[^0-9])0+([0-9])", r"\1\2"),
+    ("[‘’ʼ]", "'"),
+    (r"'s([^a-z]|$)", r"\1"),
+    (r"[\x{A0}-\x{BF}×÷\x{2000}-\x{206F}\x{3000}-\x{303F}]", " "),  # no letters: quotes, dots, blanks, fractions
 )
+_ZEROS = ((r"(^|[^0-9])0+([0-9])", r"\1\2"),)
 _SINGULAR = (  # after Harman 1991 (JASIS 42, 7); one after the other, so that lens and lenses end up the same
     (r"([a-z]{2})ies([^a-z]|$)", r"\1y\2"),
     (r"(lens|ss|x|ch|sh)es([^a-z]|$)", r"\1\2"),
@@ -79,10 +59,20 @@ _NO_WORDS = r"[+-]?[0-9]*\.[0-9]*(e[+-]?[0-9]+)?|\w+://\S*|\S{65,}"
 def terms_sql(text: str) -> str:
     """Return the SQL expression of the terms, VARCHAR[], of the text that the expression `text` gives.
 
-    A term stands there as often as in the text. It is one expression without a lambda, whose spelling differs between
-    versions of DuckDB.
+    A term stands there as often as in the text, and not where the text denies it. It is one expression without a
+    lambda, whose spelling differs between versions of DuckDB.
     """
-    clean = _replaced(f"lower(strip_accents({text}))", _CLEANING)
+    plain = _replaced(f"lower(strip_accents({text}))", _PLAIN)
+    return _counted(_replaced(plain, (*removals(), *_ZEROS)))
+
+
+def _affirmed_terms_sql(text: str) -> str:
+    """Return the same of a text from which `affirmed` took what it denies; its patterns take 15 ms to compile."""
+    return _counted(_replaced(f"lower(strip_accents({text}))", (*_PLAIN, *_ZEROS)))
+
+
+def _counted(clean: str) -> str:
+    """Return the SQL expression of the terms of a text in lower case, with plain signs and without leading zeros."""
     words = f"regexp_extract_all({_replaced(clean, _SINGULAR)}, {_quoted(_LETTERS + '|[0-9]+')})"
     stop = ", ".join(map(_quoted, STOP_WORDS))
     joined = _replaced("name", [(r"[\s_-]", "")])
@@ -157,8 +147,8 @@ def matches(sandbox: Sandbox, text: str, rows: np.ndarray | None = None) -> Matc
     not the same as no match: bundle it again to have one.
     """
     index = f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{NAME}' AND table_name = '{POSTINGS}'"
-    requested = f"SELECT {terms_sql('$1::VARCHAR')}, (SELECT count(*) FROM galaxies), ({index})"
-    terms, objects, indexed = sandbox.rows(requested, [text])[0]
+    requested = f"SELECT {_affirmed_terms_sql('$1::VARCHAR')}, (SELECT count(*) FROM galaxies), ({index})"
+    terms, objects, indexed = sandbox.rows(requested, [affirmed(text)])[0]
     if not indexed:
         return None
     terms = sorted(set(terms))
@@ -185,7 +175,7 @@ def holders_of(sandbox: Sandbox, text: str, *, most: int) -> list[int]:
 
     A term of letters and digits, as in "NGC 1300", says the most: where there is one, such terms alone are looked up.
     """
-    terms = set(sandbox.rows(f"SELECT {terms_sql('$1::VARCHAR')}", [text])[0][0])
+    terms = set(sandbox.rows(f"SELECT {_affirmed_terms_sql('$1::VARCHAR')}", [affirmed(text)])[0][0])
     joined = {term for term in terms if not (term.isalpha() or term.isdigit())}
     requested = sorted(joined or terms)[:_FEW_TERMS]
     if not requested:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from galsearch.compiled import SUFFIX, Int, Pointer, load
 from galsearch.workers import cores
 
 VERSION = 3  # of what kernel.c offers; a library that was compiled from another is not used
@@ -25,9 +25,8 @@ MOST_THREADS = 4  # reading memory is what takes the time, and few cores can do 
 WORTH = 1 << 18  # numbers from which on another thread saves more than it costs
 SPARE = 4_096  # scores that tie with the last one wanted, until numpy looks for them
 FINE, OUTSIDE, VANISHED, UNFIT = -1, -2, -3, -4
-NAME = "_kernel" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+NAME = f"_kernel{SUFFIX}"
 
-_Int = ctypes.c_int64
 _here = threading.local()
 
 
@@ -37,59 +36,52 @@ class VanishedError(Exception):
 
 class _Task(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("pieces", "vector", "rows", "starts", "before")),
-        ("spans", _Int),
-        ("count", _Int),
-        *((name, ctypes.c_void_p) for name in ("out", "done")),
-        ("next", _Int),
-        ("vanished", _Int),
-        ("after", ctypes.c_void_p),
+        *((name, Pointer) for name in ("pieces", "vector", "rows", "starts", "before")),
+        ("spans", Int),
+        ("count", Int),
+        *((name, Pointer) for name in ("out", "done")),
+        ("next", Int),
+        ("vanished", Int),
+        ("after", Pointer),
     ]
 
 
 class _CrewStruct(ctypes.Structure):
-    _fields_ = [("first", _Task), ("over", _Int), ("inside", _Int)]
+    _fields_ = [("first", _Task), ("over", Int), ("inside", Int)]
 
 
 class _Pieces(ctypes.Structure):
     _fields_ = [
-        ("bytes", ctypes.c_void_p),
-        ("size", _Int),
-        ("item", _Int),
-        ("dim", _Int),
-        ("rows", _Int),
-        ("count", _Int),
-        *((name, ctypes.c_void_p) for name in ("first", "at", "head", "seen")),
-        ("fit", _Int),
+        ("bytes", Pointer),
+        ("size", Int),
+        ("item", Int),
+        ("dim", Int),
+        ("rows", Int),
+        ("count", Int),
+        *((name, Pointer) for name in ("first", "at", "head", "seen")),
+        ("fit", Int),
     ]
 
 
-def _load(path: Path) -> ctypes.CDLL | None:
-    """Return the compiled functions; None where they were not compiled, or from another version of kernel.c."""
-    try:
-        library = ctypes.CDLL(str(path))
-        library.galsearch_dots_version.restype = _Int
-        if library.galsearch_dots_version() != VERSION:
-            return None
-    except (OSError, AttributeError):
-        return None
-    pointer = ctypes.c_void_p
-    library.galsearch_fit.argtypes, library.galsearch_fit.restype = [pointer], _Int
-    library.galsearch_copy.argtypes, library.galsearch_copy.restype = [pointer, pointer, _Int, pointer], _Int
-    library.galsearch_prepare.argtypes, library.galsearch_prepare.restype = [pointer, pointer, _Int], _Int
-    library.galsearch_prepare_spans.argtypes = [pointer, pointer, pointer, _Int]
-    library.galsearch_prepare_spans.restype = _Int
-    library.galsearch_select.argtypes = [pointer, _Int, _Int, ctypes.c_float, pointer, pointer, _Int]
-    library.galsearch_select.restype = _Int
-    library.galsearch_chunks.argtypes, library.galsearch_chunks.restype = [pointer], _Int
-    library.galsearch_do.argtypes, library.galsearch_do.restype = [pointer, pointer], _Int
-    library.galsearch_call.argtypes, library.galsearch_call.restype = [pointer, _Int], _Int
-    library.galsearch_dismiss.argtypes, library.galsearch_dismiss.restype = [pointer], None
-    library.galsearch_inside.argtypes, library.galsearch_inside.restype = [pointer], _Int
-    return library
-
-
-LIBRARY = _load(Path(__file__).with_name(NAME))
+_FUNCTIONS = {
+    "galsearch_fit": (Pointer,),
+    "galsearch_copy": (Pointer, Pointer, Int, Pointer),
+    "galsearch_prepare": (Pointer, Pointer, Int),
+    "galsearch_prepare_spans": (Pointer, Pointer, Pointer, Int),
+    "galsearch_select": (Pointer, Int, Int, ctypes.c_float, Pointer, Pointer, Int),
+    "galsearch_chunks": (Pointer,),
+    "galsearch_do": (Pointer, Pointer),
+    "galsearch_call": (Pointer, Int),
+    "galsearch_dismiss": (Pointer,),
+    "galsearch_inside": (Pointer,),
+}
+LIBRARY = load(
+    Path(__file__).with_name(NAME),
+    VERSION,
+    _FUNCTIONS,
+    version_function="galsearch_dots_version",
+    returning_nothing=["galsearch_dismiss"],
+)
 
 
 def threads() -> int:

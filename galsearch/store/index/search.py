@@ -16,12 +16,26 @@ from galsearch.store.index import kernel
 from galsearch.store.index.cells import FAR, LIKE, WORDS, Cells
 from galsearch.store.index.vectors import BLOCK_ROWS, Vectors, rows_of_spans
 
-EXACT_MATCHES = 4_096  # so few rows that pass a cut are compared as quickly as cells are chosen
 SCORE_ERROR = 1e-5  # of single precision: rows that score no worse than the last one wanted, by this much, are kept
-KEEP_SPARE = 65_536  # candidates kept beyond those wanted before the worst of them are dropped
-SCAN_BYTES = 32 << 20  # vectors that are compared at a time
 DENSE = 0.25  # a scan of a larger share of the rows hands back the memory of what it has read
 FOLLOWS = 0.95  # a cut that leaves a smaller share of the cells with a match is taken to follow the vectors
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sizes from which on reading goes another way. They change how long it takes, not what an exact search finds."""
+
+    exact_matches: int = 4_096  # so few rows that pass a cut are compared as quickly as cells are chosen
+    spare: int = 65_536  # candidates kept beyond those wanted before the worst of them are dropped
+    scan_bytes: int = 32 << 20  # vectors that are compared at a time
+    held_rows: int = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
+    held_ids: int = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
+    few_ids: int = 50  # up to so many are quicker taken one by one
+    known_rows: int = 100_000  # so many ids are remembered with their rows, about 20 MB
+
+    def scan_rows(self, dim: int) -> int:
+        """Return how many vectors are compared at a time."""
+        return max(BLOCK_ROWS, self.scan_bytes // (4 * dim))
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Request:
     probes: int | None = None
     recall: float = 0.98
     query_kind: str | None = None
+    tuning: Tuning = Tuning()
 
 
 def best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple[np.ndarray, np.ndarray, Plan]:
@@ -53,7 +68,7 @@ def best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple[
 
 def _best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple[np.ndarray, np.ndarray, Plan]:
     matches = vectors.rows if request.matching is None else len(request.matching)
-    pool = _Pool(min(request.wanted, matches))
+    pool = _Pool(min(request.wanted, matches), request.tuning.spare)
     probing = None if request.exact or cells is None else _probing(cells, request, matches)
     if probing is None or cells is None:
         plan = Plan("exact", matches, _compare_all(vectors, request, pool), exact=True)
@@ -71,8 +86,8 @@ def _best_rows(vectors: Vectors, cells: Cells | None, request: Request) -> tuple
 class _Pool:
     """The best candidates so far, and those that tie with the last of them."""
 
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: int, spare: int) -> None:
+        self._wanted, self._most = wanted, wanted + spare
         self._rows: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
         self._held, self._least = 0, -np.inf
@@ -84,7 +99,7 @@ class _Pool:
         self._rows.append(rows)
         self._scores.append(scores)
         self._held += len(rows)
-        if self._held > self._wanted + KEEP_SPARE:
+        if self._held > self._most:
             rows, scores = self.best()
             self._rows, self._scores, self._held = [rows], [scores], len(rows)
 
@@ -107,7 +122,7 @@ def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def _compare_all(vectors: Vectors, request: Request, pool: _Pool) -> int:
     """Compare every row that matches; return how many were compared."""
     matches = vectors.rows if request.matching is None else len(request.matching)
-    for start in range(0, matches, step := _step(vectors)):
+    for start in range(0, matches, step := request.tuning.scan_rows(vectors.dim)):
         stop = min(start + step, matches)
         if request.matching is None:
             _compare_whole(vectors, request, np.array([start]), np.array([stop]), pool)
@@ -119,10 +134,6 @@ def _compare_all(vectors: Vectors, request: Request, pool: _Pool) -> int:
         if matches >= DENSE * vectors.rows:
             vectors.done(first, last + 1)
     return matches
-
-
-def _step(vectors: Vectors) -> int:
-    return max(BLOCK_ROWS, SCAN_BYTES // (4 * vectors.dim))
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,7 @@ def _probing(cells: Cells, request: Request, matches: int) -> _Probing | None:
 
     Cells without a match are passed over: where the cut follows the vectors, the closest cells may all be empty.
     """
-    if not request.wanted or (request.probes is None and matches <= EXACT_MATCHES):
+    if not request.wanted or (request.probes is None and matches <= request.tuning.exact_matches):
         return None
     scores = cells.scores(request.scorer)
     held = cells.held if request.matching is None else np.diff(np.searchsorted(request.matching, cells.starts))
@@ -202,12 +213,13 @@ def _is_late(rows: np.ndarray, cells: Cells, late: np.ndarray) -> bool:
 
 def _compare_spans(vectors: Vectors, request: Request, starts: np.ndarray, stops: np.ndarray, pool: _Pool) -> int:
     """Compare the rows that match in several spans of rows; return how many."""
+    size = request.tuning.scan_rows(vectors.dim)
     if request.matching is None:
-        return sum(_compare_whole(vectors, request, *part, pool) for part in _portions(starts, stops, _step(vectors)))
+        return sum(_compare_whole(vectors, request, *part, pool) for part in _portions(starts, stops, size))
     rows = request.matching[
         rows_of_spans(np.searchsorted(request.matching, starts), np.searchsorted(request.matching, stops))
     ]
-    for part in _parts(rows, _step(vectors)):
+    for part in _parts(rows, size):
         pool.add(part, vectors.scores(request.scorer, part))
     return len(rows)
 

@@ -14,15 +14,16 @@ import duckdb
 
 from galsearch import schema
 from galsearch.errors import FormatError
+from galsearch.store.sql.allowed import EMBED
 
 HIDDEN_BY_A_COLUMN = ("rowid",)  # what DuckDB gives a meaning to until a column has the name
-PER_EMBEDDING = ("rows_", "cells_", "embedding_", "codes_", "recall_", "line_", "map_")
-UDF = "embed"  # the function that sql() adds
+PER_EMBEDDING = ("rows_", "cells_", "embedding_", "codes_", "recall_", "line_", "map_", "concepts_")
 _TRIGGERS = "duckdb_triggers"  # what lists them, in a DuckDB that has them
 MOST_ENTRIES = {  # rows of tables that are read as a whole
     schema.MANIFEST_TABLE: 10_000,
     schema.COLUMNS_TABLE: 1_000_000,
     "models": 1_000,
+    "knowledge_bases": 10_000,
     "concepts": 1_000_000,
 }
 _CONSTANT = re.compile(
@@ -71,7 +72,8 @@ class Catalog:
         result = cursor.execute(
             f"SELECT lower(function_name) AS function, bool_or(database_name = '{name}') AS shadowed "
             f"FROM duckdb_functions() GROUP BY function HAVING function = '{_TRIGGERS}' OR "
-            f"(shadowed AND (bool_or(database_name = 'system') OR function = '{UDF}')) ORDER BY ALL"
+            f"(shadowed AND (bool_or(database_name = 'system') OR function = '{EMBED}' "
+            f"OR starts_with(function, '{EMBED}_'))) ORDER BY ALL"
         ).fetchall()
         for function, shadowed in result:
             if shadowed:
@@ -91,7 +93,8 @@ class Catalog:
             raise self._refused(f"it has a trigger '{triggers[0][0]}', and would change what is written into it")
 
     def _check_size(self, table: str, rows: int, checks: int) -> None:
-        most = MOST_ENTRIES.get(table, self._path.stat().st_size)
+        known = schema.PHRASES if table.startswith(f"{schema.PHRASES}_") else table
+        most = MOST_ENTRIES.get(known, self._path.stat().st_size)
         if rows > most:
             raise self._refused(f"table {table} has {rows} rows, at most {most} are possible in such a file")
         if checks:
@@ -145,4 +148,4 @@ def _expected(embeddings: dict[str, dict]) -> list[tuple[str, str, tuple[str, ..
                     for column in columns
                     if dim is not None or "{dim}" not in column.type
                 ]
-    return [*result, *((f"rows_{name}", "row", ("BIGINT",)) for name in (*embeddings, "thumbnails"))]
+    return [*result, *((f"rows_{name}", "row", ("BIGINT",)) for name in (*embeddings, *schema.KEPT))]

@@ -27,21 +27,18 @@ from galsearch.science.ranking import Scorer
 from galsearch.store.files import OpenFile
 from galsearch.store.index.cells import Cells, Curves
 from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
-from galsearch.store.index.search import Request, best_rows
+from galsearch.store.index.search import Request, Tuning, best_rows
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.read.admission import Catalog
 from galsearch.store.sql import macros
+from galsearch.store.sql.allowed import EMBED
 from galsearch.store.sql.macros import ROW_ALIGNED
 from galsearch.store.sql.sandbox import NAME, NO_TEXT, Sandbox, damaged, identifier
 
 OPENED_AGAIN = 20  # times, while others rename files into the place of one that is being opened
 BATCH_ROWS = 8_192  # read or written at a time
-HELD_ROWS = 20_000  # an atlas of up to so many rows keeps its columns in memory after the first search
 HELD_NUMBERS = 1 << 28  # and so many numbers of vectors that only their engine can read, 1 GB
-HELD_IDS = 2_000_000  # up to so many object_ids are kept in memory, about 20 bytes each
-FEW_IDS = 50  # up to so many are quicker taken one by one
 FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
-KNOWN_ROWS = 100_000  # so many ids are remembered with their rows, about 20 MB
 MOST_MEASURED = 100_000  # rows of measured recall
 REFERENCE_ROWS = 4_096  # vectors that a score is compared with to say how unusual it is
 MOST_PICTURE_BYTES = 16 << 20  # of a thumbnail; a larger one is none
@@ -56,7 +53,7 @@ ENGINE_TABLES = (
     "line_",
     "map_",
 )  # per embedding, made anew by whoever writes
-OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, "thumbnails", "models", POSTINGS}
+OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, *schema.KEPT, "models", POSTINGS}
 
 
 class Stored(NamedTuple):
@@ -72,6 +69,7 @@ class BaseStore:
 
     kind: str
     grows = False  # whether rows can be added
+    tuning = Tuning()  # `open_store` takes another
     objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
 
     def __init__(self, path: Path, facts: Path) -> None:
@@ -81,6 +79,7 @@ class BaseStore:
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
         self._sample: dict[str, np.ndarray] = {}
+        self._among: tuple[np.ndarray, str, np.ndarray] | None = None
         self._known_rows: dict[str, int] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         try:
@@ -176,24 +175,24 @@ class BaseStore:
         return dict(self.sandbox.rows(wanted, [ids]))
 
     def _remember(self, rows: dict[str, int]) -> None:
-        if len(self._known_rows) + len(rows) > KNOWN_ROWS:
+        if len(self._known_rows) + len(rows) > self.tuning.known_rows:
             self._known_rows = {}
         self._known_rows.update(rows)
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the object_ids of row numbers, in that order."""
         indices = rows.tolist()
-        if self.objects <= HELD_IDS and len(indices) <= FEW_IDS:
+        if self.objects <= self.tuning.held_ids and len(indices) <= self.tuning.few_ids:
             result = [self._held_ids[row].as_py() for row in indices]
         else:
             result = self.id_column(rows).to_pylist()
-        if len(indices) <= KNOWN_ROWS // 10:  # not what a whole atlas is walked through by
+        if len(indices) <= self.tuning.known_rows // 10:  # not what a whole atlas is walked through by
             self._remember(dict(zip(result, indices, strict=True)))
         return result
 
     def id_column(self, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
         """Return the object_ids of row numbers, in that order, as Arrow text."""
-        if self.objects <= HELD_IDS:
+        if self.objects <= self.tuning.held_ids:
             return self._held_ids.take(_column(pa.int64(), rows))
         self._check_numbers()
         statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
@@ -237,7 +236,7 @@ class BaseStore:
     @property
     def in_memory(self) -> bool:
         """Say whether the columns of all objects are kept in memory."""
-        return self.objects <= HELD_ROWS
+        return self.objects <= self.tuning.held_rows
 
     def _check_numbers(self) -> None:
         """Raise FormatError unless the rows of `galaxies` are numbered from 0 on without a gap."""
@@ -274,6 +273,33 @@ class BaseStore:
         names = ", ".join(identifier(name) for name in dict.fromkeys(["object_id", *columns]))
         cut = f" WHERE {condition}" if condition else ""
         return self.sandbox.select(f"SELECT {names} FROM galaxies{cut} ORDER BY object_id", title="where")
+
+    def by_row(self, column: str) -> pa.Array:
+        """Return the values of one column of `galaxies`, by row number; QueryError where there is no such column."""
+        known = self.describe()["column"].to_pylist()
+        if column not in known:
+            raise QueryError(f"{self.path} has no column '{column}', it has {', '.join(known[:40])}")
+        self._check_numbers()
+        result = self.sandbox.arrow(f"SELECT {identifier(column)} FROM galaxies ORDER BY rowid")
+        return result.column(0).combine_chunks()
+
+    def labeled_rows(self, base: str, version: int) -> pa.Table:
+        """Return row, label and value of the members of a knowledge base that the atlas has, by row number.
+
+        Raises FormatError where an object is in it twice.
+        """
+        if "knowledge_labels" not in self.tables:
+            return pa.table({"row": pa.array([], pa.int64()), "label": pa.array([], pa.string()), "value": []})
+        self._check_numbers()
+        result = self.sandbox.arrow(
+            "SELECT g.rowid AS row, l.label, l.value FROM knowledge_labels l JOIN galaxies g USING (object_id) "
+            "WHERE l.base = $1 AND l.version = $2 ORDER BY row",
+            [base, version],
+        )
+        rows = numbers(result, "row")
+        if (rows[1:] == rows[:-1]).any():
+            raise FormatError(f"{self.path}: knowledge base '{base}' has an object twice; create it again")
+        return result
 
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
@@ -355,12 +381,16 @@ class BaseStore:
         )
         return result if (result[1:] > result[:-1]).all() else np.sort(result)
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
         raise NotImplementedError
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures (WebP) of `ids`; ids without one are absent."""
+        raise NotImplementedError
+
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, in that order; ids without one are absent."""
         raise NotImplementedError
 
     def models(self) -> list[str]:
@@ -375,11 +405,11 @@ class BaseStore:
         """Return a SELECT of `object_id` and `place`, the row number of its vector, for the objects that have one."""
         raise NotImplementedError
 
-    def ids_with_thumbnails(self) -> set[str]:
-        """Return the object_ids that have a picture."""
-        if not self.has_thumbnails():
+    def ids_with(self, table: str) -> set[str]:
+        """Return the object_ids that have a row in `table`, "thumbnails" or "spectra"."""
+        if not self.holds(table):
             return set()
-        return {name for (name,) in self.sandbox.rows(f"SELECT object_id FROM ({self.holders('thumbnails')})")}
+        return {name for (name,) in self.sandbox.rows(f"SELECT object_id FROM ({self.holders(table)})")}
 
     def _space(self, embedding: str) -> dict:
         self.sandbox.check_open()
@@ -530,7 +560,7 @@ class BaseStore:
     def _unmapped(self, embedding: str) -> Vectors:
         dim = self._space(embedding)["dim"]
         result = Fetched(self.vector_count(embedding), dim, functools.partial(self._fetch, embedding))
-        small = result.rows <= HELD_ROWS and result.rows * dim <= HELD_NUMBERS
+        small = result.rows <= self.tuning.held_rows and result.rows * dim <= HELD_NUMBERS
         return Held(result.take(np.arange(result.rows))) if small else result
 
     def vector_count(self, embedding: str) -> int:
@@ -635,6 +665,7 @@ class BaseStore:
         k: int,
         embedding: str,
         condition: str | None = None,
+        among: np.ndarray | None = None,
         exclude: Sequence[str] = (),
         exact: bool = False,
         probes: int | None = None,
@@ -643,9 +674,10 @@ class BaseStore:
     ) -> tuple[np.ndarray, np.ndarray, Plan]:
         """Return the row numbers and scores `(n,) float32` of the best objects that pass `condition`, best first.
 
-        n is min(k, matches), always. Equal scores are ordered by object_id. `scorer` is of the embedding's length;
-        another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `query_kind` says
-        what the query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
+        n is min(k, matches), always. Equal scores are ordered by object_id. `among` are row numbers to look at,
+        ascending, in the place of a condition; they must not be changed afterwards. `scorer` is of the embedding's
+        length; another is a ModelMismatchError. `exclude` is left out of the answer and of the matches. `query_kind`
+        says what the query is like (cells.LIKE or cells.WORDS), which decides how many cells reach `recall`.
         """
         space = self._space(embedding)
         if scorer.dim != space["dim"]:
@@ -654,11 +686,13 @@ class BaseStore:
                 f"{space['dim']} ({space['model']}); embed it with the atlas's own model: atlas.embed(…)"
             )
         clock = time.perf_counter()
-        matching = None if condition is None else self._matching(condition, embedding)
+        matching = None if condition is None else self._vector_rows_of(self._passing(condition), embedding)
+        if among is not None:
+            matching = self._vector_rows_among(among, embedding)
         filtered = time.perf_counter()
         left_out = self.vector_rows(embedding, self.rows_of(exclude)) if exclude else np.empty(0, np.int64)
         hit = len(left_out) if matching is None else sum(_has(matching, index) for index in left_out.tolist())
-        request = Request(scorer, k + hit, matching, exact, probes, recall or RECALL, query_kind)
+        request = Request(scorer, k + hit, matching, exact, probes, recall or RECALL, query_kind, self.tuning)
         indices, scores, plan = best_rows(self.vectors(embedding), self.cells(embedding), request)
         if hit:
             kept = ~np.isin(indices, left_out)
@@ -671,9 +705,15 @@ class BaseStore:
         }
         return rows, scores, plan
 
-    def _matching(self, condition: str, embedding: str) -> np.ndarray:
-        """Return the places among the vectors of the objects that pass, ascending."""
-        rows = self._passing(condition)
+    def _vector_rows_among(self, among: np.ndarray, embedding: str) -> np.ndarray:
+        """Return `_vector_rows_of` some rows, kept for those asked for last: many questions are asked of one base."""
+        kept = self._among
+        if kept is None or kept[0] is not among or kept[1] != embedding:
+            kept = self._among = (among, embedding, self._vector_rows_of(among, embedding))
+        return kept[2]
+
+    def _vector_rows_of(self, rows: np.ndarray, embedding: str) -> np.ndarray:
+        """Return the places among the vectors of ascending row numbers, ascending, without those that have none."""
         if self._is_aligned(embedding):
             return rows[: np.searchsorted(rows, self.vector_count(embedding))]
         indices = self.vector_rows(embedding, rows)
@@ -715,8 +755,11 @@ class BaseStore:
 
     # ---- SQL
 
-    def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
-        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox."""
+    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+        """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox.
+
+        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name.
+        """
         if self.sandbox.visits is not None:
             return self._with_units(self.sandbox.visits.sql(text, embed))
         self.sandbox.check_select(text)
@@ -733,11 +776,20 @@ class BaseStore:
         """Return the statements that make our macros anew for a thread, whatever the file has by their names."""
         return macros.facts_macros(temp=macros.OURS)
 
-    def _register(self, embed: Callable[[str], np.ndarray]) -> None:
-        main = self.manifest.main_embedding
-        if main is not None:
-            dim = self.manifest.embeddings[main]["dim"]
-            self.sandbox.register_embed(lambda words: embed(words).tolist(), dim)
+    def embed_functions(self) -> dict[str, str]:
+        """Return the functions that embed words in SQL, each with its embedding."""
+        main, functions = self.manifest.main_embedding, dict[str, str]()
+        for name in self.manifest.embeddings:
+            if name == main or self.manifest.knows_words(name):
+                functions |= {f"{EMBED}{suffix}": name for suffix in macros.suffixes(name, main)}
+        return functions
+
+    def _register(self, embed: Callable[[str, str], np.ndarray]) -> None:
+        def numbers(name: str) -> Callable[[str], list[float]]:
+            return lambda words: embed(name, words).tolist()
+
+        for function, name in self.embed_functions().items():
+            self.sandbox.register_embed(function, numbers(name), self.manifest.embeddings[name]["dim"])
 
 
 def _opened_by_both(facts: Path) -> tuple[OpenFile, Sandbox]:

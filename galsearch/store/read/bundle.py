@@ -21,7 +21,8 @@ from galsearch.store.read.base import (
     read_card,
     vectors,
 )
-from galsearch.store.sql.macros import OURS, bundle_macros, vector_table
+from galsearch.store.read.spectra import SPECTRA, by_ids, checked_spectra, no_spectra
+from galsearch.store.sql.macros import OURS, bundle_macros, vector_table, vote_macros
 
 
 class BundleStore(BaseStore):
@@ -54,13 +55,13 @@ class BundleStore(BaseStore):
                 f"{self.path}: table {absent[0]} is missing; the bundle is incomplete, bundle the atlas again"
             )
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
-        return "thumbnails" in self.tables
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
+        return table in self.tables
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures (WebP bytes) of `ids`; ids without one are absent."""
-        if not self.has_thumbnails():
+        if not self.holds("thumbnails"):
             return {}
         return dict(
             self.sandbox.rows(
@@ -69,6 +70,16 @@ class BundleStore(BaseStore):
                 [list(ids)],
             )
         )
+
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, in that order; ids without one are absent."""
+        if not self.holds(SPECTRA):
+            return no_spectra()
+        names = ", ".join(no_spectra().column_names)
+        result = self.sandbox.arrow(
+            f"SELECT {names} FROM {SPECTRA} WHERE object_id IN (SELECT unnest($1::VARCHAR[]))", [list(ids)]
+        )
+        return by_ids(checked_spectra(result, self.path), ids)
 
     def models(self) -> list[str]:
         """Return the names of the models that travel with the atlas."""
@@ -86,7 +97,8 @@ class BundleStore(BaseStore):
         return read_card(card, f"{self.path}: model '{name}'"), onnx, tokenizer
 
     def holders(self, embedding: str) -> str:
-        table = vector_table(embedding, self.manifest.embeddings[embedding])
+        kept = embedding in schema.KEPT
+        table = embedding if kept else vector_table(embedding, self.manifest.embeddings[embedding])
         return f"SELECT object_id, rowid AS place FROM {table}"
 
     def vector_count(self, embedding: str) -> int:
@@ -96,7 +108,9 @@ class BundleStore(BaseStore):
         return self._counts[embedding]
 
     def _definitions(self) -> list[str]:
-        return super()._definitions() + bundle_macros(self.manifest.embeddings, temp=OURS)
+        spaces = self.manifest.embeddings
+        vector_macros = bundle_macros(spaces, temp=OURS) + vote_macros(spaces, self.tables, temp=OURS)
+        return super()._definitions() + vector_macros
 
     def _codes(self, embedding: str) -> str | None:
         """Return how vectors are coded; None where they are stored as floats."""

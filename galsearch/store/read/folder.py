@@ -32,6 +32,7 @@ from galsearch.store.read.base import (
     read_card,
     vectors,
 )
+from galsearch.store.read.spectra import SPECTRA, by_ids, checked_spectra, no_spectra
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import short
 
@@ -77,7 +78,7 @@ class FolderStore(BaseStore):
         if unnamed:
             raise FormatError(f"{self.path}: the manifest names no Lance version for '{unnamed[0]}'; rebuild the atlas")
         for name, version in versions.items():
-            if name not in self.manifest.embeddings and name != THUMBNAILS:
+            if name not in self.manifest.embeddings and name not in schema.KEPT:
                 raise FormatError(f"{self.path}: version of a Lance table {name!r:.40} that is none; rebuild the atlas")
             if type(version) is not int or not 0 < version < 1 << 63:
                 raise FormatError(f"{self.path}: version {version!r:.40} of {name} is none; rebuild the atlas")
@@ -98,10 +99,9 @@ class FolderStore(BaseStore):
         if any(getattr(file, "base_id", None) is not None for file in files):
             raise FormatError(f"{home}: has data outside the atlas; copy the whole folder again, or rebuild the atlas")
         paths = [inside(self.path, f"{LANCE}/{name}.lance/data/{file.path}") for file in files]
-        wanted = pa.binary() if name == THUMBNAILS else pa.list_(pa.float32(), self.manifest.embeddings[name]["dim"])
-        column = "image" if name == THUMBNAILS else "embedding"
-        if kinds.get("object_id") != pa.string() or kinds.get(column) != wanted:
-            raise FormatError(f"{home}: its columns are {kinds}, expected object_id and {column} {wanted}; rebuild it")
+        wanted = {"object_id": pa.string(), **self._columns_of(name)}
+        if any(kinds.get(column) != kind for column, kind in wanted.items()):
+            raise FormatError(f"{home}: its columns are {kinds}, expected {wanted}; rebuild it")
         if rows > self._catalog.rows[f"rows_{name}"]:
             raise FormatError(
                 f"{self.path}: {name}.lance has {rows} rows and rows_{name} names "
@@ -109,6 +109,12 @@ class FolderStore(BaseStore):
             )
         self._data[name] = [(path, state) for path in paths if (state := _state(path)) is not None]
         return table
+
+    def _columns_of(self, name: str) -> dict[str, pa.DataType]:
+        """Return the columns of a Lance table beside object_id."""
+        if name in schema.KEPT:
+            return schema.kept_columns(name)
+        return {"embedding": pa.list_(pa.float32(), self.manifest.embeddings[name]["dim"])}
 
     def _check_data(self, name: str) -> None:
         """Raise FormatError when a data file of a Lance table was changed since the atlas was opened."""
@@ -130,22 +136,34 @@ class FolderStore(BaseStore):
                 "copy the whole folder again, or rebuild the atlas"
             ) from None
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
-        return THUMBNAILS in self._lance
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
+        return table in self._lance
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures (WebP bytes) of `ids`; ids without one are absent."""
-        if not self.has_thumbnails():
+        if not self.holds(THUMBNAILS):
             return {}
         result = self._take(THUMBNAILS, self._vector_rows(THUMBNAILS, ids))
         pictures = zip(result["object_id"].to_pylist(), result["image"].to_pylist(), strict=True)
         return {name: image for name, image in pictures if image is not None and len(image) <= MOST_PICTURE_BYTES}
 
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, in that order; ids without one are absent."""
+        if not self.holds(SPECTRA):
+            return no_spectra()
+        return by_ids(checked_spectra(self._take(SPECTRA, self._vector_rows(SPECTRA, ids)), self.path), ids)
+
     def models(self) -> list[str]:
         """Return the names of the models that travel with the atlas."""
         names = sorted(item.parent.name for item in (self.path / MODELS).glob("*/card.json"))
-        return [check_model_name(name, self.path) for name in names]
+        return [check_model_name(name, self.path) for name in names if self._belongs(name)]
+
+    def _belongs(self, model: str) -> bool:
+        """Say whether a model is part of the atlas: one of another kind of data is copied before its vectors commit."""
+        manifest = self.manifest
+        is_main = model == schema.MAIN or manifest.main_embedding is None
+        return is_main or manifest.embedding_of_model(model) is not None
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the atlas has none by that name."""
@@ -242,17 +260,19 @@ class FolderStore(BaseStore):
                 result.validate(full=True)  # text that is not UTF-8, for one
             yield from result.combine_chunks().to_batches()
 
-    def _register(self, embed: Callable[[str], np.ndarray]) -> None:
+    def _register(self, embed: Callable[[str, str], np.ndarray]) -> None:
         super()._register(embed)
         spaces = self.manifest.embeddings
         tables: dict[str, object] = {f"embedding_{name}": _Scanned(weakref.ref(self), name) for name in spaces}
+        if self.holds(SPECTRA):
+            tables[SPECTRA] = _Scanned(weakref.ref(self), SPECTRA)
         self.sandbox.register_tables(tables)
-        self.sandbox.define(macros.folder_macros(spaces))
+        self.sandbox.define(macros.folder_macros(spaces) + macros.vote_macros(spaces, self.tables, temp=macros.OURS))
 
 
 @dataclass(frozen=True)
 class _Scanned:
-    """The vectors of a folder as DuckDB reads them: anew for each statement.
+    """A Lance table of a folder as DuckDB reads it: anew for each statement.
 
     DuckDB holds it, and would keep alive what it holds.
     """
@@ -264,9 +284,8 @@ class _Scanned:
         store = self.store()
         if store is None:  # nobody asks any more
             raise FormatError("the atlas was closed")
-        dim = store.manifest.embeddings[self.name]["dim"]
-        kind = pa.schema([("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
-        result = store._scan(self.name, VECTORS)
+        kind = pa.schema([("object_id", pa.string()), *store._columns_of(self.name).items()])
+        result = store._scan(self.name, kind.names)
         return pa.RecordBatchReader.from_batches(kind, (batch.cast(kind) for batch in result)).__arrow_c_stream__(
             requested_schema
         )

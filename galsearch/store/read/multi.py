@@ -14,6 +14,7 @@ from galsearch.query import Plan
 from galsearch.science.ranking import Scorer
 from galsearch.store.index.fulltext import Matches
 from galsearch.store.read.base import BaseStore
+from galsearch.store.read.spectra import by_ids
 
 ATLAS = "atlas"  # the column that says which atlas a hit is from
 
@@ -122,6 +123,14 @@ class MultiStore:
         parts = [store.select(columns, part) for store, part in zip(self.parts, condition, strict=True)]
         return pa.concat_tables(parts, promote_options="permissive").sort_by("object_id")
 
+    def by_row(self, column: str) -> pa.Array:
+        """Return the values of one column that every atlas has, by row number."""
+        return pa.concat_arrays([store.by_row(column) for store in self.parts])
+
+    def labeled_rows(self, base: str, version: int) -> pa.Table:
+        """Refuse: a base belongs to one atlas."""
+        raise QueryError(f"knowledge base '{base}' belongs to one atlas, and {len(self.parts)} are open as one")
+
     def between(self, low: float, high: float, condition: Sequence[str | None]) -> pa.Table:
         """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""
         parts = []
@@ -139,13 +148,13 @@ class MultiStore:
         """Return the terms of a text, as the full-text index counts them."""
         return self.parts[0].terms_of(text)
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
-        return any(store.has_thumbnails() for store in self.parts)
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
+        return any(store.holds(table) for store in self.parts)
 
-    def ids_with_thumbnails(self) -> set[str]:
-        """Return the object_ids that have a picture."""
-        return set().union(*(store.ids_with_thumbnails() for store in self.parts))
+    def ids_with(self, table: str) -> set[str]:
+        """Return the object_ids that have a row in `table`, "thumbnails" or "spectra"."""
+        return set().union(*(store.ids_with(table) for store in self.parts))
 
     # ---- questions
 
@@ -218,6 +227,15 @@ class MultiStore:
             result = {**store.thumbnails([name for name in ids if name not in result]), **result}
         return result
 
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, each from the first atlas that has it."""
+        parts, left = [], list(ids)
+        for store in self.parts:
+            parts.append(store.spectra(left))
+            known = set(parts[-1]["object_id"].to_pylist())
+            left = [name for name in left if name not in known]
+        return by_ids(pa.concat_tables(parts), ids)
+
     def models(self) -> list[str]:
         """Return the kinds of models that travel with the first atlas that has any."""
         return next((names for store in self.parts if (names := store.models())), [])
@@ -226,7 +244,7 @@ class MultiStore:
         """Return the model of the first atlas that has it."""
         return next((result for store in self.parts if (result := store.model(name))), None)
 
-    def sql(self, text: str, *, embed: Callable[[str], np.ndarray]) -> pa.Table:
+    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
         """Refuse: each atlas is a database of its own."""
         raise QueryError(f"sql() asks one atlas, and {len(self.parts)} are open as one; open the one to ask")
 

@@ -15,7 +15,9 @@ from galsearch.store.index.vectors import Held, Vectors
 from galsearch.store.read.base import BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED
 
-WHOLE = ("concepts", schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
+# a part of the members of a base would be another base, and a part of the p-values another false discovery rate
+OF_ALL = ("knowledge_bases", "knowledge_labels", "anomalies")
+WHOLE = (schema.PHRASES, schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
 
 
 class RowView:
@@ -63,15 +65,25 @@ class RowView:
     def fact_tables(self) -> set[str]:
         """Return the tables that are about objects, and those that every reader needs."""
         there = self._store.fact_tables()
-        return {name for name in there if name in WHOLE or "object_id" in self.sandbox.columns(f'FROM "{name}"')}
+        return {
+            name
+            for name in there
+            if name in WHOLE
+            or name.startswith(f"{schema.PHRASES}_")
+            or (name not in OF_ALL and "object_id" in self.sandbox.columns(f'FROM "{name}"'))
+        }
 
-    def has_thumbnails(self) -> bool:
-        """Say whether there are pictures."""
-        return self._store.has_thumbnails()
+    def holds(self, table: str) -> bool:
+        """Say whether there are rows for objects in `table`, "thumbnails" or "spectra"."""
+        return self._store.holds(table)
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures of `ids`; those without one are absent."""
         return self._store.thumbnails(ids)
+
+    def spectra(self, ids: Sequence[str]) -> pa.Table:
+        """Return the rows of the table `spectra` for `ids`, in that order; ids without one are absent."""
+        return self._store.spectra(ids)
 
     def models(self) -> list[str]:
         """Return the names of the models that travel along."""

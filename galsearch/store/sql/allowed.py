@@ -68,8 +68,16 @@ stddev_pop stddev_samp string_agg sum sumkahan var_pop var_samp variance wavg we
 cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
 """
 _TABLES = "duckdb_columns duckdb_functions duckdb_tables duckdb_views generate_series pragma_table_info range unnest"
-_VECTOR_MACROS = ("nearest", "nearest_exact", "like_object")  # per embedding; without its name for pictures
+_VECTOR_MACROS = (
+    "nearest",
+    "nearest_exact",
+    "like_object",
+    "concept",
+    "embed",
+    "vote",
+)  # per embedding; without its name for pictures
 _OURS = "concept cone embed matching_words separation_arcsec terms_of nearest nearest_exact like_object"
+EMBED = "embed"  # the vector of words in the main embedding; for another one `embed_<its name>`
 FUNCTIONS = frozenset(" ".join((_MATH, _LOGIC, _TEXT, _TIME, _NESTED, _AGGREGATES, _TABLES, _OURS)).lower().split())
 SYSTEM_TABLES = frozenset({"duckdb_columns", "duckdb_tables", "duckdb_views"})
 SHOWN = frozenset({"", '"tables"', '"variables"'})  # what SHOW may name beside a table of the atlas
@@ -77,23 +85,27 @@ SHOWN = frozenset({"", '"tables"', '"variables"'})  # what SHOW may name beside 
 
 def macros(embeddings: Iterable[str]) -> frozenset[str]:
     """Return the names of the macros that an atlas has for its embeddings, in lower case."""
-    return frozenset(f"{macro}_{name}".lower() for macro in _VECTOR_MACROS for name in embeddings)
+    named = {f"{macro}_{name}".lower() for macro in _VECTOR_MACROS for name in embeddings}
+    return frozenset({"vote", *named})  # which only an atlas with knowledge bases has
 
 
-def check(tree: list[dict], *, macros: frozenset[str], system_tables: frozenset[str], title: str) -> list[str]:
-    """Return the texts of which `embed` is asked in the syntax trees of a statement.
+def check(
+    tree: list[dict], *, macros: frozenset[str], system_tables: frozenset[str], title: str
+) -> list[tuple[str, str]]:
+    """Return the functions `embed` or `embed_<embedding>` in the syntax trees of a statement, each with its text.
 
     `macros` are the names of the atlas's own, `system_tables` those of DuckDB. Raises QueryError for a function or a
     table that is not allowed, and for an `embed` of anything but a text that is written out.
     """
-    texts: list[str] = []
+    texts: list[tuple[str, str]] = []
     left: list[dict | list] = list(tree)
     while left:
         node = left.pop()
         if isinstance(node, dict):
             _check_node(node, macros, system_tables, title)
-            if node.get("function_name", "").lower() == "embed":
-                texts.append(_text_of(node, title))
+            name = node.get("function_name", "").lower()
+            if name == EMBED or name.startswith(f"{EMBED}_"):
+                texts.append((name, _text_of(node, title)))
             left.extend(value for value in node.values() if isinstance(value, (dict, list)))
         else:
             left.extend(value for value in node if isinstance(value, (dict, list)))

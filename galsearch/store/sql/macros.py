@@ -10,6 +10,7 @@ Written for DuckDB 1.2 and later. What each form is for:
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from galsearch import schema
 from galsearch.store.index.fulltext import word_macros
@@ -19,7 +20,7 @@ EVERY_CELL = 1_000_000_000
 CUT_PROBES = 4  # times as many cells are visited under a cut: what is left of the best lies in more of them
 OURS = "OR REPLACE TEMP"  # made anew for a connection, hiding what a file from a stranger may have by the name
 _NAMES = re.compile(
-    r"separation_arcsec|cone|concept|terms_of|matching_words|like_object|nearest|embedding_", re.IGNORECASE
+    r"separation_arcsec|cone|concept|terms_of|matching_words|like_object|nearest|vote|embedding_", re.IGNORECASE
 )
 ROW_ALIGNED = "row_aligned"  # manifest: row i of embedding_<name> is the object of row i of galaxies
 
@@ -48,9 +49,9 @@ WHERE dec BETWEEN center_dec - radius / 3600.0 - 1e-9 AND center_dec + radius / 
 ORDER BY separation_arcsec, object_id"""
 
 CONCEPT = """
-CREATE {temp} MACRO concept(words) AS coalesce(
-    (SELECT CAST(embedding AS FLOAT[]) FROM concepts WHERE phrase = words),
-    error('no concept ''' || words || ''' in this atlas; list them with: FROM concepts'))"""
+CREATE {temp} MACRO concept{suffix}(words) AS coalesce(
+    (SELECT CAST(embedding AS FLOAT[]) FROM {phrases} WHERE phrase = words),
+    error('no concept ''' || words || ''' in this atlas; list them with: FROM {phrases}'))"""
 
 LIKE_OBJECT = """
 CREATE {temp} MACRO like_object{suffix}(id) AS coalesce(
@@ -98,6 +99,46 @@ SELECT object_id, score FROM (
 ORDER BY score DESC, object_id
 LIMIT k"""
 
+# `q` is an id or a vector, which only its text can say: no branch of a CASE takes both types. Numbers of single
+# precision are written so that they are read again as they were.
+VOTE = """
+CREATE {temp} MACRO {macro}(q, named, k := 3) AS TABLE
+WITH given AS (
+    SELECT coalesce(
+        TRY_CAST(CAST(q AS VARCHAR) AS FLOAT[]),
+        (SELECT CAST(embedding AS FLOAT[]) FROM embedding_{name} WHERE object_id = CAST(q AS VARCHAR)),
+        error('{macro}: ''' || coalesce(CAST(q AS VARCHAR), 'NULL')
+            || ''' is neither a vector nor an object with an embedding of kind {name}')) AS numbers
+),
+measured AS (
+    SELECT numbers, coalesce(nullif(sqrt(list_sum([m * m FOR m IN numbers])), 0),
+        error('{macro}: the query vector has length 0')) AS length
+    FROM given
+),
+asked AS MATERIALIZED (SELECT CAST([n / length FOR n IN numbers] AS FLOAT[{dim}]) AS vector FROM measured){lean},
+electorate AS (
+    SELECT coalesce(
+        (SELECT max(version) FROM knowledge_bases WHERE base = named AND kind = 'class' AND embedding = '{name}'),
+        error('{macro}: no knowledge base ''' || coalesce(CAST(named AS VARCHAR), 'NULL')
+            || ''' of classes that compares {name}; list them with: FROM knowledge_bases')) AS newest
+),
+members AS (
+    SELECT object_id, label FROM knowledge_labels, electorate
+    WHERE base = coalesce(CAST(named AS VARCHAR), 'NULL') AND version = newest
+      AND object_id IS DISTINCT FROM CAST(q AS VARCHAR)),
+voters AS (
+    SELECT object_id, label, sqrt(greatest(2 - 2 * CAST(score AS DOUBLE), 0)) AS distance FROM (
+        {scored} {table}.object_id IN (SELECT object_id FROM members){end})
+    JOIN members USING (object_id)
+    ORDER BY score DESC, object_id
+    LIMIT k)
+SELECT label, sum(exp(-distance)) AS weight,
+    sum(exp(-distance)) / (SELECT sum(exp(-distance)) FROM voters) AS probability,
+    list({{'object_id': object_id, 'distance': distance}} ORDER BY distance, object_id) AS neighbors
+FROM voters
+GROUP BY label
+ORDER BY weight DESC, label"""
+
 # How rows are scored where vectors are stored as floats, and where they are coded: `lean` is the score of the centroid,
 # and it is joined to what is left of the row then, because a join copies everything that it passes on.
 OF_FLOATS = {
@@ -127,7 +168,8 @@ NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes :
 
 def facts_macros(*, temp: str = "") -> list[str]:
     """Return the statements that store the macros which need no vectors; both forms have them in their file."""
-    return [text.format(temp=temp) for text in (SEPARATION, CONE, CONCEPT)] + word_macros(temp=temp)
+    concept = CONCEPT.format(temp=temp, suffix="", phrases=schema.PHRASES)
+    return [SEPARATION.format(temp=temp), CONE.format(temp=temp), concept, *word_macros(temp=temp)]
 
 
 def bundle_macros(embeddings: dict[str, dict], *, temp: str = "") -> list[str]:
@@ -138,6 +180,18 @@ def bundle_macros(embeddings: dict[str, dict], *, temp: str = "") -> list[str]:
     coded = {name: space for name, space in embeddings.items() if space.get(schema.CODES)}
     views = [DECODED.format(name=name, dim=space["dim"], temp=temp) for name, space in coded.items()]
     return views + _vector_macros(embeddings, NEAREST, temp=temp)
+
+
+def vote_macros(embeddings: dict[str, dict], tables: Set[str], *, temp: str = "") -> list[str]:
+    """Return the statements that store the macros of votes; none for a database without tables of knowledge bases."""
+    statements: list[str] = []
+    if not {"knowledge_bases", "knowledge_labels"} <= tables:
+        return statements
+    for name, space in embeddings.items():
+        values = _values(name, space, temp=temp)
+        for suffix in suffixes(name, schema.main_embedding(embeddings)):
+            statements.append(VOTE.format(macro=f"vote{suffix}", **values))
+    return statements
 
 
 def is_named_in(text: str) -> bool:
@@ -165,18 +219,26 @@ def _vector_macros(embeddings: dict[str, dict], nearest: str, *, temp: str) -> l
     statements = []
     main = schema.main_embedding(embeddings)
     for name, space in embeddings.items():
-        values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
-        values["table"] = vector_table(name, space)
-        parts = OF_CODES if space.get(schema.CODES) else OF_FLOATS
-        values |= {part: text.format(**values) for part, text in parts.items()}
+        values = _values(name, space, temp=temp)
         values |= {"exact_rows": EXACT_ROWS, "every_cell": EVERY_CELL, "cut_probes": CUT_PROBES}
-        for suffix in _suffixes(name, main):
+        if space.get(schema.WORDS_MODEL) and name != schema.MAIN:
+            phrases = schema.phrases_table(name, main)
+            statements.append(CONCEPT.format(temp=temp, suffix=f"_{name}", phrases=phrases))
+        for suffix in suffixes(name, main):
             statements.append(LIKE_OBJECT.format(suffix=suffix, **values))
             statements.append(nearest.format(macro=f"nearest{suffix}", **values))
             statements.append(NEAREST_EXACT.format(macro=f"nearest_exact{suffix}", **values))
     return statements
 
 
-def _suffixes(name: str, main: str | None) -> list[str]:
+def _values(name: str, space: dict, *, temp: str) -> dict[str, str | int]:
+    """Return what the texts of the macros of an embedding name."""
+    values = {"temp": temp, "name": name, "dim": space["dim"], "key": row_key(space)}
+    values["table"] = vector_table(name, space)
+    parts = OF_CODES if space.get(schema.CODES) else OF_FLOATS
+    return values | {part: text.format(**values) for part, text in parts.items()}
+
+
+def suffixes(name: str, main: str | None) -> list[str]:
     """Return what the macros of an embedding end in: its name, and nothing where it is the main one."""
     return [*([""] if name == main else []), *([] if name == schema.MAIN else [f"_{name}"])]

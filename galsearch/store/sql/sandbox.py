@@ -31,7 +31,6 @@ OWN_LIMIT_SECONDS = 1_800.0  # for statements of our own, which read a whole tab
 CLOSING_SECONDS = 2.0  # for a thread to leave a connection that is closed under it
 LOOK_SECONDS = 0.5  # between looks for what has run longer
 MAX_WHERE = 100_000  # characters; parsing takes time that grows with the square of the terms, and has no limit
-EMBED = "embed"
 NAME = "atlas"  # what the file is called inside; its macros name tables without it
 _FROM_THE_START: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",  # DuckDB would fetch one for a file of another database
@@ -73,11 +72,11 @@ class Sandbox:
         self._prepared: set[int] = set()  # threads whose cursor sees the tables outside the file
         self._defined: dict[int, set[str]] = {}  # statements that ran for the cursors of threads
         self._lock = threading.Lock()
-        self._embeds = False
+        self._embeds: set[str] = set()
         self.closed = False
         self.watch: Callable[[], None] = lambda: None  # raises when what lies below was changed meanwhile
         # DuckDB complains of what is alive when Python ends, so what nobody closed is closed then
-        self._release = weakref.finalize(self, _close, self._connection, self._cursors)
+        self._release = weakref.finalize(self, _close, self._connection, self._cursors, self._embeds)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return this thread's cursor."""
@@ -118,13 +117,13 @@ class Sandbox:
             raise damaged(self.path, error) from None
         self.watch()
 
-    def register_embed(self, embed: Callable[[str], list[float]], dim: int) -> None:
-        """Make `embed('words')` a SQL function that returns FLOAT[dim]; a second call changes nothing."""
+    def register_embed(self, name: str, embed: Callable[[str], list[float]], dim: int) -> None:
+        """Make `name('words')` a SQL function that returns FLOAT[dim]; a second call changes nothing."""
         with self._lock:
-            if not self._embeds:
+            if name not in self._embeds:
                 kind = self._connection.array_type("FLOAT", dim)
-                self._connection.create_function(EMBED, embed, ["VARCHAR"], kind)
-                self._embeds = True
+                self._connection.create_function(name, embed, ["VARCHAR"], kind)
+                self._embeds.add(name)
 
     def register_tables(self, tables: dict[str, object]) -> None:
         """Make Arrow-readable `tables` visible to this thread's cursor."""
@@ -374,12 +373,14 @@ class _Watch:
 _limited = _Watch()
 
 
-def _close(connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection]) -> None:
+def _close(
+    connection: duckdb.DuckDBPyConnection, cursors: dict[int, duckdb.DuckDBPyConnection], functions: set[str]
+) -> None:
     for cursor in cursors.values():
         _close_when_free(cursor)
     cursors.clear()
-    with contextlib.suppress(duckdb.InvalidInputException):  # no function of that name: sql() was never asked
-        connection.remove_function(EMBED)
+    for name in functions:
+        connection.remove_function(name)
     _close_when_free(connection)
 
 

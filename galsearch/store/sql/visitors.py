@@ -51,12 +51,17 @@ class Visits:
                 self._passed.clear()
             self._passed[where] = None
 
-    def sql(self, text: str, embed: Callable[[str], np.ndarray]) -> pa.Table:
-        """Return the rows of one SELECT; the vectors of its `embed('…')` are made here and sent along."""
+    def sql(self, text: str, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+        """Return the rows of one SELECT; the vectors of its `embed('…')` are made here and sent along.
+
+        `embed` takes an embedding and words.
+        """
         self._check_length("sql", text)
         facts, content = self._run("run_select", title="sql", text=text)
         if "embed" in facts:
-            vectors = {words: np.asarray(embed(words), np.float64).tolist() for words in facts["embed"]}
+            vectors = [
+                [name, words, np.asarray(embed(name, words), np.float64).tolist()] for name, words in facts["embed"]
+            ]
             facts, content = self._run("run_select", title="sql", text=text, vectors=vectors)
         return _table(facts, content)
 
@@ -110,7 +115,7 @@ def _rows_table(numbers: np.ndarray) -> pa.Table:
 # ---- in a worker
 
 _stores: list[BaseStore] = []
-_vectors: dict[str, list[float]] = {}
+_vectors: dict[tuple[str, str], list[float]] = {}
 
 
 def open_atlases(payload: bytes, *, files: list, memory_bytes: int, seconds: float) -> tuple[dict, bytes]:
@@ -144,32 +149,41 @@ def run_statement(payload: bytes, *, number: int, most: int, statement: str, par
 
 
 def run_select(
-    payload: bytes, *, number: int, most: int, text: str, vectors: dict[str, list[float]] | None = None
+    payload: bytes, *, number: int, most: int, text: str, vectors: list[tuple[str, str, list[float]]] | None = None
 ) -> tuple[dict, bytes]:
     """Run one SELECT, or return the texts whose vectors it needs first."""
     store = _stores[number]
     store.sandbox.check_select(text)
-    texts = _check(store, store.sandbox.select_tree(text), title="sql")
+    texts = _embedded(store, _check(store, store.sandbox.select_tree(text), title="sql"))
     if texts and vectors is None:
         return {"embed": _bounded(texts)}, b""
     _vectors.clear()
-    _vectors.update(vectors or {})
+    _vectors.update({(name, words): vector for name, words, vector in vectors or []})
     store._register(_vector_of)
     return _streamed(store, text, [], title="sql", most=most)
 
 
-def _vector_of(words: str) -> np.ndarray:
-    return np.asarray(_vectors[words])
+def _vector_of(embedding: str, words: str) -> np.ndarray:
+    return np.asarray(_vectors[embedding, words])
 
 
-def _bounded(texts: list[str]) -> list[str]:
+def _embedded(store: BaseStore, calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (embedding, words) for (function, words)."""
+    functions = store.embed_functions()
+    unknown = next((name for name, _ in calls if name not in functions), None)
+    if unknown is not None:
+        raise QueryError(f"sql: {unknown}() needs a model of words for that embedding, and the atlas names none")
+    return [(functions[name], words) for name, words in calls]
+
+
+def _bounded(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
     texts = list(dict.fromkeys(texts))
     if len(texts) > MOST_EMBEDS:
         raise LimitError(f"sql: embed() is asked of {len(texts)} texts, at most {MOST_EMBEDS} in one statement")
     return texts
 
 
-def _check(store: BaseStore, tree: list[dict], *, title: str) -> list[str]:
+def _check(store: BaseStore, tree: list[dict], *, title: str) -> list[tuple[str, str]]:
     macros, tables = _known(store)
     return allowed.check(tree, macros=macros, system_tables=tables, title=title)
 

@@ -23,6 +23,7 @@ from galsearch.store.interface import Store
 from galsearch.store.read.base import BATCH_ROWS, BaseStore
 from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.row_view import RowView
+from galsearch.store.read.spectra import SPECTRA, SPECTRA_ROWS, no_spectra
 from galsearch.store.sql import macros
 from galsearch.store.sql.sandbox import quoted, short
 from galsearch.store.write.disk import disk_errors, writing
@@ -145,12 +146,14 @@ def _fill(
         spaces[name] = {**spaces[name], schema.PROJECTION: _write_projection(connection, store, name, projection, seed)}
     progress(len(spaces) + 1, total, "writing pictures")
     _write_thumbnails(connection, store)
+    _write_spectra(connection, store)
     progress(len(spaces) + 2, total, "writing models and macros")
     _write_models(connection, store, with_models=with_models)
     described = {
         name: {**space, macros.ROW_ALIGNED: _aligned(connection, name, space)} for name, space in spaces.items()
     }
-    _write_macros(connection, store, macros.facts_macros() + macros.bundle_macros(described))
+    vector_macros = macros.bundle_macros(described) + macros.vote_macros(described, store.fact_tables())
+    _write_macros(connection, store, macros.facts_macros() + vector_macros)
     extra = {key: value for key, value in store.manifest.extra.items() if key not in OF_THE_FILE}
     # DuckDB counts the times that it changed the file. Whoever changes it later moves on the count, and then the map is
     # not used: what it leads to may be blocks that are no longer part of the table
@@ -328,7 +331,7 @@ def _aligned(connection, name: str, space: dict) -> bool:
 
 def _write_thumbnails(connection, store: BaseStore | RowView) -> None:
     """Write pictures in the order of the galaxies: those of similar objects are read together."""
-    if not store.has_thumbnails():
+    if not store.holds("thumbnails"):
         return
     ids = [row[0] for row in connection.execute("SELECT object_id FROM galaxies").fetchall()]
     kind = pa.schema([("object_id", pa.string()), ("image", pa.binary())])
@@ -342,6 +345,19 @@ def _write_thumbnails(connection, store: BaseStore | RowView) -> None:
             )
 
     _write_table(connection, "thumbnails", kind, batches())
+
+
+def _write_spectra(connection, store: BaseStore | RowView) -> None:
+    """Write spectra in the order of the galaxies."""
+    if not store.holds("spectra"):
+        return
+    ids = [row[0] for row in connection.execute("SELECT object_id FROM galaxies").fetchall()]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(ids), SPECTRA_ROWS):
+            yield from store.spectra(ids[start : start + SPECTRA_ROWS]).combine_chunks().to_batches()
+
+    _write_table(connection, SPECTRA, no_spectra().schema, batches())
 
 
 def _write_table(connection, table: str, kind: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 
 from galsearch import schema
@@ -25,15 +27,16 @@ from galsearch.store.index import cells
 from galsearch.store.index.projection import write_map
 from galsearch.store.index.vectors import Held
 from galsearch.store.read.base import vectors as as_array
-from galsearch.store.read.folder import FACTS, FILES, LANCE, MODELS, THUMBNAILS, VERSIONS, FolderStore, is_folder_atlas
+from galsearch.store.read.folder import FACTS, FILES, LANCE, MODELS, VERSIONS, FolderStore, is_folder_atlas
 from galsearch.store.sql import macros
-from galsearch.store.sql.sandbox import quoted, short
+from galsearch.store.sql.sandbox import identifier, quoted, short
 from galsearch.store.write.disk import disk_errors, exchange, writing
 from galsearch.store.write.index_tables import (
     STALE_SHARE,
     create_table,
     fixed_size_list,
     phrases,
+    tables_of,
     write_manifest,
     write_thresholds,
     write_words,
@@ -131,12 +134,13 @@ class Staging:
         record: dict,
         *,
         models: dict[str, Path],
-        concepts: pa.Table | None,
+        phrases: Mapping[str, pa.Table],
         rejected: list[dict],
     ) -> None:
         """Turn the batches into a new atlas, replacing one that is there only when all went well.
 
-        `models` maps a name to the folder that is copied in; `rejected` is what was left out before batching.
+        `models` maps a name to the folder that is copied in, `phrases` the name of a table to embedded phrases;
+        `rejected` is what was left out before batching.
         """
         out = self.folder / "out"
         with disk_errors(self.path, REMEDY):
@@ -148,7 +152,7 @@ class Staging:
             try:
                 connection.execute(f"ATTACH {quoted(out / FACTS)} AS facts")
                 connection.execute("USE facts")
-                self._fill(connection, out, manifest, record, concepts=concepts, rejected=rejected)
+                self._fill(connection, out, manifest, record, phrases=phrases, rejected=rejected)
                 connection.execute("CHECKPOINT facts")
             finally:
                 connection.close()
@@ -157,11 +161,11 @@ class Staging:
             FolderStore(out).close()
             self._replace_atlas(out)
 
-    def _fill(self, connection, out: Path, manifest, record, *, concepts, rejected) -> None:
-        if concepts is None:
-            none = np.empty((0, manifest.embeddings[manifest.main_embedding]["dim"]), np.float32)
-            concepts = pa.table({"phrase": pa.array([], pa.string()), "embedding": fixed_size_list(none)})
-        create_table(connection, "concepts", concepts)
+    def _fill(self, connection, out: Path, manifest, record, *, phrases, rejected) -> None:
+        none = np.empty((0, manifest.embeddings[manifest.main_embedding]["dim"]), np.float32)
+        empty = pa.table({"phrase": pa.array([], pa.string()), "embedding": fixed_size_list(none)})
+        for name, table in {schema.PHRASES: empty, **phrases}.items():
+            create_table(connection, name, table)
         create_table(connection, "rejected", _rejected_table(rejected + self.rejected()))
         self._append(connection, out, manifest, record, {}, create=True)
         for statement in macros.facts_macros():
@@ -176,21 +180,42 @@ class Staging:
             out.replace(self.path)
         self.discard()
 
-    def append(self, record: dict, *, rejected: list[dict]) -> None:
-        """Add the batches to the atlas that is there; readers see it before or after, never between."""
+    def append(
+        self,
+        record: dict,
+        *,
+        rejected: list[dict],
+        embeddings: dict[str, dict] | None = None,
+        models: dict[str, Path] | None = None,
+        phrases: Mapping[str, pa.Table] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Add the batches to the atlas that is there; readers see it before or after, never between.
+
+        Rows of objects that are there fill what is NULL in them. `embeddings` are those that the atlas had none of, as
+        the manifest describes them, `models` the folders that are copied in with them, `phrases` their tables of
+        embedded phrases. `extra` are entries of the manifest that are other now.
+        """
         facts, partial = self.path / FACTS, self.path / (FACTS + ".partial")
         store = FolderStore(self.path)
         manifest = store.manifest
         store.close()
         if manifest.rows != self.plan.get("to", manifest.rows):
             raise GalsearchError(f"{self.path}: another galsearch has added to it meanwhile; run this again")
+        manifest.embeddings = {**manifest.embeddings, **(embeddings or {})}
+        manifest.extra = {**manifest.extra, **(extra or {})}
         with disk_errors(self.path, REMEDY):
+            for name, folder in (models or {}).items():
+                shutil.copytree(folder, self.path / MODELS / name, dirs_exist_ok=True)
             try:
                 remove_partial(partial)
                 shutil.copyfile(facts, partial)
                 connection = duckdb.connect(partial)
                 try:
                     _insert(connection, "rejected", _rejected_table(rejected + self.rejected()))
+                    for name, table in (phrases or {}).items():
+                        connection.execute(f'DROP TABLE IF EXISTS "{name}"')
+                        create_table(connection, name, table)
                     self._append(connection, self.path, manifest, record, manifest.extra[VERSIONS], create=False)
                     connection.execute("CHECKPOINT")
                 finally:
@@ -207,21 +232,16 @@ class Staging:
 
         Columns that are not there are made, values that are there are replaced by those that are not NULL.
         """
-        rows = pa.concat_tables(self.batches(), promote_options="permissive")
+        parts = [table.select([n for n in table.column_names if not n.startswith(_STAGED)]) for table in self.batches()]
+        rows = _one_row_each(pa.concat_tables(parts, promote_options="permissive"))
         store = FolderStore(self.path)
         manifest = store.manifest
         store.close()
         with disk_errors(self.path, REMEDY), changed_facts(self.path) as connection:
             _add_columns(connection, rows)
             _describe(connection, rows.schema, (), create=False)
-            connection.register("incoming", rows)
-            values = [_quoted(name) for name in rows.column_names if name != "object_id"]
-            assigned = ", ".join(f"{name} = coalesce(incoming.{name}, galaxies.{name})" for name in values)
-            if assigned:
-                connection.execute(
-                    f"UPDATE galaxies SET {assigned} FROM incoming WHERE galaxies.object_id = incoming.object_id"
-                )
-            connection.unregister("incoming")
+            _fill(connection, rows, wins="incoming")
+            self._append_listed(connection)
             write_manifest(connection, manifest, record)
         self.discard()
 
@@ -243,14 +263,16 @@ class Staging:
     def _append(self, connection, out: Path, manifest, record, versions: dict[str, int], *, create: bool) -> None:
         """Write the batches' rows to DuckDB, their vectors and pictures to Lance, and the manifest."""
         columns = self._append_galaxies(connection, create=create)  # first: refused columns leave Lance alone
+        self._append_listed(connection)
         _describe(connection, columns, manifest.embeddings, create=create)
-        stored = {**manifest.embeddings, **({THUMBNAILS: {}} if self._has_thumbnails() else {})}
-        versions = dict(versions)
-        for name in stored:
+        versions, changed = dict(versions), self._staged_tables()
+        for name in changed:
             versions[name], first = self._append_lance(out, name, versions.get(name))
             self._map_rows(connection, name, first)
-        spaces = {}
+        spaces = dict(manifest.embeddings)
         for name, space in manifest.embeddings.items():
+            if name not in changed:
+                continue
             write_pages(connection, out, name, versions[name], space["dim"])
             spaces[name] = {**space, **rows_of(connection, name)}
             if spaces[name]["rows"] <= cells.LEAST_ROWS:  # more of them are settled, which measures it too
@@ -265,22 +287,32 @@ class Staging:
         extra = {**manifest.extra, VERSIONS: versions, FILES: files}
         write_manifest(connection, manifest, record, rows=rows, embeddings=spaces, extra=extra)
 
-    def _has_thumbnails(self) -> bool:
-        return any(staged(THUMBNAILS) in table.column_names for table in self.batches())
+    def _staged_tables(self) -> list[str]:
+        """Return the Lance tables that the batches have rows of."""
+        names = [name for table in self.batches() for name in table.column_names if name.startswith(_STAGED)]
+        tables = [name.removeprefix(_STAGED) for name in dict.fromkeys(names)]
+        return [name for name in tables if name not in schema.LISTED]
+
+    def _append_listed(self, connection) -> None:
+        """Add rows to tables of facts of which an object has several; the objects have none there yet."""
+        for name in schema.LISTED:
+            batches = [table for table in self.batches() if staged(name) in table.column_names]
+            if not batches:
+                continue
+            rows = pa.concat_tables([_unlisted(table, name) for table in batches])
+            if name in tables_of(connection):
+                _insert(connection, name, rows)
+            else:
+                create_table(connection, name, rows)
 
     def _append_lance(self, out: Path, name: str, version: int | None) -> tuple[int, int]:
         """Append a column of the batches to its Lance table; return the version written and the first row number."""
         column = staged(name)
         parts = [table.select(["object_id", column]) for table in self.batches() if column in table.column_names]
-        target = "image" if name == THUMBNAILS else "embedding"
-        parts = [part.rename_columns(["object_id", target]) for part in parts]
+        parts = [_lance_rows(part, name) for part in parts]
         uri = str(out / LANCE / f"{name}.lance")
-        if version is None:
-            dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="create")
-            first = 0
-        else:
-            first = rolled_back(uri, version)
-            dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode="append")
+        first, mode = rolled_back(uri, version), "create" if version is None else "append"
+        dataset = lance.write_dataset(pa.concat_tables(parts).replace_schema_metadata(None), uri, mode=mode)
         return dataset.version, first
 
     def _map_rows(self, connection, name: str, first: int) -> None:
@@ -299,13 +331,47 @@ class Staging:
         parts = []
         for table in self.batches():
             parts.append(table.select([name for name in table.column_names if not name.startswith(_STAGED)]))
-        rows = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
+        rows = _one_row_each(pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({}))
         if create:
             create_table(connection, "galaxies", rows)
         else:
             _add_columns(connection, rows)
-            _insert(connection, "galaxies", rows)
+            there = _are_there(connection, rows)
+            _fill(connection, rows.filter(there), wins="galaxies")
+            _insert(connection, "galaxies", rows.filter(pc.invert(there)))
         return rows.schema
+
+
+def _lance_rows(part: pa.Table, name: str) -> pa.Table:
+    """Return object_id and what a batch has for a Lance table as the columns of that table."""
+    column = part.column(staged(name)).combine_chunks()
+    columns = schema.kept_columns(name) if name in schema.KEPT else {"embedding": column.type}
+    values = column.flatten() if pa.types.is_struct(column.type) else [column]
+    return pa.table([part["object_id"], *values], names=["object_id", *columns])
+
+
+def _unlisted(part: pa.Table, name: str) -> pa.Table:
+    """Return a row for each item of the lists that a batch has for a table of facts."""
+    column = part.column(staged(name)).combine_chunks()
+    ids = part["object_id"].combine_chunks().take(pc.list_parent_indices(column))
+    items = pc.list_flatten(column)
+    names = [item.name for item in items.type]
+    return pa.table([ids, *items.flatten()], names=["object_id", *names])
+
+
+def _one_row_each(rows: pa.Table) -> pa.Table:
+    """Return one row an object: the first, in which a later row of the same object fills what is NULL."""
+    first = pc.index_in(rows["object_id"], value_set=pc.unique(rows["object_id"])) if rows.num_rows else None
+    if first is None or pc.count_distinct(rows["object_id"]).as_py() == rows.num_rows:
+        return rows
+    indices = first.to_numpy()
+    _, kept = np.unique(indices, return_index=True)
+    later = np.setdiff1d(np.arange(rows.num_rows), kept)
+    result, others = rows.take(kept), rows.take(later)
+    match = pc.index_in(result["object_id"], value_set=others["object_id"].combine_chunks())
+    for index, item in enumerate(result.schema):
+        result = result.set_column(index, item, pc.coalesce(result[item.name], others[item.name].take(match)))
+    return result
 
 
 def _add_columns(connection, rows: pa.Table) -> None:
@@ -315,15 +381,32 @@ def _add_columns(connection, rows: pa.Table) -> None:
     for name, kind in _types(connection, "incoming").values():
         there = known.get(name.casefold())
         if there is None:
-            connection.execute(f"ALTER TABLE galaxies ADD COLUMN {_quoted(name)} {kind}")
+            connection.execute(f"ALTER TABLE galaxies ADD COLUMN {identifier(name)} {kind}")
         else:
             _check_values(connection, name, kind, there[1])
             _check_unit(connection, there[0], _meaning(rows.schema.field(name))[0])
     connection.unregister("incoming")
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _are_there(connection, rows: pa.Table) -> pa.ChunkedArray:
+    """Say which rows are of objects that the atlas has."""
+    connection.register("incoming", rows.select(["object_id"]))
+    known = connection.sql("SELECT object_id FROM incoming SEMI JOIN galaxies USING (object_id)").to_arrow_table()
+    connection.unregister("incoming")
+    return pc.is_in(rows["object_id"], value_set=known["object_id"].combine_chunks())
+
+
+def _fill(connection, rows: pa.Table, *, wins: str) -> None:
+    """Put columns into the rows of objects that are there; where both have a value, "incoming" or "galaxies" wins."""
+    values = [identifier(name) for name in rows.column_names if name != "object_id"]
+    other = "galaxies" if wins == "incoming" else "incoming"
+    assigned = ", ".join(f"{name} = coalesce({wins}.{name}, {other}.{name})" for name in values)
+    if assigned and rows.num_rows:
+        connection.register("incoming", rows)
+        connection.execute(
+            f"UPDATE galaxies SET {assigned} FROM incoming WHERE galaxies.object_id = incoming.object_id"
+        )
+        connection.unregister("incoming")
 
 
 def _types(connection, table: str) -> dict[str, tuple[str, str]]:
@@ -337,8 +420,8 @@ def _check_values(connection, name: str, kind: str, there: str) -> None:
     if kind == there or (kind, there) == ("DOUBLE", "FLOAT"):
         return
     changed = connection.execute(
-        f"SELECT {_quoted(name)} FROM incoming WHERE {_quoted(name)} IS NOT NULL AND "
-        f"TRY_CAST(TRY_CAST({_quoted(name)} AS {there}) AS {kind}) IS DISTINCT FROM {_quoted(name)} LIMIT 1"
+        f"SELECT {identifier(name)} FROM incoming WHERE {identifier(name)} IS NOT NULL AND "
+        f"TRY_CAST(TRY_CAST({identifier(name)} AS {there}) AS {kind}) IS DISTINCT FROM {identifier(name)} LIMIT 1"
     ).fetchall()
     if changed:
         raise SchemaError(

@@ -92,8 +92,13 @@ def write_runs(connection, name: str, runs: pa.Table | None) -> None:
 
 def write_words(connection) -> None:
     """Write the index of the words in names and captions, of the database in use; its macros come with the others."""
+    write_word_index(connection, tables_of(connection))
+
+
+def tables_of(connection) -> list[str]:
+    """Return the names of the tables of the database in use."""
     tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
-    write_word_index(connection, [name for (name,) in tables.fetchall()])
+    return [name for (name,) in tables.fetchall()]
 
 
 def phrases(connection, manifest: schema.Manifest, name: str) -> np.ndarray | None:
@@ -101,12 +106,10 @@ def phrases(connection, manifest: schema.Manifest, name: str) -> np.ndarray | No
 
     None too for an embedding of another space than theirs.
     """
-    if not manifest.knows_words(name):
+    table = manifest.phrases_of(name)
+    if table is None or table not in tables_of(connection):
         return None
-    requested = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'concepts'"
-    if not connection.execute(requested).fetchall():
-        return None
-    result = as_array(connection.sql("SELECT embedding FROM concepts").to_arrow_table()["embedding"])
+    result = as_array(connection.sql(f"SELECT embedding FROM {table}").to_arrow_table()["embedding"])
     return result if result.shape[1] == manifest.embeddings[name]["dim"] and len(result) else None
 
 

@@ -5,6 +5,7 @@ Lance gets a new version, DuckDB a new file that names it; renaming that file co
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -60,8 +61,14 @@ def recluster(folder: Path, record: dict | None, *, seed: int = 0) -> None:
         store.close()
 
 
-def rolled_back(uri: str, version: int) -> int:
-    """Return the row count of the committed version, making it the latest if a killed writer left more."""
+def rolled_back(uri: str, version: int | None) -> int:
+    """Return the row count of the committed version, making it the latest if a killed writer left more.
+
+    Where none is committed, there are no rows, and what a killed writer left is removed.
+    """
+    if version is None:
+        shutil.rmtree(uri, ignore_errors=True)
+        return 0
     dataset = lance.dataset(uri, version=version)
     if dataset.latest_version != version:
         dataset.restore()

@@ -7,7 +7,7 @@ interruption changes nothing. Vectors and pictures are not touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.atomic import WriterLock, replacing
-from galsearch.errors import SchemaError
+from galsearch.errors import GalsearchError, SchemaError
 from galsearch.store.read.folder import FACTS, FolderStore
 from galsearch.store.sql.sandbox import short
 from galsearch.store.write.disk import disk_errors
-from galsearch.store.write.index_tables import write_manifest, write_words
+from galsearch.store.write.index_tables import tables_of, write_manifest, write_words
 
 REMEDY = "free some space, then run the same command again"
 WORDED = "captions"  # the table whose words are searched
@@ -29,10 +29,14 @@ WORDED = "captions"  # the table whose words are searched
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows for a table of `schema.TABLES`, and the columns that say which rows of it they take the place of."""
+    """Rows for a table of `schema.TABLES`, and the columns that say which rows of it they take the place of.
+
+    Where they are `new`, there must be no such row: what somebody else has written meanwhile is not replaced.
+    """
 
     table: pa.Table
     key: tuple[str, ...]
+    new: bool = False
 
 
 def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
@@ -45,15 +49,39 @@ def put_rows(path: Path, tables: Mapping[str, Rows], record: dict) -> None:
     for name in tables:
         if name not in schema.TABLES:
             raise SchemaError(f"table '{name}' is not in the schema; write one of {', '.join(schema.TABLES)}")
+    with _changed_atlas(path, record) as connection:
+        for name, rows in tables.items():
+            _put(connection, name, rows)
+        if WORDED in tables:
+            write_words(connection)
+
+
+def drop_rows(path: Path, tables: Sequence[str], key: Mapping[str, str | int], record: dict) -> None:
+    """Take the rows with these values out of tables of the folder `path`, all at once.
+
+    Tables that are not there are passed over, `record` is appended to the provenance. Raises GalsearchError when
+    another is writing the atlas.
+    """
+    same = " AND ".join(f"{column} = ${number}" for number, column in enumerate(key, start=1))
+    with _changed_atlas(path, record) as connection:
+        for name in set(tables_of(connection)).intersection(tables):
+            kept = f"SELECT * FROM {name} WHERE NOT ({same})"  # written anew: deleted rows leave numbers without a row
+            connection.execute(f"CREATE TEMP TABLE kept AS {kept}", list(key.values()))
+            connection.execute(f"DROP TABLE {name}")
+            connection.execute(_created(name))
+            connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM kept")
+            connection.execute("DROP TABLE kept")
+
+
+@contextmanager
+def _changed_atlas(path: Path, record: dict) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a copy of the facts of the folder `path` to change, for its one writer; `record` joins the provenance."""
     with disk_errors(path, REMEDY), WriterLock(path):
         store = FolderStore(path)
         manifest = store.manifest
         store.close()
         with changed_facts(path) as connection:
-            for name, rows in tables.items():
-                _put(connection, name, rows)
-            if WORDED in tables:
-                write_words(connection)
+            yield connection
             write_manifest(connection, manifest, record)
 
 
@@ -71,14 +99,14 @@ def changed_facts(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _put(connection: duckdb.DuckDBPyConnection, name: str, rows: Rows) -> None:
-    columns = schema.TABLES[name]
-    kinds = ", ".join(f"{column.name} {column.type}" for column in columns)
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({kinds})")
+    connection.execute(_created(name).replace("TABLE", "TABLE IF NOT EXISTS", 1))
     _describe(connection, name)
     connection.register("incoming", rows.table)
     there = "WHERE object_id IN (SELECT object_id FROM galaxies)" if "object_id" in rows.table.column_names else ""
     same = " AND ".join(f"old.{key} IS NOT DISTINCT FROM new.{key}" for key in rows.key)
     order = ", ".join(f"{key} NULLS FIRST" for key in _order(name, rows.key))
+    if rows.new and connection.execute(f"SELECT 1 FROM {name} old SEMI JOIN incoming new ON {same} LIMIT 1").fetchall():
+        raise GalsearchError(f"another has written the same rows of '{name}' meanwhile; run the same command again")
     try:
         connection.execute(
             f"CREATE TEMP TABLE amended AS SELECT * FROM (SELECT * FROM {name} AS old "
@@ -86,13 +114,18 @@ def _put(connection: duckdb.DuckDBPyConnection, name: str, rows: Rows) -> None:
             f"UNION ALL BY NAME SELECT * FROM incoming {there}) ORDER BY {order}"
         )
         connection.execute(f"DROP TABLE {name}")
-        connection.execute(f"CREATE TABLE {name} ({kinds})")
+        connection.execute(_created(name))
         connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM amended")
         connection.execute("DROP TABLE amended")
     except (duckdb.BinderException, duckdb.ConversionException, duckdb.CatalogException) as error:
         raise SchemaError(f"rows do not fit table '{name}': {short(error)}; give the columns of its schema") from None
     finally:
         connection.unregister("incoming")
+
+
+def _created(name: str) -> str:
+    """Return the statement that makes a table of the schema."""
+    return f"CREATE TABLE {name} ({', '.join(f'{column.name} {column.type}' for column in schema.TABLES[name])})"
 
 
 def _order(name: str, key: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Takes what is denied out of a text: which words deny, and how far they reach.
+"""Short summaries of descriptions: one sentence of what a text affirms, and which attributes it denies.
 
 A text is cut into sentences and these into clauses, at commas, semicolons, dashes and joining words. A clause with a
 word that denies goes, and so does a list that such a word begins ("no bar, ring or arms"). What is left is cut wherever
@@ -8,11 +8,13 @@ it would still hold one. Better a short summary than a wrong one.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from galsearch.language.vocabulary import CAPTION_ATTRIBUTES, CAPTION_NEGATORS
+from galsearch.language.negation import compound, is_denied, negator
+from galsearch.language.text import plain, tokens
+from galsearch.language.vocabulary import CAPTION_ATTRIBUTES
 
 MOST_WORDS = 45  # of a summary
-_NEGATOR = re.compile(CAPTION_NEGATORS, re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z(])|\n+")
 _JOINTS = re.compile(
     r"\s*(?:[;:()]|,| [–—-]{1,2} )\s*(?:(?:and|which)\s+)?|"
@@ -30,28 +32,12 @@ _STARTS_ANEW = re.compile(
 _OR = re.compile(r"^(?:or|nor)\b|\b(?:or|nor)\b", re.IGNORECASE)
 _ADJECTIVE = re.compile(r"less$|^un|^non-|[- ]free$")
 _JOINED = re.compile(r", (with|showing|suggesting|indicating|while|although|though|whereas)\b")
-_ELSEWHERE = re.compile(
-    r"\b(?:in|within|inside|across|along|through|beyond|outside|around|from|of the|to|by)\W+(?:\w+\W+){0,3}$"
-)
-_DENIED_AFTER = re.compile(
-    r"\W*(?:is|are|was|were|does|do|can|could)?\W*(?:\w+\W+)?(?:not|absent|missing|lacking|cannot|n't)\b"
-)
 _SUPPOSED = re.compile(
     r"\b(?:may|might|could|would|will|if|whether|possibl[ey]|potential(?:ly)?|further|future|deeper|difficult|hinder\w*|"
     r"limit\w*|obscures?|prevent\w*|hint\w*|ambiguous|uncertain|(?:high|low)er?[- ]resolution|typical(?:ly)?)\b",
     re.IGNORECASE,
 )
 KEPT, DENIED, DOUBTFUL = "kept", "denied", "doubtful"
-
-
-def negator(text: str) -> str | None:
-    """Return the first word of a text that denies something, or None.
-
-    >>> negator("A face-on spiral without a bar."), negator("A face-on spiral.")
-    ('without', None)
-    """
-    match = _NEGATOR.search(text)
-    return match.group().lower() if match else None
 
 
 def summary(text: str) -> str | None:
@@ -73,21 +59,18 @@ def negatives(text: str) -> tuple[str, ...]:
     >>> negatives("No bar or ring is visible in the disk. It has spiral arms.")
     ('bar', 'ring')
     """
-    result: set[str] = set()
-    for sentence in sentences(text):
-        denied = " , ".join(clause for clause, state in _clauses(sentence) if state == DENIED).lower()
-        result |= {name for name, pattern in CAPTION_ATTRIBUTES.items() if _is_denied(pattern, denied)}
+    result = {name for sentence in sentences(text) for name in _denied(plain(sentence))}
     return tuple(sorted(result - ({"ring"} if result & {"inner ring", "outer ring"} else set())))
 
 
-def _is_denied(pattern: str, clause: str) -> bool:
-    for match in re.finditer(rf"\b(?:{pattern})\b", clause):
-        before = clause[: match.start()]
-        if _ELSEWHERE.search(before):
-            continue
-        if negator(before) is not None or _DENIED_AFTER.match(clause[match.end() :]):
-            return True
-    return False
+def _denied(sentence: str) -> Iterator[str]:
+    """Yield the attributes that a sentence denies: those it names, and those that are part of a word ("unbarred")."""
+    parts = [(token.text, compound(token.text)) for token in tokens(sentence)]
+    denied = [word[part[0] : len(word) - part[1]] for word, part in parts if part]
+    for name, pattern in CAPTION_ATTRIBUTES.items():
+        named = re.finditer(rf"\b(?:{pattern})\b", sentence)
+        if any(re.fullmatch(pattern, one) for one in denied) or any(is_denied(sentence, *one.span()) for one in named):
+            yield name
 
 
 def sentences(text: str) -> list[str]:

@@ -1,0 +1,105 @@
+"""Commands that look for what nobody asked for: odd objects, with how many of them are expected to be nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import galsearch
+from galsearch.cli import options
+from galsearch.cli.options import check_format
+from galsearch.cli.output import print_rows, progress_bar, tell
+from galsearch.cli.program import app
+
+SHOWN = ("object_id", "score", "p_value", "q_value", "tier", "detector", "odd_columns")
+
+
+@app.command()
+def anomalies(
+    path: options.AtlasPath,
+    budget: Annotated[int, typer.Option("--budget", help="How many to list at most.")] = 50,
+    where: options.Where = None,
+    near: options.Near = None,
+    radius_arcsec: options.RadiusArcsec = None,
+    among: Annotated[
+        str | None, typer.Option("--among", help="SQL condition on those that they belong to and are compared with.")
+    ] = None,
+    normals: Annotated[
+        str | None, typer.Option("--normals", help="SQL condition on objects known to be ordinary, to compare with.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Column of classes: adds detectors of what fits none of them.")
+    ] = None,
+    by: options.By = None,
+    detectors: Annotated[
+        list[str] | None, typer.Option("--detectors", help="Detector to use; may be repeated. All unless said.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", help="Measure that is one more detector; may be repeated.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Of the kNN distance.")] = 10,
+    fdr: Annotated[
+        float | None, typer.Option("--fdr", help="List only candidates at this false discovery rate, such as 0.1.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds, the samples and the forest.")] = 0,
+    why: Annotated[bool, typer.Option("--why", help="Say of each what makes it odd, on stderr.")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep all p-values in the table anomalies of the folder.")
+    ] = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+):
+    """List the odd objects of an atlas with p-values, a false discovery rate and reasons."""
+    check_format(output_format)
+    with galsearch.open(path) as atlas:
+        with progress_bar() as progress:
+            result = atlas.anomalies(
+                budget,
+                **{
+                    "where": where,
+                    "near": None if near is None else galsearch.parse_position(" ".join(near)),
+                    "radius_arcsec": radius_arcsec,
+                    "among": among,
+                },
+                **{"normals": normals, "labels": labels, "by": by, "k": k, "fdr": fdr, "seed": seed},
+                detectors=detectors,
+                columns=columns or [],
+                progress=progress,
+            )
+        run = galsearch.save_anomalies(result) if save else None
+        if output is not None:
+            result.save(output, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({len(result)} rows)")
+        else:
+            print_rows(result.table.select(SHOWN) if output_format == "table" else result.table, output_format)
+    if why:
+        tell(*map(_reason, result))
+    _tell_result(result, run)
+
+
+def _reason(one: galsearch.Anomaly) -> str:
+    """Return a line on why an object is odd."""
+    nats = ", ".join(f"{name} {value:.1f}" for name, value in one.surprise.items())
+    left = "" if one.residual is None else f"; residual {one.residual:.2f}"
+    columns = f"; {', '.join(one.columns)}" if one.columns else ""
+    return f"{one.object_id}: {nats} nats{left}{columns}; the most similar normals are {', '.join(one.nearest)}"
+
+
+def _tell_result(result: galsearch.Anomalies, run: str | None) -> None:
+    """Say how many were judged, how many of them are candidates, and what the list as it stands is worth."""
+    tell(
+        f"{result.tested} objects judged beside {result.normals} normals by {', '.join(result.detectors)}: "
+        f"{result.candidates} candidates at a false discovery rate of {result.fdr:g}, {result.near_misses} near-misses"
+    )
+    rate = result.false_discovery_rate
+    if rate is not None:
+        tell(f"false discovery rate of these {len(result)}: {rate:.2g}")
+    if not result.candidates and result.least_q > result.fdr:
+        tell(
+            f"with so many judged and so few normals no list of {result.request.budget} can have a rate below "
+            f"{result.least_q:.2g}: judge fewer (--where), name known normals (--normals) or list more (--budget)"
+        )
+    if run is not None:
+        tell(f"kept as run {run} in the table anomalies")
