@@ -44,6 +44,7 @@ _HOMES = {
     "Spectrum": "science.spectra",
     "read_spectra": "sources.spectra",
     "read_spectrum": "sources.spectra",
+    "check": "atlas",
     "open": "atlas",
     "Limits": "workers",
     "Client": "quotas",

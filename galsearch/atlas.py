@@ -9,7 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
@@ -47,6 +47,10 @@ CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them ta
 ITERATED_ROWS = 1_000  # read at a time while somebody goes through all galaxies
 RENDER = "galsearch.encode:render_picture"  # tasks of a worker
 ONE = "galsearch.sources.spectra.source:one_of"
+CHECK = "galsearch.atlas:check_here"
+CHECK_LIMITS = Limits(  # of a whole atlas and its models
+    seconds=86_400.0, cpu_seconds=86_400.0, memory_bytes=16 << 30, processes=1, spare=0
+)
 SPECTRUM = schema.MODALITIES["spectrum"].name
 QUERY_THREADS = 1  # one sentence or picture at a time gains nothing from more, and many users share the machine
 _CALLS_EMBED = re.compile(r"\bembed(_\w+)?\s*\(", re.IGNORECASE)
@@ -82,6 +86,30 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
         return Atlas(open_stores([Path(one) for one in paths]), device=device)
     store, workers = open_for_visitors([Path(one) for one in paths], visitors)
     return Atlas(store, device=device, workers=workers)
+
+
+def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limits = CHECK_LIMITS) -> list[Finding]:
+    """Verify an atlas as `Atlas.check` does, in a process of its own: a file that ends its reader ends only that.
+
+    For files of strangers, before they are opened: a process that is lost, or takes more than `limits`, is the one
+    finding, and it is not ok. Raises as `open` does.
+    """
+    path, pool = Path(path), Pool(limits)
+    try:
+        stated, _ = pool.run(CHECK, title="check", path=str(path), device=device, seed=seed)
+    except LimitError:
+        most = f"{limits.memory_bytes >> 20} MB and {limits.seconds:g} s"
+        message = f"{path} ended the process that read it, or takes more than {most}"
+        return [Finding("reader", False, message, "do not open it; ask its sender for it again")]
+    finally:
+        pool.close()
+    return [Finding(**finding) for finding in stated["findings"]]
+
+
+def check_here(payload: bytes, *, path: str, device: str, seed: int) -> tuple[dict, bytes]:
+    """Verify an atlas; the task of `check`."""
+    with open(path, device=device) as atlas:
+        return {"findings": [asdict(finding) for finding in atlas.check(seed=seed)]}, b""
 
 
 def _a(noun: str) -> str:

@@ -21,7 +21,8 @@ import pytest
 import tiny
 
 import galsearch
-from galsearch.errors import FormatError, GalsearchError
+from galsearch.errors import FormatError, GalsearchError, LimitError
+from galsearch.workers import Limits, Pool
 
 HERE = Path(__file__).parent
 SECONDS = 60  # the longest that one file may keep the worker
@@ -140,6 +141,27 @@ def mutated(worker: Worker, seed: int, truth: Path, path: Path) -> list[str]:
 
 def test_there_are_two_hundred_kinds():
     assert len(hostile.BUNDLES) + len(hostile.FOLDERS) >= 200
+
+
+ENDS_DUCKDB = 2985  # the mutation of a bundle at which the reader of DuckDB 2.0.1 reads outside its memory
+
+
+def test_a_file_that_ends_its_reader_does_not_end_who_checks_it(tiny_bundle, tmp_path):
+    path = Path(shutil.copyfile(tiny_bundle, tmp_path / "evil.duckdb"))
+    hostile.mutate(path, ENDS_DUCKDB)
+    assert not all(finding.ok for finding in galsearch.check(path, device="cpu"))
+    assert all(finding.ok for finding in galsearch.check(tiny_bundle, device="cpu"))
+
+
+def test_a_reader_that_was_lost_is_a_finding_of_check(tiny_bundle, monkeypatch):
+    def lost(*_: object, **__: object) -> None:
+        raise LimitError("it ended the process that worked on it")
+
+    monkeypatch.setattr(Pool, "run", lost)
+    (finding,) = galsearch.check(tiny_bundle, limits=Limits(memory_bytes=1 << 30, processes=1, spare=0))
+    assert not finding.ok
+    assert finding.message == f"{tiny_bundle} ended the process that read it, or takes more than 1024 MB and 10 s"
+    assert finding.remedy.startswith("do not open it")
 
 
 # ---- names that the engine gives a meaning to
