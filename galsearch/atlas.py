@@ -106,7 +106,7 @@ def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limi
     return [Finding(**finding) for finding in stated["findings"]]
 
 
-def check_here(payload: bytes, *, path: str, device: str, seed: int) -> tuple[dict, bytes]:
+def check_here(payload: bytes, *, path: str, device: str, seed: int) -> tuple[dict[str, Any], bytes]:
     """Verify an atlas; the task of `check`."""
     with open(path, device=device) as atlas:
         return {"findings": [asdict(finding) for finding in atlas.check(seed=seed)]}, b""
