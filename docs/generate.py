@@ -333,23 +333,25 @@ def cards() -> list[dict]:
 
 
 def votes_accuracy() -> str:
-    """Return how often votes of three neighbors are right, beside logistic regression."""
+    """Return how often votes of three neighbors and probes are right, beside logistic regression."""
     found = _measured(*VOTES).get("accuracy", [])
     head = (
         "task",
         "objects",
         "votes of 3",
+        "probe",
         "logistic regression",
-        "difference",
+        "probe less votes",
+        "probe less regression",
         "balanced: votes",
-        "balanced: regression",
+        "balanced: probe",
     )
     rows = (
         (
             *(row["task"], row["objects"]),
-            *(_with_interval(row[name]["accuracy"]) for name in ("votes of 3", "logistic regression")),
-            _with_interval(row["votes minus regression"]),
-            *(_with_interval(row[name]["balanced"]) for name in ("votes of 3", "logistic regression")),
+            *(_with_interval(row[name]["accuracy"]) for name in ("votes of 3", "probe", "logistic regression")),
+            *(_with_interval(row[f"probe minus {name}"]) for name in ("votes of 3", "logistic regression")),
+            *(_with_interval(row[name]["balanced"]) for name in ("votes of 3", "probe")),
         )
         for row in found
     )
@@ -358,8 +360,19 @@ def votes_accuracy() -> str:
         f"{row['mean probability where answered']:.3f} claimed, {_with_interval(row['accuracy where answered'])} right"
         for row in found
     )
-    note = "Where votes give a label, the mean probability beside how often it is right"
-    return f"{table(head, rows)}\n\n{note}: {answers}."
+    sure = "; ".join(
+        f"{row['task'].split(':')[0]}: {row['mean probability of probe']:.3f} claimed, "
+        f"{row['probe']['accuracy'][0]:.3f} right"
+        for row in found
+    )
+    other = next(row["across surveys"] for row in found if "across surveys" in row)
+    parts = ", ".join(f"{right} of {all_} {name}" for name, (right, all_) in other["of each class"].items())
+    return (
+        f"{table(head, rows)}\n\nWhere votes give a label, the mean probability beside how often it is right: "
+        f"{answers}. The same of the probe: {sure}.\n\nThe probe of those Galaxy Zoo 1 objects (SDSS), asked about the "
+        f"{other['objects']} Galaxy10 DECaLS samples of the same three classes, another survey: "
+        f"{_with_interval(other['accuracy'])} right, {other['mean probability']:.3f} claimed ({parts})."
+    )
 
 
 def votes_sweep() -> str:

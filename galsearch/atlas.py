@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from galsearch.knowledge import KnowledgeBase
     from galsearch.knowledge.classify import Classification, Votes
     from galsearch.knowledge.heldout import Electorate
+    from galsearch.knowledge.probes import TrainedProbe
     from galsearch.language.parser import Understanding
     from galsearch.lookup import Lookup
     from galsearch.rerank.observe import Observer
@@ -68,6 +69,7 @@ class ClassifyOptions(TypedDict, total=False):
     least: float
     max_distance: float | None
     exact: bool
+    method: str
     columns: Sequence[str] | None
     progress: Callable[[int, int, str], None] | None
 
@@ -568,6 +570,7 @@ class Atlas:
         least: float = 0.5,
         max_distance: float | None = None,
         exact: bool = False,
+        method: str = "votes",
         columns: Sequence[str] | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Votes | Classification:
@@ -587,10 +590,14 @@ class Atlas:
         members of a large base, not the likeliest cells only. `columns` are those of the catalog to show of voters,
         unless given those of the base and the line ratios of a BPT diagram, where lines were measured.
 
-        Raises QueryError for a base that there is not, for k beyond its members, and for one object without a vector;
-        among several such an object has no label.
+        With `method` "probe" the probabilities are those of the probe of the base that is in use
+        (`galsearch.train_probe`), and the neighbors are what it is like; a probe knows the members that trained it.
+
+        Raises QueryError for a base that there is not, for k beyond its members, for a probe where none is in use, and
+        for one object without a vector; among several such an object has no label.
         """
         from galsearch.knowledge.classify import Way, check_way, classify, columns_shown
+        from galsearch.knowledge.probes import probed
 
         way = Way(k, weight, tau, least, max_distance)
         check_way(way)
@@ -600,20 +607,28 @@ class Atlas:
         one = isinstance(what, (str, Path, Galaxy, Spectrum)) or (isinstance(what, np.ndarray) and what.ndim == 1)
         several: Sequence[object] = [what] if one or not isinstance(what, Iterable) else list(what)
         parts = [self._classified(each, electorate.base.embedding) for each in several]
+        vectors = self._stacked(parts, may_lack=not one)
         result = classify(
             electorate,
             [part.text if part.kind == "object" else None for part in parts],
-            self._stacked(parts, may_lack=not one),
+            vectors,
             way,
             names=_names(several, parts),
             prevalence=prevalence,
             exact=exact,
             columns=shown,
+            probe=probed(electorate, vectors, method),
             **({} if progress is None else {"progress": progress}),
         )
         if one:
             result[0].neighbors  # noqa: B018  so few rows that they are read now, and outlive the atlas
         return result[0] if one else result
+
+    def probes(self, base: str) -> list[TrainedProbe]:
+        """Return the probes of a knowledge base by number, with what each gave on the members that never train."""
+        from galsearch.knowledge.probes import list_probes
+
+        return list_probes(self._store, base)
 
     def audit(
         self,

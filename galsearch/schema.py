@@ -625,6 +625,35 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("label", "VARCHAR", "", "meta.code.class", "Its class; NULL in a base of numbers"),
         Column("value", "DOUBLE", "", "stat.value", "Its number; NULL in a base of classes"),
     ),
+    "probes": (
+        Column("base", "VARCHAR", "", "meta.id", "Knowledge base whose members it was trained on"),
+        Column("probe", "BIGINT", "", "meta.number", "Number of it, from 1"),
+        Column("version", "BIGINT", "", "meta.number", "Version of the base"),
+        Column("embedding", "VARCHAR", "", "meta.id", "Embedding whose vectors it classifies"),
+        Column("model_sha256", "VARCHAR", "", "meta.id", "Digest of the model that made those vectors"),
+        Column("classes", "VARCHAR[]", "", "meta.code.class", "Its classes, c of them"),
+        Column(
+            "weights", "DOUBLE[]", "", "stat.weight", "d × c numbers by rows: vector · weights + intercept = logits"
+        ),
+        Column("intercept", "DOUBLE[]", "", "stat.value", "c numbers; the softmax of the logits are probabilities"),
+        Column("trained", "BIGINT", "", "meta.number", "Members that it was trained on"),
+        Column("tested", "BIGINT", "", "meta.number", "Members that never train, on which it was judged"),
+        Column("accuracy", "DOUBLE", "", "stat.value", "Part of those that it classifies rightly"),
+        Column("accuracy_low", "DOUBLE", "", "stat.min", "Lower end of its bootstrap 95 % interval"),
+        Column("accuracy_high", "DOUBLE", "", "stat.max", "Upper end of its bootstrap 95 % interval"),
+        Column("log_loss", "DOUBLE", "", "stat.value", "Mean of -log probability of the true class, in nats"),
+        Column(
+            "confusion", "BIGINT[]", "", "meta.number", "c × c counts of those tested, by rows: true class, then given"
+        ),
+        Column("against", "VARCHAR", "", "meta.code", "What classified before it: votes, or probe and its number"),
+        Column("gain", "DOUBLE", "", "stat.value", "Its accuracy less that of what classified before"),
+        Column("gain_low", "DOUBLE", "", "stat.min", "Lower end of its bootstrap 95 % interval"),
+        Column("gain_high", "DOUBLE", "", "stat.max", "Upper end of its bootstrap 95 % interval"),
+        Column("promoted", "BIGINT", "", "meta.number", "The highest of a base is the one in use; NULL for never"),
+        Column("seed", "BIGINT", "", "meta.number", "Seed of the parts left out while it was fitted"),
+        Column("software", "VARCHAR", "", "meta.software", "galsearch and its version"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
+    ),
     "anomalies": (
         Column("run", "VARCHAR", "", "meta.id", "One search for anomalies; its parameters are in the provenance"),
         Column("object_id", "VARCHAR", "", "meta.id", "Object that was judged, odd or not"),

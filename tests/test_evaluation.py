@@ -16,13 +16,13 @@ import galsearch
 from galsearch import cli
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.evaluation import evaluate, figures, resampling, sheets, systems
-from galsearch.evaluation.judged import fold_of
 from galsearch.evaluation.resampling import Sets, draws, matched_sets
 from galsearch.evaluation.systems import centroid_scores, probe_scores
 from galsearch.evaluation.targets import read_targets
 from galsearch.science.metrics import (
     Ranked,
     auroc,
+    fold_of,
     ndcg_exp,
     ndcg_lin,
     precision_at,

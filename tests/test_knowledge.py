@@ -24,11 +24,11 @@ from galsearch.cli.output import short
 from galsearch.cli.program import app
 from galsearch.errors import FormatError, GalsearchError, QueryError, UnknownIdError
 from galsearch.evaluation import bases
-from galsearch.evaluation.judged import fold_of
 from galsearch.knowledge import heldout
 from galsearch.knowledge.members import members_of
 from galsearch.knowledge.templates import TEMPLATES
 from galsearch.science import votes
+from galsearch.science.metrics import fold_of
 
 SHAPE = "CASE right(object_id, 2)::INT % 4 WHEN 0 THEN 'edge' WHEN 1 THEN 'ring' WHEN 2 THEN 'round' ELSE 'face' END"
 SELECT = f"SELECT object_id, {SHAPE} AS shape FROM galaxies WHERE right(object_id, 1)::INT < 7"

@@ -17,7 +17,7 @@ PACKAGES = {
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
-    *("metrics", "novelty", "quality", "ranking", "votes"),
+    *("metrics", "novelty", "probe", "quality", "ranking", "votes"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "science.pixels": WORDS | {"compiled"},
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
     "science.lines": WORDS | {"science.spectra"},
+    "science.novelty": WORDS | {"science.probe"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
     "language": WORDS | {"query", "language"},

@@ -30,6 +30,12 @@ Columns = Annotated[
 ]
 
 
+SHOWN = (  # of a probe
+    *("probe", "version", "trained", "tested", "accuracy", "accuracy_low", "accuracy_high", "log_loss"),
+    *("against", "gain", "gain_low", "gain_high", "created"),
+)
+
+
 @kb.command("create")
 def kb_create(
     path: options.AtlasPath,
@@ -129,6 +135,70 @@ def kb_drop(
     """Drop a knowledge base from an atlas folder, or one version of it."""
     count = galsearch.drop_base(path, name, version=version)
     tell(f"dropped {count} version{'s' * (count != 1)} of base {name}")
+
+
+@kb.command("train")
+def kb_train(
+    path: options.AtlasPath,
+    name: BaseName,
+    version: Version = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the parts left out while it is fitted.")] = 0,
+):
+    """Train a probe on the members of a base; it comes into use if it is right more often than what did before."""
+    with progress_bar() as progress:
+        probe = galsearch.train_probe(path, name, version=version, seed=seed, progress=progress)
+    tell(
+        f"probe {probe.probe} of {name}, version {probe.version}, trained on {probe.trained} members; of "
+        f"{probe.tested} others {probe.accuracy:.3f} [{probe.accuracy_low:.3f}, {probe.accuracy_high:.3f}] are right",
+        f"against {probe.against}: {probe.gain:+.3f} [{probe.gain_low:+.3f}, {probe.gain_high:+.3f}]",
+    )
+    print_rows(_confusion(probe), "table")
+    if probe.promoted is None:
+        tell("it is not in use, since it is not surely better; `galsearch kb promote` brings it into use all the same")
+    else:
+        tell(f"it is in use: `galsearch classify {path} {name} ID --method probe`")
+
+
+@kb.command("probes")
+def kb_probes(path: options.AtlasPath, name: BaseName, output_format: options.Format = "table"):
+    """List the probes of a base: how often each is right, what it gained, which one is in use."""
+    check_format(output_format)
+    with galsearch.open(path) as atlas:
+        probes = atlas.probes(name)
+    last = max((probe.promoted or 0 for probe in probes), default=0)
+    rows = [
+        {**{key: getattr(probe, key) for key in SHOWN}, "in_use": bool(last) and probe.promoted == last}
+        for probe in probes
+    ]
+    print_rows(_of_dicts(rows, (*SHOWN, "in_use")), output_format)
+    if not probes:
+        tell(f"base {name} has no probe; train one with `galsearch kb train`")
+
+
+@kb.command("promote")
+def kb_promote(
+    path: options.AtlasPath,
+    name: BaseName,
+    probe: Annotated[int | None, typer.Option("--probe", help="Number of the probe; votes again unless said.")] = None,
+):
+    """Bring a probe of a base into use, such as an earlier one, or votes again."""
+    galsearch.promote_probe(path, name, probe)
+    tell(f"in use for {name}: {'votes' if probe is None else f'probe {probe}'}")
+
+
+def _confusion(probe: galsearch.TrainedProbe) -> pa.Table:
+    """Return the confusion matrix as a table: a row for each true class."""
+    rows = [
+        {"true": short(truth), **{f"given {short(name)}": n for name, n in zip(probe.classes, line, strict=True)}}
+        for truth, line in zip(probe.classes, probe.confusion, strict=True)
+    ]
+    return _of_dicts(rows, tuple(rows[0]))
+
+
+def _of_dicts(rows: list[dict], names: tuple[str, ...]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({name: [row[name] for row in rows] for name in names})
 
 
 @kb.command("audit")
@@ -237,6 +307,9 @@ def classify(
         typer.Option("--max-distance", help="Of the nearest voter; 99 % of the members are closer unless said."),
     ] = None,
     exact: options.Exact = False,
+    method: Annotated[
+        str, typer.Option("--method", help="votes, or probe: that of `kb train` that is in use.")
+    ] = "votes",
     columns: Columns = None,
     voters: Annotated[bool, typer.Option("--voters", help="Print who voted: a row for each vote.")] = False,
     output_format: options.Format = "table",
@@ -260,6 +333,7 @@ def classify(
                 objects,
                 base,
                 **{"version": version, "by": by, "k": k, "weight": weight, "tau": tau, "least": least, "exact": exact},
+                method=method,
                 prevalence=_prevalence(prevalence),
                 max_distance=max_distance,
                 columns=columns,

@@ -24,7 +24,7 @@ from galsearch.atlas import open as open_atlas
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.evaluation import figures, resampling, systems
 from galsearch.evaluation.figures import best_of, measured, query_rows
-from galsearch.evaluation.judged import UnfitTargetError, fold_of, judge
+from galsearch.evaluation.judged import UnfitTargetError, judge
 from galsearch.evaluation.sheets import write_sheets
 from galsearch.evaluation.systems import (
     CENTROID,
@@ -38,6 +38,7 @@ from galsearch.evaluation.systems import (
     text_systems,
 )
 from galsearch.evaluation.targets import Targets, read_targets
+from galsearch.science.metrics import fold_of
 from galsearch.store import Rows, put_rows
 
 TABLE = "evaluations"

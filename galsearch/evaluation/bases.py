@@ -15,12 +15,12 @@ from galsearch import formats
 from galsearch.atlas import Atlas
 from galsearch.atlas import open as open_atlas
 from galsearch.errors import QueryError
-from galsearch.evaluation.judged import fold_of
 from galsearch.evaluation.resampling import resampled
 from galsearch.knowledge.heldout import Electorate, Neighbors, check_whole
 from galsearch.knowledge.members import CLASS
 from galsearch.progress import Progress
 from galsearch.science import votes
+from galsearch.science.metrics import fold_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 KS = (1, 3, 5, 10, 20, 50)

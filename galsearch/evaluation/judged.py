@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +75,3 @@ def _missing(store: Store, condition: str) -> set[str]:
     """Return the columns that a condition names and the atlas has not; none where it cannot be parsed."""
     known = {name.casefold() for name in store.describe()["column"].to_pylist()}
     return {name for name in store.columns_of(condition) if name.casefold() not in known}
-
-
-def fold_of(ids: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each id, `(n,)` from 0: by its SHA-256 with the seed, whatever else is there."""
-    digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in ids)
-    return np.array([int.from_bytes(digest, "big") % folds for digest in digests], np.int64)

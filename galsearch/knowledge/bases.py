@@ -86,7 +86,7 @@ def create_base(
     check_seed(seed)
     store = open_store(path)
     try:
-        _must_be_folder(store, path, "create the base in the folder")
+        must_be_folder(store, path, "create the base in the folder")
         _check_columns(store, columns)
         embedding = embedding_of(store, by)
         if template is not None:
@@ -125,7 +125,7 @@ def drop_base(path: str | Path, name: str, *, version: int | None = None) -> int
     path = Path(path)
     store = open_store(path)
     try:
-        _must_be_folder(store, path, "drop the base from the folder")
+        must_be_folder(store, path, "drop the base from the folder")
         known = [one.version for one in list_bases(store) if one.name == name]
         if find_base(store, name, version=version) is None:
             raise QueryError(no_base(store, name))
@@ -165,7 +165,8 @@ def _check_options(name: str, *, kind: str | None, target: str | None, share: fl
     check_share(share)
 
 
-def _must_be_folder(store: Store, path: Path, what: str) -> None:
+def must_be_folder(store: Store, path: Path, what: str) -> None:
+    """Raise GalsearchError, saying what to do, for a bundle."""
     if not store.grows:
         raise GalsearchError(f"{path} is a bundle, and a bundle is never changed: {what}, then bundle it again")
 

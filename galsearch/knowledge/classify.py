@@ -21,6 +21,7 @@ from galsearch.science.votes import Calibration, Spread
 if TYPE_CHECKING:
     import pandas as pd
 
+VOTES = "votes"  # the method that counts them
 FAR, SPLIT, NO_VECTOR = "far", "split", "without a vector"
 LINE_RATIOS = ("log_nii_halpha", "log_oiii_hbeta")  # of voters whose lines were measured: their point on a BPT diagram
 AUDIT_SIGMAS = 3.0  # of the error of a vote, by which a number of a base must differ from it to be listed
@@ -35,6 +36,13 @@ class Way:
     tau: float = 1.0
     least: float = 0.5
     max_distance: float | None = None
+
+
+class Probed(NamedTuple):
+    """What a probe says of objects: its name, and the probability of each class, `(n, c)`, NaN without a vector."""
+
+    name: str
+    probabilities: np.ndarray
 
 
 class Voter(NamedTuple):
@@ -134,6 +142,11 @@ class Votes:
         """Whether held-out members say how votes become probabilities; else they are shares of the votes."""
         return self._of.calibrated
 
+    @property
+    def method(self) -> str:
+        """What gave the probabilities: "votes", or a probe, such as "probe 2"."""
+        return self._of.method
+
     @functools.cached_property
     def neighbors(self) -> pa.Table:
         """The voters as a table: object_id, distance, weight, label or value, and columns of the catalog."""
@@ -195,6 +208,7 @@ class Classification(Sequence[Votes]):
         names: Sequence[str],
         prevalence: float | Mapping[str, float] | None = None,
         columns: Sequence[str] = (),
+        probe: Probed | None = None,
     ) -> None:
         self.ids, self.names, self.neighbors = list(ids), list(names), neighbors
         self.base: KnowledgeBase = electorate.base
@@ -202,9 +216,10 @@ class Classification(Sequence[Votes]):
         self.classes = self.members.classes
         self.weight = votes.weights(neighbors.distance, weight=way.weight, tau=way.tau)
         self.probabilities = np.empty((len(self.ids), 0))
-        self._electorate, self._columns = electorate, tuple(columns)
-        fit = electorate.fit(k=way.k, weight=way.weight, tau=way.tau)
-        self.calibrated = fit is not None
+        self._electorate, self._columns, self._probe = electorate, tuple(columns), probe
+        fit = None if probe is not None else electorate.fit(k=way.k, weight=way.weight, tau=way.tau)
+        self.calibrated = probe is not None or fit is not None
+        self.method = VOTES if probe is None else probe.name
         limit = electorate.far() if way.max_distance is None else way.max_distance
         self.far = neighbors.distance[:, 0] > (np.inf if limit is None else limit)
         numbers = self._counted(fit, way, prevalence) if self.base.kind == CLASS else self._averaged(fit)
@@ -222,9 +237,8 @@ class Classification(Sequence[Votes]):
     def _counted(self, fit: Calibration | Spread | None, way: Way, prevalence: Any) -> dict[str, pa.Array]:
         """Return the columns of a vote on classes."""
         codes = self.members.codes[self.neighbors.members]
-        cast = votes.class_votes(self.weight, codes, len(self.classes))
         priors = self.members.priors
-        result = fit.probabilities(cast, priors) if isinstance(fit, Calibration) else votes.shares(cast)
+        result = self._shares(fit, codes) if self._probe is None else self._probe.probabilities
         wanted = wanted_prevalence(self.base, self.members, prevalence)
         self.probabilities = result if wanted is None else votes.at_prevalence(result, priors, wanted)
         known = np.isfinite(self.probabilities).all(axis=1)
@@ -237,6 +251,11 @@ class Classification(Sequence[Votes]):
             "probability": pa.array(self.probabilities.max(axis=1, initial=0.0), mask=~known),
             "support": pa.array(support),
         }
+
+    def _shares(self, fit: Calibration | Spread | None, codes: np.ndarray) -> np.ndarray:
+        """Return the probability of each class by votes, or their shares where no fit says what those are worth."""
+        cast = votes.class_votes(self.weight, codes, len(self.classes))
+        return fit.probabilities(cast, self.members.priors) if isinstance(fit, Calibration) else votes.shares(cast)
 
     def _averaged(self, fit: Calibration | Spread | None) -> dict[str, pa.Array]:
         """Return the columns of a vote on numbers."""
@@ -335,14 +354,20 @@ def classify(
     prevalence: float | Mapping[str, float] | None = None,
     exact: bool = False,
     columns: Sequence[str] = (),
+    probe: Probed | None = None,
     progress: Progress = silent,
 ) -> Classification:
-    """Return the votes on unit vectors `(n, d)`, told by their `names`; an object of `ids` does not vote on itself."""
+    """Return the votes on unit vectors `(n, d)`, told by their `names`; an object of `ids` does not vote on itself.
+
+    With a probe its probabilities count, and the neighbors are those that it is like.
+    """
     check_way(way)
     wanted_prevalence(electorate.base, electorate.members, prevalence)
     _check_voters(electorate, ids, way.k)
     neighbors = electorate.neighbors(vectors, ids, k=way.k, exact=exact, progress=progress, what="classifying")
-    return Classification(electorate, ids, neighbors, way, names=names, prevalence=prevalence, columns=columns)
+    return Classification(
+        electorate, ids, neighbors, way, names=names, prevalence=prevalence, columns=columns, probe=probe
+    )
 
 
 def columns_shown(electorate: Electorate) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ ARROW = {
     "BIGINT": pa.int64(),
     "DOUBLE": pa.float64(),
     "VARCHAR[]": pa.list_(pa.string()),
+    "BIGINT[]": pa.list_(pa.int64()),
+    "DOUBLE[]": pa.list_(pa.float64()),
 }
 
 

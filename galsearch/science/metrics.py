@@ -8,6 +8,7 @@ ACM TOIS 20, 422). Both discount rank i by log2(i + 1).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -246,3 +247,14 @@ def _check_k(k: int) -> int:
     if k < 1:
         raise QueryError(f"k is {k}, and a ranking is judged at 1 or more; give k >= 1")
     return k
+
+
+def digests(ids: Sequence[str], seed: int) -> np.ndarray:
+    """Return a number of 64 bits for each id, `(n,) uint64`: of its SHA-256 with the seed, whatever else is there."""
+    sums = (hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in ids)
+    return np.array([int.from_bytes(digest, "big") for digest in sums], np.uint64)
+
+
+def fold_of(ids: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each id, `(n,) int64` from 0, by its digest."""
+    return (digests(ids, seed) % np.uint64(folds)).astype(np.int64)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.random import Generator
 
 from galsearch.errors import QueryError
+from galsearch.science.probe import Probe, checked, checked_labels
 
 BLOCK_NUMBERS = 1 << 22  # numbers of an intermediate array, 32 MB in double precision; larger input goes part by part
 NEIGHBORS = 10  # of kNN distance: a copy or two of an odd object do not make it ordinary
 TREES, SAMPLE = 100, 256  # of an isolation forest, as in its paper; more of either changes little there
 EXPLAINED = 0.9  # part of the variance of the reference that the principal components keep
-PENALTY = 1.0  # 1/C of logistic regression on vectors of unit variance a direction
 SCALED_SHARE = 1 / 3  # of the held-out normals: they say what a score is worth; the rest gives the p-values
 TAIL = 0.1  # share of the normals that the exponential tail of a score is fitted to
 LEAST_HELD_OUT = 12  # normals: 4 give a scale and 8 the p-values, the least of which is then 1/9
@@ -43,33 +43,6 @@ class Detector(Protocol):
 
 
 # ---- what detectors share
-
-
-def checked(reference: np.ndarray, *, least: int = 2) -> np.ndarray:
-    """Return reference vectors as float64. Raises QueryError unless they are `least` rows of finite numbers."""
-    result = np.asarray(reference, np.float64)
-    if result.ndim != 2 or result.shape[1] < 1:
-        raise QueryError(f"reference vectors have the shape {result.shape}, expected rows of numbers, (n, d)")
-    bad = int((~np.isfinite(result)).any(axis=1).sum())
-    if bad:
-        raise QueryError(f"{bad} of {len(result)} reference vectors have NaN or infinite numbers; leave those out")
-    if len(result) < least:
-        raise QueryError(f"{len(result)} reference vectors are too few, at least {least} are needed; give more normals")
-    return result
-
-
-def checked_labels(labels: np.ndarray | None, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes `(c,)` and the class number of each reference vector. Raises QueryError for fewer than two."""
-    if labels is None:
-        raise QueryError("this detector compares classes, and no labels were given; give labels, or another detector")
-    classes, codes = np.unique(np.asarray(labels), return_inverse=True)
-    if len(codes) != rows:
-        raise QueryError(f"{len(codes)} labels for {rows} reference vectors; give one for each")
-    if len(classes) < 2:
-        raise QueryError(
-            f"every reference label is {str(classes[0])!r:.40}, and this detector compares classes; give two"
-        )
-    return classes, codes
 
 
 def check_fitted(size: int) -> None:
@@ -346,49 +319,6 @@ def _mean_paths(sizes: np.ndarray) -> np.ndarray:
 
 def _mean_path(size: int) -> float:
     return float(_mean_paths(np.array(size)))
-
-
-@dataclass
-class Probe:
-    """Multinomial logistic regression on vectors, for the detectors that ask how sure a classifier is.
-
-    `weights (d, c)` and `intercept (c,)` belong to vectors less their `mean`, over `scale`.
-    """
-
-    mean: np.ndarray
-    scale: float
-    weights: np.ndarray
-    intercept: np.ndarray
-
-    @classmethod
-    def fit(cls, reference: np.ndarray, labels: np.ndarray | None, *, penalty: float = PENALTY) -> Probe:
-        """Minimize log loss + penalty / 2 · |weights|² on vectors scaled to unit variance a direction on average."""
-        from scipy.optimize import minimize
-        from scipy.special import logsumexp
-
-        reference = checked(reference)
-        classes, codes = checked_labels(labels, rows=len(reference))
-        mean = reference.mean(axis=0)
-        scale = float(np.sqrt(((reference - mean) ** 2).mean())) or 1.0
-        inputs, goal = (reference - mean) / scale, np.eye(len(classes))[codes]
-        d = reference.shape[1]
-
-        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            table = flat.reshape(d + 1, -1)
-            logits = inputs @ table[:d] + table[d]
-            logs = logits - logsumexp(logits, axis=1, keepdims=True)
-            error = np.exp(logs) - goal
-            gradient = np.concatenate([inputs.T @ error + penalty * table[:d], error.sum(axis=0)[None]])
-            return float(-(logs * goal).sum() + penalty / 2 * (table[:d] ** 2).sum()), gradient.ravel()
-
-        start = np.zeros((d + 1) * len(classes))
-        best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
-        table = best.x.reshape(d + 1, -1)
-        return cls(mean, scale, table[:d], table[d])
-
-    def logits(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the logits `(m, c)` of vectors `(m, d)`."""
-        return (vectors - self.mean) / self.scale @ self.weights + self.intercept
 
 
 @dataclass

@@ -24,6 +24,7 @@ MOST_ENTRIES = {  # rows of tables that are read as a whole
     schema.COLUMNS_TABLE: 1_000_000,
     "models": 1_000,
     "knowledge_bases": 10_000,
+    "probes": 1_000,
     "concepts": 1_000_000,
 }
 _CONSTANT = re.compile(

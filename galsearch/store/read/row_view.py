@@ -16,7 +16,7 @@ from galsearch.store.read.base import BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED
 
 # a part of the members of a base would be another base, and a part of the p-values another false discovery rate
-OF_ALL = ("knowledge_bases", "knowledge_labels", "anomalies")
+OF_ALL = ("knowledge_bases", "knowledge_labels", "probes", "anomalies")
 WHOLE = (schema.PHRASES, schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
 
 
