@@ -22,7 +22,7 @@ FIELD_IN_RADII = 10.0  # of the disk in which the density around a pair is count
 CELL_ROWS, PROBES = 400, 3  # vectors of a cell, and cells that each vector is compared with
 TILE_ROWS = 4_096  # compared at once
 FEW_ROWS = 4_000  # all of these are compared with each other
-SPLIT_AXES = 8  # directions in which equal vectors are looked for; a projection never takes two further apart
+SPLIT_AXES = 4  # directions in which equal vectors are looked for: a projection never takes two further apart
 SAMPLE_ROWS = 20_000
 
 

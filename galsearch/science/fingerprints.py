@@ -317,9 +317,9 @@ class Judge:
     among such. `least` is the probability from which on two are taken for one.
     """
 
-    weights: tuple[float, ...] = (-5.997, 16.094, 9.419, -4.799, 10.568)
-    intercept: float = -14.097
-    least: float = 0.82
+    weights: tuple[float, ...] = (-8.890, 13.101, 8.732, -1.968, 11.691)
+    intercept: float = -13.624
+    least: float = 0.8
 
     def confidence(self, alignment: Alignment) -> np.ndarray:
         """Return the probability of each pair, `(n,) float64`; 0 where the middles lie too far apart."""
