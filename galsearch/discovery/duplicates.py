@@ -44,6 +44,7 @@ PICTURES_AT_ONCE = 1_000  # some 3 MB
 PAIRS_AT_ONCE = 256  # some 100 MB
 VIEWS_KEPT = 4_096  # pictures as they are compared, 50 kB each
 SPARE = 1e-4  # of a distance in single precision
+SMALLEST = 1e-12
 MEASURED = ("confidence", "separation_arcsec", "hash_distance", "cosine", "correlation")
 
 
@@ -127,7 +128,8 @@ class Duplicates(Sequence[DuplicateGroup]):
 
     `table` has a row for each member, the kept one first: group_id, object_id, is_kept, linked_to, grounds, confidence,
     separation_arcsec, hash_distance, cosine, correlation, then the columns of the catalog. Kept is the one with
-    most to compare (position, picture, vector), then the least object_id.
+    most to compare (position, picture, vector), then the one whose stored picture takes most bytes, which blurred and
+    recompressed copies do not, then the least object_id.
     `compared` counts the objects that have what a ground needs, `not_compared` those that have not, by ground;
     `unreadable` those whose stored picture is damaged; `candidates` the pairs of pictures that were aligned.
     `radius_arcsec` is the one that was used, and `radius_from` says where it comes from.
@@ -232,12 +234,13 @@ class _Search:
         self.store, self.request, self.progress = store, request, progress
         condition = store.condition(request.where, None, None)
         self.rows, _ = store.listed(condition, k=max(store.manifest.rows, 1))
+        if not len(self.rows):
+            raise QueryError("no object is left to compare; loosen where")
         self.sky = np.stack([_by_row(store, name)[self.rows] for name in ("ra", "dec")], axis=1)
         self.radius_arcsec, self.radius_from = _radius(store, request.radius_arcsec)
-        self.embedding = store.manifest.main_embedding if store.manifest.embeddings else None
-        self.has_vector = np.zeros(len(self.rows), bool)
-        if self.embedding is not None and len(self.rows):
-            self.has_vector = store.has_vector(self.embedding, self.rows)
+        names = sorted(store.manifest.embeddings, key=lambda name: (name != store.manifest.main_embedding, name))
+        self.has_vectors = {name: store.has_vector(name, self.rows) for name in names}
+        self.has_vector = np.any([np.zeros(len(self.rows), bool), *self.has_vectors.values()], axis=0)
         self.hashes = np.zeros((len(self.rows), fingerprints.HASH_BYTES), np.int8)
         self.has_hash = np.zeros(len(self.rows), bool)
         self.unreadable = self.candidates = 0
@@ -267,11 +270,6 @@ class _Search:
         """Return the positions that keep objects apart, `(n, 2)`; NaN where pictures or vectors alone decide."""
         decides = self.request.by in (None, POSITION)
         return self.sky if decides else np.full_like(self.sky, np.nan)
-
-    def vectors(self, at: np.ndarray) -> np.ndarray:
-        """Return the vectors of objects that all have one."""
-        assert self.embedding is not None
-        return self.store.vectors_of(self.embedding, self.rows[at])
 
     # ---- hashes
 
@@ -346,7 +344,7 @@ class _Search:
         """Return the pairs whose pictures fit; of those that positions keep apart none is looked at."""
         ours = np.flatnonzero(self.has_hash)
         if len(ours) < 2:
-            return _on_ground(duplicates.Pairs(ours[:0], ours[:0], np.empty(0)), np.empty(0), column)
+            return _nothing(column)
         self.progress(0, 1, "comparing hashes")
         sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
         whitened = fingerprints.Whitening.fit(self.hashes[np.sort(sample)]).of(self.hashes[ours])
@@ -375,36 +373,54 @@ class _Search:
         return confidence, correlation
 
     def _by_vector(self, column: int) -> _Links:
-        """Return the pairs whose vectors are one and the same; where both have a picture, pictures decide."""
-        ours = np.flatnonzero(self.has_vector)
-        distance = float(np.sqrt(2 - 2 * duplicates.SAME_COSINE))
-        sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
-        axes = duplicates.directions(self.vectors(np.sort(sample)))
-        flat = np.empty((len(ours), axes.shape[1]), np.float32)
-        for start in range(0, len(ours), BLOCK_ROWS):
-            flat[start : start + BLOCK_ROWS] = self.vectors(ours[start : start + BLOCK_ROWS]) @ axes
-            self.progress(min(start + BLOCK_ROWS, len(ours)), len(ours), "comparing vectors")
-        pairs = duplicates.equal_pairs(flat, distance + SPARE)
+        """Return the pairs whose vectors are equal in some embedding."""
+        parts = [self._equal(name, column) for name, has in self.has_vectors.items() if has.sum() > 1]
+        return _merged(len(self.rows), parts) if parts else _nothing(column)
+
+    def _equal(self, embedding: str, column: int) -> _Links:
+        """Return the pairs of equal vectors; of pictures only where one of the two is not there to be compared."""
+        ours = np.flatnonzero(self.has_vectors[embedding])
+        flat = self._flat(embedding, ours)
+        pairs = duplicates.equal_pairs(flat, float(np.sqrt(2 - 2 * duplicates.SAME_COSINE)) + SPARE)
         first, second = ours[pairs.first], ours[pairs.second]
-        if PICTURE in self.grounds:
+        if PICTURE in self.grounds and self.store.manifest.modality(embedding).name == schema.MAIN:
             both = self.has_hash[first] & self.has_hash[second]
             first, second = first[~both], second[~both]
-        cosine = self.cosines(first, second)
+        cosine = self._cosines(embedding, first, second)
         same = np.flatnonzero(cosine >= duplicates.SAME_COSINE)
-        pairs = duplicates.Pairs(first[same], second[same], cosine[same])
-        # the least cosine that is the same is worth a half: it is no probability, but orders links
-        share = np.clip((1 - pairs.value) / (1 - duplicates.SAME_COSINE), 0, 1)
-        return _on_ground(pairs, 1 - share / 2, column)
+        # the least cosine that counts is worth a half: that is no probability, but it puts links in order
+        share = np.clip((1 - cosine[same]) / (1 - duplicates.SAME_COSINE), 0, 1)
+        return _on_ground(duplicates.Pairs(first[same], second[same], cosine[same]), 1 - share / 2, column)
+
+    def _flat(self, embedding: str, ours: np.ndarray) -> np.ndarray:
+        """Return vectors in the few directions in which they differ most, `(n, 4) float32`, read block by block."""
+        sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
+        axes = duplicates.directions(self._vectors(embedding, np.sort(sample)))
+        flat = np.empty((len(ours), axes.shape[1]), np.float32)
+        for start in range(0, len(ours), BLOCK_ROWS):
+            flat[start : start + BLOCK_ROWS] = self._vectors(embedding, ours[start : start + BLOCK_ROWS]) @ axes
+            self.progress(min(start + BLOCK_ROWS, len(ours)), len(ours), "comparing vectors")
+        return flat
+
+    def _vectors(self, embedding: str, at: np.ndarray) -> np.ndarray:
+        return self.store.vectors_of(embedding, self.rows[at])
 
     def cosines(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return the cosine of the vectors of pairs, `(m,) float64`; NaN where one has none."""
+        """Return the cosine of pairs in the first embedding in which both have a vector; NaN where there is none."""
         result = np.full(len(first), np.nan)
-        both = np.flatnonzero(self.has_vector[first] & self.has_vector[second])
+        for name in self.has_vectors:
+            left = np.flatnonzero(np.isnan(result))
+            result[left] = self._cosines(name, first[left], second[left])
+        return result
+
+    def _cosines(self, embedding: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        result, has = np.full(len(first), np.nan), self.has_vectors[embedding]
+        both = np.flatnonzero(has[first] & has[second])
         for start in range(0, len(both), BLOCK_ROWS):
             at = both[start : start + BLOCK_ROWS]
-            one, other = (self.vectors(each[at]).astype(np.float64) for each in (first, second))
+            one, other = (self._vectors(embedding, each[at]).astype(np.float64) for each in (first, second))
             size = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-            result[at] = (one * other).sum(axis=1) / np.maximum(size, 1e-12)
+            result[at] = (one * other).sum(axis=1) / np.maximum(size, SMALLEST)
         return result
 
 
@@ -470,6 +486,11 @@ def _on_ground(
     return _Links(pairs.first, pairs.second, by_ground, nothing if correlation is None else correlation)
 
 
+def _nothing(column: int) -> _Links:
+    none = np.empty(0, np.int64)
+    return _on_ground(duplicates.Pairs(none, none, np.empty(0)), np.empty(0), column)
+
+
 def _merged(count: int, parts: Sequence[_Links]) -> _Links:
     """Return links of several grounds as one list, ascending, each pair once."""
     first, second = (np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "second"))
@@ -519,12 +540,14 @@ def _table(search: _Search, links: _Links, labels: np.ndarray) -> tuple[pa.Table
 
 def _kept(search: _Search, members: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the row of each group that stands for it."""
-    much = (
-        np.isfinite(search.sky[members]).all(axis=1).astype(np.int64)
-        + search.has_hash[members]
-        + search.has_vector[members]
-    )
-    order = members[np.lexsort((members, -much, labels[members]))]
+    grounds = (np.isfinite(search.sky).all(axis=1), search.has_hash, search.has_vector)
+    much = sum(there[members].astype(np.int64) for there in grounds)
+    size = np.zeros(len(members), np.int64)
+    for start in range(0, len(members) if search.store.holds("thumbnails") else 0, PICTURES_AT_ONCE):
+        ids = search.store.ids(search.rows[members[start : start + PICTURES_AT_ONCE]])
+        stored = search.store.thumbnails(ids)
+        size[start : start + len(ids)] = [len(stored.get(name, b"")) for name in ids]
+    order = members[np.lexsort((members, -size, -much, labels[members]))]
     return order[np.r_[True, np.diff(labels[order]) != 0]] if len(order) else order
 
 
