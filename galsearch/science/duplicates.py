@@ -1,6 +1,7 @@
 """Finding pairs that may be one object by an index: positions, equal vectors, nearest hashes; groups of them.
 
-Pairs are `(first, second)`, row numbers `(m,) int64` with first < second, ascending and each once.
+Pairs are `(first, second)`, row numbers `(m,) int64` with first < second, ascending and each once. scipy is imported when
+it is first needed: a search reads the constants of this file alone.
 """
 
 from __future__ import annotations
@@ -8,9 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
-from scipy.spatial import cKDTree
 
 from galsearch.errors import QueryError
 from galsearch.science.sky import ARCSEC, separation_arcsec, unit_vectors
@@ -42,6 +40,8 @@ def close_pairs(sky: np.ndarray, radius_arcsec: float) -> Pairs:
 
     A position of NaN is in none. Raises QueryError where they are more than MOST_PAIRS.
     """
+    from scipy.spatial import cKDTree
+
     there = np.flatnonzero(np.isfinite(sky).all(axis=1))
     tree = cKDTree(unit_vectors(*sky[there].T))
     chord = 2 * np.sin(min(radius_arcsec / ARCSEC, np.pi) / 2) * (1 + 1e-9) + 4e-15
@@ -61,6 +61,8 @@ def chance_alignment(sky: np.ndarray, pairs: Pairs, radius_arcsec: float) -> np.
 
     The density d is that of objects between `radius_arcsec` and 10 times it around the first of the pair.
     """
+    from scipy.spatial import cKDTree
+
     there = np.flatnonzero(np.isfinite(sky).all(axis=1))
     tree, points = cKDTree(unit_vectors(*sky[there].T)), unit_vectors(*sky[pairs.first].T)
     within = [
@@ -80,6 +82,8 @@ def equal_pairs(vectors: np.ndarray, distance: float) -> Pairs:
 
     Equal rows are paired with the first of them only. Raises QueryError where they are more than MOST_PAIRS.
     """
+    from scipy.spatial import cKDTree
+
     first, second, left = _equal_rows(vectors)
     tree = cKDTree(vectors[left])
     if len(left) > 1 and (tree.count_neighbors(tree, distance) - len(left)) // 2 > MOST_PAIRS:
@@ -157,9 +161,9 @@ def _in_cells(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.nd
         by_cell = np.argsort(probed[:, probe], kind="stable")
         ends = np.searchsorted(probed[by_cell, probe], np.arange(probed.max() + 2))
         for cell in range(len(starts) - 1):
-            members, asking = order[starts[cell] : starts[cell + 1]], by_cell[ends[cell] : ends[cell + 1]]
-            for first in range(0, len(asking) if len(members) else 0, TILE_ROWS):
-                rows = asking[first : first + TILE_ROWS]
+            members, theirs = order[starts[cell] : starts[cell + 1]], by_cell[ends[cell] : ends[cell + 1]]
+            for first in range(0, len(theirs) if len(members) else 0, TILE_ROWS):
+                rows = theirs[first : first + TILE_ROWS]
                 scores = vectors[rows] @ vectors[members].T
                 if not probe:
                     scores[np.arange(len(rows)), np.searchsorted(members, rows)] = -np.inf  # itself
@@ -204,6 +208,9 @@ def group(links: Pairs, sky: np.ndarray, radius_arcsec: float) -> np.ndarray:
     Rows that are linked are in one group, unless that would put two positions `sky` `(n, 2)` in degrees further apart
     than the radius into one: then the links that are surest are kept, those of equal confidence in their order.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     (first, second, confidence), count = links, len(sky)
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
     labels = connected_components(graph, directed=False)[1].astype(np.int64)
@@ -262,6 +269,9 @@ def _joined(
 
 def tree(links: Pairs, count: int, roots: np.ndarray) -> np.ndarray:
     """Return the number of the link by which each of `count` rows leads to a root, by the surest ones; -1 for none."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
     first, second, confidence = links
     weight = 2.0 - confidence  # never 0, which would be no link
     graph = coo_array((weight, (first, second)), shape=(count, count)).tocsr()

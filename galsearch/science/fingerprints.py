@@ -319,7 +319,7 @@ class Judge:
 
     weights: tuple[float, ...] = (-8.890, 13.101, 8.732, -1.968, 11.691)
     intercept: float = -13.624
-    least: float = 0.8
+    least: float = 0.7
 
     def confidence(self, alignment: Alignment) -> np.ndarray:
         """Return the probability of each pair, `(n,) float64`; 0 where the middles lie too far apart."""
