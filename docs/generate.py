@@ -540,7 +540,8 @@ def duplicates_speed() -> str:
     stated = (
         "Positions, vectors and hashes are synthetic, one in a hundred a copy; all pairs are extrapolated from a part. "
         "Pictures come on top: each that has no hash yet is read and hashed once, and each pair of near hashes that "
-        "positions do not settle is aligned, at the cost that stands there. `python -m benchmarks.duplicates --rows 1000000`"
+        "positions do not settle is aligned, at the cost that stands there. "
+        "`python -m benchmarks.duplicates --rows 1000000`"
     )
     return f"{table(head, rows)}\n\n{stated}"
 

@@ -308,6 +308,20 @@ def test_equal_vectors_are_one_where_there_is_nothing_else(tmp_path):
         assert min(result.table["cosine"].drop_null().to_pylist()) > 0.9999
 
 
+def test_a_vector_of_no_numbers_is_like_none(pairs_of_five, monkeypatch):
+    real = discovery._Search._vectors
+
+    def damaged(self, embedding: str, at: np.ndarray) -> np.ndarray:
+        result = np.where(at[:, None] < 50, 1.0, real(self, embedding, at))
+        result[at == 7] = np.nan
+        return result.astype(np.float32)
+
+    monkeypatch.setattr(discovery._Search, "_vectors", damaged)
+    with galsearch.open(pairs_of_five, device="cpu") as opened:
+        (group,) = opened.duplicates("vector")
+    assert len(group.ids) == 49 and "o07" not in group.ids
+
+
 def test_the_same_position_in_two_atlases_is_one_object(home, tmp_path, tiny_models):
     pq.write_table(
         pa.table({"object_id": ["other"], "file": ["g30.png"], "ra": [7.0], "dec": [10.0]}), tmp_path / "t.parquet"

@@ -381,6 +381,8 @@ class _Search:
         """Return the pairs of equal vectors; of pictures only where one of the two is not there to be compared."""
         ours = np.flatnonzero(self.has_vectors[embedding])
         flat = self._flat(embedding, ours)
+        whole = np.isfinite(flat).all(axis=1)  # a file of somebody else's may hold what is no number
+        ours, flat = ours[whole], flat[whole]
         pairs = duplicates.equal_pairs(flat, float(np.sqrt(2 - 2 * duplicates.SAME_COSINE)) + SPARE)
         first, second = ours[pairs.first], ours[pairs.second]
         if PICTURE in self.grounds and self.store.manifest.modality(embedding).name == schema.MAIN:
@@ -395,7 +397,8 @@ class _Search:
     def _flat(self, embedding: str, ours: np.ndarray) -> np.ndarray:
         """Return vectors in the few directions in which they differ most, `(n, 4) float32`, read block by block."""
         sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
-        axes = duplicates.directions(self._vectors(embedding, np.sort(sample)))
+        some = self._vectors(embedding, np.sort(sample))
+        axes = duplicates.directions(some[np.isfinite(some).all(axis=1)])
         flat = np.empty((len(ours), axes.shape[1]), np.float32)
         for start in range(0, len(ours), BLOCK_ROWS):
             flat[start : start + BLOCK_ROWS] = self._vectors(embedding, ours[start : start + BLOCK_ROWS]) @ axes

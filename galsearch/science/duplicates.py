@@ -1,7 +1,7 @@
 """Finding pairs that may be one object by an index: positions, equal vectors, nearest hashes; groups of them.
 
-Pairs are `(first, second)`, row numbers `(m,) int64` with first < second, ascending and each once. scipy is imported when
-it is first needed: a search reads the constants of this file alone.
+Pairs are `(first, second)`, row numbers `(m,) int64` with first < second, ascending and each once. scipy is imported
+when it is first needed: a search reads the constants of this file alone.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def equal_pairs(vectors: np.ndarray, distance: float) -> Pairs:
 
 def directions(sample: np.ndarray) -> np.ndarray:
     """Return the orthonormal directions `(d, SPLIT_AXES)` in which a sample of vectors differs most."""
-    values = sample.astype(np.float64) - sample.mean(axis=0)
+    values = sample.astype(np.float64) - (sample.mean(axis=0) if len(sample) else 0)
     return np.linalg.eigh(values.T @ values)[1][:, -SPLIT_AXES:].astype(np.float32)
 
 
