@@ -33,7 +33,7 @@ from galsearch.store.check import verify
 from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
-    from galsearch.discovery import Anomalies
+    from galsearch.discovery import Anomalies, Duplicates
     from galsearch.knowledge import KnowledgeBase
     from galsearch.knowledge.classify import Classification, Votes
     from galsearch.knowledge.heldout import Electorate
@@ -237,7 +237,8 @@ class Atlas:
         `where` is a SQL condition on the columns; `near` is (ra, dec) in degrees ICRS with an inclusive radius. Of a
         large atlas a part of the vectors is compared: so many that `recall` (0.98 unless said) of the k best are found,
         as measured when the atlas was written; `probes` sets the number of cells instead, `exact` compares all.
-        `distinct` leaves out duplicates (2 arcsec, or one and the same vector) and counts them in `copies`. `hybrid`
+        `distinct` leaves out duplicates (2 arcsec, or one and the same vector, and those of one group of the last
+        `galsearch.save_duplicates`) and counts them in `copies`. `hybrid`
         lets words match captions and names too: "rank" fuses the two rankings, "sum" adds calibrated scores.
 
         Raises QueryError for a bad filter, an unknown id, empty text or options beside a Query; ModelMismatchError when
@@ -766,6 +767,39 @@ class Atlas:
         from galsearch.discovery.anomalies import saved_anomalies
 
         return saved_anomalies(self._store, run=run, fdr=fdr, budget=budget)
+
+    def duplicates(
+        self,
+        by: str | None = None,
+        *,
+        where: str | None = None,
+        radius_arcsec: float | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Duplicates:
+        """Return groups of objects that are one, of those that pass `where`, each link with its grounds.
+
+        Two are one within `radius_arcsec` on the sky: unless given 3 pixels of the pictures where their scale is known,
+        at most 2 arcsec, else that; the result says which. Where one of them has no position, their stored pictures
+        decide, turned, mirrored and shifted onto each other, and where one has no picture either, vectors that are
+        equal (cosine of 0.9999). Positions further apart keep two objects apart whatever they look like. `by` is
+        "position", "picture" or "vector": that alone decides. `seed` draws the cells in which hashes are compared.
+        See docs/discovery.md for confidences and what is missed. Raises QueryError for a bad condition or radius, and
+        where nothing can be compared.
+        """
+        from galsearch.discovery.duplicates import DuplicatesRequest, find_duplicates
+
+        return find_duplicates(self._store, DuplicatesRequest(by, where, radius_arcsec, seed), progress or silent)
+
+    def saved_duplicates(self, run: str | None = None) -> pa.Table:
+        """Return groups kept by `galsearch.save_duplicates`, those of the last run unless `run` says.
+
+        In the order of the list that was saved, in each group the object that is kept first, then by object_id. Raises
+        QueryError where there is no such run.
+        """
+        from galsearch.discovery.duplicates import saved_duplicates
+
+        return saved_duplicates(self._store, run=run)
 
     # ---- embeddings
 

@@ -17,13 +17,12 @@ import numpy as np
 from galsearch.errors import QueryError
 from galsearch.query import Plan, Query, Term
 from galsearch.schema import BY
+from galsearch.science.duplicates import SAME_ARCSEC, SAME_COSINE
 from galsearch.science.ranking import Scorer, Similarities, WordScores, combine, fuse, unit
 from galsearch.science.sky import unit_vectors
 from galsearch.store import Store
 from galsearch.store.interface import Condition, Matches
 
-SAME_ARCSEC = 2.0  # objects closer on the sky than this are one
-SAME_COSINE = 0.9999  # and so are those without positions whose vectors are this close
 ACROSS_EMBEDDINGS = "rank"  # how rankings by several embeddings are fused, unless a query says
 POOL = 200  # rows from each ranking that are fused, at least; ten times the rows wanted if that is more
 
@@ -259,15 +258,29 @@ def _joint(plans: Sequence[Plan]) -> Plan:
 
 def _distinct(store: Store, query: Query, embedding: str, rankers: Sequence[Ranker]) -> Result:
     """Find more than wanted until, duplicates left out, there are enough or no more."""
-    size = query.k
+    size, groups = query.k, store.duplicate_groups()
     while True:
         size *= 2
         result = _ranked(query, rankers, size)
         first = _firsts(store, embedding, result.rows)
+        if groups is not None:
+            first = _collapsed(first, groups[result.rows])
         kept = np.flatnonzero(first == np.arange(len(first)))[: query.k]
         if len(kept) >= query.k or len(result.rows) < size:
             copies = np.bincount(first, minlength=len(first))[kept]
             return replace(result[kept], copies=copies)
+
+
+def _collapsed(first: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the same with those of one saved group, -1 for none, taken for the first of it too."""
+    result = first.copy()
+    seen: dict[int, int] = {}
+    for index, group in enumerate(groups.tolist()):
+        same = int(result[first[index]])
+        result[index] = min(same, seen.get(group, same)) if group >= 0 else same
+        if group >= 0:
+            seen.setdefault(group, int(result[index]))
+    return result
 
 
 def _firsts(store: Store, embedding: str, rows: np.ndarray) -> np.ndarray:

@@ -420,6 +420,7 @@ def is_engine_name(name: str) -> bool:
 _ARROW = {
     "FLOAT[]": pa.list_(pa.float32()),
     "BLOB": pa.binary(),
+    "VARCHAR[]": pa.list_(pa.string()),
     "FLOAT": pa.float32(),
     "BIGINT": pa.int64(),
     "VARCHAR": pa.string(),
@@ -665,6 +666,27 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("odd_columns", "VARCHAR[]", "", "meta.note", "Measures that are furthest off; NULL beyond the list"),
         Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
     ),
+    "duplicates": (
+        Column("run", "VARCHAR", "", "meta.id", "One search for duplicates; its parameters are in the provenance"),
+        Column("group_id", "BIGINT", "", "meta.id", "Group of objects of the atlas that are one, from 0"),
+        Column("object_id", "VARCHAR", "", "meta.id", "Member of it"),
+        Column("is_kept", "BOOLEAN", "", "meta.code", "Whether it stands for the group: one in each does"),
+        Column("linked_to", "VARCHAR", "", "meta.id", "Member that it is linked to; NULL for the one that is kept"),
+        Column("grounds", "VARCHAR[]", "", "meta.code", "What links the two: position, picture, vector, spectrum"),
+        Column(
+            "confidence", "DOUBLE", "", "stat.probability", "That the two are one, 0 to 1; of several grounds together"
+        ),
+        Column("separation_arcsec", "DOUBLE", "arcsec", "pos.angDistance", "Between the two; NULL without positions"),
+        Column("hash_distance", "DOUBLE", "", "stat.value", "Root mean square difference of their picture hashes"),
+        Column("cosine", "DOUBLE", "", "stat.value", "Of their vectors in the main embedding"),
+        Column("correlation", "DOUBLE", "", "stat.correlation", "Of their pictures or spectra when aligned"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
+    ),
+    "picture_hashes": (
+        Column("object_id", "VARCHAR", "", "meta.id", "Object whose stored picture it is"),
+        Column("method", "VARCHAR", "", "meta.code", "How it was made; hashes of other methods are not compared"),
+        Column("hash", "BLOB", "", "stat.value", "Perceptual hash: 72 signed bytes"),
+    ),
     PHRASES: (
         Column("phrase", "VARCHAR", "", "meta.note", "Words"),
         Column("embedding", "FLOAT[{dim}]", "", "stat.value", "Their unit vector in the space of the main embedding"),
@@ -785,6 +807,12 @@ class Manifest:
         Words are embedded into it, and the rows of a bundle are in the order of its cells.
         """
         return main_embedding(self.embeddings)
+
+    def runs(self, action: str) -> list[str]:
+        """Return the runs of an action that the provenance names, the last one last."""
+        stated = (one.get("parameters") for one in self.provenance if one.get("action") == action)
+        names = (each.get("run") for each in stated if isinstance(each, dict))
+        return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
     def modality(self, embedding: str) -> Modality:
         """Return the kind of data that an embedding is made of: what its entry says, else its name, else images."""

@@ -18,6 +18,7 @@ WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
     *("metrics", "novelty", "probe", "quality", "ranking", "votes"),
+    *("duplicates", "fingerprints"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
     "science.lines": WORDS | {"science.spectra"},
     "science.novelty": WORDS | {"science.probe"},
+    "science.duplicates": WORDS | {"science.sky"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
     "language": WORDS | {"query", "language"},

@@ -103,3 +103,59 @@ def _tell_result(result: galsearch.Anomalies, run: str | None) -> None:
         )
     if run is not None:
         tell(f"kept as run {run} in the table anomalies")
+
+
+OF_DUPLICATES = (
+    *("group_id", "object_id", "is_kept", "linked_to", "grounds"),
+    *("confidence", "separation_arcsec", "hash_distance", "cosine", "correlation"),
+)
+
+
+@app.command()
+def duplicates(
+    path: options.AtlasPath,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Compare nothing but this: position, picture or vector.")
+    ] = None,
+    where: options.Where = None,
+    radius_arcsec: Annotated[
+        float | None,
+        typer.Option("--radius-arcsec", help="How far apart one object may lie; from the image scale unless given."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the cells in which hashes are compared.")] = 0,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the groups in the folder: --distinct then collapses them.")
+    ] = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+):
+    """List groups of objects that are one, by position, picture or vector, with the reason of each link."""
+    check_format(output_format)
+    with galsearch.open(path) as atlas:
+        with progress_bar() as progress:
+            result = atlas.duplicates(by, where=where, radius_arcsec=radius_arcsec, seed=seed, progress=progress)
+        run = galsearch.save_duplicates(result) if save else None
+        if output is not None:
+            result.save(output, quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({len(result.table)} rows)")
+        else:
+            print_rows(result.table.select(OF_DUPLICATES) if output_format == "table" else result.table, output_format)
+    _tell_groups(result, run)
+
+
+def _tell_groups(result: galsearch.Duplicates, run: str | None) -> None:
+    """Say how many groups there are, what was compared, and what could not be."""
+    tell(
+        f"{len(result)} groups of {len(result.table)} of {result.objects} objects: {result.redundant} are left out "
+        "when each is collapsed"
+    )
+    if "position" in result.grounds:
+        tell(f"positions within {result.radius_arcsec:.3g} arcsec are one ({result.radius_from}; --radius-arcsec)")
+    for ground, count in result.not_compared.items():
+        if count:
+            tell(f"{count} of {result.objects} objects have no {ground}, and were not compared by it")
+    if result.unreadable:
+        tell(f"the stored pictures of {result.unreadable} are damaged, and were not compared; see `galsearch check`")
+    if run is not None:
+        tell(f"kept as run {run} in the table duplicates: a search with --distinct collapses them")

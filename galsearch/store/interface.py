@@ -103,6 +103,12 @@ class Store(Protocol):
     def labeled_rows(self, base: str, version: int) -> pa.Table:
         """Return row, label and value of the members of a knowledge base that the atlas has, by row index."""
 
+    def rows_with(self, table: str, columns: Sequence[str]) -> pa.Table:
+        """Return row and `columns` of the rows of a table about objects that the atlas has, by row index."""
+
+    def duplicate_groups(self) -> np.ndarray | None:
+        """Return the group of duplicates of each row by the run saved last, `(n,) int64`, -1 for none; None without."""
+
     def between(self, low: float, high: float, condition: Condition) -> pa.Table:
         """Return row, object_id, ra, dec of the objects in a band of declinations that pass, by object_id."""
 

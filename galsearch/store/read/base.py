@@ -301,6 +301,38 @@ class BaseStore:
             raise FormatError(f"{self.path}: knowledge base '{base}' has an object twice; create it again")
         return result
 
+    def rows_with(self, table: str, columns: Sequence[str]) -> pa.Table:
+        """Return row and `columns` of the rows of a table about objects that the atlas has, by row number.
+
+        Without the table there are none, and only `row` is a column. Raises FormatError where a column is missing.
+        """
+        if table not in self.tables:
+            return pa.table({"row": pa.array([], pa.int64())})
+        self._check_numbers()
+        there = self.sandbox.arrow(f"SELECT * FROM {identifier(table)} LIMIT 0").column_names
+        missing = [name for name in ("object_id", *columns) if name not in there]
+        if missing:
+            raise FormatError(f"{self.path}: table {table} has no column '{missing[0]}'; write it again")
+        wanted = ", ".join(f"t.{identifier(name)}" for name in columns)
+        return self.sandbox.arrow(
+            f"SELECT g.rowid AS row, {wanted} FROM {identifier(table)} t JOIN galaxies g USING (object_id) ORDER BY ALL"
+        )
+
+    def duplicate_groups(self) -> np.ndarray | None:
+        """Return the group of each row by the run saved last, `(n,) int64`, -1 for none; None without such a run."""
+        return self._duplicate_groups
+
+    @functools.cached_property
+    def _duplicate_groups(self) -> np.ndarray | None:
+        runs = self.manifest.runs("duplicates")
+        table = self.rows_with("duplicates", ("run", "group_id"))
+        if not runs or not table.num_rows:
+            return None
+        table = table.filter(pc.equal(table["run"], runs[-1]))
+        groups = np.full(self.manifest.rows, -1, np.int64)
+        groups[numbers(table, "row")] = numbers(table, "group_id")
+        return groups
+
     def _hit_columns(self, score: str) -> str:
         """Return the select list of hits; a column of the source called score keeps its values as score_in_table."""
         rename = " RENAME (score AS score_in_table)" if "score_in_table" in self._about else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from galsearch import schema
 from galsearch.errors import ModelMismatchError, QueryError
@@ -130,6 +131,28 @@ class MultiStore:
     def labeled_rows(self, base: str, version: int) -> pa.Table:
         """Refuse: a base belongs to one atlas."""
         raise QueryError(f"knowledge base '{base}' belongs to one atlas, and {len(self.parts)} are open as one")
+
+    def rows_with(self, table: str, columns: Sequence[str]) -> pa.Table:
+        """Return row and `columns` of the rows of a table in each part, by row index."""
+        parts = [store.rows_with(table, columns) for store in self.parts]
+        shifted = [
+            part.set_column(0, "row", pc.add(part["row"], first))
+            for part, first in zip(parts, self._first, strict=False)
+            if part.num_rows
+        ]
+        return pa.concat_tables(shifted) if shifted else parts[0]
+
+    def duplicate_groups(self) -> np.ndarray | None:
+        """Return the group of each row by the run saved last in its part, `(n,) int64`, -1 for none; None without."""
+        parts = [store.duplicate_groups() for store in self.parts]
+        if all(part is None for part in parts):
+            return None
+        result, first = np.full(self.manifest.rows, -1, np.int64), 0
+        for start, part in zip(self._first, parts, strict=False):
+            if part is not None:
+                result[start : start + len(part)] = np.where(part >= 0, part + first, -1)
+                first += int(part.max(initial=-1)) + 1
+        return result
 
     def between(self, low: float, high: float, condition: Sequence[str | None]) -> pa.Table:
         """Return row, object_id, ra and dec of the objects in a band of declinations that pass, by object_id."""

@@ -15,8 +15,9 @@ from galsearch.store.index.vectors import Held, Vectors
 from galsearch.store.read.base import BaseStore
 from galsearch.store.sql.macros import ROW_ALIGNED
 
-# a part of the members of a base would be another base, and a part of the p-values another false discovery rate
-OF_ALL = ("knowledge_bases", "knowledge_labels", "probes", "anomalies")
+# a part of the members of a base would be another base, a part of the p-values another false discovery rate, and a part
+# of the duplicates would be kept by objects that are not there
+OF_ALL = ("knowledge_bases", "knowledge_labels", "probes", "anomalies", "duplicates")
 WHOLE = (schema.PHRASES, schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
 
 
