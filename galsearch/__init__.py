@@ -78,6 +78,8 @@ _HOMES = {
     "save_anomalies": "discovery.anomalies",
     "Agreement": "discovery.verdicts",
     "Merged": "discovery.verdicts",
+    "SavedSearch": "discovery.alerts",
+    "Searches": "discovery.alerts",
     "Verdict": "discovery.verdicts",
     "Verdicts": "discovery.verdicts",
     "Captioned": "captions",

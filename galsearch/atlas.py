@@ -806,9 +806,19 @@ class Atlas:
         if embedding not in self.manifest.embeddings:
             there = ", ".join(self.manifest.embeddings) or "none"
             raise QueryError(f"{self.path} has no embedding {by!r:.40}, it has: {there}")
-        words = kind if query is None and self.manifest.knows_words(embedding) else query
-        start = self.embed(words, by=embedding).astype(np.float64) if words else None
+        start = self._start(kind if query is None else query, embedding, stated=query is not None)
         return self._samples(embedding), Task(verdicts.current(kind), kind, start=start, **options)
+
+    def _start(self, words: str, embedding: str, *, stated: bool) -> np.ndarray | None:
+        """Return the vector of words to start from; None for no words, and where nobody stated them and none can be."""
+        if not words.strip() or not (stated or self.manifest.knows_words(embedding)):
+            return None
+        try:
+            return self.embed(words, by=embedding).astype(np.float64)
+        except ModelMismatchError:
+            if stated:
+                raise
+            return None  # its vectors came with a table, and no model of words with them
 
     def _drawn_sample(self, embedding: str) -> Sample:
         from galsearch.discovery.learning import Sample

@@ -16,14 +16,13 @@ from galsearch import formats, schema
 from galsearch.discovery.anomalies import saved_anomalies
 from galsearch.discovery.verdicts import LABEL, NO, UNSURE, YES, Verdict
 from galsearch.errors import QueryError
-from galsearch.science.interest import NOISE, Interest, Whitening, information, probability
+from galsearch.science.interest import Choice, Interest, Whitening, choose, information, probability, value
 from galsearch.store import Store
 
 REFERENCE = 5_000  # objects that whitening is learned from; more of them change it little
 ORDINARY = 300  # of them, that stand in for negatives nobody judged; 1,000 are no better, benchmarks/learning.py
 BLOCK_ROWS = 16_384  # vectors read at a time
 CANDIDATES = 2_000  # of the most valuable, among whom a queue is chosen
-EXPLORED = 10  # each tenth to be judged is one that little is known of, so that a blind spot is looked into
 LIKELY = 0.5
 MOST_K = 10_000
 WANTED = {YES: 1.0, NO: 0.0, UNSURE: 0.5}
@@ -242,38 +241,24 @@ class _Chooser:
     def choose(self, free: np.ndarray) -> pa.Table:
         """Return the queue among the rows that are `free`, as a table."""
         scored = self._scored
-        value = self._value(scored.mean, scored.variance, scored.novelty)
-        best = np.lexsort((np.arange(len(value)), -np.where(free, value, -np.inf)))[:CANDIDATES]
-        unknown = np.lexsort((np.arange(len(value)), -np.where(free, scored.variance, -np.inf)))[: self._task.k]
-        at = np.union1d(best, unknown)
+        odd = scored.novelty
+        unknown = scored.variance if odd is None else np.nan_to_num(odd)
+        wanted = ((value(scored.mean, scored.variance, odd), CANDIDATES), (unknown, self._task.k))
+        best = [np.argsort(-np.where(free, by, -np.inf), kind="stable")[:count] for by, count in wanted]
+        at = np.unique(np.concatenate(best))
         at = at[free[at]]
         vectors = self._store.vectors_of(self._embedding, scored.rows[at])
-        chosen, rows = self._greedy(at, scored.probe.features(vectors))
-        return self._told(at[chosen], vectors[chosen], rows)
+        chosen = choose(
+            scored.mean[at],
+            scored.probe.features(vectors),
+            k=self._task.k,
+            known=len(scored.known.rows),
+            odd=None if odd is None else odd[at],
+        )
+        rows = [one.row for one in chosen]
+        return self._told(at[rows], vectors[rows], chosen)
 
-    def _value(self, mean: np.ndarray, variance: np.ndarray, odd: np.ndarray | None) -> np.ndarray:
-        value = probability(mean, variance) + information(mean, variance)
-        return value if odd is None else value * np.nan_to_num(odd)
-
-    def _greedy(self, at: np.ndarray, features: np.ndarray) -> tuple[list[int], list[tuple]]:
-        """Return which of the candidates to take, in order, and of each value, variance then, and why."""
-        scored, features = self._scored, features.astype(np.float64)
-        mean = scored.mean[at].astype(np.float64)
-        odd = None if scored.novelty is None else scored.novelty[at]
-        free, chosen, told = np.ones(len(at), bool), [], []
-        for number in range(min(self._task.k, len(at))):
-            variance = np.einsum("ij,ij->i", features, features)
-            explores = (len(scored.known.rows) + number) % EXPLORED == EXPLORED - 1
-            value = self._value(mean, variance, odd)
-            by = (variance if odd is None else np.nan_to_num(odd)) if explores else value
-            best = int(np.lexsort((np.arange(len(at)), -np.where(free, by, -np.inf)))[0])
-            told.append((value[best], variance[best], explores))
-            chosen.append(best)
-            free[best] = False
-            features = _observed(features, best)
-        return chosen, told
-
-    def _told(self, at: np.ndarray, vectors: np.ndarray, told: list[tuple]) -> pa.Table:
+    def _told(self, at: np.ndarray, vectors: np.ndarray, told: list[Choice]) -> pa.Table:
         scored, store = self._scored, self._store
         known = scored.known.rows
         before = store.vectors_of(self._embedding, known) if len(known) else vectors[:0]
@@ -286,13 +271,13 @@ class _Chooser:
         odd = None if scored.novelty is None else scored.novelty[at]
         reasons = [
             _reason(
-                interest[n], low[n], high[n], bits[n], likeness[n], like[n], None if odd is None else odd[n], told[n][2]
+                interest[n], low[n], high[n], bits[n], likeness[n], like[n], None if odd is None else odd[n], told[n].explores
             )
             for n in range(len(at))
         ]
         columns: dict[str, np.ndarray | list] = {
             "reason": pa.array(reasons, pa.string()),
-            "value": np.array([one[0] for one in told], np.float64),
+            "value": np.array([one.value for one in told], np.float64),
             "interest": interest,
             "information": bits,
             "likeness": likeness,
@@ -301,19 +286,6 @@ class _Chooser:
         if odd is not None:
             columns["novelty"] = odd
         return _table(store, scored.rows[at], columns)
-
-
-def _observed(features: np.ndarray, one: int) -> np.ndarray:
-    """Return features whose products are the covariances once the logit of `one` has been observed with NOISE.
-
-    A rank-one update: it takes from each its part along what was observed.
-    """
-    chosen = features[one]
-    length = float(chosen @ chosen)
-    if length <= 0:
-        return features
-    shrunk = 1 - np.sqrt(NOISE / (NOISE + length))
-    return features - np.outer(features @ chosen, chosen) * (shrunk / length)
 
 
 def _likeness(

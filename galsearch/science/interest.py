@@ -25,6 +25,7 @@ RARE, HELD = -3.0, 0.1  # the intercept to start from, a probability of 5 %, and
 BLOCK_NUMBERS = 1 << 22  # numbers of a block, 16 MB in single precision
 PROBIT = np.pi / 8  # a logistic curve averaged over a normal one (MacKay 1992)
 NOISE = 4.0  # variance of a verdict beside a logit near 0: the inverse of p (1 - p)
+EXPLORED = 10  # each tenth that is judged is one that little is known of, so that a blind spot is looked into
 
 
 def logistic(
@@ -164,3 +165,53 @@ def information(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     width = np.pi * np.log(2) / 2
     left = np.sqrt(width / (variance + width)) * np.exp(-(mean**2) / (2 * (variance + width)))
     return np.maximum(whole - left, 0.0)
+
+
+def value(mean: np.ndarray, variance: np.ndarray, odd: np.ndarray | None = None) -> np.ndarray:
+    """Return what judging is worth: predicted interest plus information in bits, times oddness where that is given."""
+    result = probability(mean, variance) + information(mean, variance)
+    return result if odd is None else result * np.nan_to_num(odd)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a queue: its row, its value when it was chosen, and whether it explores what little is known of."""
+
+    row: int
+    value: float
+    explores: bool
+
+
+def choose(
+    mean: np.ndarray, features: np.ndarray, *, k: int, known: int, odd: np.ndarray | None = None
+) -> list[Choice]:
+    """Return up to `k` rows to judge, one after the other; ties by row.
+
+    Each that is chosen makes those like it less valuable: the variance of their logits falls as if it had been judged.
+    `known` counts the verdicts so far: every tenth is one of which least is known, or, with `odd (n,)`, the oddest.
+    """
+    features, free, result = features.astype(np.float64), np.ones(len(mean), bool), []
+    mean = mean.astype(np.float64)
+    for number in range(min(k, len(mean))):
+        variance = np.einsum("ij,ij->i", features, features)
+        explores = (known + number) % EXPLORED == EXPLORED - 1
+        worth = value(mean, variance, odd)
+        by = (variance if odd is None else np.nan_to_num(odd)) if explores else worth
+        best = int(np.argmax(np.where(free, by, -np.inf)))
+        result.append(Choice(best, float(worth[best]), explores))
+        free[best] = False
+        features = observed(features, best)
+    return result
+
+
+def observed(features: np.ndarray, row: int) -> np.ndarray:
+    """Return features whose products are the covariances once the logit of a row has been observed with NOISE.
+
+    A rank-one update: it takes from each its part along what was observed.
+    """
+    chosen = features[row]
+    length = float(chosen @ chosen)
+    if length <= 0:
+        return features
+    shrunk = 1 - np.sqrt(NOISE / (NOISE + length))
+    return features - np.outer(features @ chosen, chosen) * (shrunk / length)
