@@ -82,6 +82,7 @@ _HOMES = {
     "Searches": "discovery.alerts",
     "Verdict": "discovery.verdicts",
     "Verdicts": "discovery.verdicts",
+    "reviewer": "discovery.verdicts",
     "Captioned": "captions",
     "VLM": "captions.vlm",
     "caption": "captions",
