@@ -191,6 +191,15 @@ def reviewed(pictures: Pictures, order: str, *, seed: int) -> list[dict]:
             wanted.append(float(bool(pictures.is_merger[row]) != (rng.random() < NOISE)))
 
 
+def with_all_labels(pictures: Pictures, *, seed: int) -> float:
+    """Return the precision of a probe that learned from every label of the first part: the most that verdicts can do."""
+    first, second = divided(pictures, seed=seed)
+    sample = _sample(pictures.vectors[first], seed=seed)
+    marks, wanted = pictures.vectors[first].astype(np.float64), pictures.is_merger[first].astype(float)
+    probe = Interest(sample.whitening, marks, wanted, sample.vectors[:ORDINARY], start=pictures.words)
+    return precision(_logit(*probe.judge(pictures.vectors[second])), pictures.is_merger[second])
+
+
 def _sample(vectors: np.ndarray, *, seed: int) -> Sample:
     chosen = vectors[np.random.default_rng(seed).permutation(len(vectors))].astype(np.float64)
     return Sample("image", chosen, Whitening.fit(chosen))
@@ -249,6 +258,8 @@ def measured(atlas: galsearch.Atlas, *, reviewers: int) -> dict:
         name: _summary([precision(scores[rows], pictures.is_merger[rows]) for rows in halves])
         for name, scores in plain.items()
     } | {"random": _summary([float(pictures.is_merger[rows].mean()) for rows in halves])}
+    found["all_labels"] = _summary([with_all_labels(pictures, seed=seed) for seed in range(reviewers)])
+    found["most_possible"] = round(min(1.0, found["parts"][1][1] / LISTED), 4)
     found["orders"] = {}
     for order in ORDERS:
         runs = [reviewed(pictures, order, seed=seed) for seed in range(reviewers)]
