@@ -8,8 +8,8 @@ centering tells them apart; the encoder sees 64 pixels a side, coarser than what
 
 Objects are split in two. Reviewers judge only in the first part: ordinary galaxies of Galaxy Zoo 1 in the training part
 of the project's split (whose pictures the encoder has seen), half of those of Galaxy Zoo 2, and mergers drawn so that
-2 % are. The list is judged on the second part, of the validation and test parts, the other half and other mergers, again
-2 %, and on what was not judged in the first. No training has seen a picture of Galaxy Zoo 2 under its label.
+2 % are. The list is judged on the second part: the validation and test parts, the other half and other mergers, again
+2 %; and on what was not judged in the first. No training has seen a picture of Galaxy Zoo 2 under its label.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def reviewed(pictures: Pictures, order: str, *, seed: int) -> list[dict]:
 
 
 def with_all_labels(pictures: Pictures, *, seed: int) -> float:
-    """Return the precision of a probe that learned from every label of the first part: the most that verdicts can do."""
+    """Return the precision of a probe that learned from every label of the first part: what verdicts can come to."""
     first, second = divided(pictures, seed=seed)
     sample = _sample(pictures.vectors[first], seed=seed)
     marks, wanted = pictures.vectors[first].astype(np.float64), pictures.is_merger[first].astype(float)
@@ -210,7 +210,7 @@ def _next(
 ) -> np.ndarray:
     if order == "random":
         return rng.choice(free, BATCH, replace=False)
-    mean, variance = probe.judge(vectors[free])
+    mean, _ = probe.judge(vectors[free])
     if order == "uncertainty":
         return free[np.argsort(np.abs(mean), kind="stable")[:BATCH]]
     if order == "most likely":
@@ -245,7 +245,9 @@ def measured(atlas: galsearch.Atlas, *, reviewers: int) -> dict:
     first, second = divided(pictures, seed=0)
     found = {
         "pictures": len(pictures.ids),
-        "parts": [[int((~pictures.is_merger[rows]).sum()), int(pictures.is_merger[rows].sum())] for rows in (first, second)],
+        "parts": [
+            [int((~pictures.is_merger[rows]).sum()), int(pictures.is_merger[rows].sum())] for rows in (first, second)
+        ],
         "reviewers": reviewers,
         "noise": NOISE,
         "model": atlas.manifest.embeddings["image"]["model"],
@@ -264,10 +266,7 @@ def measured(atlas: galsearch.Atlas, *, reviewers: int) -> dict:
     for order in ORDERS:
         runs = [reviewed(pictures, order, seed=seed) for seed in range(reviewers)]
         found["orders"][order] = [
-            {
-                name: step[0][name] if name == "verdicts" else _summary([one[name] for one in step])
-                for name in step[0]
-            }
+            {name: step[0][name] if name == "verdicts" else _summary([one[name] for one in step]) for name in step[0]}
             for step in zip(*runs, strict=True)
         ]
         print(order, json.dumps(found["orders"][order][-1]))
@@ -278,6 +277,8 @@ def _summary(values: list[float]) -> list[float]:
     """Return the median and its bootstrap interval."""
     interval = bootstrap_interval(values, seed=0, statistic=np.median) or (values[0], values[0])
     return [round(float(np.median(values)), 4), *(round(one, 4) for one in interval)]
+
+
 # ---- time
 
 
@@ -301,7 +302,8 @@ def speed(rows: int, dim: int, *, seed: int) -> dict:
                 "first_rank_s": first_rank,
                 "rank_s": min(_seconds(lambda: atlas.rank_by_verdicts(verdicts)) for _ in range(5)),
                 "queue_s": min(_seconds(lambda: atlas.review_queue(verdicts)) for _ in range(5)),
-                "add_ms": 1000 * min(_seconds(lambda: verdicts.add("r00000001", "no", kind="odd", by="b")) for _ in range(5)),
+                "add_ms": 1000
+                * min(_seconds(lambda: verdicts.add("r00000001", "no", kind="odd", by="b")) for _ in range(5)),
             }
     result = {name: round(value, 3) for name, value in result.items()}
     return result | {"pace_ms": round(measure.pace(), 1), "load": round(os.getloadavg()[0], 1)}

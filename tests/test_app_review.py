@@ -48,7 +48,14 @@ def test_a_verdict_is_on_the_disk_and_the_next_object_is_shown(page, own):
     app.text_input(key=f"review_note_{first}").set_value("faint").run()
     press(app, "yes")
     (one,) = kept(own).current()
-    assert (one.object_id, one.verdict, one.by, one.kind, one.note, one.blind) == (first, "yes", "ann", KIND, "faint", False)
+    assert (one.object_id, one.verdict, one.by, one.kind, one.note, one.blind) == (
+        first,
+        "yes",
+        "ann",
+        KIND,
+        "faint",
+        False,
+    )
     assert shown(app) != first
     second = shown(app)
     press(app, "no")
@@ -131,7 +138,7 @@ def test_in_a_public_place_nothing_is_written_and_everything_can_be_downloaded(p
 
 def test_a_file_that_is_none_of_verdicts_is_refused_and_stays_as_it_was(page, own):
     own.with_suffix(".verdicts").write_text("my own notes\n")
-    with pytest.raises(AssertionError, match="FormatError|no file of galsearch"):
+    with pytest.raises(AssertionError, match=r"FormatError|no file of galsearch"):
         page("review", own, kind=KIND)
     assert own.with_suffix(".verdicts").read_text() == "my own notes\n"
 

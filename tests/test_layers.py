@@ -17,7 +17,7 @@ PACKAGES = {
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
-    *("metrics", "novelty", "quality", "ranking", "votes"),
+    *("agreement", "interest", "metrics", "novelty", "quality", "ranking", "votes"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "science.morphology": WORDS | {"science.pixels"},
     "science.pixels": WORDS | {"compiled"},
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
+    "science.interest": WORDS | {"science.novelty"},
     "science.lines": WORDS | {"science.spectra"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},

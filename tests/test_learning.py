@@ -139,7 +139,7 @@ def test_what_is_chosen_makes_the_same_less_valuable():
 
 def test_mean_and_variance_of_logits_are_those_of_the_normal_about_the_weights():
     rng = np.random.default_rng(4)
-    ordinary, judged = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6)) + 3, rng.normal(size=(12, 6)) + 3
+    ordinary, judged = rng.normal(size=(400, 6)) * np.linspace(1, 2, 6) + 3, rng.normal(size=(12, 6)) + 3
     wanted, start = (rng.uniform(size=12) > 0.5).astype(float), rng.normal(size=6)
     frame = interest.Whitening.fit(ordinary)
     assert np.cov(frame.rows(ordinary).T) == pytest.approx(np.eye(6), abs=0.5)
@@ -244,7 +244,9 @@ def test_several_people_count_by_their_mean_and_what_is_not_in_the_atlas_is_left
         verdicts.add("g0001", verdict, kind=KIND, by=by)
     verdicts.add("gone", "yes", kind=KIND, by="ann")
     result = learning.judged(folder._store, "image", verdicts.current(KIND))
-    assert result.wanted.tolist() == [0.5] and result.absent == 1 and result.people == (frozenset(("ann", "bob", "eve")),)
+    assert (
+        result.wanted.tolist() == [0.5] and result.absent == 1 and result.people == (frozenset(("ann", "bob", "eve")),)
+    )
 
 
 def test_novelty_multiplies_interest(home, tmp_path):

@@ -41,7 +41,12 @@ def test_a_verdict_says_who_when_what_and_how_and_survives_reopening(tmp_path):
     path = tmp_path / "v.verdicts"
     one = Verdicts(path).add("a", "yes", kind=KIND, by="ann", note="tail to the north", label="tidal", blind=True)
     (again,) = Verdicts(path).all()
-    assert again == one and (again.by, again.note, again.label, again.blind) == ("ann", "tail to the north", "tidal", True)
+    assert again == one and (again.by, again.note, again.label, again.blind) == (
+        "ann",
+        "tail to the north",
+        "tidal",
+        True,
+    )
     assert again.time.endswith("Z") and abs(time.time() - _seconds(again.time)) < 60
 
 
@@ -162,7 +167,7 @@ def three_people(folder: Path) -> list[Verdicts]:
 
 def test_merging_in_any_order_and_twice_loses_nothing_and_counts_nothing_twice(tmp_path):
     people = three_people(tmp_path)
-    every = sorted((one.id for person in people for one in person.all()))
+    every = sorted(one.id for person in people for one in person.all())
     tables = set()
     for number, order in enumerate(permutations(people)):
         merged = Verdicts(tmp_path / f"merged{number}")
@@ -244,7 +249,12 @@ def test_kappa_of_many_is_that_of_the_example_of_fleiss():
 
 def test_alpha_is_that_of_the_example_of_krippendorff():
     """Four observers, twelve units, some missing: nominal alpha 0.743 in "Computing Krippendorff's alpha" (2011)."""
-    observers = ["1 2 3 3 2 1 4 1 2 . . .", "1 2 3 3 2 2 4 1 2 5 . 3", ". 3 3 3 2 3 4 2 2 5 1 .", "1 2 3 3 2 4 4 1 2 5 1 ."]
+    observers = [
+        "1 2 3 3 2 1 4 1 2 . . .",
+        "1 2 3 3 2 2 4 1 2 5 . 3",
+        ". 3 3 3 2 3 4 2 2 5 1 .",
+        "1 2 3 3 2 4 4 1 2 5 1 .",
+    ]
     columns = zip(*(row.split() for row in observers), strict=True)
     ratings = [[None if one == "." else one for one in column] for column in columns]
     assert agreement.krippendorff_alpha(ratings) == pytest.approx(0.743, abs=5e-4)
@@ -320,7 +330,7 @@ def test_a_flipped_bit_is_told_with_its_line_and_changes_nothing(tmp_path):
         path.write_bytes(damaged)
         if damaged[at : at + 1] == b"~" and content[at + 1 : at + 2] == b"\n":
             continue  # one of 8 million flips makes a whole line look like an unfinished one
-        with pytest.raises(FormatError, match="damaged|no verdict"):
+        with pytest.raises(FormatError, match=r"damaged|no verdict"):
             Verdicts(path).add("x", "yes", kind=KIND, by="ann")
         assert path.read_bytes() == damaged
 
@@ -340,7 +350,10 @@ def test_a_flipped_bit_is_told_with_its_line_and_changes_nothing(tmp_path):
 def test_a_foreign_file_is_one_clear_error_and_stays_as_it_is(tmp_path, content):
     path = tmp_path / "v"
     path.write_bytes(content)
-    for act in (lambda: Verdicts(path), lambda: Journal(path, kind="galsearch.verdicts").append(lambda _: [{"id": "x"}])):
+    for act in (
+        lambda: Verdicts(path),
+        lambda: Journal(path, kind="galsearch.verdicts").append(lambda _: [{"id": "x"}]),
+    ):
         with pytest.raises(FormatError, match=r"no file of galsearch.verdicts|damaged|expected"):
             act()
     assert path.read_bytes() == content
@@ -440,7 +453,8 @@ def test_ten_thousand_verdicts_are_read_and_added_to_quickly(tmp_path):
     path = tmp_path / "v"
     many = Verdicts()
     rows = [
-        Verdict(f"o{n}", "yes", KIND, "ann", time=f"2026-01-01T00:00:00.{n:06d}Z", id=f"{n:032x}") for n in range(10_000)
+        Verdict(f"o{n}", "yes", KIND, "ann", time=f"2026-01-01T00:00:00.{n:06d}Z", id=f"{n:032x}")
+        for n in range(10_000)
     ]
     many._journal.append(lambda _: [one.to_row() for one in rows])
     verdicts = Verdicts(path)
@@ -531,6 +545,6 @@ def test_a_search_by_a_file_is_not_saved_and_a_foreign_file_is_refused(tmp_path)
     with pytest.raises(QueryError, match="by a file"):
         galsearch.Searches().save("x", galsearch.Query((galsearch.Term("image", "a.png"),)))
     (tmp_path / "s").write_text("notes\n")
-    with pytest.raises(FormatError, match="no file of galsearch.searches"):
+    with pytest.raises(FormatError, match=r"no file of galsearch\.searches"):
         galsearch.Searches(tmp_path / "s")
     np.testing.assert_equal((tmp_path / "s").read_text(), "notes\n")

@@ -1,4 +1,4 @@
-"""Commands that review objects: whom to judge next, verdicts in and out, agreement, the ranking that they teach, alerts."""
+"""Commands that review objects: whom to judge next, verdicts in and out, agreement, what they teach, alerts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from galsearch.cli.program import add_group, app
 if TYPE_CHECKING:
     import pyarrow as pa
 
-review = add_group("review", "Verdicts of people, and what they teach: start, queue, rank, add, undo, list, import, agreement, train, …")
+review = add_group(
+    "review",
+    "Verdicts of people, and what they teach: start, queue, rank, add, undo, list, import, agreement, train, …",
+)
 
 QUEUED = ("object_id", "interest", "information", "novelty", "reason")
 RANKED = ("object_id", "score", "interest", "interest_low", "interest_high", "novelty")
-NEW_FOUND = 3  # exit code of `alerts --exit-code` where something is new
+EXIT_NEW = 3  # exit code of `alerts --exit-code` where something is new
 
 VerdictsFile = Annotated[
     Path | None, typer.Option("--verdicts", help="File of verdicts; beside the atlas, name.verdicts, unless said.")
 ]
-Kind = Annotated[str | None, typer.Option("--kind", help="What is judged for, such as 'merger'; one file may have many.")]
+Kind = Annotated[
+    str | None, typer.Option("--kind", help="What is judged for, such as 'merger'; one file may have many.")
+]
 Reviewer = Annotated[
     str | None, typer.Option("--by", help="Who judges; GALSEARCH_REVIEWER or the login name unless said.")
 ]
@@ -226,7 +231,9 @@ def review_list(
 @review.command("export")
 def review_export(
     path: options.AtlasPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv .ecsv .vot .fits .parquet .json.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .csv .ecsv .vot .fits .parquet .json.")
+    ],
     verdicts: VerdictsFile = None,
     kind: Kind = None,
     history: Annotated[bool, typer.Option("--history", help="Also what was corrected and taken back.")] = False,
@@ -277,7 +284,7 @@ def review_train(
     embedding: Embedding = None,
     probes: ProbesFile = None,
 ):
-    """Learn a probe; it becomes live only where it is better than the live one on objects that none has learned from."""
+    """Learn a probe; it becomes live only where it is better than the live one on objects none has learned from."""
     with galsearch.open(path) as atlas:
         kept = galsearch.Probes(_probes(path, probes))
         tell(atlas.train_probe(_opened(atlas, path, verdicts), kept, kind=kind, query=query, by=embedding))
@@ -306,7 +313,7 @@ def alerts(
     drop: Annotated[bool, typer.Option("--drop", help="Forget the search --name.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Mark nothing as seen: the same is told next time.")] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help=f"Exit with {NEW_FOUND} where something is new.")
+        bool, typer.Option("--exit-code", help=f"Exit with {EXIT_NEW} where something is new.")
     ] = False,
     output_format: options.Format = "table",
 ):
@@ -329,7 +336,7 @@ def alerts(
     if not keep:
         saved.mark(new)  # after it was printed: who is killed before is told again
     if new.num_rows and exit_code:
-        raise typer.Exit(NEW_FOUND)
+        raise typer.Exit(EXIT_NEW)
 
 
 def searches_file(atlas: Path, file: Path | None) -> Path:

@@ -67,7 +67,8 @@ def search(
         float | None, typer.Option("--least-score", help="With --save-as: the score from which on a hit is an alert.")
     ] = None,
     searches: Annotated[
-        Path | None, typer.Option("--searches", help="With --save-as: file to keep it in; beside the atlas unless said.")
+        Path | None,
+        typer.Option("--searches", help="With --save-as: file to keep it in; beside the atlas unless said."),
     ] = None,
     device: options.Device = "auto",
 ):
@@ -106,10 +107,7 @@ def search(
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
-        if save_as is not None:
-            kept = galsearch.Searches(path.with_suffix(".searches") if searches is None else searches)
-            kept.save(save_as, query, atlas, least_score=least_score)
-            tell(f"kept as {save_as!r} in {kept.path}; `galsearch alerts` lists what is new from now on")
+        _keep(save_as, query, atlas, path.with_suffix(".searches") if searches is None else searches, least_score)
         if output:
             saved = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
             tell(f"wrote {saved} ({len(hits)} rows)")
@@ -121,6 +119,16 @@ def search(
             tell(_doubt(hits))
         if not len(hits) and not named:
             tell(_nothing(atlas, in_a_cone=near is not None))
+
+
+def _keep(
+    name: str | None, query: galsearch.Query, atlas: galsearch.Atlas, file: Path, least_score: float | None
+) -> None:
+    """Keep a search under a name, where one was given."""
+    if name is not None:
+        kept = galsearch.Searches(file)
+        kept.save(name, query, atlas, least_score=least_score)
+        tell(f"kept as {name!r} in {kept.path}; `galsearch alerts` lists what is new from now on")
 
 
 @app.command(cls=Searching)

@@ -63,7 +63,9 @@ class Searches:
         if not isinstance(name, str) or not 1 <= len(name.strip()) <= MOST_NAME or not name.isprintable():
             raise QueryError(f"name is {name!r:.40}, expected 1 to {MOST_NAME} printable characters")
         if any(term.is_file for term in query.terms):
-            raise QueryError("a search by a file cannot be saved: search by an object of the atlas, or by its embedding")
+            raise QueryError(
+                "a search by a file cannot be saved: search by an object of the atlas, or by its embedding"
+            )
         row: Row = {"what": SAVE, "name": name, "time": schema.now(), "query": query.to_json()}
         if least_score is not None:
             row["least_score"] = float(least_score)
@@ -77,7 +79,7 @@ class Searches:
         self._journal.append(lambda _: [{"what": DROP, "name": name, "time": schema.now()}])
 
     def new(self, atlas: Any, *, name: str | None = None) -> pa.Table:
-        """Return the hits of one search, or of all, that were not seen yet: search, object_id, score; nothing is marked.
+        """Return hits of one search, or of all, that were not seen yet: search, object_id, score; nothing is marked.
 
         They are in the order of the searches, then of their hits. An object is new where it came into the atlas, or
         into what passes. `mark` marks them as seen.
@@ -115,8 +117,8 @@ class Searches:
         held = self.all()
         if name not in held:
             raise QueryError(
-                f"{self._journal.name} has no search {name!r:.60}, it has {', '.join(map(repr, held)) or 'none'}; save one "
-                "with `galsearch search … --save-as NAME`"
+                f"{self._journal.name} has no search {name!r:.60}, it has {', '.join(map(repr, held)) or 'none'}; save "
+                "one with `galsearch search … --save-as NAME`"
             )
         return held[name]
 
@@ -150,6 +152,6 @@ def _played(rows: Iterable[Row], path: str) -> dict[str, SavedSearch]:
         }
     except (KeyError, TypeError, QueryError) as error:
         raise FormatError(
-            f"{path} has a row that is no saved search ({error!s:.100}); restore it from a copy, or remove that row with "
-            "an editor"
+            f"{path} has a row that is no saved search ({error!s:.100}); restore it from a copy, or remove that row "
+            "with an editor"
         ) from None

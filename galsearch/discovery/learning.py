@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Judged:
-    """Objects of the atlas that were judged and have a vector: row indices, what was wanted, who said so."""
+    """Objects of the atlas that were judged and have a vector: row indices, what was wanted, who judged."""
 
     rows: np.ndarray
     wanted: np.ndarray
@@ -84,17 +85,19 @@ class Judged:
 
 def judged(store: Store, embedding: str, verdicts: Iterable[Verdict], *, label: str | None = None) -> Judged:
     """Return the mean verdict of each object: yes 1, no 0, unsure 0.5; where a label is meant, whether it is that."""
-    said: dict[str, list[tuple[str, float | None]]] = {}
+    opinions: dict[str, list[tuple[str, float | None]]] = {}
     for one in verdicts:
-        said.setdefault(one.object_id, []).append((one.by, wanted_of(one, label)))
-    ids = [name for name in sorted(said) if store.has(name)]
+        opinions.setdefault(one.object_id, []).append((one.by, wanted_of(one, label)))
+    ids = [name for name in sorted(opinions) if store.has(name)]
     rows = store.rows_of(ids) if ids else np.empty(0, np.int64)
     with_vector = store.has_vector(embedding, rows) if len(rows) else np.empty(0, bool)
-    values = [[value for _, value in said[name] if value is not None] for name in ids]
+    values = [[value for _, value in opinions[name] if value is not None] for name in ids]
     usable = with_vector & np.array([bool(one) for one in values], bool)
-    people = tuple(frozenset(by for by, _ in said[name]) for name, use in zip(ids, usable.tolist(), strict=True) if use)
+    people = tuple(
+        frozenset(by for by, _ in opinions[name]) for name, use in zip(ids, usable.tolist(), strict=True) if use
+    )
     means = np.array([np.mean(one) if one else np.nan for one in values], np.float64)
-    return Judged(rows[usable], means[usable], people, len(said) - int(usable.sum()))
+    return Judged(rows[usable], means[usable], people, len(opinions) - int(usable.sum()))
 
 
 def wanted_of(one: Verdict, label: str | None) -> float | None:
@@ -144,7 +147,7 @@ def _scored(store: Store, sample: Sample, task: Task) -> _Scored:
     return _Scored(rows, mean, variance, odd, probe, known)
 
 
-def _oddness(store: Store, run: str | bool, rows: np.ndarray) -> np.ndarray:
+def _oddness(store: Store, run: object, rows: np.ndarray) -> np.ndarray:
     """Return 1 less the p-value of rows in a saved list, NaN for those that were not judged in it."""
     table = saved_anomalies(store, run=None if run is True else str(run))
     ids = table["object_id"].to_pylist()
@@ -166,7 +169,7 @@ def rank(store: Store, sample: Sample, task: Task, *, include_judged: bool) -> p
         order = order[~np.isin(scored.rows[order], scored.known.rows)]
     at = order[: task.k]
     spread = np.sqrt(scored.variance[at])
-    columns: dict[str, np.ndarray] = {
+    columns: dict[str, np.ndarray | list] = {
         "score": score[at],
         "interest": interest[at],
         "interest_low": _curve(scored.mean[at] - spread),
@@ -189,7 +192,10 @@ COLUMNS = {  # of results, beside object_id and those of the catalog: UCD, meani
     "novelty": ("stat.probability", "1 less the p-value in the saved list of anomalies; NULL for none"),
     "value": ("stat.value", "What orders the queue: interest and information, times novelty where it is given"),
     "information": ("stat.value", "Bits that a verdict is expected to tell of what is wanted"),
-    "likeness": ("stat.value", "Cosine with the most similar object that was judged or stands before it; NULL for none"),
+    "likeness": (
+        "stat.value",
+        "Cosine with the most similar object that was judged or stands before it; NULL for none",
+    ),
     "like": ("meta.id", "The most similar object that was judged or stands before it"),
     "reason": ("meta.note", "Why it is to be judged"),
 }
@@ -201,8 +207,8 @@ def _table(store: Store, rows: np.ndarray, columns: dict[str, np.ndarray | list]
     fields = [schema.arrow_field("object_id")]
     for name, values in columns.items():
         ucd, meaning = COLUMNS[name]
-        array = pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else pa.array(values)
-        arrays.append(array if len(array) else array.cast(array.type if array.type != pa.null() else pa.string()))
+        is_text = isinstance(values, list)
+        arrays.append(pa.array(values, pa.string()) if is_text else pa.array(values, from_pandas=True))
         fields.append(formats.describe(pa.field(name, arrays[-1].type), ucd=ucd, description=meaning))
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     catalog = store.hits(rows, None).drop_columns(["object_id", "score"])
@@ -262,30 +268,22 @@ class _Chooser:
         scored, store = self._scored, self._store
         known = scored.known.rows
         before = store.vectors_of(self._embedding, known) if len(known) else vectors[:0]
-        mean, first_variance = scored.mean[at], scored.variance[at]
-        interest = probability(mean, first_variance)
-        bits = information(mean, first_variance)
+        mean, spread = scored.mean[at], np.sqrt(scored.variance[at])
         likeness, like = _likeness(vectors, before, store.ids(scored.rows[at]), store.ids(known))
-        spread = np.sqrt(first_variance)
-        low, high = _curve(mean - spread), _curve(mean + spread)
-        odd = None if scored.novelty is None else scored.novelty[at]
-        reasons = [
-            _reason(
-                interest[n], low[n], high[n], bits[n], likeness[n], like[n], None if odd is None else odd[n], told[n].explores
-            )
-            for n in range(len(at))
-        ]
         columns: dict[str, np.ndarray | list] = {
-            "reason": pa.array(reasons, pa.string()),
             "value": np.array([one.value for one in told], np.float64),
-            "interest": interest,
-            "information": bits,
+            "interest": probability(mean, scored.variance[at]),
+            "information": information(mean, scored.variance[at]),
             "likeness": likeness,
-            "like": pa.array(like, pa.string()),
+            "like": like,
         }
-        if odd is not None:
-            columns["novelty"] = odd
-        return _table(store, scored.rows[at], columns)
+        if scored.novelty is not None:
+            columns["novelty"] = scored.novelty[at]
+        spans = zip(_curve(mean - spread).tolist(), _curve(mean + spread).tolist(), strict=True)
+        facts = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        each = zip(facts, spans, told, strict=True)
+        reasons = [_reason(fact, span, explores=one.explores) for fact, span, one in each]
+        return _table(store, scored.rows[at], {"reason": reasons, **columns})
 
 
 def _likeness(
@@ -302,29 +300,21 @@ def _likeness(
     ]
 
 
-def _reason(
-    interest: float,
-    low: float,
-    high: float,
-    bits: float,
-    likeness: float,
-    like: str | None,
-    odd: float | None,
-    explores: bool,  # noqa: FBT001
-) -> str:
+def _reason(fact: dict[str, Any], span: tuple[float, float], *, explores: bool) -> str:
     """Return in words and numbers why an object is to be judged."""
-    span = f"interest {interest:.2f} ({low:.2f} to {high:.2f})"
+    interest, bits, like, odd = fact["interest"], fact["information"], fact["like"], fact.get("novelty")
+    span_text = f"interest {interest:.2f} ({span[0]:.2f} to {span[1]:.2f})"
     strange = "" if odd is None or not np.isfinite(odd) else f"; p-value {1 - odd:.2g} among anomalies"
-    near = "" if like is None else f"; most like {like}, cosine {likeness:.2f}"
+    near = "" if like is None else f"; most like {like}, cosine {fact['likeness']:.2f}"
     if explores and odd is not None:
-        return f"novel: odd beside others{strange}; {span}{near}"
+        return f"novel: odd beside others{strange}; {span_text}{near}"
     if explores:
-        return f"novel: least is known of what is like it; {span}{near}"
+        return f"novel: least is known of what is like it; {span_text}{near}"
     if interest >= LIKELY:
-        return f"likely: {span}{strange}{near}"
+        return f"likely: {span_text}{strange}{near}"
     if bits >= interest:
-        return f"unsure: {span}, a verdict tells {bits:.2f} bits{strange}{near}"
-    return f"best so far: {span}{strange}{near}"
+        return f"unsure: {span_text}, a verdict tells {bits:.2f} bits{strange}{near}"
+    return f"best so far: {span_text}{strange}{near}"
 
 
 def _second(store: Store, task: Task, scored: _Scored, reviewer: str, *, count: int) -> pa.Table:
@@ -335,12 +325,12 @@ def _second(store: Store, task: Task, scored: _Scored, reviewer: str, *, count: 
     mean, variance = scored.mean[at], scored.variance[at]
     empty = np.full(len(at), np.nan)
     columns: dict[str, np.ndarray | list] = {
-        "reason": pa.array(["second opinion: another has judged it"] * len(at), pa.string()),
+        "reason": ["second opinion: another has judged it"] * len(at),
         "value": empty,
         "interest": probability(mean, variance),
         "information": information(mean, variance),
         "likeness": empty,
-        "like": pa.array([None] * len(at), pa.string()),
+        "like": [None] * len(at),
     }
     if scored.novelty is not None:
         columns["novelty"] = scored.novelty[at]
@@ -348,14 +338,9 @@ def _second(store: Store, task: Task, scored: _Scored, reviewer: str, *, count: 
 
 
 def _interleaved(fresh: pa.Table, again: pa.Table) -> pa.Table:
-    """Return both in one order, the second ones spread evenly."""
-    total = len(fresh) + len(again)
+    """Return both in one order, the second ones spread evenly, the first of them at the head."""
     if not len(again):
         return fresh
-    places = [*((n + 0.5) / max(len(fresh), 1) for n in range(len(fresh)))]
-    step = total / len(again)
-    at = sorted(
-        [(place * total, 0, n) for n, place in enumerate(places)] + [(n * step, 1, n) for n in range(len(again))]
-    )
+    shares = np.r_[(np.arange(len(fresh)) + 0.5) / max(len(fresh), 1), np.arange(len(again)) / len(again)]
     both = pa.concat_tables([fresh, again.cast(fresh.schema)])
-    return both.take(pa.array([n + (len(fresh) if which else 0) for _, which, n in at], pa.int64()))
+    return both.take(pa.array(np.argsort(shares, kind="stable")))

@@ -1,8 +1,8 @@
 """Promoted probes: what was learned from verdicts becomes live only where it is better on a frozen test part.
 
 A fifth of all objects, by a digest of their ids, is the test part: no probe that is tried here has ever learned from
-it. A trial compares with the live probe, or at first with the words that it began at; each is kept, promoted or not, and
-the one before can be made live again. Nothing is rewritten.
+it. A trial compares with the live probe, or at first with the words that it began at; each is kept, promoted or not,
+and the one before can be made live again. Nothing is rewritten.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Trial:
     def __str__(self) -> str:
         result = "promoted" if self.promoted else "not promoted, the one before stays live"
         return (
-            f"{self.kind}: learned from {self.learned} objects, tested on {self.tested} others; AUROC {self.auroc:.3f}, "
-            f"before {self.before:.3f}, gain {self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}]: {result}"
+            f"{self.kind}: learned from {self.learned} objects, tested on {self.tested} others; AUROC {self.auroc:.3f}"
+            f", before {self.before:.3f}, gain {self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}]: {result}"
         )
 
 
@@ -136,7 +136,13 @@ class Probes:
 
 
 def try_probe(
-    store: Store, sample: Sample, verdicts: Iterable[Verdict], kind: str, *, start: np.ndarray | None, live: Trial | None
+    store: Store,
+    sample: Sample,
+    verdicts: Iterable[Verdict],
+    kind: str,
+    *,
+    start: np.ndarray | None,
+    live: Trial | None,
 ) -> Trial:
     """Return the trial of a probe that learned from all verdicts but those on the test part.
 
@@ -168,17 +174,21 @@ def try_probe(
     elif start is not None:
         before = vectors @ start
     ours = vectors @ probe.weights.astype(np.float64)
-    own, others, low, high = gain(ours, before, good)
+    own, others, low, high = (round(one, 6) for one in gain(ours, before, good))
     time, weights = schema.now(), tuple(float(one) for one in probe.weights)
     return Trial(
-        hashlib.sha256(repr((kind, time, weights)).encode()).hexdigest()[:16],
-        kind,
-        time,
-        sample.embedding,
-        sha256,
-        len(learned.rows),
-        len(rows),
-        *(round(one, 6) for one in (own, others, own - others, low, high)),
+        id=hashlib.sha256(repr((kind, time, weights)).encode()).hexdigest()[:16],
+        kind=kind,
+        time=time,
+        embedding=sample.embedding,
+        sha256=sha256,
+        learned=len(learned.rows),
+        tested=len(rows),
+        auroc=own,
+        before=others,
+        gain=round(own - others, 6),
+        low=low,
+        high=high,
         promoted=low > 0,
         weights=weights,
     )

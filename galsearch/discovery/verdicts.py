@@ -201,8 +201,8 @@ class Verdicts:
             return of_row(row)
         except (QueryError, TypeError) as error:
             raise FormatError(
-                f"{self._journal.name} has a row that is no verdict ({error!s:.160}); restore it from a copy, or remove "
-                "that row with an editor"
+                f"{self._journal.name} has a row that is no verdict ({error!s:.160}); restore it from a copy, or "
+                "remove that row with an editor"
             ) from None
 
     def current(self, kind: str | None = None, *, by: str | None = None) -> list[Verdict]:
@@ -228,7 +228,9 @@ class Verdicts:
         names = [column.name for column in columns]
         values = [[getattr(one, name) for one in shown] for name in names]
         fields = pa.schema([schema.described(column) for column in columns])
-        return pa.Table.from_arrays([pa.array(v, field.type) for v, field in zip(values, fields, strict=True)], schema=fields)
+        return pa.Table.from_arrays(
+            [pa.array(v, field.type) for v, field in zip(values, fields, strict=True)], schema=fields
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return what stands as a pandas DataFrame; needs pandas."""
@@ -258,13 +260,13 @@ class Verdicts:
         kind = self.only_kind(kind)
         standing_ones = [one for one in self.current(kind) if one.blind or not blind]
         people = tuple(sorted({one.by for one in standing_ones}))
-        said: dict[str, dict[str, str]] = {}
+        opinions: dict[str, dict[str, str]] = {}
         for one in standing_ones:
-            said.setdefault(one.object_id, {})[one.by] = class_of(one)
-        shared = [by_person for _, by_person in sorted(said.items()) if len(by_person) > 1]
+            opinions.setdefault(one.object_id, {})[one.by] = class_of(one)
+        shared = [by_person for _, by_person in sorted(opinions.items()) if len(by_person) > 1]
         ratings = [[by_person.get(person) for person in people] for by_person in shared]
         full = bool(ratings) and all(None not in row for row in ratings)
-        pairs = _pairs(people, list(said.values()))
+        pairs = _pairs(people, list(opinions.values()))
         kappa = pairs["kappa"][0].as_py() if len(people) == 2 else agreement.fleiss_kappa(ratings) if full else None
         return Agreement(
             kind,
@@ -283,7 +285,7 @@ class Verdicts:
             return kind
         if len(kinds) != 1:
             there = f"they are of {', '.join(map(repr, kinds[:10]))}" if kinds else "there are none yet"
-            raise QueryError(f"which kind of verdicts is meant is not said, and {there}; give kind")
+            raise QueryError(f"which kind of verdicts is meant is not named, and {there}; give kind")
         return kinds[0]
 
     # ---- writing
@@ -409,10 +411,10 @@ def class_of(one: Verdict) -> str:
     return f"label {one.label.casefold()}" if one.verdict == LABEL and one.label else one.verdict
 
 
-def _pairs(people: Sequence[str], said: list[dict[str, str]]) -> pa.Table:
+def _pairs(people: Sequence[str], opinions: list[dict[str, str]]) -> pa.Table:
     rows = []
     for first, second in combinations(people, 2):
-        both = [(one[first], one[second]) for one in said if first in one and second in one]
+        both = [(one[first], one[second]) for one in opinions if first in one and second in one]
         sides = [pair[0] for pair in both], [pair[1] for pair in both]
         share = agreement.agreed_share(both)
         rows.append((first, second, len(both), share, agreement.cohen_kappa(*sides)))
@@ -431,7 +433,9 @@ def reviewer(by: str | None) -> str:
     try:
         return named or getpass.getuser()
     except (OSError, KeyError, ImportError):
-        raise GalsearchError(f"nobody is named who judges, and this account has no name; give by, or set {REVIEWER}") from None
+        raise GalsearchError(
+            f"nobody is named who judges, and this account has no name; give by, or set {REVIEWER}"
+        ) from None
 
 
 def identity(manifest: schema.Manifest) -> Row:
@@ -472,11 +476,11 @@ def _is_journal(path: Path) -> bool:
 
 
 def _of_table(row: dict[str, Any], where: str) -> Verdict:
-    known = {name: row.get(name) for name in schema.VERDICTS}
+    known: dict[str, Any] = {name: row.get(name) for name in schema.VERDICTS}
     known["blind"] = str(known["blind"]).lower() in ("true", "1", "t", "yes")
     known["time"] = known["time"] or "1970-01-01T00:00:00.000000Z"
-    said = {name: value for name, value in known.items() if name != "id"}
-    known["id"] = known["id"] or hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    told = {name: value for name, value in known.items() if name != "id"}
+    known["id"] = known["id"] or hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
     try:
         return Verdict(**known).check()
     except QueryError as error:

@@ -23,7 +23,9 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     0.5
     """
     if len(first) != len(second):
-        raise QueryError(f"one rater judged {len(first)} objects and the other {len(second)}; give the same ones of both")
+        raise QueryError(
+            f"one rater judged {len(first)} objects and the other {len(second)}; give the same ones of both"
+        )
     if not len(first):
         return None
     classes = sorted({*first, *second})
@@ -44,8 +46,8 @@ def fleiss_kappa(ratings: Ratings) -> float | None:
         return None
     if judged.min() != judged.max() or judged[0] < 2:
         raise QueryError(
-            f"objects were judged by {int(judged.min())} to {int(judged.max())} people, and Fleiss' kappa takes equally "
-            "many, 2 or more; use Krippendorff's alpha"
+            f"objects were judged by {int(judged.min())} to {int(judged.max())} people, and Fleiss' kappa takes "
+            "equally many, 2 or more; use Krippendorff's alpha"
         )
     agreed = float((counts * (counts - 1)).sum(axis=1).mean() / (judged[0] * (judged[0] - 1)))
     chance = float(((counts.sum(axis=0) / counts.sum()) ** 2).sum())

@@ -2,8 +2,8 @@
 
 Logistic regression on whitened vectors, pulled toward a direction to start from, such as that of a query text: what the
 start tells apart already leaves no residual, and a probe of no verdicts is the start. A sample of ordinary objects
-stands in for the negatives that nobody judged, all together weighing as much as the verdicts. The uncertainty is that of
-a Laplace approximation: a normal distribution about the weights, with the curvature of the loss (MacKay 1992, Neural
+stands in for the negatives that nobody judged, all together weighing as much as the verdicts. The uncertainty is that
+of a Laplace approximation: a normal distribution about the weights, with the curvature of the loss (MacKay 1992, Neural
 Comput. 4, 720).
 """
 
@@ -70,9 +70,7 @@ def _logistic_curve(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
 
-def _loss(
-    labels: np.ndarray, weights: np.ndarray, held: np.ndarray, off: np.ndarray, logits: np.ndarray
-) -> float:
+def _loss(labels: np.ndarray, weights: np.ndarray, held: np.ndarray, off: np.ndarray, logits: np.ndarray) -> float:
     return float(weights @ (np.logaddexp(0, logits) - labels * logits) + 0.5 * held @ off**2)
 
 
@@ -133,7 +131,7 @@ class Interest:
         self._at = (root[-1] - frame.center @ frame.matrix @ root[:-1]).astype(np.float32)
 
     def judge(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and variance of the logit of each vector `(n, d) float32`, `(n,)` each; NaN for those with NaN."""
+        """Return mean and variance of the logit of vectors `(n, d) float32`, `(n,)` each; NaN for those with NaN."""
         mean, variance = np.empty(len(vectors), np.float32), np.empty(len(vectors), np.float32)
         step = max(1, BLOCK_NUMBERS // len(self.weights))
         for first in range(0, len(vectors), step):

@@ -120,7 +120,9 @@ def head(state: State, verdicts: galsearch.Verdicts, kind: str, kinds: list[str]
         st.text_input("Reviewer", key="review_by", max_chars=100, width=160, on_change=state.acted)
         st.toggle("Blind", key="review_blind", on_change=state.acted, help="Hides names, scores, reasons and verdicts.")
         if panel.has_table(state.hash, "anomalies", state):
-            st.toggle("Odd ones first", key="review_odd", on_change=refill, help="Times novelty of the saved anomalies.")
+            st.toggle(
+                "Odd ones first", key="review_odd", on_change=refill, help="Times novelty of the saved anomalies."
+            )
         with st.popover("Start", icon=":material/flag:", key="review_start"):
             st.text_input(
                 "Words to start from",
@@ -232,7 +234,9 @@ def buttons(state: State, kind: str, object_id: str) -> None:
                 on_click=take_verdict,
                 args=(kind, object_id, verdict),
             )
-        st.button("Undo", key="review_undo", shortcut=UNDO_KEY, icon=":material/undo:", on_click=take_undo, args=(kind,))
+        st.button(
+            "Undo", key="review_undo", shortcut=UNDO_KEY, icon=":material/undo:", on_click=take_undo, args=(kind,)
+        )
         st.button("Skip", key="review_skip", shortcut=SKIP_KEY, on_click=take_skip, args=(kind, object_id))
 
 
@@ -254,7 +258,9 @@ def take_verdict(kind: str, object_id: str, verdict: str) -> None:
     blind = bool(st.session_state.get("review_blind"))
     verdicts = of_session(state)
     if not is_kept(state) and len(verdicts.all()) >= MOST_VERDICTS:
-        state.problem = f"This session holds {MOST_VERDICTS:,} verdicts, which is the most; download them and start anew."
+        state.problem = (
+            f"This session holds {MOST_VERDICTS:,} verdicts, which is the most; download them and start anew."
+        )
         return
     add = partial(verdicts.add, kind=kind, label=label, note=note, by=who(state), blind=blind)
     if state.attempt(add, object_id, verdict):
@@ -410,7 +416,10 @@ def files(state: State, verdicts: galsearch.Verdicts) -> None:
         if not limits.PUBLIC:
             with st.popover("Merge", icon=":material/merge:", key="review_merge"):
                 upload = st.file_uploader(
-                    "Verdicts of others", type=["verdicts", "csv", "vot", "ecsv"], key="review_upload", on_change=state.acted
+                    "Verdicts of others",
+                    type=["verdicts", "csv", "vot", "ecsv"],
+                    key="review_upload",
+                    on_change=state.acted,
                 )
                 if upload and st.session_state.get("review_taken") != upload.file_id:
                     st.session_state.review_taken = upload.file_id
