@@ -35,7 +35,6 @@ from galsearch.workers import Limits, Pool
 if TYPE_CHECKING:
     from galsearch.discovery import Anomalies
     from galsearch.discovery.learning import Sample, Task
-    from galsearch.discovery.probes import Probes, Trial
     from galsearch.discovery.verdicts import Verdicts
     from galsearch.knowledge import KnowledgeBase
     from galsearch.knowledge.classify import Classification, Votes
@@ -795,45 +794,6 @@ class Atlas:
         sample, task = self._learned(verdicts, kind, query, by, label=label, novelty=novelty, where=where, k=k)
         task = replace(task, near=near, radius_arcsec=radius_arcsec)
         return queue(self._store, sample, task, reviewer=reviewer, second_opinions=second_opinions)
-
-    def train_probe(
-        self,
-        verdicts: Verdicts,
-        probes: Probes,
-        *,
-        kind: str | None = None,
-        query: str | None = None,
-        by: str | None = None,
-    ) -> Trial:
-        """Learn a probe from verdicts and keep it in `probes`; it becomes live only where it is proved to be better.
-
-        It is compared with the live one, or at first with the words it begins at, on a fifth of all objects that no
-        probe learns from, by AUROC: it is promoted where the bootstrap interval of the gain lies above 0. Raises
-        QueryError where fewer than 5 of that fifth have a yes, or a no.
-        """
-        from galsearch.discovery.probes import try_probe
-
-        sample, task = self._learned(verdicts, kind, query, by)
-        live = probes.live(task.kind)
-        return probes.keep(try_probe(self._store, sample, task.verdicts, task.kind, start=task.start, live=live))
-
-    def rank_by_probe(self, probes: Probes, kind: str, *, where: str | None = None, k: int = 50) -> pa.Table:
-        """Return the `k` objects that the live probe of a kind puts first: object_id, score, columns of the catalog.
-
-        Raises QueryError where no probe of the kind is live, ModelMismatchError where it is of other vectors.
-        """
-        from galsearch.discovery.probes import rank_by
-
-        live = probes.live(kind)
-        if live is None:
-            raise QueryError(f"no probe of {kind!r:.60} is live; train one with `galsearch review train`")
-        space = self.manifest.embeddings.get(live.embedding, {})
-        if (space.get("sha256"), space.get("dim")) != (live.sha256, len(live.weights)):
-            raise ModelMismatchError(
-                f"the live probe of {kind!r:.60} was learned in '{live.embedding}' (sha256 {live.sha256!s:.12}), and "
-                f"{self.path} has other vectors; train one on this atlas"
-            )
-        return rank_by(self._store, live, where=where, k=k)
 
     def _learned(
         self, verdicts: Verdicts, kind: str | None, query: str | None, by: str | None, **options: Any

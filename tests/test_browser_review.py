@@ -1,4 +1,4 @@
-"""The page Review in a browser: keys judge, undo and do not fire while somebody writes; the picture fills the height."""
+"""The page Review in a browser: keys judge and undo, not while somebody writes; the picture fills the height."""
 
 from __future__ import annotations
 

@@ -14,10 +14,8 @@ from scipy.optimize import minimize
 
 import galsearch
 from galsearch.discovery import learning
-from galsearch.discovery.probes import Probes, gain, in_test_part
-from galsearch.errors import FormatError, ModelMismatchError, QueryError
+from galsearch.errors import ModelMismatchError, QueryError
 from galsearch.science import interest
-from galsearch.science.metrics import auroc
 
 ROWS, DIM, WANTED = 1_500, 16, 60
 KIND = "wanted"
@@ -191,7 +189,7 @@ def test_folder_and_bundle_rank_alike_and_the_same_again(home):
     for name in ("p.atlas", "p.duckdb", "p.duckdb"):
         with galsearch.open(home / name, device="cpu") as atlas:
             tables.append(atlas.rank_by_verdicts(begun(atlas), k=100)["object_id"].to_pylist()[:20])
-    assert tables[1] == tables[2] and len(set(tables[0]) ^ set(tables[1])) <= 4  # samples are drawn by row
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_filters_hold_and_what_was_judged_is_left_out_unless_wanted(atlas):
@@ -245,7 +243,9 @@ def test_several_people_count_by_their_mean_and_what_is_not_in_the_atlas_is_left
     verdicts.add("gone", "yes", kind=KIND, by="ann")
     result = learning.judged(folder._store, "image", verdicts.current(KIND))
     assert (
-        result.wanted.tolist() == [0.5] and result.absent == 1 and result.people == (frozenset(("ann", "bob", "eve")),)
+        result.wanted.tolist() == [0.5]
+        and len(result.seen) == 1
+        and result.people == (frozenset(("ann", "bob", "eve")),)
     )
 
 
@@ -311,80 +311,44 @@ def test_second_opinions_are_what_others_judged_and_this_one_did_not(folder):
     assert not any(one.startswith("second") for one in none)
 
 
-# ---- what becomes live
+# ---- what becomes of it
 
 
-def trained(atlas: galsearch.Atlas, count: int, *, wrong: bool = False) -> galsearch.Verdicts:
-    verdicts, wanted = galsearch.Verdicts(atlas=atlas), truth(atlas)
-    good, bad = ([name for name in sorted(wanted) if wanted[name] is answer] for answer in (True, False))
-    for name in [*good[:count], *bad[: 3 * count]]:
-        answer = wanted[name] if in_test_part(name) or not wrong else not wanted[name]
-        verdicts.add(name, "yes" if answer else "no", kind=KIND, by="ann")
-    return verdicts
+def test_ranking_and_queue_change_neither_the_atlas_nor_the_verdicts(home, tmp_path):
+    """The newest model is not what is in use from now on: nothing is, that a ranking leaves behind."""
+    path = shutil.copy(home / "p.duckdb", tmp_path / "p.duckdb")
+    before = path.read_bytes()
+    with galsearch.open(path) as atlas:
+        verdicts = galsearch.Verdicts(tmp_path / "v", atlas=atlas)
+        verdicts.merge(begun(atlas))
+        kept = (tmp_path / "v").read_bytes()
+        atlas.rank_by_verdicts(verdicts)
+        atlas.review_queue(verdicts)
+    assert path.read_bytes() == before and (tmp_path / "v").read_bytes() == kept
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["p.duckdb", "v"]
 
 
-def test_a_newer_probe_becomes_live_only_if_it_is_better_and_can_be_rolled_back(folder, tmp_path):
-    probes = Probes(tmp_path / "probes")
-    first = folder.train_probe(trained(folder, 40), probes)
-    assert first.promoted and first.low > 0 and probes.live(KIND) == first
-    worse = folder.train_probe(trained(folder, 40, wrong=True), probes)
-    assert not worse.promoted and worse.gain < 0 and "stays live" in str(worse)
-    assert Probes(tmp_path / "probes").live(KIND) == first  # the newest is not live
-    same = folder.train_probe(trained(folder, 40), probes)
-    assert not same.promoted and same.gain == 0  # as good is not better
-    probes.keep(galsearch.Trial(**{**vars(first), "id": "later", "time": "2999"}))
-    assert probes.live(KIND).id == "later"
-    assert probes.rollback(KIND) == first and Probes(tmp_path / "probes").live(KIND) == first
-    assert len(probes.trials()) == 4  # all of them are kept
-    assert probes.rollback(KIND) is None
-    with pytest.raises(QueryError, match="is live"):
-        probes.rollback(KIND)
+def test_the_consensus_of_verdicts_becomes_a_knowledge_base(home, tmp_path):
+    path = shutil.copytree(home / "p.atlas", tmp_path / "p.atlas")
+    with galsearch.open(path) as atlas:
+        verdicts = begun(atlas, count=30)
+        yes = verdicts.current()[0].object_id
+        verdicts.add(yes, "no", kind=KIND, by="bob")  # as many say yes as no
+        pq.write_table(verdicts.consensus(), tmp_path / "c.parquet")
+    table = verdicts.consensus()
+    assert table.num_rows == 60 and table["label"].to_pylist().count(None) == 1
+    base = galsearch.create_base(path, "wanted", table=tmp_path / "c.parquet", label="label")
+    assert dict(base.counts) == {"yes": 29, "no": 30}
 
 
-def test_the_live_probe_ranks_by_its_own_weights_and_not_by_later_verdicts(folder, tmp_path):
-    probes, wanted = Probes(tmp_path / "probes"), truth(folder)
-    folder.train_probe(trained(folder, 40), probes)
-    before = folder.rank_by_probe(probes, KIND, k=30)
-    folder.train_probe(trained(folder, 40, wrong=True), probes)
-    assert folder.rank_by_probe(probes, KIND, k=30).equals(before)
-    assert np.mean([wanted[name] for name in before["object_id"].to_pylist()]) > 0.7
-    with pytest.raises(QueryError, match="no probe of 'other' is live"):
-        folder.rank_by_probe(probes, "other")
-
-
-def test_nothing_learns_from_the_test_part(folder):
-    verdicts = trained(folder, 40)
-    trial = folder.train_probe(verdicts, Probes())
-    parts = [in_test_part(one.object_id) for one in verdicts.current()]
-    assert (trial.tested, trial.learned) == (sum(parts), len(parts) - sum(parts)) and 0.1 < np.mean(parts) < 0.3
-    with pytest.raises(QueryError, match="5 of each are needed"):
-        folder.train_probe(begun(folder), Probes())
-
-
-def test_the_interval_of_a_gain_holds_its_level_where_there_is_none():
-    rng, promoted = np.random.default_rng(5), 0
-    for _ in range(60):
-        good = np.arange(60) < 20
-        scores = rng.normal(size=(2, 60)) + good
-        own, before, low, high = gain(scores[0], scores[1], good, seed=1)
-        assert own == pytest.approx(auroc(scores[0], good.astype(float))) and low <= own - before <= high
-        promoted += low > 0
-    assert promoted <= 6  # 2.5 % are expected
-
-
-def test_probes_of_another_model_and_damaged_ones_are_refused(folder, tmp_path):
-    probes = Probes(tmp_path / "probes")
-    trial = folder.train_probe(trained(folder, 40), probes)
-    other = galsearch.Trial(**{**vars(trial), "id": "x", "sha256": "0" * 64})
-    probes.keep(other)
-    with pytest.raises(ModelMismatchError, match="other vectors"):
-        folder.rank_by_probe(probes, KIND)
-    with pytest.raises(QueryError, match="another model"):
-        folder.train_probe(trained(folder, 40), probes)
-    content = (tmp_path / "probes").read_text().replace('"promoted": false', '"promoted": true').replace(KIND, "wantes")
-    (tmp_path / "probes").write_text(content)
-    with pytest.raises(FormatError, match="damaged"):
-        Probes(tmp_path / "probes")
+def test_what_was_judged_in_words_alone_does_not_come_again(folder):
+    verdicts = begun(folder)
+    first = folder.review_queue(verdicts, k=5)["object_id"].to_pylist()
+    for name in first:
+        verdicts.add(name, "label", label="shell", kind=KIND, by="ann")
+    assert not set(first) & set(folder.review_queue(verdicts, k=50)["object_id"].to_pylist())
+    with pytest.raises(QueryError, match="second_opinions is 2"):
+        folder.review_queue(verdicts, second_opinions=2)
 
 
 def test_the_benchmark_reports_what_it_measured():

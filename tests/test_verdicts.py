@@ -499,6 +499,20 @@ def test_verdicts_on_the_command_line_from_the_first_to_their_table(tmp_path, ti
     assert one in run("review", "rank", tiny_bundle, *file, "--format", "csv", "--include-judged", "-k", "500")
 
 
+def test_start_opens_the_app_on_the_page_review_with_this_file_and_refuses_another(tmp_path, tiny_bundle, monkeypatch):
+    for name in ("GALSEARCH_VERDICTS", "GALSEARCH_PAGE", "GALSEARCH_REVIEWER"):
+        monkeypatch.setenv(name, "")
+    opened = []
+    monkeypatch.setattr("galsearch.cli.review.open_app", lambda path, **more: opened.append((path, more)))
+    run("review", "start", tiny_bundle, "--verdicts", tmp_path / "v", "--by", "ann", "--port", "8600")
+    assert opened == [(tiny_bundle, {"port": 8600, "public": False})]
+    names = ("GALSEARCH_VERDICTS", "GALSEARCH_PAGE", "GALSEARCH_REVIEWER")
+    assert [os.environ[name] for name in names] == [str(tmp_path / "v"), "review", "ann"]
+    (tmp_path / "notes").write_text("notes\n")
+    assert "no file of" in run("review", "start", tiny_bundle, "--verdicts", tmp_path / "notes", code=1)
+    assert len(opened) == 1
+
+
 # ---- saved searches
 
 

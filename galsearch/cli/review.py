@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 review = add_group(
     "review",
-    "Verdicts of people, and what they teach: start, queue, rank, add, undo, list, import, agreement, train, …",
+    "Verdicts of people, and what they teach: start, queue, rank, add, undo, list, export, import, agreement.",
 )
 
 QUEUED = ("object_id", "interest", "information", "novelty", "reason")
@@ -46,9 +46,6 @@ Novelty = Annotated[
 Embedding = Annotated[str | None, typer.Option("--embedding", help="Embedding to learn in; the main one unless said.")]
 SearchesFile = Annotated[
     Path | None, typer.Option("--searches", help="File of saved searches; beside the atlas unless said.")
-]
-ProbesFile = Annotated[
-    Path | None, typer.Option("--probes", help="File of probes; beside the atlas, name.probes, unless said.")
 ]
 
 
@@ -137,21 +134,12 @@ def review_rank(
     include_judged: Annotated[
         bool, typer.Option("--include-judged", help="List what was judged too; it is left out unless said.")
     ] = False,
-    live: Annotated[
-        bool, typer.Option("--live", help="By the probe that `review train` promoted, not by all verdicts so far.")
-    ] = False,
-    probes: ProbesFile = None,
     output_format: options.Format = "table",
     output: options.Output = None,
 ):
     """List the objects of the highest predicted interest, times novelty where that is given."""
     check_format(output_format)
     with galsearch.open(path) as atlas:
-        if live:
-            kept = galsearch.Probes(_probes(path, probes))
-            named = _opened(atlas, path, verdicts).only_kind(kind)
-            _give(atlas.rank_by_probe(kept, named, where=where, k=k), RANKED, output_format, output)
-            return
         table = atlas.rank_by_verdicts(
             _opened(atlas, path, verdicts),
             **_stated(kind, label, query, novelty, where, near, radius_arcsec, embedding, k),
@@ -237,12 +225,17 @@ def review_export(
     verdicts: VerdictsFile = None,
     kind: Kind = None,
     history: Annotated[bool, typer.Option("--history", help="Also what was corrected and taken back.")] = False,
+    consensus: Annotated[
+        bool, typer.Option("--consensus", help="A row for each object with what most people say, of one --kind.")
+    ] = False,
     quote_formulas: options.QuoteFormulas = False,
 ):
     """Write the verdicts as a table, such as CSV or VOTable."""
     opened = _read(path, verdicts)
-    opened.save(output, kind=kind, history=history, quote_formulas=quote_formulas)
-    tell(f"wrote {output} ({opened.table(kind, history=history).num_rows} rows)")
+    table = opened.consensus(kind) if consensus else opened.table(kind, history=history)
+    meta = {"title": "consensus" if consensus else "verdicts"}
+    rows = galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
+    tell(f"wrote {output} ({rows} rows)")
 
 
 @review.command("import")
@@ -273,36 +266,6 @@ def review_agreement(
     result = _read(path, verdicts).agreement(kind, blind=blind)
     print_rows(result.pairs, output_format)
     tell(result)
-
-
-@review.command("train")
-def review_train(
-    path: options.AtlasPath,
-    verdicts: VerdictsFile = None,
-    kind: Kind = None,
-    query: Query = None,
-    embedding: Embedding = None,
-    probes: ProbesFile = None,
-):
-    """Learn a probe; it becomes live only where it is better than the live one on objects none has learned from."""
-    with galsearch.open(path) as atlas:
-        kept = galsearch.Probes(_probes(path, probes))
-        tell(atlas.train_probe(_opened(atlas, path, verdicts), kept, kind=kind, query=query, by=embedding))
-
-
-@review.command("rollback")
-def review_rollback(
-    path: options.AtlasPath,
-    kind: Annotated[str, typer.Option("--kind", help="Kind of the probe.")],
-    probes: ProbesFile = None,
-):
-    """Make the probe before the live one live again."""
-    live = galsearch.Probes(_probes(path, probes)).rollback(kind)
-    tell(f"no probe of {kind} is live now" if live is None else f"live again: the probe of {live.time}")
-
-
-def _probes(atlas: Path, file: Path | None) -> Path:
-    return atlas.with_suffix(".probes") if file is None else file
 
 
 @app.command()

@@ -40,15 +40,14 @@ class Sample:
     @classmethod
     def draw(cls, store: Store, embedding: str, *, seed: int = 0) -> Sample:
         """Draw it. Raises QueryError where too few objects have a vector."""
-        rows = np.arange(store.manifest.rows)
+        rows, _ = store.listed(store.condition(None, None, None), k=max(store.manifest.rows, 1))  # by object_id
         rows = rows[store.has_vector(embedding, rows)]
         if len(rows) < 2:
             raise QueryError(f"{len(rows)} objects of {store.path} have a vector in '{embedding}'; two are needed")
-        chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:REFERENCE])
+        chosen = np.random.default_rng(seed).permutation(rows)[:REFERENCE]
         vectors = store.vectors_of(embedding, chosen).astype(np.float64)
         vectors = vectors[np.isfinite(vectors).all(axis=1)]
-        order = np.random.default_rng(seed + 1).permutation(len(vectors))
-        return cls(embedding, vectors[order], Whitening.fit(vectors))
+        return cls(embedding, vectors, Whitening.fit(vectors))
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Judged:
-    """Objects of the atlas that were judged and have a vector: row indices, what was wanted, who judged."""
+    """Objects of the atlas that were judged and have a vector: row indices, what was wanted, who judged.
+
+    `seen` are the row indices of all that were judged, also in words of one's own, which say neither yes nor no.
+    """
 
     rows: np.ndarray
     wanted: np.ndarray
     people: tuple[frozenset[str], ...]
-    absent: int  # judged objects that the atlas does not have, or without a vector
+    seen: np.ndarray
 
 
 def judged(store: Store, embedding: str, verdicts: Iterable[Verdict], *, label: str | None = None) -> Judged:
@@ -88,16 +90,16 @@ def judged(store: Store, embedding: str, verdicts: Iterable[Verdict], *, label: 
     opinions: dict[str, list[tuple[str, float | None]]] = {}
     for one in verdicts:
         opinions.setdefault(one.object_id, []).append((one.by, wanted_of(one, label)))
-    ids = [name for name in sorted(opinions) if store.has(name)]
-    rows = store.rows_of(ids) if ids else np.empty(0, np.int64)
-    with_vector = store.has_vector(embedding, rows) if len(rows) else np.empty(0, bool)
+    seen = store.rows_of(sorted(opinions)) if opinions else np.empty(0, np.int64)
+    ids = store.ids(seen)
+    with_vector = store.has_vector(embedding, seen) if len(seen) else np.empty(0, bool)
     values = [[value for _, value in opinions[name] if value is not None] for name in ids]
     usable = with_vector & np.array([bool(one) for one in values], bool)
     people = tuple(
         frozenset(by for by, _ in opinions[name]) for name, use in zip(ids, usable.tolist(), strict=True) if use
     )
     means = np.array([np.mean(one) if one else np.nan for one in values], np.float64)
-    return Judged(rows[usable], means[usable], people, len(opinions) - int(usable.sum()))
+    return Judged(seen[usable], means[usable], people, seen)
 
 
 def wanted_of(one: Verdict, label: str | None) -> float | None:
@@ -150,12 +152,8 @@ def _scored(store: Store, sample: Sample, task: Task) -> _Scored:
 def _oddness(store: Store, run: object, rows: np.ndarray) -> np.ndarray:
     """Return 1 less the p-value of rows in a saved list, NaN for those that were not judged in it."""
     table = saved_anomalies(store, run=None if run is True else str(run))
-    ids = table["object_id"].to_pylist()
-    by_row = np.full(store.manifest.rows, np.nan)
-    there = np.array([store.has(name) for name in ids], bool)
-    p_values = np.array(table["p_value"].to_pylist(), np.float64)[there]
-    by_row[store.rows_of([name for name, has in zip(ids, there.tolist(), strict=True) if has])] = 1 - p_values
-    return by_row[rows]
+    p_values = dict(zip(table["object_id"].to_pylist(), table["p_value"].to_pylist(), strict=True))
+    return np.array([1 - p_values.get(name, np.nan) for name in store.ids(rows)], np.float64)
 
 
 def rank(store: Store, sample: Sample, task: Task, *, include_judged: bool) -> pa.Table:
@@ -166,7 +164,7 @@ def rank(store: Store, sample: Sample, task: Task, *, include_judged: bool) -> p
     score = interest if scored.novelty is None else interest * np.nan_to_num(scored.novelty)
     order = np.lexsort((np.arange(len(score)), -logit, -score))
     if not include_judged:
-        order = order[~np.isin(scored.rows[order], scored.known.rows)]
+        order = order[~np.isin(scored.rows[order], scored.known.seen)]
     at = order[: task.k]
     spread = np.sqrt(scored.variance[at])
     columns: dict[str, np.ndarray | list] = {
@@ -229,8 +227,10 @@ def queue(
     Who was judged by anybody is left out; with `reviewer` and a share of `second_opinions` so many of the queue are
     those that others judged and this one did not.
     """
+    if not 0 <= second_opinions <= 1:
+        raise QueryError(f"second_opinions is {second_opinions!r:.40}, expected a share from 0 to 1, such as 0.1")
     scored = _scored(store, sample, task.check())
-    seen = np.isin(scored.rows, scored.known.rows)
+    seen = np.isin(scored.rows, scored.known.seen)
     fresh = _Chooser(store, sample, task, scored).choose(~seen)
     if reviewer is None or not second_opinions:
         return fresh.slice(0, task.k)

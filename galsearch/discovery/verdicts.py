@@ -278,6 +278,26 @@ class Verdicts:
             pairs,
         )
 
+    def consensus(self, kind: str | None = None) -> pa.Table:
+        """Return what most people say of each object of one kind: object_id, label, people, share, by object_id.
+
+        `label` is yes, no, unsure or the label in words of one's own, NULL where as many say one thing as another;
+        `share` is the part of the people who say it. It is a table that `galsearch.create_base` takes.
+        """
+        kind = self.only_kind(kind)
+        by_object: dict[str, Counter[str]] = {}
+        for one in self.current(kind):
+            label = one.label if one.verdict == LABEL and one.label else one.verdict
+            by_object.setdefault(one.object_id, Counter())[label] += 1
+        rows = []
+        for name, counts in sorted(by_object.items()):
+            (label, most), *others = counts.most_common(2)
+            tied = bool(others) and others[0][1] == most
+            rows.append((name, None if tied else label, counts.total(), most / counts.total()))
+        types = (pa.string(), pa.string(), pa.int64(), pa.float64())
+        names = ("object_id", "label", "people", "share")
+        return pa.table({name: pa.array([row[at] for row in rows], types[at]) for at, name in enumerate(names)})
+
     def only_kind(self, kind: str | None) -> str:
         """Return the kind that is meant: the one named, else the only one there is. Raises QueryError otherwise."""
         kinds = list(self.kinds())
