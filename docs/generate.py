@@ -35,6 +35,7 @@ MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
 VOTES = ("votes.json", "python -m benchmarks.votes FOLDER/test.atlas")
+LEARNING = ("learning.json", "python -m benchmarks.learning FOLDER")
 ANOMALIES = ("anomalies.json", "python -m benchmarks.anomalies FOLDER")
 DUPLICATES = ("duplicates.json", "python -m benchmarks.duplicates FOLDER")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
@@ -103,6 +104,8 @@ def documents() -> Iterable[tuple[Path, str]]:
         "anomalies_speed": anomalies_speed,
         "duplicates_recall": duplicates_recall,
         "duplicates_speed": duplicates_speed,
+        "learning": learning,
+        "learning_speed": learning_speed,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -561,6 +564,53 @@ def duplicates_speed() -> str:
 
 def _share(values: dict[str, float]) -> str:
     return _with_interval([values[name] for name in ("value", "low", "high")], 4)
+
+
+def learning() -> str:
+    """Return what lists come to after some verdicts, in several orders, and without any."""
+    found = _measured(*LEARNING)
+    steps = [step["verdicts"] for step in found["orders"]["queue"]]
+    empty = [""] * (len(steps) - 1)
+    rows = [(f"no verdict: {name}", _with_interval(value), *empty, "") for name, value in found["no_feedback"].items()]
+    for name, order in found["orders"].items():
+        values = (_with_interval(step["held_out"]) for step in order)
+        rows.append((f"{name} order", *values, f"{order[-1]['mergers_judged'][0]:g}"))
+    rows.append(("all labels of the first part", *empty, _with_interval(found["all_labels"]), ""))
+    head = ("precision@50 on objects that nobody may judge", *(f"{step} verdicts" for step in steps), "mergers judged")
+    return f"{table(head, rows)}\n\n{_learning_told(found)}"
+
+
+def _learning_told(found: dict) -> str:
+    last, (first, second) = found["orders"]["queue"][-1], found["parts"]
+    ours, plain = last["held_out"][0], {name: value[0] for name, value in found["no_feedback"].items()}
+    times = ", ".join(f"{ours / value:.1f} times that of {name} ({value:.2f})" for name, value in plain.items())
+    return (
+        f"Medians of {found['reviewers']} simulated reviewers with 95 % bootstrap intervals; "
+        f"{100 * found['noise']:.0f} % of their verdicts are wrong. {first[0]:,} ordinary galaxies and {first[1]} "
+        f"mergers "
+        f"may be judged, {second[0]:,} and {second[1]} are listed, so {found['most_possible']:.2f} is the most that is "
+        f"possible. With 50 verdicts in the order of the queue it is {times}, and "
+        f"{100 * ours / found['all_labels'][0]:.0f} % of what all labels of the first part give. AUROC then is "
+        f"{_with_interval(last['auroc'])}, and the sum of predicted interest over the true number of mergers "
+        f"{_with_interval(last['expected_over_true'])}. Among those of the first part that were not judged the "
+        f"precision is {_with_interval(last['not_judged'])}, after {last['mergers_judged'][0]:g} of its {first[1]} "
+        f"mergers were taken out of it by judging. Encoder {found['model']}."
+    )
+
+
+def learning_speed() -> str:
+    """Return how long verdicts take to order an atlas."""
+    speed = _measured(*LEARNING)["speed"]
+    names = {
+        "rank_s": "ranking, s",
+        "queue_s": "queue of 20, s",
+        "first_rank_s": "first ranking, s",
+        "add_ms": "keeping a verdict, ms",
+        "load": "load",
+        "pace_ms": "arithmetic, ms",
+    }
+    row = (f"{speed['rows']:,} × {speed['dim']}", *(speed[name] for name in names))
+    return f"{table(('vectors', *names.values()), [row])}\n\n`python -m benchmarks.learning --rows {speed['rows']}`"
 
 
 def _with_error(values: dict[str, float]) -> str:

@@ -34,6 +34,8 @@ from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
     from galsearch.discovery import Anomalies, Duplicates
+    from galsearch.discovery.learning import Sample, Task
+    from galsearch.discovery.verdicts import Verdicts
     from galsearch.knowledge import KnowledgeBase
     from galsearch.knowledge.classify import Classification, Votes
     from galsearch.knowledge.heldout import Electorate
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 CACHED_TEXTS = 256
 CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them take some 20 MB
+CACHED_SAMPLES = 2  # of vectors that verdicts are learned beside; 10 MB each at 256 dimensions
 ITERATED_ROWS = 1_000  # read at a time while somebody goes through all galaxies
 RENDER = "galsearch.encode:render_picture"  # tasks of a worker
 ONE = "galsearch.sources.spectra.source:one_of"
@@ -150,6 +153,7 @@ class Atlas:
         self._words: dict[str, Words] = {}
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._encoded_text)
         self._electorates = functools.lru_cache(CACHED_BASES)(self._read_electorate)
+        self._samples = functools.lru_cache(CACHED_SAMPLES)(self._drawn_sample)
         self._look_up = functools.lru_cache(CACHED_TEXTS)(self._named)
 
     def __enter__(self) -> Atlas:
@@ -800,6 +804,103 @@ class Atlas:
         from galsearch.discovery.duplicates import saved_duplicates
 
         return saved_duplicates(self._store, run=run)
+
+    # ---- review
+
+    def rank_by_verdicts(
+        self,
+        verdicts: Verdicts,
+        *,
+        kind: str | None = None,
+        label: str | None = None,
+        query: str | None = None,
+        novelty: str | bool | None = None,
+        where: str | None = None,
+        near: tuple[float, float] | None = None,
+        radius_arcsec: float | None = None,
+        by: str | None = None,
+        k: int = 50,
+        include_judged: bool = False,
+    ) -> pa.Table:
+        """Return the `k` objects that verdicts of one kind predict to be of most interest, best first.
+
+        `kind` is what was judged for, and need not be named where all verdicts are of one; with `label` the objects of
+        that label in one's own words are wanted. A probe of the vectors `by` (the main ones unless given) learns from
+        what was judged, beside a sample of the atlas, and begins at `query`, a text; unless given, the words of the
+        kind where words can be compared, "" for no words. `novelty` is a run of saved anomalies, True for the last:
+        the score is then interest times (1 - p-value), as Lochner and Bassett (2021) multiply the two.
+
+        The columns are object_id, score, interest (the probability of a yes), interest_low and interest_high (one
+        standard deviation of its logit), novelty, then those of the catalog. What was judged is left out unless
+        `include_judged`. Ties are by object_id. Raises QueryError where neither a yes, a start nor novelty is there.
+        """
+        from galsearch.discovery.learning import rank
+
+        sample, task = self._learned(verdicts, kind, query, by, label=label, novelty=novelty, where=where, k=k)
+        task = replace(task, near=near, radius_arcsec=radius_arcsec)
+        return rank(self._store, sample, task, include_judged=include_judged)
+
+    def review_queue(
+        self,
+        verdicts: Verdicts,
+        *,
+        kind: str | None = None,
+        label: str | None = None,
+        query: str | None = None,
+        novelty: str | bool | None = None,
+        where: str | None = None,
+        near: tuple[float, float] | None = None,
+        radius_arcsec: float | None = None,
+        by: str | None = None,
+        k: int = 20,
+        reviewer: str | None = None,
+        second_opinions: float = 0.0,
+    ) -> pa.Table:
+        """Return the next `k` objects to judge, the most valuable first, each with the reason in words and numbers.
+
+        Value is predicted interest plus the bits that a verdict is expected to tell, times novelty where saved
+        anomalies are given; each that is chosen makes those like it less valuable, and every tenth is one of which
+        least is known. The arguments are those of `rank_by_verdicts`. Who was judged by anybody is left out; of the
+        queue of a `reviewer` a share of `second_opinions` (0 to 1) is what others judged and this one did not.
+
+        The columns are object_id, reason, value, interest, information (bits), likeness and like (the cosine with the
+        most similar object judged or standing before it), novelty, then those of the catalog.
+        """
+        from galsearch.discovery.learning import queue
+
+        sample, task = self._learned(verdicts, kind, query, by, label=label, novelty=novelty, where=where, k=k)
+        task = replace(task, near=near, radius_arcsec=radius_arcsec)
+        return queue(self._store, sample, task, reviewer=reviewer, second_opinions=second_opinions)
+
+    def _learned(
+        self, verdicts: Verdicts, kind: str | None, query: str | None, by: str | None, **options: Any
+    ) -> tuple[Sample, Task]:
+        """Return the sample that verdicts are learned beside, and what is to be ranked."""
+        from galsearch.discovery.learning import Task
+
+        kind = verdicts.only_kind(kind)
+        embedding = by or self.manifest.main_embedding
+        if embedding not in self.manifest.embeddings:
+            there = ", ".join(self.manifest.embeddings) or "none"
+            raise QueryError(f"{self.path} has no embedding {by!r:.40}, it has: {there}")
+        start = self._start(kind if query is None else query, embedding, stated=query is not None)
+        return self._samples(embedding), Task(verdicts.current(kind), kind, start=start, **options)
+
+    def _start(self, words: str, embedding: str, *, stated: bool) -> np.ndarray | None:
+        """Return the vector of words to start from; None for no words, and where nobody stated them and none can be."""
+        if not words.strip() or not (stated or self.manifest.knows_words(embedding)):
+            return None
+        try:
+            return self.embed(words, by=embedding).astype(np.float64)
+        except ModelMismatchError:
+            if stated:
+                raise
+            return None  # its vectors came with a table, and no model of words with them
+
+    def _drawn_sample(self, embedding: str) -> Sample:
+        from galsearch.discovery.learning import Sample
+
+        return Sample.draw(self._store, embedding)
 
     # ---- embeddings
 

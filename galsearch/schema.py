@@ -387,6 +387,20 @@ HITS = _columns(
     ("copies", "BIGINT", "", "meta.number", "Objects that this one stands for, itself included"),
 )
 
+VERDICTS = _columns(  # of a table of verdicts; they are in a file of their own and in no atlas
+    ("object_id", "VARCHAR", "", "meta.id;meta.main", "Object that is judged"),
+    ("kind", "VARCHAR", "", "meta.code.class", "What it is judged for, such as merger"),
+    ("verdict", "VARCHAR", "", "meta.code", "yes, no, unsure or label; undo for a row that takes one back"),
+    ("label", "VARCHAR", "", "meta.note", "What it is in the words of who judged; NULL for nothing"),
+    ("note", "VARCHAR", "", "meta.note", "What was noted; NULL for nothing"),
+    ("by", "VARCHAR", "", "meta.id.PI", "Who judged"),
+    ("time", "VARCHAR", "", "time.epoch", "When, ISO 8601 in UTC"),
+    ("blind", "BOOLEAN", "", "meta.code", "Whether names, scores and verdicts of others were hidden"),
+    ("id", "VARCHAR", "", "meta.id", "Unique id of the row"),
+    ("replaces", "VARCHAR", "", "meta.id", "Id of the verdict of the same person that it corrects"),
+    ("undoes", "VARCHAR", "", "meta.id", "Id of the verdict that it takes back"),
+)
+
 # Names that DuckDB, our macros, statements or results give a meaning to, and what it is. No column of a user's table
 # has one of them in an atlas, in upper or lower case: intake stores `rowid` as `rowid_in_table` (`columns`).
 ENGINE_NAMES = {

@@ -85,7 +85,8 @@ def run(state: State) -> None:
     every = dict(find_pages())
     offered = {name for name, page in every.items() if page.needs(state.atlas)}
     shows = {name: page.show if name in offered else partial(not_offered, page.TITLE) for name, page in every.items()}
-    first = next(name for name in every if name in offered)
+    wished = os.environ.get("GALSEARCH_PAGE")  # of `galsearch review start`
+    first = wished if wished in offered else next(name for name in every if name in offered)
     known = {
         name: st.Page(
             partial(draw, shows[name], state),

@@ -18,7 +18,7 @@ WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
     *("metrics", "novelty", "probe", "quality", "ranking", "votes"),
-    *("duplicates", "fingerprints"),
+    *("agreement", "duplicates", "fingerprints", "interest"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "science.morphology": WORDS | {"science.pixels"},
     "science.pixels": WORDS | {"compiled"},
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
+    "science.interest": WORDS | {"science.novelty"},
     "science.lines": WORDS | {"science.spectra"},
     "science.novelty": WORDS | {"science.probe"},
     "science.duplicates": WORDS | {"science.sky"},

@@ -60,6 +60,16 @@ def search(
         str | None,
         typer.Option("--send-to", help="Also send to this running program by SAMP: topcat, aladin, … or all."),
     ] = None,
+    save_as: Annotated[
+        str | None, typer.Option("--save-as", help="Keep the search under this name, for `galsearch alerts`.")
+    ] = None,
+    least_score: Annotated[
+        float | None, typer.Option("--least-score", help="With --save-as: the score from which on a hit is an alert.")
+    ] = None,
+    searches: Annotated[
+        Path | None,
+        typer.Option("--searches", help="With --save-as: file to keep it in; beside the atlas unless said."),
+    ] = None,
     device: options.Device = "auto",
 ):
     """Search in words, by example, by SQL and by position, all at once.
@@ -97,6 +107,7 @@ def search(
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
+        _keep(save_as, query, atlas, path.with_suffix(".searches") if searches is None else searches, least_score)
         if output:
             saved = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
             tell(f"wrote {saved} ({len(hits)} rows)")
@@ -108,6 +119,16 @@ def search(
             tell(_doubt(hits))
         if not len(hits) and not named:
             tell(_nothing(atlas, in_a_cone=near is not None))
+
+
+def _keep(
+    name: str | None, query: galsearch.Query, atlas: galsearch.Atlas, file: Path, least_score: float | None
+) -> None:
+    """Keep a search under a name, where one was given."""
+    if name is not None:
+        kept = galsearch.Searches(file)
+        kept.save(name, query, atlas, least_score=least_score)
+        tell(f"kept as {name!r} in {kept.path}; `galsearch alerts` lists what is new from now on")
 
 
 @app.command(cls=Searching)

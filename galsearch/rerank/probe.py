@@ -15,8 +15,10 @@ from itertools import product
 
 import numpy as np
 
-STEPS = 50
+from galsearch.science.interest import logistic
+
 SMALLEST = 1e-7
+HELD_INTERCEPT = 1e-3
 PULL = 0.4  # toward the query, for each dimension; chosen on validation objects, benchmarks/rerank.py
 PRIOR = 1.0  # length of the query's direction, in units in which ordinary objects have deviation 1
 MOST_PAIRS = 40
@@ -60,33 +62,14 @@ class Probe:
         labels = np.concatenate([self._good[kept], np.zeros(len(ordinary))])
         weights = np.concatenate([np.ones(len(kept)), np.full(len(ordinary), len(kept) / len(ordinary))])
         rows = np.concatenate([self._rows[kept], ordinary])
-        return _logistic(rows, labels, weights, self._prior, start=self._whole, pull=PULL * self._dim)
+        held = np.append(np.full(rows.shape[1], PULL * self._dim), HELD_INTERCEPT)
+        prior, start = np.append(self._prior, 0.0), np.append(self._whole, 0.0)
+        return logistic(rows, labels, weights, prior, start=start, held=held)[0][:-1]
 
 
 def standard(values: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
     """Return values in standard deviations of those of ordinary objects above their mean."""
     return (values - ordinary.mean()) / max(float(ordinary.std()), SMALLEST)
-
-
-def _logistic(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, prior: np.ndarray, *, start: np.ndarray, pull: float
-) -> np.ndarray:
-    """Return the weights that minimize the weighted log loss plus pull/2 times the squared distance to the prior.
-
-    By Newton's method, from `start`, which the result does not depend on; an intercept is fitted too, and hardly held.
-    """
-    design = np.column_stack([rows, np.ones(len(rows))])
-    held = np.append(np.full(rows.shape[1], pull), 1e-3)
-    held_to, result = np.append(prior, 0.0), np.append(start, 0.0)
-    for _ in range(STEPS):
-        sure = 1 / (1 + np.exp(-np.clip(design @ result, -30, 30)))
-        slope = design.T @ (weights * (sure - labels)) + held * (result - held_to)
-        curve = (design * (weights * sure * (1 - sure))[:, None]).T @ design + np.diag(held)
-        step = np.linalg.solve(curve, slope)
-        result -= step
-        if np.abs(step).max() < SMALLEST:
-            break
-    return result[:-1]
 
 
 def pairs(good: np.ndarray) -> Iterator[tuple[int, int]]:
