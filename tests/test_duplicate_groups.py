@@ -470,6 +470,16 @@ def test_a_damaged_table_is_told(kept):
             opened.duplicates()
 
 
+@pytest.mark.parametrize("change", ["ALTER group_id TYPE VARCHAR", "ALTER run TYPE BLOB"])
+def test_groups_of_another_type_are_told(pairs_of_five, change):
+    with galsearch.open(pairs_of_five, device="cpu") as opened:
+        galsearch.save_duplicates(opened.duplicates(radius_arcsec=6))
+    with duckdb.connect(str(pairs_of_five / "galaxies.duckdb")) as connection:
+        connection.execute(f"ALTER TABLE duplicates {change}")
+    with galsearch.open(pairs_of_five, device="cpu") as opened, pytest.raises(FormatError, match="of table duplicates"):
+        opened.search(opened["o30"], distinct=True)
+
+
 def test_a_damaged_picture_is_counted_and_left_out(home, monkeypatch):
     real = discovery.decode_thumbnail
     with galsearch.open(home / "sky.atlas", device="cpu") as opened:
