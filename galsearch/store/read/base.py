@@ -328,11 +328,10 @@ class BaseStore:
         table = self.rows_with("duplicates", ("run", "group_id"))
         if not runs or not table.num_rows:
             return None
-        right = pa.types.is_int64(table["group_id"].type) and pa.types.is_string(table["run"].type)
-        if not right or table["group_id"].null_count:
+        if table["group_id"].null_count:
             raise FormatError(
-                f"{self.path}: column 'group_id' or 'run' of table duplicates is not as galsearch writes it; save the "
-                "groups again with `galsearch duplicates --save`"
+                f"{self.path}: table duplicates has rows without a group; save the groups again with "
+                "`galsearch duplicates --save`"
             )
         table = table.filter(pc.equal(table["run"], runs[-1]))
         groups = np.full(self.manifest.rows, -1, np.int64)
