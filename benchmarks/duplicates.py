@@ -293,7 +293,7 @@ def wilson(count: int, total: int) -> dict[str, float]:
     z, share = 1.959964, count / max(total, 1)
     center = (share + z**2 / (2 * total)) / (1 + z**2 / total) if total else 0.5
     half = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) if total else 0.5
-    return {"value": share, "low": float(center - half), "high": float(center + half)}
+    return {"value": share, "low": float(center - half), "high": float(min(center + half, 1))}
 
 
 # ---- the judge

@@ -470,6 +470,15 @@ def test_a_damaged_table_is_told(kept):
             opened.duplicates()
 
 
+def test_rows_without_a_group_are_told(pairs_of_five):
+    with galsearch.open(pairs_of_five, device="cpu") as opened:
+        galsearch.save_duplicates(opened.duplicates(radius_arcsec=6))
+    with duckdb.connect(str(pairs_of_five / "galaxies.duckdb")) as connection:
+        connection.execute("UPDATE duplicates SET group_id = NULL WHERE object_id = 'o03'")
+    with galsearch.open(pairs_of_five, device="cpu") as opened, pytest.raises(FormatError, match="without a group"):
+        opened.search(opened["o30"], distinct=True)
+
+
 def test_a_damaged_picture_is_counted_and_left_out(home, monkeypatch):
     real = discovery.decode_thumbnail
     with galsearch.open(home / "sky.atlas", device="cpu") as opened:

@@ -1,8 +1,8 @@
 """Duplicates in an atlas: groups of objects that are one, each link with its grounds, and keeping them.
 
 Pairs are found by an index: positions by a tree on the sphere, hashes of pictures by cells, equal vectors by a tree in
-a few directions. Those of pictures are then compared aligned. Vectors are read in blocks; memory is about 400 bytes an
-object while hashes are compared, and 60 beside them, however long a vector is.
+a few directions. Those of pictures are then compared aligned. Vectors are read in blocks; memory is some 900 bytes an
+object while hashes are compared and some 500 otherwise, however long a vector is (docs/discovery.md).
 """
 
 from __future__ import annotations

@@ -328,6 +328,11 @@ class BaseStore:
         table = self.rows_with("duplicates", ("run", "group_id"))
         if not runs or not table.num_rows:
             return None
+        if table["group_id"].null_count:
+            raise FormatError(
+                f"{self.path}: table duplicates has rows without a group; save the groups again with "
+                "`galsearch duplicates --save`"
+            )
         table = table.filter(pc.equal(table["run"], runs[-1]))
         groups = np.full(self.manifest.rows, -1, np.int64)
         groups[numbers(table, "row")] = numbers(table, "group_id")
