@@ -30,6 +30,7 @@ FAMILIES = {  # of commands, by the file that they are in
     "labels": "Label, caption and evaluate",
     "knowledge": "Classify by known neighbors",
     "discovery": "Find what is odd",
+    "watch": "Watch unattended",
     "pages": "Open the app, or write a Space",
 }
 
