@@ -26,8 +26,8 @@ def one_picture(
     except FailedError as error:
         return Answer(FAILED, reason=str(error), passing=True, requests=error.requests)
     text = "" if body.status == 200 else " ".join(body.content[:2000].decode("utf-8", "replace").split())
-    said_so = any(word in text.casefold() for word in outside_words)
-    if body.status in outside or said_so:
+    told_so = any(word in text.casefold() for word in outside_words)
+    if body.status in outside or told_so:
         return Answer(OUTSIDE, reason=f"{body.status} {text[:SHOWN]}".strip(), requests=body.requests)
     if body.status != 200:
         passing = body.status >= 500
