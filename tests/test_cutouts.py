@@ -236,7 +236,9 @@ def test_no_source_text_turns_verification_off():
         assert "_create_unverified_context" not in text, path
 
 
-@pytest.mark.parametrize("url", ["http://www.legacysurvey.org/viewer", "ftp://x.org", "viewer", "http://", "https://[::"])
+@pytest.mark.parametrize(
+    "url", ["http://www.legacysurvey.org/viewer", "ftp://x.org", "viewer", "http://", "https://[::"]
+)
 def test_an_address_without_encryption_is_refused(url):
     with pytest.raises(GalsearchError):
         service("legacy", {"base_url": url})

@@ -287,6 +287,7 @@ class Jobs:
 
     def record(self, results: Sequence[Fetched]) -> dict[int, str]:
         """Keep what became of items; return those that are duplicates, by number, with what they are the same as."""
+        results = sorted(results, key=lambda one: one.item.number)
         pictures = [one for one in results if one.state == FETCHED]
         twins = self.twins([one.item for one in pictures], [one.digest for one in pictures])
         rows = []
@@ -378,6 +379,27 @@ class Jobs:
                 [time.time(), batch],
             )
             connection.unregister("refused")
+
+    def adopt(self, batches: Mapping[str, int | None]) -> int:
+        """Keep that objects are in the atlas, with the batch that each came in, by object_id; return how many were not.
+
+        Records that were lost are made so again.
+        """
+        given = pa.table(
+            {
+                "object_id": pa.array(list(batches), pa.string()),
+                "batch": pa.array(list(batches.values()), pa.int64()),
+            }
+        )
+        with self.changing() as connection:
+            connection.register("given", given)
+            rows = connection.execute(
+                "UPDATE items SET state = 'added', batch = coalesce(given.batch, items.batch), changed = ? FROM given "
+                "WHERE items.object_id = given.object_id AND items.state NOT IN ('added', 'scored') RETURNING number",
+                [time.time()],
+            ).fetchall()
+            connection.unregister("given")
+        return len(rows)
 
     def set_states(self, ids: Sequence[str], state: str, *, only: Sequence[str], reason: str | None = None) -> int:
         """Set the state of objects that are in one of the states `only`; return how many."""

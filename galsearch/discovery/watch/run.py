@@ -26,7 +26,7 @@ from galsearch.atomic import WriterLock
 from galsearch.discovery.anomalies import save_anomalies
 from galsearch.discovery.watch import identify, report, shares
 from galsearch.discovery.watch.intake import Intake, column_types
-from galsearch.discovery.watch.jobs import ADDED, FETCHED, FILE, REJECTED, SCORED, WAITING, Fetched, Item, Jobs
+from galsearch.discovery.watch.jobs import FETCHED, FILE, REJECTED, SCORED, WAITING, Fetched, Item, Jobs
 from galsearch.discovery.watch.plan import Plan, SourcePlan, read_plan
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.progress import Progress, silent
@@ -35,6 +35,7 @@ from galsearch.store import open_store
 
 RECORDED_AT_ONCE = 256  # results in one transaction
 ROUND = 256  # requests that are shared among sources at a time
+AT_ONCE = 16  # of them to one source before the others have theirs
 PICTURES, BATCHES = "pictures", "batches"
 GB = 1 << 30
 COLLECT_SECONDS = 0.3
@@ -206,7 +207,8 @@ class _Run:
     results: queue.SimpleQueue[Future[Fetched]] = field(default_factory=queue.SimpleQueue)
     after: dict[str, int] = field(default_factory=dict)  # the last number that was submitted, by source
     left: dict[str, int] = field(default_factory=dict)  # items that wait, by source
-    quota: dict[str, int] = field(default_factory=dict)  # of this round, by source
+    shared: dict[str, int] = field(default_factory=dict)  # requests of this round, by source
+    quota: dict[str, int] = field(default_factory=dict)  # what is left of them
     rounds: int = 0
     submitted: int = 0
     full: bool = False
@@ -274,7 +276,7 @@ class _Run:
                 "SELECT number FROM items WHERE object_id IN (SELECT unnest(?::VARCHAR[]))", [lost]
             )
             self.jobs.forget_pictures([row[0] for row in numbers])
-        late = self.jobs.set_states(list(ids), ADDED, only=(FETCHED, WAITING))
+        late = self.jobs.adopt(ids)
         refused = 0
         for name, reason in rejected.items():
             refused += self.jobs.set_states([name], REJECTED, only=(FETCHED,), reason=reason)
@@ -320,15 +322,15 @@ class _Run:
 
     def _fetch_all(self) -> None:
         """Fetch what waits, add it in batches and score it in cycles, until nothing is left or a limit is reached."""
+        self._check_room()
         self.left = {name: count for name, count in self.jobs.waiting().items() if name in self.intakes}
         with self._pool() as pool:
             while True:
                 self._submit(pool)
                 self._collect()
                 enough = self.jobs.unbatched() >= self.plan.batch
-                if enough or not (self.under_way or self._may_submit()):
-                    if not self._add_new():
-                        break
+                if (enough or not (self.under_way or self._may_submit())) and not self._add_new():
+                    break
                 if self.scores and self._unscored() >= self.plan.cycle:
                     self._score()
 
@@ -365,10 +367,10 @@ class _Run:
             room = min(room, self.plan.most_per_run - self.submitted)
         while room > 0 and self._may_submit():
             self._new_round()
-            name = next((each for each, count in sorted(self.quota.items()) if count > 0), None)
-            if name is None:
+            name = max(sorted(self.quota), key=lambda each: self.quota[each] / max(self.shared[each], 1))
+            if not self.quota[name]:
                 break
-            count = min(self.quota[name], room)
+            count = min(self.quota[name], room, AT_ONCE)
             items = self.jobs.next_items(name, count, after=self.after.get(name, 0))
             self.quota[name] -= count
             if len(items) < count:
@@ -389,7 +391,8 @@ class _Run:
         yields = {name: (counts.get(name, {}).get("yes", 0), counts.get(name, {}).get("no", 0)) for name in names}
         self.rounds += 1
         seed = (self.plan.seed, self.jobs.run, self.rounds)
-        self.quota = shares.allocate(yields, ROUND, least=self.plan.least_share, seed=seed)
+        self.shared = shares.allocate(yields, ROUND, least=self.plan.least_share, seed=seed)
+        self.quota = dict(self.shared)
         if len(names) > 1 and self.rounds == 1:
             text = ", ".join(f"{name} {count} of {ROUND}" for name, count in self.quota.items())
             self.jobs.event("shares", f"requests of the first round: {text}")

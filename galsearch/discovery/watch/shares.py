@@ -97,4 +97,4 @@ def wilson(yes: int, total: int) -> tuple[float, float] | None:
     share, square = yes / total, SURE**2
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = SURE / (1 + square / total) * np.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+    return float(middle - half) if yes else 0.0, float(middle + half) if yes < total else 1.0  # exact at the ends
