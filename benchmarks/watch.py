@@ -1,8 +1,8 @@
 """Does a watch that is killed again and again take in every picture exactly once, and how many a second?
 
-`python -m benchmarks.watch --images 10000 --kills 20` serves the pictures of Galaxy10 SDSS (69 px, GALSEARCH_DATA; drawn
-ones with --drawn) on loopback as the Legacy Survey's viewer does, lets `galsearch watch` take them in, kills it with
-SIGKILL at random moments, adds verdicts of people meanwhile, and then compares what is in the atlas with what was
+`python -m benchmarks.watch --images 10000 --kills 20` serves the pictures of Galaxy10 SDSS (69 px, GALSEARCH_DATA;
+drawn ones with --drawn) on loopback as the Legacy Survey's viewer does, lets `galsearch watch` take them in, kills it
+with SIGKILL at random moments, adds verdicts of people meanwhile, and then compares what is in the atlas with what was
 served. Seconds are those from the first start to the last end, restarts included. It writes docs/watch.json.
 """
 
@@ -95,7 +95,8 @@ def write_plan(home: Path, port: int, count: int, options: argparse.Namespace) -
     plan = home / "plan.toml"
     plan.write_text(
         f'title = "Benchmark"\nverdicts = "verdicts.csv"\nbatch = {options.batch}\ncycle = {options.cycle}\n'
-        f'measure = "{options.measure}"\nfree_gb = 0.5\n[[source]]\nname = "list"\nkind = "cutouts"\nservice = "legacy"\n'
+        f'measure = "{options.measure}"\nfree_gb = 0.5\n[[source]]\n'
+        'name = "list"\nkind = "cutouts"\nservice = "legacy"\n'
         f'base_url = "http://127.0.0.1:{port}/viewer"\ntable = "objects.csv"\npixels = 69\narcsec_per_pixel = 0.396\n'
         '[[identify]]\nname = "objects"\ntable = "objects.csv"\nradius_arcsec = 2\n'
     )
@@ -111,6 +112,7 @@ def start(plan: Path) -> subprocess.Popen:
 def run(plan: Path, count: int, kills: int, rng: random.Random, seconds_each: float) -> dict:
     """Carry out the plan with kills spread over the work; return what happened."""
     began, killed, decisions, lost, verdicts = time.monotonic(), 0, Counter(), [], 0
+    judged: set[str] = set()
     while True:
         process = start(plan)
         if killed < kills:
@@ -122,7 +124,7 @@ def run(plan: Path, count: int, kills: int, rng: random.Random, seconds_each: fl
                 killed += 1
                 before, decisions = decisions, decided(plan)
                 lost += [key for key in before if key not in decisions]
-                verdicts += add_verdict(plan, decisions, killed)
+                verdicts += add_verdict(plan, decisions, judged)
                 continue
         _, error = process.communicate()
         if process.returncode:
@@ -147,19 +149,16 @@ def decided(plan: Path) -> Counter:
     return Counter(rows)
 
 
-def add_verdict(plan: Path, decisions: Counter, number: int) -> int:
-    """Let a person judge one of what is listed; return how many verdicts that is."""
-    listed = sorted(name for kind, name, _ in decisions if kind == "listed")
-    if not listed:
+def add_verdict(plan: Path, decisions: Counter, judged: set[str]) -> int:
+    """Let a person judge one of what is listed and was not judged yet; return how many verdicts that is."""
+    name = min((name for kind, name, _ in decisions if kind == "listed" and name not in judged), default=None)
+    if name is None:
         return 0
+    judged.add(name)
+    number = len(judged)
     with (plan.parent / "verdicts.csv").open("a", newline="") as file:
-        row = [
-            listed[number % len(listed)],
-            "yes" if number % 2 else "no",
-            f"p{number}",
-            f"2026-12-01T00:00:{number:02d}",
-        ]
-        csv.writer(file).writerow([*row, ""])
+        verdict = "yes" if number % 2 else "no"
+        csv.writer(file).writerow([name, verdict, "somebody", f"2026-12-01T00:00:{number:02d}", ""])
     return 1
 
 

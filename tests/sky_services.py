@@ -1,4 +1,4 @@
-"""A server on loopback that speaks as survey cut-out services do: Legacy Survey, SDSS, Pan-STARRS, hips2fits; faults too.
+"""A server on loopback that speaks as cut-out services do: Legacy Survey, SDSS, Pan-STARRS, hips2fits; faults too.
 
     with SkyServices() as sky:
         sky.address("legacy"), sky.requests
@@ -117,7 +117,7 @@ class SkyServices:
 
     def answer(self, sent: Sent) -> tuple[int, str, bytes]:
         """Return status, media type and content as the service would."""
-        if sent.path == "/viewer/cutout.jpg" or sent.path == "/viewer/cutout.fits":
+        if sent.path in ("/viewer/cutout.jpg", "/viewer/cutout.fits"):
             return self._legacy(sent)
         if sent.path.endswith("/SkyServerWS/ImgCutout/getjpeg"):
             return self._sdss(sent)

@@ -31,8 +31,8 @@ def asked(sky, name, wanted=HERE, client=None, **more):
     """Return what a service answers for a position."""
     kind = name.split()[0]
     made = service(kind, {"base_url": sky.address(kind), **SERVICES[name], **more})
-    with client or quick() as client:
-        return made.cut(client, wanted)
+    with client or quick() as used:
+        return made.cut(used, wanted)
 
 
 def quick(**options):
@@ -206,11 +206,11 @@ def test_a_host_that_fails_again_and_again_is_left_alone():
 
 
 def test_a_success_between_keeps_a_host():
-    with SkyServices(lambda sent: Fault(500, b"") if sent.number % 3 else None) as sky:
-        with quick(retries=0, down_after=3) as client:
-            made = service("legacy", {"base_url": sky.address("legacy")})
-            for _ in range(12):
-                made.cut(client, HERE)
+    sometimes = SkyServices(lambda sent: Fault(500, b"") if sent.number % 3 else None)
+    with sometimes as sky, quick(retries=0, down_after=3) as client:
+        made = service("legacy", {"base_url": sky.address("legacy")})
+        for _ in range(12):
+            made.cut(client, HERE)
     assert len(sky.requests) == 12
 
 

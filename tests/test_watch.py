@@ -516,7 +516,7 @@ def test_shares_follow_verified_yields_and_nobody_is_left_out():
     assert drawn["good"] > 600
     assert drawn["bad"] == 50
     assert drawn["new"] > 100  # it may be better, nobody knows
-    even = shares.allocate({name: (0, 0) for name in yields}, 3000, least=0.0, seed=[0])
+    even = shares.allocate(dict.fromkeys(yields, (0, 0)), 3000, least=0.0, seed=[0])
     assert min(even.values()) > 900
 
 
@@ -540,7 +540,8 @@ def test_shares_of_a_run_change_with_verdicts_and_not_with_scores(home, sky):
         jobs = Jobs(workspace(plan) / "watch.duckdb")
         with jobs.changing() as connection:
             connection.execute(
-                f"INSERT INTO queue SELECT object_id, 'r', {scores}, 0, 99, '', '', '', 0 FROM items WHERE source = 'two'"
+                f"INSERT INTO queue SELECT object_id, 'r', {scores}, 0, 99, '', '', '', 0 FROM items WHERE source "
+                f"= 'two'"
             )
         jobs.close()
         plan.write_text(plan.read_text().replace("most_per_run = 40", "most_per_run = 200"))
@@ -710,9 +711,10 @@ def test_a_watch_killed_at_any_moment_takes_in_everything_once(home, tmp_path):
         plan = write(
             home, cone(sky, count=60), listed(home, sky, grid(30)), top='batch = 12\ncycle = 45\nmeasure = "none"'
         )
-        worker = crew.start("galsearch:watch", {"plan": str(plan), "processes": 0})
+        job = ("cli", {"arguments": ["watch", str(plan), "--processes", "0"]})
+        worker = crew.start(*job)
         said = worker.finish()
-        assert said["error"] is None or "serializable" in said["error"], said
+        assert said["result"]["status"] == 0, said
         moments, expected = said["moments"], ids(plan)
         assert len(expected) == 90
         shutil.rmtree(workspace(plan))
@@ -720,7 +722,7 @@ def test_a_watch_killed_at_any_moment_takes_in_everything_once(home, tmp_path):
         queue: set = set()
         for number in range(kills):
             moment = int(rng.integers(1, max(moments // 6, 10) if number % 2 else max(moments, 10)))
-            worker = crew.start("galsearch:watch", {"plan": str(plan), "processes": 0}, stop=(moment, "SIGKILL"))
+            worker = crew.start(*job, stop=(moment, "SIGKILL"))
             said = worker.read(seconds=crash.WAIT_SECONDS)
             worker.kill()
             dead, done = dead + (said is None), done + (said is not None)

@@ -1,4 +1,4 @@
-"""Random positions on the sky, uniform on the sphere: all of it, in a cone, or between right ascensions and declinations.
+"""Random positions, uniform on the sphere: on the whole sky, in a cone, or between right ascensions and declinations.
 
 Uniform in degrees is not uniform on the sky: the poles would get most of it. Here the sine of the declination is drawn.
 """

@@ -1,1 +1,1 @@
-"""Unattended watching: pictures come in from sources by a plan, are measured, embedded, scored, identified, reported."""
+"""Unattended watching: pictures come in by a plan, are measured, embedded, scored, identified, and reported."""

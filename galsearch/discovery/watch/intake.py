@@ -147,7 +147,8 @@ def column_types(plans: Sequence[SourcePlan]) -> dict[str, pa.DataType]:
         for name in plan.columns:
             if name not in table.column_names:
                 raise GalsearchError(
-                    f"source '{plan.name}': no column '{name}' in {plan.table}; there are {', '.join(table.column_names)}"
+                    f"source '{plan.name}': no column '{name}' in {plan.table}; there are "
+                    f"{', '.join(table.column_names)}"
                 )
             kind = _plain(table[name]).type
             if result.setdefault(name, kind) != kind:
@@ -175,7 +176,7 @@ def read_catalog(plan: SourcePlan) -> pa.Table:
 
 
 def _passing(table: pa.Table, where: str, name: str) -> pa.Table:
-    """Return the rows of a table for which a SQL condition is true, in their order; files and network are locked out."""
+    """Return the rows of a table for which a SQL condition is true, in order; files and network are locked out."""
     numbered = table.append_column("row_of_the_table", pa.array(range(len(table)), pa.int64()))
     connection = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
     try:

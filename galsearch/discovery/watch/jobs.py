@@ -1,7 +1,7 @@
 """What a watch knows of its items, in a DuckDB file: each item is a row, whose state says what is to be done next.
 
-Every change is one transaction, and each step can be done again: after a kill the atlas, which commits at once, says what
-is in it, and the rows follow (`watch.run`). One process writes at a time.
+Every change is one transaction, and each step can be done again: after a kill the atlas, which commits at once, says
+what is in it, and the rows follow (`watch.run`). One process writes at a time.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ENROLLED_AT_ONCE = 50_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
     number BIGINT PRIMARY KEY, source VARCHAR NOT NULL, item VARCHAR NOT NULL, object_id VARCHAR NOT NULL,
-    ra DOUBLE, "dec" DOUBLE, zone BIGINT, facts VARCHAR, state VARCHAR NOT NULL, reason VARCHAR, attempts INTEGER NOT NULL,
-    requests INTEGER NOT NULL, suffix VARCHAR, digest VARCHAR, bytes BIGINT, same_as VARCHAR, batch INTEGER,
-    run INTEGER, changed DOUBLE);
+    ra DOUBLE, "dec" DOUBLE, zone BIGINT, facts VARCHAR, state VARCHAR NOT NULL, reason VARCHAR,
+    attempts INTEGER NOT NULL, requests INTEGER NOT NULL, suffix VARCHAR, digest VARCHAR, bytes BIGINT,
+    same_as VARCHAR, batch INTEGER, run INTEGER, changed DOUBLE);
 CREATE TABLE IF NOT EXISTS runs (number INTEGER, started DOUBLE, ended DOUBLE, how VARCHAR);
 CREATE TABLE IF NOT EXISTS scorings (first INTEGER, last INTEGER, condition VARCHAR, state VARCHAR, run VARCHAR,
     created DOUBLE, tested BIGINT, candidates BIGINT, reason VARCHAR);
@@ -192,10 +192,11 @@ class Jobs:
         with self.changing() as connection:
             connection.register("given", given)
             connection.execute(
-                "INSERT INTO items SELECT $before + row_number() OVER (ORDER BY entry), $source, item, $source || ':' || item, "
-                "ra, \"dec\", zone, facts, 'waiting', NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, $now FROM "
-                '(SELECT item, min(entry) AS entry, first(ra ORDER BY entry) AS ra, first("dec" ORDER BY entry) AS "dec", '
-                "first(zone ORDER BY entry) AS zone, first(facts ORDER BY entry) AS facts FROM given GROUP BY item) AS g "
+                "INSERT INTO items SELECT $before + row_number() OVER (ORDER BY entry), $source, item, "
+                "$source || ':' || item, ra, \"dec\", zone, facts, 'waiting', NULL, 0, 0, NULL, NULL, NULL, NULL, "
+                "NULL, NULL, $now FROM (SELECT item, min(entry) AS entry, first(ra ORDER BY entry) AS ra, "
+                'first("dec" ORDER BY entry) AS "dec", first(zone ORDER BY entry) AS zone, '
+                "first(facts ORDER BY entry) AS facts FROM given GROUP BY item) AS g "
                 "WHERE NOT EXISTS (SELECT 1 FROM items AS i WHERE i.source = $source AND i.item = g.item)",
                 {"before": before, "source": source, "now": time.time()},
             )
@@ -318,7 +319,8 @@ class Jobs:
             connection.execute(
                 "UPDATE items SET state = made.state, reason = made.reason, attempts = items.attempts + made.attempts, "
                 "requests = items.requests + made.requests, suffix = made.suffix, digest = made.digest, "
-                "bytes = made.bytes, same_as = made.same_as, run = ?, changed = ? FROM made WHERE items.number = made.number",
+                "bytes = made.bytes, same_as = made.same_as, run = ?, changed = ? FROM made WHERE items.number = "
+                "made.number",
                 [self.run, time.time()],
             )
             connection.unregister("made")
@@ -334,7 +336,8 @@ class Jobs:
         number = (self.value("SELECT max(batch) FROM items") or 0) + 1
         with self.changing() as connection:
             connection.execute(
-                "UPDATE items SET batch = ? WHERE number IN (SELECT number FROM items WHERE state = 'fetched' AND batch IS "
+                "UPDATE items SET batch = ? WHERE number IN (SELECT number FROM items WHERE state = 'fetched' "
+                "AND batch IS "
                 "NULL ORDER BY number LIMIT ?)",
                 [number, size],
             )
@@ -370,7 +373,8 @@ class Jobs:
             )
             connection.register("refused", given)
             connection.execute(
-                "UPDATE items SET state = 'rejected', reason = refused.why, changed = ? FROM refused WHERE items.object_id = "
+                "UPDATE items SET state = 'rejected', reason = refused.why, changed = ? FROM refused WHERE "
+                "items.object_id = "
                 "refused.object_id AND items.batch = ? AND items.state = 'fetched'",
                 [time.time(), batch],
             )
@@ -408,7 +412,8 @@ class Jobs:
         with self.changing() as connection:
             connection.register("these", pa.table({"object_id": pa.array(list(ids), pa.string())}))
             rows = connection.execute(
-                "UPDATE items SET state = ?, reason = coalesce(?, reason), changed = ? FROM these WHERE items.object_id = "
+                "UPDATE items SET state = ?, reason = coalesce(?, reason), changed = ? FROM these WHERE "
+                "items.object_id = "
                 "these.object_id AND items.state IN (SELECT unnest(?::VARCHAR[])) RETURNING items.number",
                 [state, reason, time.time(), list(only)],
             ).fetchall()
@@ -419,7 +424,8 @@ class Jobs:
         """Let items whose picture is gone wait again, in no batch."""
         with self.changing() as connection:
             connection.execute(
-                "UPDATE items SET state = 'waiting', batch = NULL, suffix = NULL, digest = NULL, bytes = NULL, changed = ? "
+                "UPDATE items SET state = 'waiting', batch = NULL, suffix = NULL, digest = NULL, bytes = NULL, "
+                "changed = ? "
                 "WHERE number IN (SELECT unnest(?::BIGINT[]))",
                 [time.time(), list(numbers)],
             )

@@ -92,7 +92,7 @@ class Plan:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """Read a plan. Raises GalsearchError for a file that is none, naming the key that is wrong, the rule and the remedy."""
+    """Read a plan. Raises GalsearchError for what is wrong in it, naming the key, the rule and the remedy."""
     path = Path(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

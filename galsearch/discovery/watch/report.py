@@ -35,12 +35,14 @@ COUNTED = (
     *("added", "scored", "listed", "waiting", "requests"),
 )
 NOT_CHECKED_AT_ALL = (
-    "Near-duplicates: only equal files and positions within same_arcsec were taken for the same; another picture of the "
+    "Near-duplicates: only equal files and positions within same_arcsec were taken for the same; another picture "
+    "of the "
     "same object without a position, or one that was compressed again, counts as new.",
     "Identification: only the tables that the plan names were looked into; no service was asked.",
 )
 MEANING = (
-    "Objects are listed because their vectors or pictures are odd beside the others of this atlas. Most of what is listed "
+    "Objects are listed because their vectors or pictures are odd beside the others of this atlas. Most of what "
+    "is listed "
     "is artifacts, blends and ordinary galaxies seen badly. A list is a reason to look; nothing in it is claimed to be "
     "new or real before people have judged it."
 )
@@ -232,14 +234,17 @@ def _queue(jobs: Jobs, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Return what is listed and not decided, the least p-value first."""
     decisions = decided(verdicts)
     rows = jobs.rows(
-        "SELECT object_id, first(source), min(p_value), first(q.q_value ORDER BY p_value), first(q.tier ORDER BY p_value), "
+        "SELECT object_id, first(source), min(p_value), first(q.q_value ORDER BY p_value), first(q.tier ORDER BY "
+        "p_value), "
         'first(q.detector ORDER BY p_value), first(q.reasons ORDER BY p_value), first(ra), first("dec"), min(listed) '
-        "FROM queue AS q JOIN items USING (object_id) GROUP BY object_id ORDER BY min(p_value), max(score) DESC, object_id"
+        "FROM queue AS q JOIN items USING (object_id) GROUP BY object_id ORDER BY min(p_value), max(score) DESC, "
+        "object_id"
     )
     names = ("object_id", "source", "p_value", "q_value", "tier", "detector", "reasons", "ra", "dec", "listed")
     known: dict[str, list[str]] = {}
     for name, against, state, label, apart, why in jobs.rows(
-        "SELECT object_id, against, state, label, separation_arcsec, reason FROM identifications ORDER BY object_id, against"
+        "SELECT object_id, against, state, label, separation_arcsec, reason FROM identifications ORDER BY "
+        "object_id, against"
     ):
         text = {KNOWN: f"known by {against}", NOT_FOUND: f"not found in {against}"}.get(
             state, f"not checked in {against}"
@@ -305,7 +310,8 @@ def _null_results(
     for scoring in _scorings(jobs):
         if not scoring["candidates"]:
             told.append(
-                f"List {scoring['run']}: of {scoring['tested']} objects none is a candidate: no list of them is expected "
+                f"List {scoring['run']}: of {scoring['tested']} objects none is a candidate: no list of them is "
+                f"expected "
                 f"to hold at most {100 * plan.fdr:g} % ordinary ones."
             )
     if not total["requested"]:
@@ -377,7 +383,7 @@ def tables(numbers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[s
         for one in health["hosts"]
     ]  # fmt: skip
     runs = [
-        [str(one["number"]), when(one["started"]), when(one["ended"]) if one["ended"] else "it was killed, or still runs",
+        [str(one["number"]), when(one["started"]), when(one["ended"]) if one["ended"] else "killed, or still runs",
          one["how"] or ""]
         for one in health["runs"]
     ]  # fmt: skip
@@ -465,9 +471,11 @@ def _md(text: object) -> str:
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24;
-  background: #fff } h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } table { border-collapse: collapse }
+  background: #fff } h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse }
 th, td { border-bottom: 1px solid #d5dae0; padding: .25rem .6rem; text-align: left; vertical-align: top }
-.wide { overflow-x: auto } .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem }
+.wide { overflow-x: auto }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem }
 figure { margin: 0 } img { width: 100%; image-rendering: auto; background: #000 } figcaption { font-size: .8rem;
   overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) { body { background: #14171a; color: #e3e6ea } th, td { border-color: #3a4149 } }

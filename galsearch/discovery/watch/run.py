@@ -64,7 +64,8 @@ class Forecast:
         for one in self.sources:
             where = one["host"] or "this machine"
             told.append(
-                f"{one['source']}: {one['items']} items, {one['new']} of them new, {one['requests']} requests to {where}, "
+                f"{one['source']}: {one['items']} items, {one['new']} of them new, {one['requests']} requests to "
+                f"{where}, "
                 f"about {one['bytes'] / 1e6:.1f} MB, at least {one['seconds']:.0f} s"
             )
         total = sum(one["requests"] for one in self.sources)
@@ -496,7 +497,8 @@ class _Run:
             self.jobs.event(
                 "error",
                 f"{free / GB:.2f} GB are free and the workspace takes {used / GB:.2f} GB; the plan wants free_gb = "
-                f"{self.plan.free_gb:g} and disk_gb = {self.plan.disk_gb:g}: nothing more is fetched until there is room",
+                f"{self.plan.free_gb:g} and disk_gb = {self.plan.disk_gb:g}: nothing more is fetched until there "
+                f"is room",
             )
 
     # ---- scores
@@ -566,7 +568,8 @@ class _Run:
                 values += [row[name] for name in ("p_value", "q_value", "score", "tier", "detector")] + [reasons, now]
                 connection.execute("INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             connection.execute(
-                "UPDATE scorings SET state = 'done', run = ?, tested = ?, candidates = ? WHERE condition = ? AND state = 'begun'",
+                "UPDATE scorings SET state = 'done', run = ?, tested = ?, candidates = ? WHERE condition = ? AND "
+                "state = 'begun'",
                 [run, tested, candidates, condition],
             )
             connection.register("judged", table.select(["object_id"]))
@@ -577,7 +580,8 @@ class _Run:
             )
             connection.unregister("judged")
             connection.execute(
-                "UPDATE items SET state = ?, changed = ?, reason = 'not judged: it is one of the normals, or has no vector' "
+                "UPDATE items SET state = ?, changed = ?, reason = 'not judged: it is one of the normals, or has "
+                "no vector' "
                 f"WHERE state = 'added' AND ({condition.replace('watch_batch', 'batch')})",
                 [SCORED, now],
             )

@@ -65,8 +65,8 @@ class Client:
     """Requests to any number of hosts, from any number of threads.
 
     `per_second` holds for each host but those in `faster` (host to requests a second) and those on this machine.
-    `retries` are those of one request, after growing pauses or as long as the host says (Retry-After). After `DOWN_AFTER`
-    failures in a row a host is left alone: `HostDownError`. `stop` ends all waiting.
+    `retries` are those of one request, after growing pauses or as long as the host says (Retry-After). After
+    `down_after` failures in a row a host is left alone: `HostDownError`. `stop` ends all waiting.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ def one_picture(
     outside_words: Collection[str] = (),
     blank: str = EMPTY,
 ) -> Answer:
-    """Return what GET gives: statuses in `outside`, and errors with one of `outside_words`, are out of the footprint."""
+    """Return what GET gives: statuses in `outside`, and errors with one of `outside_words`, are off the footprint."""
     try:
         body = client.get(url, parameters)
     except FailedError as error:
