@@ -178,7 +178,6 @@ def test_a_host_gets_five_requests_a_second_whatever_is_wished(monkeypatch):
         for thread in threads:
             thread.join()
     times = sorted(one.at for one in sky.requests)
-    assert np.diff(times).min() > 0.15
     assert times[-1] - times[0] >= 6 / 5 - 0.05
 
 

@@ -46,7 +46,7 @@ class Intake:
             yield from self._of_a_table()
 
     def fetch(self, item: Item, client: Client, folder: Path, there: Path | None = None) -> Fetched:
-        """Fetch an item and put its picture into `folder`, named by its number; never raises for a bad one.
+        """Fetch an item and put its picture into `folder`, named by its object; never raises for a bad one.
 
         `there` is the picture of a run that was killed before it was recorded, which is taken instead.
         """
@@ -65,7 +65,7 @@ class Intake:
             state = STATE_OF.get(answer.status, FAILED if answer.passing else REJECTED)
             return Fetched(item, state, answer.reason, answer.requests)
         if there is None:
-            write_picture(folder / f"{item.number}{answer.suffix}", answer.content)
+            write_picture(folder / f"{stem_of(item.object_id)}{answer.suffix}", answer.content)
         digest = hashlib.sha256(answer.content).hexdigest()
         return Fetched(item, FETCHED, None, answer.requests, answer.suffix, digest, len(answer.content))
 
@@ -143,7 +143,10 @@ def column_types(plans: Sequence[SourcePlan]) -> dict[str, pa.DataType]:
     for plan in plans:
         if plan.kind != "cutouts" or not plan.columns:
             continue
-        table = read_catalog(plan)
+        try:
+            table = read_catalog(plan)
+        except (GalsearchError, OSError):
+            continue  # nothing comes from it in this run, which says why
         for name in plan.columns:
             if name not in table.column_names:
                 raise GalsearchError(
@@ -199,6 +202,11 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     kind = pa.float64() if any(each(values.type) for each in numeric) else pa.string()
     return values.cast(kind, safe=False)
+
+
+def stem_of(object_id: str) -> str:
+    """Return what the picture of an object is called, without suffix: the same whatever its number is."""
+    return hashlib.sha256(object_id.encode()).hexdigest()[:32]
 
 
 def write_picture(path: Path, content: bytes) -> None:

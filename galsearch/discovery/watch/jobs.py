@@ -28,6 +28,7 @@ OUTSIDE, EMPTY, FAILED, REJECTED, DUPLICATE = "out of footprint", "empty", "fail
 TAKEN = (FETCHED, ADDED, SCORED)
 STATES = (WAITING, *TAKEN, OUTSIDE, EMPTY, FAILED, REJECTED, DUPLICATE)
 ENROLLED_AT_ONCE = 50_000
+ZONE_ARCSEC = 5.0  # height of the zones that positions are looked up by
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
     number BIGINT PRIMARY KEY, source VARCHAR NOT NULL, item VARCHAR NOT NULL, object_id VARCHAR NOT NULL,
@@ -204,10 +205,8 @@ class Jobs:
         return self.value("SELECT coalesce(max(number), 0) FROM items") - before
 
     def _zone(self, dec: float | None) -> int | None:
-        """Return the zone of a declination, each as high as the radius within which positions are the same."""
-        if dec is None or not self.same_arcsec:
-            return None
-        return int(np.floor((dec + 90) / (max(self.same_arcsec, 0.1) / 3600)))
+        """Return the zone of a declination; positions that are the same lie in one or in two that touch."""
+        return None if dec is None else int(np.floor((dec + 90) * 3600 / ZONE_ARCSEC))
 
     def retry(self, *, attempts: int) -> int:
         """Let failed items that were tried less than so often wait again; return how many."""
@@ -263,6 +262,8 @@ class Jobs:
 
     def _placed(self, items: Sequence[Item]) -> dict[int, list[tuple[str, float | None, float | None]]]:
         """Return the positions that were taken near those of items, by zone."""
+        if not self.same_arcsec:
+            return {}
         zones = {zone for zone in (self._zone(item.dec) for item in items) if zone is not None}
         around = sorted({near for zone in zones for near in (zone - 1, zone, zone + 1)})
         result: dict[int, list[tuple[str, float | None, float | None]]] = {}
@@ -277,7 +278,7 @@ class Jobs:
 
     def _near(self, item: Item, placed: dict[int, list[tuple[str, float | None, float | None]]]) -> str | None:
         zone = self._zone(item.dec)
-        if zone is None:
+        if zone is None or not self.same_arcsec:
             return None
         near = [one for number in (zone - 1, zone, zone + 1) for one in placed.get(number, ())]
         if not near:

@@ -174,7 +174,7 @@ TOP: dict[str, Check] = {
     "retries": _whole(0, 10),
     "disk_gb": _number(0.01, 1e6),
     "free_gb": _number(0, 1e6),
-    "same_arcsec": _number(0, 3600),
+    "same_arcsec": _number(0, 5),
     "keep_pictures": _flag,
     "most_per_run": _whole(1, 2**31 - 1),
     "repeat_hours": _number(0.001, 24 * 366),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import shutil
 import threading
 import time
@@ -25,7 +26,7 @@ from galsearch.atlas import open as open_atlas
 from galsearch.atomic import WriterLock
 from galsearch.discovery.anomalies import save_anomalies
 from galsearch.discovery.watch import identify, report, shares
-from galsearch.discovery.watch.intake import Intake, column_types
+from galsearch.discovery.watch.intake import Intake, column_types, stem_of
 from galsearch.discovery.watch.jobs import FETCHED, FILE, REJECTED, SCORED, WAITING, Fetched, Item, Jobs
 from galsearch.discovery.watch.plan import Plan, SourcePlan, read_plan
 from galsearch.errors import GalsearchError, SchemaError
@@ -38,6 +39,7 @@ ROUND = 256  # requests that are shared among sources at a time
 AT_ONCE = 16  # of them to one source before the others have theirs
 PICTURES, BATCHES = "pictures", "batches"
 GB = 1 << 30
+OURS = re.compile(r"watch_batch BETWEEN (\d+) AND (\d+)")  # the condition of a list that a watch has made
 COLLECT_SECONDS = 0.3
 STOPPED, DONE, FULL, LIMITED = "stopped", "nothing is left to do", "the disk is full", "most_per_run was reached"
 
@@ -168,6 +170,8 @@ def _once(plan: Plan, processes: int | None, progress: Progress) -> report.Watch
                 jobs.event("error", str(error))
                 jobs.end("ended by an error")
                 jobs.keep_health(client.health)
+                with contextlib.suppress(GalsearchError):  # the one that ended the run is what counts
+                    _reported(plan, jobs)
                 raise
             jobs.keep_health(client.health)
         jobs.end(how)
@@ -253,11 +257,11 @@ class _Run:
         for partial in (self.plan.workspace / PICTURES).glob("*.partial"):
             partial.unlink()
         self._follow_atlas()
-        waiting = {row[0] for row in self.jobs.rows("SELECT number FROM items WHERE state = 'waiting'")}
-        for path in (self.plan.workspace / PICTURES).iterdir():
-            number = path.name.partition(".")[0]
-            if number.isdecimal() and int(number) in waiting:
-                self.there[int(number)] = path
+        paths = {path.name.partition(".")[0]: path for path in (self.plan.workspace / PICTURES).iterdir()}
+        if paths:
+            waiting = self.jobs.rows("SELECT number, object_id FROM items WHERE state = 'waiting'")
+            stems = ((number, stem_of(name)) for number, name in waiting)
+            self.there = {number: paths[stem] for number, stem in stems if stem in paths}
         gone = [one["number"] for one in self._fetched() if not self._is_there(one)]
         if gone:
             self.jobs.event("recovered", f"{len(gone)} pictures are not on the disk any more and are fetched again")
@@ -303,8 +307,8 @@ class _Run:
             return dict(zip(rows["object_id"].to_pylist(), batches, strict=True)), reasons
 
     def _fetched(self) -> list[dict[str, Any]]:
-        rows = self.jobs.rows("SELECT number, batch, suffix, bytes FROM items WHERE state = 'fetched'")
-        return [dict(zip(("number", "batch", "suffix", "bytes"), row, strict=True)) for row in rows]
+        rows = self.jobs.rows("SELECT number, object_id, batch, suffix, bytes FROM items WHERE state = 'fetched'")
+        return [dict(zip(("number", "object_id", "batch", "suffix", "bytes"), row, strict=True)) for row in rows]
 
     def _is_there(self, one: Mapping[str, Any]) -> bool:
         """Say whether the picture of an item is on the disk as it was written."""
@@ -314,7 +318,7 @@ class _Run:
         return any(path.is_file() and path.stat().st_size == one["bytes"] for path in paths)
 
     def _picture(self, one: Mapping[str, Any]) -> Path:
-        return self.plan.workspace / PICTURES / f"{one['number']}{one['suffix']}"
+        return self.plan.workspace / PICTURES / f"{stem_of(one['object_id'])}{one['suffix']}"
 
     def _folder(self, batch: int) -> Path:
         return self.plan.workspace / BATCHES / f"{batch:06d}"
@@ -422,9 +426,10 @@ class _Run:
             wait = bool(self.under_way) and len(done) < 32
         if not done:
             return
-        for number, _ in self.jobs.record(done).items():
-            for path in (self.plan.workspace / PICTURES).glob(f"{number}.*"):
-                path.unlink()
+        twins = self.jobs.record(done)
+        for one in done:
+            if one.item.number in twins:
+                (self.plan.workspace / PICTURES / f"{stem_of(one.item.object_id)}{one.suffix}").unlink()
         self.progress(self.submitted - len(self.under_way), self.submitted + sum(self.left.values()), "fetching")
 
     # ---- the atlas
@@ -537,17 +542,15 @@ class _Run:
         self._take_run(run, condition, tested=tested, candidates=candidates)
 
     def _follow_scorings(self) -> None:
-        """Take up lists that were saved in the atlas and not recorded here."""
-        begun = self.jobs.rows("SELECT condition FROM scorings WHERE state = 'begun'")
-        if not begun or not self.plan.atlas.exists():
+        """Take up lists of ours that were saved in the atlas and are not recorded here."""
+        if not self.plan.atlas.exists():
             return
+        known = {row[0] for row in self.jobs.rows("SELECT run FROM scorings WHERE state = 'done'")}
         with open_atlas(self.plan.atlas) as atlas:
-            saved = [
-                record["parameters"] for record in atlas.manifest.provenance if record.get("action") == "anomalies"
-            ]
-        for (condition,) in begun:
-            run = next((one["run"] for one in reversed(saved) if one.get("where") == condition), None)
-            if run is not None and not self.jobs.value("SELECT count(*) FROM scorings WHERE run = ?", [run]):
+            records = [one["parameters"] for one in atlas.manifest.provenance if one.get("action") == "anomalies"]
+        for one in records:
+            condition, run = str(one.get("where")), one.get("run")
+            if run not in known and OURS.fullmatch(condition):
                 self.jobs.event("recovered", f"the list {run} was saved and not recorded")
                 self._take_run(run, condition, tested=None, candidates=None)
 
@@ -567,10 +570,11 @@ class _Run:
                 values = [row[name] for name in ("object_id",)] + [run]
                 values += [row[name] for name in ("p_value", "q_value", "score", "tier", "detector")] + [reasons, now]
                 connection.execute("INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            first, last = map(int, OURS.fullmatch(condition).groups())  # type: ignore[union-attr]  # it is ours
+            connection.execute("DELETE FROM scorings WHERE condition = ? AND state = 'begun'", [condition])
             connection.execute(
-                "UPDATE scorings SET state = 'done', run = ?, tested = ?, candidates = ? WHERE condition = ? AND "
-                "state = 'begun'",
-                [run, tested, candidates, condition],
+                "INSERT INTO scorings VALUES (?, ?, ?, 'done', ?, ?, ?, ?, NULL)",
+                [first, last, condition, run, now, tested, candidates],
             )
             connection.register("judged", table.select(["object_id"]))
             connection.execute(
