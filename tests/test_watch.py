@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 import xml.etree.ElementTree as ET
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -597,6 +598,40 @@ def test_lost_records_are_made_again_from_the_atlas(home, sky):
     assert result.numbers["total"]["added"] == 20
     batches = rows(plan, "SELECT count(DISTINCT batch), max(batch) FROM items")
     assert batches == [(4, 4)]
+
+
+def test_lists_that_were_saved_are_taken_from_the_atlas_when_records_are_lost(watched, tmp_path):
+    plan, first = watched
+    copy = tmp_path / "copy"
+    shutil.copytree(plan.parent, copy, symlinks=True)
+    (copy / "plan.watch" / "watch.duckdb").unlink()
+    result = galsearch.watch(copy / "plan.toml", processes=0)  # nobody serves pictures any more, and none is needed
+    assert result.numbers["total"]["failed"] == 0
+    assert result.numbers["total"]["scored"] == 130
+
+    def listed_in(numbers: dict) -> list[tuple]:
+        return [(one["object_id"], one["p_value"], one["q_value"], len(one["known"])) for one in numbers["queue"]]
+
+    assert listed_in(result.numbers) == listed_in(first.numbers)
+
+
+def test_a_picture_of_a_killed_run_is_never_taken_for_another(home, sky):
+    (home / "files").mkdir()
+    for name in ("b.jpg", "c.jpg"):
+        (home / "files" / name).write_bytes(jpeg(picture(ord(name[0]), 5, 64)))
+    plan = write(home, 'name = "folder"\nkind = "folder"\npath = "files"')
+    galsearch.watch(plan, processes=0)
+    shutil.rmtree(workspace(plan) / "sky.atlas")
+    left = jpeg(picture(77, 7, 64))
+    from galsearch.discovery.watch.intake import stem_of
+
+    (workspace(plan) / "pictures" / f"{stem_of('folder:a.jpg')}.jpg").write_bytes(left)  # of an item that is gone
+    (workspace(plan) / "watch.duckdb").unlink()
+    (home / "files" / "a2.jpg").write_bytes(jpeg(picture(3, 5, 64)))  # the first by number now
+    galsearch.watch(plan, processes=0)
+    digests = dict(rows(plan, "SELECT item, digest FROM items"))
+    expected = {path.name: sha256(path.read_bytes()).hexdigest() for path in (home / "files").iterdir()}
+    assert digests == expected
 
 
 def test_a_lost_atlas_is_told_and_fetched_again(home, sky):
