@@ -249,7 +249,7 @@ def test_an_address_without_encryption_is_refused(url):
     ("name", "options", "told"),
     [
         ("des", {}, "not one of"),
-        ("legacy", {"colour": "x"}, "no option 'colour'"),
+        ("legacy", {"flavor": "x"}, "no option 'flavor'"),
         ("legacy", {"format": "gif"}, "expected jpg or fits"),
         ("panstarrs", {"filters": "gr"}, "expected 3 of grizy"),
         ("hips", {"format": "webp"}, "expected jpg, png or fits"),

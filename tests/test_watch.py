@@ -695,7 +695,7 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_lost(home):
         (('service = "legacy"', 'service = "des"'), "not one of legacy, sdss, panstarrs, hips"),
         (("retries = 0", "retries = -1"), "retries: it is -1"),
         (("retries = 0", "requests_per_second = 50"), "requests_per_second: it is 50; write a number from 0.001 to 5"),
-        (("retries = 0", "colour = 1"), "colour: there is no such key"),
+        (("retries = 0", "flavor = 1"), "flavor: there is no such key"),
         (("retries = 0", "fdr = true"), "fdr"),
         (("http://127.0.0.1", "http://example.org"), "over which anyone"),
         (("[[source]]", "[source]"), r"write it as \[\[source\]\]"),

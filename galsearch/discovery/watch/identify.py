@@ -19,7 +19,7 @@ from galsearch.discovery.watch.plan import Against, Plan
 from galsearch.errors import GalsearchError
 from galsearch.store import Store, open_store
 
-KNOWN, NOT_FOUND, NOT_CHECKED = "known", "not found", "not checked"
+KNOWN, NO_MATCH, NOT_CHECKED = "known", "not found", "not checked"
 AT_ONCE = 500
 Row = tuple[str, str, str, str | None, float | None, str | None]  # object_id, against, state, label, separation, reason
 
@@ -72,7 +72,7 @@ def _row(name: str, against: Against, row: dict[str, Any] | None, match: dict[st
     if row is None or row["ra"] is None:
         why = "it is not in the atlas" if row is None else "it has no position"
         return name, against.name, NOT_CHECKED, None, None, why
-    return name, against.name, NOT_FOUND, None, None, None
+    return name, against.name, NO_MATCH, None, None, None
 
 
 def _quoted(text: str) -> str:

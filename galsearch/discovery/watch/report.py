@@ -18,7 +18,7 @@ from typing import Any
 
 from galsearch.atlas import Atlas
 from galsearch.discovery.watch import feed
-from galsearch.discovery.watch.identify import KNOWN, NOT_CHECKED, NOT_FOUND
+from galsearch.discovery.watch.identify import KNOWN, NO_MATCH, NOT_CHECKED
 from galsearch.discovery.watch.jobs import Jobs
 from galsearch.discovery.watch.plan import Plan
 from galsearch.discovery.watch.shares import Verdict, decided, wilson
@@ -246,7 +246,7 @@ def _queue(jobs: Jobs, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
         "SELECT object_id, against, state, label, separation_arcsec, reason FROM identifications ORDER BY "
         "object_id, against"
     ):
-        text = {KNOWN: f"known by {against}", NOT_FOUND: f"not found in {against}"}.get(
+        text = {KNOWN: f"known by {against}", NO_MATCH: f"not found in {against}"}.get(
             state, f"not checked in {against}"
         )
         text += f" as {label}" if label else ""
@@ -267,7 +267,7 @@ def _identified(plan: Plan, jobs: Jobs) -> dict[str, dict[str, int]]:
         states = dict(
             jobs.rows("SELECT state, count(*) FROM identifications WHERE against = ? GROUP BY state", [against.name])
         )
-        counts = {state: states.get(state, 0) for state in (KNOWN, NOT_FOUND, NOT_CHECKED)}
+        counts = {state: states.get(state, 0) for state in (KNOWN, NO_MATCH, NOT_CHECKED)}
         counts[NOT_CHECKED] += listed - sum(counts.values())
         result[against.name] = {"listed": listed, **counts}
     return result
@@ -373,7 +373,7 @@ def tables(numbers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[s
         [str(one[key]) for key in ("source", "state", "reason", "count", "such_as")] for one in numbers["reasons"]
     ]
     known = [
-        [name, str(one["listed"]), *(str(one[state]) for state in (KNOWN, NOT_FOUND, NOT_CHECKED))]
+        [name, str(one["listed"]), *(str(one[state]) for state in (KNOWN, NO_MATCH, NOT_CHECKED))]
         for name, one in numbers["identified"].items()
     ]
     health = numbers["health"]
@@ -401,7 +401,7 @@ def tables(numbers: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[s
             yields,
         ),
         ("Why items are not in the atlas", ["source", "state", "reason", "items", "such as"], reasons),
-        ("Is it known?", ["table", "listed", KNOWN, NOT_FOUND, NOT_CHECKED], known),
+        ("Is it known?", ["table", "listed", KNOWN, NO_MATCH, NOT_CHECKED], known),
         ("Hosts", ["host", "answers by status", "last success", "last error"], hosts),
         ("Runs", ["run", "started", "ended", "why it ended"], runs),
         ("Events", ["time", "run", "kind", "text"], events),
