@@ -353,6 +353,16 @@ def test_a_dry_run_says_what_would_be_requested_and_changes_nothing(home, sky, r
     assert sky.requests == []
 
 
+def test_a_dry_run_after_a_run_counts_what_is_left_and_changes_nothing(home, sky):
+    plan = write(home, cone(sky, count=20), top="most_per_run = 8")
+    galsearch.watch(plan, processes=0)
+    before, sent = crash.files(home), len(sky.requests)
+    result = galsearch.watch_forecast(plan)
+    assert (result.sources[0]["items"], result.sources[0]["new"], result.sources[0]["requests"]) == (20, 0, 12)
+    assert crash.files(home) == before
+    assert len(sky.requests) == sent
+
+
 def test_a_report_alone_requests_nothing(home, sky, run):
     plan = write(home, cone(sky, count=6))
     code, _, error = run("watch", plan, "--report-only")

@@ -82,25 +82,21 @@ class Jobs:
     def __init__(self, path: Path, *, same_arcsec: float = 1.0, read_only: bool = False) -> None:
         self.path, self.same_arcsec = path, same_arcsec
         self.run = 0
-        if read_only and not path.exists():
-            raise GalsearchError(
-                f"{path.parent}: nothing was watched there yet; run `galsearch watch` without --report-only"
-            )
         try:
-            self._connection = duckdb.connect(str(path))
-            self._connection.execute(
-                "SET autoinstall_known_extensions = false; SET memory_limit = '1GB'; SET threads = 1"
-            )
-            self._connection.execute(SCHEMA)
+            self._connection = duckdb.connect(str(path), read_only=read_only)
+            self._connection.execute("SET autoinstall_known_extensions = false")
+            self._connection.execute("SET memory_limit = '1GB'; SET threads = 1")
+            if not read_only:
+                self._connection.execute(SCHEMA)
+            version = self._connection.execute("SELECT version FROM about").fetchone()
         except duckdb.Error as error:
             raise GalsearchError(
                 f"{path}: cannot be opened ({str(error).splitlines()[0][:200]}); if another watch uses it, wait until "
                 "that ends; if it is damaged, move it away: what is in the atlas is not fetched again"
             ) from None
-        version = self._connection.execute("SELECT version FROM about").fetchone()
-        if version is None:
+        if version is None and not read_only:
             self._connection.execute("INSERT INTO about VALUES (?)", [VERSION])
-        elif version[0] > VERSION:
+        elif version is not None and version[0] > VERSION:
             self.close()
             raise GalsearchError(f"{path} is of version {version[0]}, this galsearch knows {VERSION}; update galsearch")
 

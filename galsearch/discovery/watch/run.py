@@ -106,7 +106,7 @@ def watch_forecast(plan: str | Path | Plan) -> Forecast:
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
     known: dict[str, dict[str, str]] = {}
     if (plan.workspace / FILE).exists():
-        jobs = Jobs(plan.workspace / FILE, same_arcsec=plan.same_arcsec)
+        jobs = Jobs(plan.workspace / FILE, read_only=True)
         try:
             for source, item, state in jobs.rows("SELECT source, item, state FROM items"):
                 known.setdefault(source, {})[item] = state
@@ -336,7 +336,7 @@ class _Run:
                 enough = self.jobs.unbatched() >= self.plan.batch
                 if (enough or not (self.under_way or self._may_submit())) and not self._add_new():
                     break
-                if self.scores and self._unscored() >= self.plan.cycle:
+                if self.scores and self._is_cycle():
                     self._score()
 
     @contextlib.contextmanager
@@ -510,6 +510,11 @@ class _Run:
 
     def _unscored(self) -> int:
         return self.jobs.value("SELECT count(*) FROM items WHERE state = 'added'")
+
+    def _is_cycle(self) -> bool:
+        """Say whether enough came in to be scored: a list costs as much as all that it is compared with."""
+        scored = self.jobs.value("SELECT count(*) FROM items WHERE state = 'scored'")
+        return self._unscored() >= max(self.plan.cycle, scored)
 
     def _score(self) -> None:
         """Judge what came in beside all that is known, keep the p-values, and queue the oddest for people."""
