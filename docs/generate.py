@@ -489,7 +489,7 @@ def watch_kills() -> str:
         "load",
     )
     once = "yes" if found["exactly_once"] and not found["check_found"] and not found["unscored"] else "**no**"
-    lost = found["verdicts_written"] - found["verdicts_counted"]
+    lost = f"{found['verdicts_written'] - found['verdicts_counted']} of {found['verdicts_written']}"
     row = (found["images"], found["killed"], once, found["decisions_lost"], lost, found["images_per_s"], found["load"])
     stated = f"{found['pictures']}, measured {found['measure']}, {found['machine']}; restarts and scoring included."
     command = f"python -m benchmarks.watch --images {found['images']} --kills {found['killed']}"

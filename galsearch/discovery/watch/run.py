@@ -372,9 +372,10 @@ class _Run:
             room = min(room, self.plan.most_per_run - self.submitted)
         while room > 0 and self._may_submit():
             self._new_round()
-            name = max(sorted(self.quota), key=lambda each: self.quota[each] / max(self.shared[each], 1))
-            if not self.quota[name]:
-                break
+            names = [each for each in self._open_sources() if self.quota.get(each)]
+            if not names:
+                continue  # none of them got a share of this round
+            name = max(names, key=lambda each: self.quota[each] / self.shared[each])
             count = min(self.quota[name], room, AT_ONCE)
             items = self.jobs.next_items(name, count, after=self.after.get(name, 0))
             self.quota[name] -= count
