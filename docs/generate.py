@@ -36,6 +36,8 @@ LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
 VOTES = ("votes.json", "python -m benchmarks.votes FOLDER/test.atlas")
 LEARNING = ("learning.json", "python -m benchmarks.learning FOLDER")
+WATCH = ("watch.json", "python -m benchmarks.watch")
+INJECTION = ("injection.json", "python -m benchmarks.injection")
 ANOMALIES = ("anomalies.json", "python -m benchmarks.anomalies FOLDER")
 DUPLICATES = ("duplicates.json", "python -m benchmarks.duplicates FOLDER")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
@@ -106,6 +108,8 @@ def documents() -> Iterable[tuple[Path, str]]:
         "duplicates_speed": duplicates_speed,
         "learning": learning,
         "learning_speed": learning_speed,
+        "watch_kills": watch_kills,
+        "injection": injection,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -611,6 +615,49 @@ def learning_speed() -> str:
     }
     row = (f"{speed['rows']:,} × {speed['dim']}", *(speed[name] for name in names))
     return f"{table(('vectors', *names.values()), [row])}\n\n`python -m benchmarks.learning --rows {speed['rows']}`"
+
+
+def watch_kills() -> str:
+    """Return how a watch that was killed again and again went."""
+    found = _measured(*WATCH)
+    head = (
+        "pictures",
+        "kills",
+        "each in the atlas once",
+        "decisions lost",
+        "verdicts lost",
+        "pictures a second",
+        "load",
+    )
+    once = "yes" if found["exactly_once"] and not found["check_found"] and not found["unscored"] else "**no**"
+    lost = f"{found['verdicts_written'] - found['verdicts_counted']} of {found['verdicts_written']}"
+    row = (found["images"], found["killed"], once, found["decisions_lost"], lost, found["images_per_s"], found["load"])
+    stated = f"{found['pictures']}, measured {found['measure']}, {found['machine']}; restarts and scoring included."
+    command = f"python -m benchmarks.watch --images {found['images']} --kills {found['killed']}"
+    return f"{table(head, [row])}\n\n{stated} `{command}`"
+
+
+def injection() -> str:
+    """Return the share of injected objects that were listed, by kind and contrast."""
+    found = _measured(*INJECTION)
+    contrasts = sorted({row["contrast"] for row in found["rows"]})
+    kinds = list(dict.fromkeys(row["kind"] for row in found["rows"]))
+    shares = {(row["kind"], row["contrast"]): row for row in found["rows"]}
+
+    def cell(kind: str, contrast: float) -> str:
+        row = shares[kind, contrast]
+        low, high = row["interval"]
+        return f"{row['share']:.2f} [{low:.2f}, {high:.2f}]; {row['share_at_fdr']:.2f}"
+
+    rows = ((f"{contrast:g}", *(cell(kind, contrast) for kind in kinds)) for contrast in contrasts)
+    first = found["rows"][0]
+    stated = (
+        f"Of {found['each']} injected beside {found['normals']} others: the share among the {found['budget']} that are "
+        f"listed, with its 95 % interval; and the share that is a candidate at a false discovery rate of "
+        f"{found['fdr']:g}. Chance alone lists {first['by_chance']:.2f}. Contrast is the peak of what is injected over "
+        f"the brightest 0.1 % of its host; 0 is a control. Encoder {found['model']}. `{INJECTION[1]}`"
+    )
+    return f"{table(('contrast', *kinds), rows)}\n\n{stated}"
 
 
 def _with_error(values: dict[str, float]) -> str:

@@ -16,9 +16,9 @@ PACKAGES = {
 }  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
-    *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
     *("metrics", "novelty", "probe", "quality", "ranking", "votes"),
     *("agreement", "duplicates", "fingerprints", "interest"),
+    *("bounded", "fits_units", "sky", "regions", "images", "spectra", "lines", "pixels", "detection", "morphology"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "science.lines": WORDS | {"science.spectra"},
     "science.novelty": WORDS | {"science.probe"},
     "science.duplicates": WORDS | {"science.sky"},
+    "science.regions": WORDS | {"science.sky"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
     "language": WORDS | {"query", "language"},
@@ -64,6 +65,7 @@ MAY_IMPORT = {
     },
     "formats": WORDS | {"formats", "atomic"},
     "remote": WORDS | {"remote"},
+    "remote.cutouts": WORDS | {"remote.cutouts", "science.sky", "science.images"},
     "citations": WORDS,
     "columns": BELOW_WHOLE,
     "sources": BELOW_WHOLE | {"columns", "sources"},
@@ -74,6 +76,18 @@ MAY_IMPORT = {
     "captions": BELOW_WHOLE | {"captions"},
     "knowledge": BELOW_WHOLE | {"crossmatch", "knowledge", "notebook"},
     "discovery": BELOW_WHOLE | {"discovery", "notebook"},
+    "discovery.watch": BELOW_WHOLE
+    | {
+        "atlas",
+        "atomic",
+        "columns",
+        "crossmatch",
+        "discovery",
+        "discovery.watch",
+        "ingest",
+        "remote.cutouts",
+        "sources",
+    },
     "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
@@ -104,7 +118,7 @@ OWNERS = {
     "PIL": {"science.images"},
     "astropy": {"science.fits_units", "science.images", "formats", "sources"},
     "sep": {"science.detection"},
-    "duckdb": {"store"},
+    "duckdb": {"store", "discovery.watch"},  # the latter for the jobs of a watch, which are no atlas
     "lance": {"store"},
     "pandas": {"formats", "hits", "knowledge", "discovery"},
     "umap": {"store"},
@@ -117,7 +131,7 @@ OWNERS = {
     "clevercsv": {"formats"},
     "charset_normalizer": {"formats"},
     "openai": {"remote"},
-    "httpx2": {"remote"},  # comes with openai
+    "httpx2": {"remote", "remote.cutouts"},  # comes with openai
     "pydantic": {"remote"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -31,6 +31,7 @@ FAMILIES = {  # of commands, by the file that they are in
     "knowledge": "Classify by known neighbors",
     "discovery": "Find what is odd",
     "review": "Review, and be told what is new",
+    "watch": "Watch unattended",
     "pages": "Open the app, or write a Space",
 }
 

@@ -1,0 +1,1 @@
+"""Unattended watching: pictures come in by a plan, are measured, embedded, scored, identified, and reported."""
