@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 from sky_services import Fault, SkyServices, fits, jpeg, picture
 
 from galsearch.errors import GalsearchError
@@ -213,10 +214,9 @@ def test_a_success_between_keeps_a_host():
     assert len(sky.requests) == 12
 
 
-def test_certificates_are_verified(tmp_path):
-    certificate = Path(__file__).parent / "data" / "self_signed.pem"  # which nobody has reason to trust
+def test_certificates_are_verified():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)  # which nobody has reason to trust
     with SkyServices() as sky:
         sky._http.socket = context.wrap_socket(sky._http.socket, server_side=True)
         made = service("legacy", {"base_url": sky.address("legacy").replace("http:", "https:")})

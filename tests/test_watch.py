@@ -24,7 +24,7 @@ import galsearch
 from galsearch.discovery.watch import feed, report, shares
 from galsearch.discovery.watch.jobs import Jobs
 from galsearch.discovery.watch.plan import read_plan
-from galsearch.errors import GalsearchError
+from galsearch.errors import GalsearchError, SchemaError
 
 pytestmark = pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings")
 HOSTILE = "<script>alert(1)</script>|`[x](http://evil.example)`\x1b[2J"
@@ -559,8 +559,8 @@ def test_shares_of_a_run_change_with_verdicts_and_not_with_scores(home, sky):
         galsearch.watch(plan, processes=0)
         return dict(rows(plan, "SELECT source, count(*) FROM items WHERE run = 2 GROUP BY source"))
 
-    yes = "".join(f"one:{n:08d},yes,ann,t{n},\n" for n in range(20)) + "".join(
-        f"two:{n:08d},no,ann,t{n},\n" for n in range(20)
+    yes = "".join(f"one:{n:08d},yes,ann,t{n},odd\n" for n in range(20)) + "".join(
+        f"two:{n:08d},no,ann,t{n},odd\n" for n in range(20)
     )
     good = first_requests(yes, 0.5)
     assert good.get("one", 0) > 3 * good.get("two", 1)
@@ -570,19 +570,27 @@ def test_shares_of_a_run_change_with_verdicts_and_not_with_scores(home, sky):
 
 
 def test_the_last_word_of_each_person_counts_and_the_majority_decides(tmp_path):
+    said = ["a,yes,ann", "a,no,ann", "b,yes,ann", "b,yes,bob", "b,no,eve", "c,yes,ann", "c,no,bob", "d,unsure,ann"]
     path = tmp_path / "v.csv"
-    path.write_text(
-        "object_id,verdict,by,time,kind\na,yes,ann,1,\na,no,ann,2,\nb,yes,ann,1,\nb,yes,bob,1,\nb,no,eve,1,\n"
-        "c,yes,ann,1,\nc,no,bob,1,\nd,unsure,ann,1,\n"
-    )
+    lines = [f"{one},{time},odd" for time, one in enumerate(said)]
+    path.write_text("\n".join(["object_id,verdict,by,time,kind", *lines]))
     assert shares.decided(shares.read_verdicts(path)) == {"a": "no", "b": "yes", "c": "unsure", "d": "unsure"}
     assert shares.read_verdicts(tmp_path / "none.csv") == []
-    path.write_text("object_id,verdict,by,time\na,maybe,ann,1\n")
-    with pytest.raises(GalsearchError, match="line 2"):
+    path.write_text("object_id,verdict,by,kind\na,maybe,ann,odd\n")
+    with pytest.raises(SchemaError, match="row 1"):
         shares.read_verdicts(path)
     path.write_text("object_id,by,time\n")
-    with pytest.raises(GalsearchError, match="no column 'verdict'"):
+    with pytest.raises(SchemaError, match="no column 'verdict'"):
         shares.read_verdicts(path)
+
+
+def test_a_file_of_verdicts_counts_without_what_was_taken_back(tmp_path):
+    kept = galsearch.Verdicts(tmp_path / "plan.verdicts")
+    kept.add("a", "yes", kind="odd", by="ann")
+    kept.add("b", "yes", kind="odd", by="ann")
+    kept.undo(by="ann")
+    kept.add("c", "label", label="tidal tail", kind="odd", by="ann")
+    assert shares.decided(shares.read_verdicts(tmp_path / "plan.verdicts")) == {"a": "yes", "c": "unsure"}
 
 
 @pytest.mark.parametrize(("yes", "total"), [(0, 5), (5, 5), (3, 7), (50, 100)])

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from galsearch.atlas import Atlas
+from galsearch.discovery.verdicts import Verdict
 from galsearch.discovery.watch import feed
 from galsearch.discovery.watch.identify import KNOWN, NO_MATCH, NOT_CHECKED
 from galsearch.discovery.watch.jobs import Jobs
 from galsearch.discovery.watch.plan import Plan
-from galsearch.discovery.watch.shares import Verdict, decided, wilson
+from galsearch.discovery.watch.shares import decided, wilson
 from galsearch.errors import RemoteError
 from galsearch.escaping import printable
 from galsearch.remote.cutouts import Client, host_of

@@ -6,64 +6,38 @@ goes to the source whose draw is the highest (Thompson 1933), after every source
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from galsearch.errors import GalsearchError
+from galsearch.discovery import verdicts
+from galsearch.discovery.verdicts import Verdict
 
 YES, NO, UNSURE = "yes", "no", "unsure"
-COLUMNS = ("object_id", "verdict", "by", "time", "kind")
+COUNTS = {YES: 1, NO: -1}  # unsure, and a label in words of one's own, count for neither
 SURE = 1.959964  # standard deviations of a normal distribution, for 95 %
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a person said of an object, and when."""
-
-    object_id: str
-    verdict: str
-    by: str
-    time: str
-    kind: str = ""
-
-
 def read_verdicts(path: Path | None) -> list[Verdict]:
-    """Return the verdicts in a CSV file of object_id, verdict (yes, no, unsure), by, time, kind; none for no file.
+    """Return the verdicts that stand in a file, or in a table of object_id, verdict, kind, by; none for no file.
 
-    Raises GalsearchError, naming the line, for a file that is none of verdicts.
+    Of each person, object and kind it is the last that was not taken back. Raises SchemaError for a table that has no
+    verdicts, FormatError for a damaged file.
     """
     if path is None or not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS[:4] if name not in (reader.fieldnames or ())]
-        if missing:
-            raise GalsearchError(f"{path}: no column '{missing[0]}'; verdicts have {', '.join(COLUMNS)}")
-        result = []
-        for line, row in enumerate(reader, start=2):
-            if row["verdict"] not in (YES, NO, UNSURE):
-                raise GalsearchError(
-                    f"{path}: line {line}: verdict is {row['verdict']!r:.40}, expected yes, no or unsure"
-                )
-            result.append(Verdict(*(row.get(name) or "" for name in COLUMNS)))
-    return result
+    return verdicts.standing(verdicts.read_verdicts(path))
 
 
-def decided(verdicts: Sequence[Verdict]) -> dict[str, str]:
-    """Return what is decided of each object: the last verdict of each person counts, the majority of them decides.
+def decided(standing: Sequence[Verdict]) -> dict[str, str]:
+    """Return what is decided of each object: what most people say, yes, no or unsure.
 
     Objects with as many yes as no, and those of which nobody is sure, are "unsure".
     """
-    last: dict[tuple[str, str], Verdict] = {}
-    for one in sorted(verdicts, key=lambda one: one.time):
-        last[one.object_id, one.by] = one
     votes: dict[str, int] = {}
-    for one in last.values():
-        votes[one.object_id] = votes.get(one.object_id, 0) + {YES: 1, NO: -1, UNSURE: 0}[one.verdict]
+    for one in standing:
+        votes[one.object_id] = votes.get(one.object_id, 0) + COUNTS.get(one.verdict, 0)
     return {name: YES if vote > 0 else NO if vote < 0 else UNSURE for name, vote in votes.items()}
 
 
