@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from drawn_galaxies import galaxy
+from drawn_galaxies import SIDE, galaxy
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -268,6 +268,19 @@ def test_positions_keep_two_apart_whatever_they_look_like(home, tiny_models, tmp
         assert groups_of(opened.duplicates("picture")) == {frozenset("ab"), frozenset("cd")}
         assert groups_of(opened.duplicates("vector")) == {frozenset("ab"), frozenset("cd")}
         assert groups_of(opened.duplicates(radius_arcsec=10.01)) == {frozenset("ab"), frozenset("cd")}
+
+
+def test_objects_of_one_mosaic_are_kept_apart_by_their_pixels(tiny_models, tmp_path):
+    """Drawn twice into one picture without a WCS: they look the same, and are two."""
+    mosaic = np.concatenate([galaxy(1), galaxy(2), galaxy(1)], axis=1)
+    Image.fromarray(mosaic).save(tmp_path / "m.png")
+    x = [SIDE * (n + 0.5) for n in range(3)]
+    pq.write_table(pa.table({"object_id": list("abc"), "x_px": x, "y_px": [SIDE / 2] * 3}), tmp_path / "m.parquet")
+    options = {"models": tiny_models, "measure": "none"}
+    galsearch.build(tmp_path / "m.atlas", mosaic=tmp_path / "m.png", table=tmp_path / "m.parquet", **options)
+    with galsearch.open(tmp_path / "m.atlas", device="cpu") as opened:
+        assert groups_of(opened.duplicates("picture")) == {frozenset("ac")}
+        assert groups_of(opened.duplicates()) == set()
 
 
 def test_where_restricts_who_is_compared(atlas):

@@ -237,6 +237,7 @@ class _Search:
         if not len(self.rows):
             raise QueryError("no object is left to compare; loosen where")
         self.sky = np.stack([_by_row(store, name)[self.rows] for name in ("ra", "dec")], axis=1)
+        self.pixels = _in_one_picture(store)[self.rows]
         self.radius_arcsec, self.radius_from = _radius(store, request.radius_arcsec)
         names = sorted(store.manifest.embeddings, key=lambda name: (name != store.manifest.main_embedding, name))
         self.has_vectors = {name: store.has_vector(name, self.rows) for name in names}
@@ -327,12 +328,15 @@ class _Search:
             if name in self.grounds
         ]
         links = _merged(len(self.rows), parts)
-        apart = separation_arcsec(*self.sky[links.first].T, *self.sky[links.second].T)
-        return (
-            links
-            if self.request.by not in (None, POSITION)
-            else links.take(np.flatnonzero(~(apart > self.radius_arcsec)))
-        )
+        if self.request.by not in (None, POSITION):
+            return links
+        return links.take(np.flatnonzero(~self._apart(links.first, links.second)))
+
+    def _apart(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Say which pairs lie further apart than one object may, on the sky or in the one picture that all are of."""
+        on_sky = separation_arcsec(*self.sky[first].T, *self.sky[second].T)
+        in_picture = np.hypot(*(self.pixels[first] - self.pixels[second]).T)
+        return (on_sky > self.radius_arcsec) | (in_picture > RADIUS_PX)
 
     def _by_position(self, column: int) -> _Links:
         self.progress(0, 1, "comparing positions")
@@ -351,8 +355,8 @@ class _Search:
         pairs = duplicates.nearest_pairs(whitened, k=NEAREST, least=LEAST_LIKE, seed=self.request.seed)
         first, second = ours[pairs.first], ours[pairs.second]
         if self.request.by is None:
-            apart = separation_arcsec(*self.sky[first].T, *self.sky[second].T)
-            first, second = first[~(apart > self.radius_arcsec)], second[~(apart > self.radius_arcsec)]
+            apart = self._apart(first, second)
+            first, second = first[~apart], second[~apart]
         self.candidates = len(first)
         confidence, correlation = self._aligned(first, second)
         one = np.flatnonzero(confidence >= fingerprints.Judge().least)
@@ -461,6 +465,18 @@ def _by_row(store: Store, name: str) -> np.ndarray:
     """Return a column of numbers by row, NaN for none."""
     values = pc.cast(store.by_row(name), pa.float64())
     return np.array(values.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _in_one_picture(store: Store) -> np.ndarray:
+    """Return the pixel positions `(n, 2)` by row where all objects are of one mosaic, else NaN.
+
+    Objects of cutouts have a file each, and their pixels are counted in it; a mosaic that was added to may be another.
+    """
+    known = set(store.describe()["column"].to_pylist())
+    actions = [record.get("action") for record in store.manifest.provenance]
+    if not {"x_px", "y_px"} <= known or "file" in known or "add" in actions or len(store.parts) > 1:
+        return np.full((store.manifest.rows, 2), np.nan)
+    return np.stack([_by_row(store, name) for name in ("x_px", "y_px")], axis=1)
 
 
 def _radius(store: Store, given: float | None) -> tuple[float, str]:
