@@ -830,8 +830,8 @@ class Atlas:
         kind where words can be compared, "" for no words. `novelty` is a run of saved anomalies, True for the last:
         the score is then interest times (1 - p-value), as Lochner and Bassett (2021) multiply the two.
 
-        The columns are object_id, score, interest (the probability of a yes), interest_low and interest_high (one
-        standard deviation of its logit), novelty, then those of the catalog. What was judged is left out unless
+        The columns are object_id, score, interest (the probability of a yes), interest_low and interest_high (its
+        interval of 95 %), novelty, then those of the catalog. What was judged is left out unless
         `include_judged`. Ties are by object_id. Raises QueryError where neither a yes, a start nor novelty is there.
         """
         from galsearch.discovery.learning import rank

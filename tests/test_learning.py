@@ -181,7 +181,8 @@ def test_a_few_verdicts_bring_the_wanted_to_the_top_and_more_do_it_better(atlas)
     score = table["score"].to_pylist()
     assert score == sorted(score, reverse=True) and table["interest"].to_pylist() == score
     low, high = (np.array(table[name].to_pylist()) for name in ("interest_low", "interest_high"))
-    assert (low <= high).all() and table.column_names[:2] == ["object_id", "score"]
+    interest = np.array(table["interest"].to_pylist())
+    assert (low < interest).all() and (interest < high).all() and table.column_names[:2] == ["object_id", "score"]
 
 
 def test_folder_and_bundle_rank_alike_and_the_same_again(home):

@@ -25,6 +25,7 @@ ORDINARY = 300  # of them, that stand in for negatives nobody judged; 1,000 are 
 BLOCK_ROWS = 16_384  # vectors read at a time
 CANDIDATES = 2_000  # of the most valuable, among whom a queue is chosen
 LIKELY = 0.5
+SIGMAS_95 = 1.96  # of a logit, for its interval of 95 %; the mean probability may lie outside of a narrower one
 MOST_K = 10_000
 WANTED = {YES: 1.0, NO: 0.0, UNSURE: 0.5}
 
@@ -166,7 +167,7 @@ def rank(store: Store, sample: Sample, task: Task, *, include_judged: bool) -> p
     if not include_judged:
         order = order[~np.isin(scored.rows[order], scored.known.seen)]
     at = order[: task.k]
-    spread = np.sqrt(scored.variance[at])
+    spread = SIGMAS_95 * np.sqrt(scored.variance[at])
     columns: dict[str, np.ndarray | list] = {
         "score": score[at],
         "interest": interest[at],
@@ -185,8 +186,8 @@ def _curve(logit: np.ndarray) -> np.ndarray:
 COLUMNS = {  # of results, beside object_id and those of the catalog: UCD, meaning
     "score": ("stat.value", "Predicted interest, times novelty where anomalies are given"),
     "interest": ("stat.probability", "Probability of a yes, as the verdicts so far predict it"),
-    "interest_low": ("stat.probability;stat.min", "The same one standard deviation of its logit lower"),
-    "interest_high": ("stat.probability;stat.max", "The same one standard deviation of its logit higher"),
+    "interest_low": ("stat.probability;stat.min", "Lower end of its interval of 95 %"),
+    "interest_high": ("stat.probability;stat.max", "Upper end of its interval of 95 %"),
     "novelty": ("stat.probability", "1 less the p-value in the saved list of anomalies; NULL for none"),
     "value": ("stat.value", "What orders the queue: interest and information, times novelty where it is given"),
     "information": ("stat.value", "Bits that a verdict is expected to tell of what is wanted"),
@@ -268,7 +269,7 @@ class _Chooser:
         scored, store = self._scored, self._store
         known = scored.known.rows
         before = store.vectors_of(self._embedding, known) if len(known) else vectors[:0]
-        mean, spread = scored.mean[at], np.sqrt(scored.variance[at])
+        mean, spread = scored.mean[at], SIGMAS_95 * np.sqrt(scored.variance[at])
         likeness, like = _likeness(vectors, before, store.ids(scored.rows[at]), store.ids(known))
         columns: dict[str, np.ndarray | list] = {
             "value": np.array([one.value for one in told], np.float64),
