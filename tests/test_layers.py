@@ -16,7 +16,7 @@ PACKAGES = {
 }  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
-    *("bounded", "fits_units", "sky", "images", "spectra", "lines", "pixels", "detection", "morphology"),
+    *("bounded", "fits_units", "sky", "healpix", "images", "spectra", "lines", "pixels", "detection", "morphology"),
     *("metrics", "novelty", "quality", "ranking", "votes"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "workers",
     },
     "formats": WORDS | {"formats", "atomic"},
-    "remote": WORDS | {"remote"},
+    "remote": WORDS | {"remote", "science.sky"},
     "citations": WORDS,
     "columns": BELOW_WHOLE,
     "sources": BELOW_WHOLE | {"columns", "sources"},
@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
     "knowledge": BELOW_WHOLE | {"crossmatch", "knowledge", "notebook"},
-    "discovery": BELOW_WHOLE | {"discovery", "notebook"},
+    "discovery": BELOW_WHOLE | {"columns", "crossmatch", "discovery", "notebook"},
     "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
@@ -98,7 +98,7 @@ OWNERS = {
     "pyarrow": set(MAY_IMPORT) - SCIENCE,
     "scipy": SCIENCE | {"sources"},
     "PIL": {"science.images"},
-    "astropy": {"science.fits_units", "science.images", "formats", "sources"},
+    "astropy": {"science.fits_units", "science.images", "formats", "remote", "sources"},
     "sep": {"science.detection"},
     "duckdb": {"store"},
     "lance": {"store"},
@@ -115,6 +115,10 @@ OWNERS = {
     "openai": {"remote"},
     "httpx2": {"remote"},  # comes with openai
     "pydantic": {"remote"},
+    "requests": {"remote"},  # comes with astropy's packages of services
+    "urllib3": {"remote"},
+    "pyvo": {"remote"},
+    "astroquery": {"remote"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

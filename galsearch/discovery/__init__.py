@@ -1,5 +1,15 @@
-"""Discovery: which objects of an atlas are worth a look, and how many of them are expected to be nothing."""
+"""Discovery: which objects of an atlas are worth a look, how many of them are expected to be nothing, what is known."""
 
 from galsearch.discovery.anomalies import Anomalies, Anomaly, save_anomalies
+from galsearch.discovery.catalogs import Against
+from galsearch.discovery.identify import Identification, Identifications, save_identifications
 
-__all__ = ["Anomalies", "Anomaly", "save_anomalies"]
+__all__ = [
+    "Against",
+    "Anomalies",
+    "Anomaly",
+    "Identification",
+    "Identifications",
+    "save_anomalies",
+    "save_identifications",
+]
