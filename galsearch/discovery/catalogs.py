@@ -420,7 +420,8 @@ def matches_of(listings: Sequence[Listing], objects: Objects, radius_arcsec: np.
         density = sky.surface_density(
             objects.ra, objects.dec, one.ra, one.dec, beyond_arcsec=radius_arcsec, within_arcsec=one.within_arcsec
         )
-        empty *= 1 - np.nan_to_num(sky.chance_probability(density, radius_arcsec))
+        answered = np.array([error is None for error in one.unchecked], bool)
+        empty *= 1 - np.where(answered, np.nan_to_num(sky.chance_probability(density, radius_arcsec)), 0.0)
         pairs = sky.crossmatch(objects.ra, objects.dec, one.ra, one.dec, radius_arcsec=radius_arcsec, mode="all")
         chance = sky.chance_probability(density[pairs.left], pairs.separation_arcsec)
         parts.append(

@@ -24,7 +24,14 @@ from galsearch.remote.catalogs import ned, simbad, vizier
 from galsearch.remote.catalogs.cache import MAX_AGE_DAYS, Answer, Cache
 from galsearch.remote.catalogs.client import Session, check_url
 from galsearch.remote.catalogs.ned import Ned
-from galsearch.remote.catalogs.service import CONTROL_REACH_ARCSEC, Reader, Service, Source, TooManyError
+from galsearch.remote.catalogs.service import (
+    CONTROL_REACH_ARCSEC,
+    SLACK_ARCSEC,
+    Reader,
+    Service,
+    Source,
+    TooManyError,
+)
 from galsearch.remote.catalogs.simbad import Simbad
 from galsearch.remote.catalogs.vizier import Vizier
 from galsearch.science import sky
@@ -183,7 +190,7 @@ class _Task:
             return
         self.end = time.monotonic() + (self.options.deadline_seconds or 1e9)
         try:
-            self.control = self.service.control(self.session, self.read)
+            self.controls = self.service.controls(self.session, self.read)
         except RemoteError as error:
             self._fail(left, str(error))
             return
@@ -223,14 +230,14 @@ class _Task:
 
     def _answer(self, part: list[int]) -> tuple[list[Source], str | None]:
         """Return the sources near some positions; RemoteError for an answer that is not whole."""
-        ra, dec = (
-            np.append(values[part], own)
-            for values, own in zip((self.wanted.ra, self.wanted.dec), self.control, strict=True)
-        )
+        digest = hashlib.sha256("".join(self.keys[index] for index in part).encode()).digest()
+        control = self.controls[int.from_bytes(digest[:8]) % len(self.controls)]  # another one for another question
+        values = zip((self.wanted.ra, self.wanted.dec), control, strict=True)
+        ra, dec = (np.append(theirs[part], own) for theirs, own in values)
         reach = np.append(self.wanted.reach_arcsec[part], CONTROL_REACH_ARCSEC)
         try:
             content = self.service.near(self.session, ra, dec, reach)
-            sources = self._whole(content)
+            sources = self._whole(content, ra, dec, reach)
         except TooManyError:
             raise
         except RemoteError as error:
@@ -239,15 +246,27 @@ class _Task:
         self.failures = 0
         return sources, _version(content)
 
-    def _whole(self, content: bytes) -> list[Source]:
-        """Return the sources of an answer; RemoteError where it is cut short, malformed or lacks the control."""
+    def _whole(self, content: bytes, ra: np.ndarray, dec: np.ndarray, reach: np.ndarray) -> list[Source]:
+        """Return the sources of an answer about positions, of which the last is the control.
+
+        Raises RemoteError where it is cut short, malformed, lacks the control or answers another question.
+        """
         sources = list(dict.fromkeys(self.service.sources(self.read(content, True))))
         if len(sources) >= self.service.most_rows:
             raise TooManyError(f"{len(sources)} sources, as many as were asked for at most")
-        where = np.array([row[:2] for row in sources], np.float64).reshape(-1, 2)
-        if not len(sky.crossmatch(*[[one] for one in self.control], *where.T, radius_arcsec=CONTROL_REACH_ARCSEC).left):
-            at = "{:.4f} {:+.4f}".format(*self.control)
+        where = np.array([row[:2] for row in sources], np.float64).reshape(-1, 2).T
+        if not len(sky.crossmatch(ra[-1:], dec[-1:], *where, radius_arcsec=CONTROL_REACH_ARCSEC).left):
+            at = f"{ra[-1]:.4f} {dec[-1]:+.4f}"
             raise RemoteError(f"the answer lacks the source at {at}, which it has, so that others may be lacking too")
+        widest = reach.max() if self.service.one_reach else reach
+        near: set[int] = set()
+        for pairs in sky.crossmatch_blocks(ra, dec, *where, radius_arcsec=widest + SLACK_ARCSEC, mode="all"):
+            near.update(pairs.right.tolist())
+        if outside := [source for index, source in enumerate(sources) if index not in near]:
+            at = f"{outside[0][0]:.4f} {outside[0][1]:+.4f}"
+            raise RemoteError(
+                f"the answer has a source at {at}, where nothing was asked for: it answers something else"
+            )
         return sources
 
     def _split(self, part: list[int], sources: list[Source]) -> dict[int, list[Source]]:

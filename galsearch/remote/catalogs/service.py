@@ -11,8 +11,13 @@ import pyarrow as pa
 from galsearch.errors import RemoteError
 from galsearch.remote.catalogs.client import Session
 
-CONTROL = (187.277916, 2.052388)  # 3C 273, which SIMBAD and NED have; an answer without it lacks others too
+CONTROLS = (  # objects that SIMBAD and NED have: an answer without the one that was asked for lacks others too
+    *((187.277916, 2.052388), (187.705931, 12.391123), (24.422081, 33.159759)),  # 3C 273, M 87, 3C 48
+    *((166.113808, 38.208833), (194.046527, -5.789312), (330.680381, 42.277772)),  # Mrk 421, 3C 279, BL Lac
+    *((250.745042, 39.810276), (49.950667, 41.511696)),  # 3C 345, NGC 1275
+)
 CONTROL_REACH_ARCSEC = 5.0
+SLACK_ARCSEC = 60.0  # by which a source may lie outside of what was asked for: proper motion, FK5 for ICRS
 MOST_TEXT = 200  # characters of a name or a type that are kept
 # ra, dec, name, type, reference, how many references
 Source = tuple[float, float, str | None, str | None, str | None, int | None]
@@ -42,11 +47,15 @@ class Service(Protocol):
         """How many positions go into one question."""
 
     @property
+    def one_reach(self) -> bool:
+        """Whether all positions of a question have the widest reach of any."""
+
+    @property
     def most_rows(self) -> int:
         """How many sources an answer may hold."""
 
-    def control(self, session: Session, read: Reader) -> tuple[float, float]:
-        """Return a position at which it has a source; RemoteError where it does not say."""
+    def controls(self, session: Session, read: Reader) -> Sequence[tuple[float, float]]:
+        """Return positions at which it has a source; RemoteError where it does not say."""
 
     def near(self, session: Session, ra: np.ndarray, dec: np.ndarray, reach_arcsec: np.ndarray) -> bytes:
         """Return its answer, a VOTable; RemoteError where there is none."""

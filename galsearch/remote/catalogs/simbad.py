@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch.remote.catalogs.client import Session
-from galsearch.remote.catalogs.service import CONTROL, Reader, Source, columns_of, linked
+from galsearch.remote.catalogs.service import CONTROLS, Reader, Source, columns_of, linked
 from galsearch.remote.catalogs.tap import UPLOADED, run
 
 URL = "https://simbad.cds.unistra.fr/simbad/sim-tap"
@@ -26,10 +27,11 @@ class Simbad:
     name: str = "simbad"
     batch: int = 1_000
     most_rows: int = 100_000
+    one_reach: bool = False
 
-    def control(self, session: Session, read: Reader) -> tuple[float, float]:
-        """Return a position at which it has an object."""
-        return CONTROL
+    def controls(self, session: Session, read: Reader) -> Sequence[tuple[float, float]]:
+        """Return positions at which it has an object."""
+        return CONTROLS
 
     def near(self, session: Session, ra: np.ndarray, dec: np.ndarray, reach_arcsec: np.ndarray) -> bytes:
         """Return its answer to what lies near positions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +20,7 @@ from galsearch.remote.catalogs.tap import missing_package
 URL = "https://vizier.cds.unistra.fr/viz-bin/votable"
 RECORD = "https://vizier.cds.unistra.fr/viz-bin/VizieR?-source="
 POSITION = ("_RAJ2000", "_DEJ2000")  # which VizieR computes for every table
+CONTROL_ROWS = 20
 NAMES = ("meta.id;meta.main", "meta.id", "meta.record")  # UCDs of what a source is called, the best first
 _CATALOG = re.compile(r"[A-Za-z]+/[\w+\-./]{1,60}")
 _TABLE = re.compile(rb"<TABLE\b[^>]*\bname=\"([^\"]{1,80})\"")
@@ -37,6 +39,7 @@ class Vizier:
     type_column: str | None = None
     batch: int = 200
     most_rows: int = 50_000
+    one_reach: bool = True
 
     def __post_init__(self) -> None:
         if not _CATALOG.fullmatch(self.catalog):
@@ -47,19 +50,21 @@ class Vizier:
         """What the source is called."""
         return f"vizier:{self.catalog}"
 
-    def control(self, session: Session, read: Reader) -> tuple[float, float]:
-        """Return the position of the first source of the table, which every further answer must have too."""
-        payload = _client(1, self.type_column).query_constraints_async(catalog=self.catalog, get_query_payload=True)
+    def controls(self, session: Session, read: Reader) -> Sequence[tuple[float, float]]:
+        """Return the positions of the first sources of the table, which answers around them must have too."""
+        payload = _client(CONTROL_ROWS, self.type_column).query_constraints_async(
+            catalog=self.catalog, get_query_payload=True
+        )
         content = self._post(session, payload)
         tables = [name.decode("utf-8", "replace") for name in _TABLE.findall(content)]
         if len(tables) > 1:
             raise RemoteError(
                 f"{self.catalog} has several tables ({', '.join(tables[:6])}): name one, vizier:{tables[0]}"
             )
-        first = self.sources(read(content, False))[:1]
+        first = self.sources(read(content, False))
         if not first:
             raise RemoteError(f"{self.catalog} has no source with a position, so it says nothing")
-        return first[0][:2]
+        return [source[:2] for source in first]
 
     def near(self, session: Session, ra: np.ndarray, dec: np.ndarray, reach_arcsec: np.ndarray) -> bytes:
         """Return its answer to what lies near positions; the widest reach is that of all."""
