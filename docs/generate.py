@@ -40,6 +40,7 @@ WATCH = ("watch.json", "python -m benchmarks.watch")
 INJECTION = ("injection.json", "python -m benchmarks.injection")
 ANOMALIES = ("anomalies.json", "python -m benchmarks.anomalies FOLDER")
 DUPLICATES = ("duplicates.json", "python -m benchmarks.duplicates FOLDER")
+IDENTIFY = ("identify.json", "python -m benchmarks.identify")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
@@ -110,6 +111,8 @@ def documents() -> Iterable[tuple[Path, str]]:
         "learning_speed": learning_speed,
         "watch_kills": watch_kills,
         "injection": injection,
+        "identify_speed": identify_speed,
+        "identify_chance": identify_chance,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -658,6 +661,43 @@ def injection() -> str:
         f"the brightest 0.1 % of its host; 0 is a control. Encoder {found['model']}. `{INJECTION[1]}`"
     )
     return f"{table(('contrast', *kinds), rows)}\n\n{stated}"
+
+
+def identify_speed() -> str:
+    """Return how long looking objects up takes beside astropy's matching."""
+    found = _measured(*IDENTIFY)
+    rows = (
+        (
+            f"`{row['method']}`",
+            f"{row['seconds']:.2f}",
+            f"{row['ratio']:.2f} [{row['ratios'][0]:.2f}, {row['ratios'][1]:.2f}]",
+            row["memory_mib"],
+        )
+        for row in found["methods"]
+    )
+    head = (
+        "",
+        "seconds of the processor",
+        "over `search_around_sky`, of 3 turns [least, most]",
+        "memory beyond the input, MiB",
+    )
+    told = f"{found['objects']:,} objects, {found['positions']:,} positions, within {found['radius_arcsec']:g}″"
+    return f"{table(head, rows)}\n\n{told}; {found['matched']:,} objects have a match by all four. {found['machine']}."
+
+
+def identify_chance() -> str:
+    """Return how many random positions had a match, and how many should have."""
+    rows = (
+        (
+            row["place"],
+            f"{row['radius_arcsec']:g}″",
+            f"{row['predicted']:,.1f}",
+            f"{row['measured']:,} [{row['low']:,.0f}, {row['high']:,.0f}]",
+            f"{row['measured'] / row['predicted']:.2f}",
+        )
+        for row in _measured(*IDENTIFY)["chance"]
+    )
+    return table(("100,000 random positions", "radius", "predicted", "measured [95 %]", "ratio"), rows)
 
 
 def _with_error(values: dict[str, float]) -> str:

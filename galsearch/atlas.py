@@ -33,7 +33,7 @@ from galsearch.store.check import verify
 from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
-    from galsearch.discovery import Anomalies, Duplicates
+    from galsearch.discovery import Against, Anomalies, Duplicates, Identifications
     from galsearch.discovery.learning import Sample, Task
     from galsearch.discovery.verdicts import Verdicts
     from galsearch.knowledge import KnowledgeBase
@@ -901,6 +901,63 @@ class Atlas:
         from galsearch.discovery.learning import Sample
 
         return Sample.draw(self._store, embedding)
+
+    def identify(
+        self,
+        what: str | Galaxy | Hits | Sequence[str | Galaxy] | None = None,
+        *,
+        where: str | None = None,
+        kind: str = "any",
+        against: str | Path | pa.Table | Against | Sequence[str | Path | pa.Table | Against] = (),
+        services: Sequence[str] = (),
+        type_column: str | None = None,
+        kinds: Sequence[str] = (),
+        radius_arcsec: float | None = None,
+        cache: Path | str | None = None,
+        max_age_days: float = 30.0,
+        timeout_seconds: float = 60.0,
+        deadline_seconds: float | None = None,
+        service_urls: Mapping[str, str] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Identifications:
+        """Return which objects are known: of this kind, of another kind, not found, or not checked.
+
+        `what` are object_ids, galaxies, hits or anomalies; without it all objects that pass `where`. `kind` is what
+        you take them for, such as "lens"; with "any" each match is of this kind. They are looked up in `against`:
+        tables, atlases and HATS catalogs on disk (a path, PATH=KIND, a pyarrow.Table, or `galsearch.Against`), and in
+        `services`, "simbad", "ned", "vizier:V/147/sdss12": nothing is sent unless one is named. What a row of a catalog
+        is says its KIND, else `type_column`, else it counts as the kind that you ask for. `kinds` are more types that
+        count as that kind. A match lies within `radius_arcsec`, ICRS, inclusive; unless said 2 arcseconds and two
+        pixels of the object's picture, in quadrature. Proper motion is ignored.
+
+        "not found" is only said where every source answered; one that failed, with its error, stands beside each
+        object. Answers of services are kept in the file `cache` for `max_age_days`; `timeout_seconds` is for one
+        question, `deadline_seconds` for all of one service, `service_urls` maps services to mirrors. Raises QueryError
+        for what cannot be looked up, SchemaError for a catalog that cannot be read, and GalsearchError where the extra
+        `catalogs` is not installed; a service that fails raises nothing.
+        """
+        from galsearch.discovery.identify import identify, request_of
+        from galsearch.remote.catalogs.ask import Options
+        from galsearch.remote.catalogs.cache import default_path
+
+        path = default_path() if cache is None else Path(cache)
+        request = request_of(
+            what,
+            against,
+            **{"where": where, "kind": kind, "type_column": type_column, "radius_arcsec": radius_arcsec},
+            **{"services": tuple(services), "kinds": tuple(kinds), "service_urls": dict(service_urls or {})},
+            options=Options(path, max_age_days, timeout_seconds, deadline_seconds) if services else None,
+        )
+        return identify(self._store, request, progress or silent)
+
+    def saved_identifications(self, run: str | None = None, *, state: str | None = None) -> pa.Table:
+        """Return what `galsearch.save_identifications` kept, the last run unless `run` says, by object_id.
+
+        `state` leaves only objects of that state. Raises QueryError where there is no such run or state.
+        """
+        from galsearch.discovery.identify import saved_identifications
+
+        return saved_identifications(self._store, run=run, state=state)
 
     # ---- embeddings
 

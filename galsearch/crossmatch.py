@@ -44,8 +44,8 @@ def match(
     keep_unmatched: bool,
 ) -> pa.Table:
     """Return what `Atlas.crossmatch` says."""
-    table, name = _read(table, table_name, missing)
-    positions = _positions(table, {"ra": ra, "dec": dec}, name)
+    table, name = read_input(table, table_name, missing)
+    positions = input_positions(table, {"ra": ra, "dec": dec}, name)
     if not keep_unmatched:
         _check_complete(positions.ra, positions.dec, name)
     radius = sky.check_radii(radius_arcsec, rows=table.num_rows)
@@ -61,7 +61,10 @@ def match(
 # ---- the input
 
 
-def _read(table: pa.Table | Path | str, table_name: str | int | None, missing: Iterable[float]) -> tuple[pa.Table, str]:
+def read_input(
+    table: pa.Table | Path | str, table_name: str | int | None = None, missing: Iterable[float] = ()
+) -> tuple[pa.Table, str]:
+    """Return a table and what errors call it. Raises SchemaError for what is no table, or no file of one."""
     if isinstance(table, (str, Path)):
         return formats.read_table(table, table_name=table_name, missing=missing), str(table)
     if not isinstance(table, pa.Table):
@@ -75,7 +78,7 @@ def _read(table: pa.Table | Path | str, table_name: str | int | None, missing: I
     return table, "table"
 
 
-def _positions(table: pa.Table, given: dict[str, str | None], name: str) -> columns.Positions:
+def input_positions(table: pa.Table, given: dict[str, str | None], name: str) -> columns.Positions:
     """Return the positions of the table; SchemaError where there are none, or one is not on the sky."""
     named = {axis: each for axis, each in given.items() if each is not None}
     result = columns.positions(table, named, name=name, required=True)

@@ -686,7 +686,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("object_id", "VARCHAR", "", "meta.id", "Member of it"),
         Column("is_kept", "BOOLEAN", "", "meta.code", "Whether it stands for the group: one in each does"),
         Column("linked_to", "VARCHAR", "", "meta.id", "Member that it is linked to; NULL for the one that is kept"),
-        Column("grounds", "VARCHAR[]", "", "meta.code", "What links the two: position, picture, vector, spectrum"),
+        Column("grounds", "VARCHAR[]", "", "meta.code", "What links the two: position, picture, vector"),
         Column(
             "confidence", "DOUBLE", "", "stat.probability", "That the two are one, 0 to 1; of several grounds together"
         ),
@@ -700,6 +700,30 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("object_id", "VARCHAR", "", "meta.id", "Object whose stored picture it is"),
         Column("method", "VARCHAR", "", "meta.code", "How it was made; hashes of other methods are not compared"),
         Column("hash", "BLOB", "", "stat.value", "Perceptual hash: 72 signed bytes"),
+    ),
+    "identifications": (
+        Column("run", "VARCHAR", "", "meta.id", "One look at catalogs; its parameters are in the provenance"),
+        Column("object_id", "VARCHAR", "", "meta.id", "Object that was looked up"),
+        Column(
+            "state", "VARCHAR", "", "meta.code", "known of this kind, known of another kind, not found, not checked"
+        ),
+        Column("kind", "VARCHAR", "", "meta.code", "Kind that it was taken for; any: whatever it is"),
+        Column("radius_arcsec", "DOUBLE", "arcsec", "pos.angDistance", "How far a match may lie; NULL for no position"),
+        Column("matches", "BIGINT", "", "meta.number", "Sources within the radius, in all catalogs"),
+        Column("catalog", "VARCHAR", "", "meta.id", "Catalog of the best match; NULL for none, like what follows"),
+        Column("name", "VARCHAR", "", "meta.id", "What that catalog calls it"),
+        Column("type", "VARCHAR", "", "src.class", "What that catalog takes it for"),
+        Column("separation_arcsec", "DOUBLE", "arcsec", "pos.angDistance", "How far the match lies from the object"),
+        Column("false_probability", "DOUBLE", "", "stat.probability", "Of an unrelated source at least as close"),
+        Column("chance_probability", "DOUBLE", "", "stat.probability", "Of any unrelated source within the radius"),
+        Column("reference", "VARCHAR", "", "meta.ref", "Reference or link of the match"),
+        Column(
+            "reference_count", "BIGINT", "", "meta.number", "References to the match, where the catalog counts them"
+        ),
+        Column("checked", "VARCHAR[]", "", "meta.id", "Sources that answered for the object"),
+        Column("failed", "VARCHAR[]", "", "meta.note", "Sources that did not, each with its error"),
+        Column("answered", "VARCHAR", "", "time.epoch", "When the oldest answer of a service came; NULL for none"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
     ),
     PHRASES: (
         Column("phrase", "VARCHAR", "", "meta.note", "Words"),

@@ -16,9 +16,9 @@ PACKAGES = {
 }  # from which modules may be imported by name
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
-    *("metrics", "novelty", "probe", "quality", "ranking", "votes"),
+    *("metrics", "morphology", "novelty", "probe", "quality", "ranking", "votes"),
     *("agreement", "duplicates", "fingerprints", "interest"),
-    *("bounded", "fits_units", "sky", "regions", "images", "spectra", "lines", "pixels", "detection", "morphology"),
+    *("bounded", "fits_units", "sky", "healpix", "regions", "images", "spectra", "lines", "pixels", "detection"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
 SERVERS = {"workers", "quotas"}
@@ -64,8 +64,8 @@ MAY_IMPORT = {
         "workers",
     },
     "formats": WORDS | {"formats", "atomic"},
-    "remote": WORDS | {"remote"},
     "remote.cutouts": WORDS | {"remote.cutouts", "science.sky", "science.images"},
+    "remote": WORDS | {"remote", "science.sky"},
     "citations": WORDS,
     "columns": BELOW_WHOLE,
     "sources": BELOW_WHOLE | {"columns", "sources"},
@@ -75,7 +75,6 @@ MAY_IMPORT = {
     "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
     "knowledge": BELOW_WHOLE | {"crossmatch", "knowledge", "notebook"},
-    "discovery": BELOW_WHOLE | {"discovery", "notebook"},
     "discovery.watch": BELOW_WHOLE
     | {
         "atlas",
@@ -88,6 +87,7 @@ MAY_IMPORT = {
         "remote.cutouts",
         "sources",
     },
+    "discovery": BELOW_WHOLE | {"columns", "crossmatch", "discovery", "notebook"},
     "rerank": BELOW_WHOLE | {"rerank", "retrieval", "captions", "zeroshot"},
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
@@ -116,7 +116,7 @@ OWNERS = {
     "pyarrow": set(MAY_IMPORT) - SCIENCE,
     "scipy": SCIENCE | {"sources"},
     "PIL": {"science.images"},
-    "astropy": {"science.fits_units", "science.images", "formats", "sources"},
+    "astropy": {"science.fits_units", "science.images", "formats", "remote", "sources"},
     "sep": {"science.detection"},
     "duckdb": {"store", "discovery.watch"},  # the latter for the jobs of a watch, which are no atlas
     "lance": {"store"},
@@ -133,6 +133,10 @@ OWNERS = {
     "openai": {"remote"},
     "httpx2": {"remote", "remote.cutouts"},  # comes with openai
     "pydantic": {"remote"},
+    "requests": {"remote"},  # comes with astropy's packages of services
+    "urllib3": {"remote"},
+    "pyvo": {"remote"},
+    "astroquery": {"remote"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

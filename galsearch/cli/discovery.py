@@ -1,7 +1,8 @@
-"""Commands that look for what nobody asked for: odd objects, with how many of them are expected to be nothing."""
+"""Commands of discovery: odd objects, with how many are expected to be nothing; which objects are known."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -159,3 +160,106 @@ def _tell_groups(result: galsearch.Duplicates, run: str | None) -> None:
         tell(f"the stored pictures of {result.unreadable} are damaged, and were not compared; see `galsearch check`")
     if run is not None:
         tell(f"kept as run {run} in the table duplicates: a search with --distinct collapses them")
+
+
+SHOWN_OF_KNOWN = ("object_id", "state", "catalog", "name", "type", "separation_arcsec", "false_probability", "matches")
+
+
+@app.command()
+def identify(
+    path: options.AtlasPath,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Table, atlas or HATS catalog on disk, FILE or FILE=KIND; may be repeated."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="What you take the objects for: lens, merger, …, or any.")
+    ] = "any",
+    service: Annotated[
+        list[str] | None,
+        typer.Option("--service", help="Also ask simbad, ned or vizier:V/147/sdss12; may be repeated."),
+    ] = None,
+    where: options.Where = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this object; may be repeated.")] = None,
+    radius_arcsec: Annotated[
+        float | None, typer.Option("--radius-arcsec", help="How far a match may lie; by the picture unless said.")
+    ] = None,
+    type_column: Annotated[
+        str | None, typer.Option("--type-column", help="Column of the catalogs that says what a source is.")
+    ] = None,
+    kinds: Annotated[
+        str | None, typer.Option("--kinds", help="More types that count as --kind, separated by commas.")
+    ] = None,
+    state: Annotated[str | None, typer.Option("--state", help="List only these, such as 'not found'.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="File that keeps the answers of services.")] = None,
+    max_age_days: Annotated[
+        float, typer.Option("--max-age-days", help="How old a kept answer may be; 0 asks again.")
+    ] = 30.0,
+    timeout_seconds: Annotated[float, typer.Option("--timeout-seconds", help="Of one question to a service.")] = 60.0,
+    deadline_seconds: Annotated[
+        float | None, typer.Option("--deadline-seconds", help="Of all questions to a service.")
+    ] = None,
+    service_url: Annotated[
+        list[str] | None, typer.Option("--service-url", help="Mirror of a service, such as simbad=https://…")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the states in the table identifications of the folder.")
+    ] = False,
+    output_format: options.Format = "table",
+    output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
+):
+    """Say which objects are known: of this kind, of another kind, not found, or not checked."""
+    check_format(output_format)
+    with galsearch.open(path) as atlas:
+        with progress_bar() as progress:
+            result = atlas.identify(
+                ids or None,
+                **{"where": where, "kind": kind, "against": against or [], "services": service or []},
+                **{"radius_arcsec": radius_arcsec, "type_column": type_column, "cache": cache},
+                kinds=[] if kinds is None else [part.strip() for part in kinds.split(",") if part.strip()],
+                max_age_days=max_age_days,
+                timeout_seconds=timeout_seconds,
+                deadline_seconds=deadline_seconds,
+                service_urls=_urls(service_url or []),
+                progress=progress,
+            )
+        rows = result.table if state is None else result.of_state(state)
+        run = galsearch.save_identifications(result) if save else None
+        if output is not None:
+            galsearch.write_table(rows, output, meta=result.parameters(), quote_formulas=quote_formulas)
+            tell(f"wrote {output} ({rows.num_rows} rows)")
+        else:
+            print_rows(rows.select(SHOWN_OF_KNOWN) if output_format == "table" else rows, output_format)
+    _tell_known(result, run)
+
+
+def _urls(texts: list[str]) -> dict[str, str]:
+    """Return {service: address} of texts such as simbad=https://…"""
+    pairs = [text.partition("=") for text in texts]
+    for name, sign, url in pairs:
+        if not (name and sign and url):
+            raise typer.BadParameter(
+                f"{name!r} is not SERVICE=URL, such as simbad=https://…", param_hint="--service-url"
+            )
+    return {name: url for name, _, url in pairs}
+
+
+def _tell_known(result: galsearch.Identifications, run: str | None) -> None:
+    """Say how many are in each state, how many would match by chance, and which sources failed."""
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items())
+    tell(f"{len(result)} objects taken for {result.kind}: {counts}")
+    matched = len(result) - sum(result.counts[state] for state in ("not found", "not checked"))
+    tell(f"{matched} have a match; {result.expected_by_chance:.2g} would have one by chance; proper motion is ignored")
+    for note in result.notes:
+        tell(note)
+    for row in result.sources.to_pylist():
+        kept = (
+            f"; {row['kept_answers']} kept answers, the oldest of {row['oldest_answer']}" if row["kept_answers"] else ""
+        )
+        if row["unchecked"]:
+            tell(f"{row['source']} did not answer for {row['unchecked']} objects: {row['error']}{kept}")
+        elif kept:
+            tell(f"{row['source']}{kept}")
+    if run is not None:
+        tell(f"kept as run {run} in the table identifications")

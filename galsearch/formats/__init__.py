@@ -24,6 +24,7 @@ from galsearch.formats.fields import (
     with_notes,
 )
 from galsearch.formats.reading import read_table, read_table_content
+from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
     format_table,
@@ -35,6 +36,7 @@ from galsearch.formats.writing import (
 )
 
 __all__ = [
+    "CUT_SHORT",
     "FIELD_KEYS",
     "NOTES_KEY",
     "REGION_RADIUS_ARCSEC",

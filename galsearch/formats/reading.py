@@ -82,12 +82,14 @@ def read_table(
         return with_notes(_tidy(table.select(kept), request), dict.fromkeys(request.notes))
 
 
-def read_table_content(content: bytes, name: str, *, suffix: str = ".txt") -> pa.Table:
+def read_table_content(content: bytes, name: str, *, suffix: str = ".txt", complete: bool = False) -> pa.Table:
     """Read a table that is in memory already, inflated; `name` is what errors call it, the rest as in `read_table`.
 
     Its first bytes say what it is (Parquet, FITS, VOTable, ECSV); where they do not, `suffix` says how text is read.
+    `complete` raises SchemaError where `notes_of` would tell that a service cut it short (CUT_SHORT), that it has fewer
+    rows than it promises, cells that are not of their column's type, or rows in several tables.
     """
-    request = Request(suffix)
+    request = Request(suffix, complete=complete)
     with named(Path(name)):
         if content.startswith(PARQUET_MAGIC):
             table = _read_parquet(pa.BufferReader(content), len(content), (), request)

@@ -36,7 +36,14 @@ class Request:
     text: frozenset[str] = frozenset()
     table_name: str | int | None = None
     missing: tuple[float, ...] = ()
+    complete: bool = False  # a table that lacks rows or cells is no answer
     notes: list[str] = field(default_factory=list)
+
+    def lacks(self, what: str) -> None:
+        """Note what a table lacks; SchemaError where it must be complete."""
+        if self.complete:
+            raise SchemaError(what)
+        self.notes.append(what)
 
     def wants_text(self, name: str) -> bool:
         """Return whether the column is text whatever it looks like."""
@@ -82,5 +89,6 @@ def chosen(parts: list[Part[T]], request: Request) -> T:
     if len(parts) > 1:
         others = [str(part) for part in parts if part is not best]
         told = ", ".join(others if len(others) <= TOLD else [*others[:TOLD], f"{len(others) - TOLD} more"])
-        request.notes.append(f"table {best} was read and not {told}; choose with table_name (--table-name)")
+        note = request.lacks if any(part.rows for part in parts if part is not best) else request.notes.append
+        note(f"table {best} was read and not {told}; choose with table_name (--table-name)")
     return best.content

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import BinTableHDU
     from astropy.table import Column, Table
 
+CUT_SHORT = "the service cut its answer short (QUERY_STATUS OVERFLOW"  # how that note or error begins
 DEPTH = 50  # of elements in a VOTable, of brackets in the header of an ECSV file
 HEADER_BYTES = 2**21
 HEADER_NODES = 1_000_000  # of the YAML header of an ECSV file, or of Parquet by astropy
@@ -148,7 +149,7 @@ def read_votable(content: bytes, request: Request) -> pa.Table:
             document = votable.parse(io.BytesIO(content), verify="ignore")
         except ValueError as error:  # a cell that is not of its column's type
             document = votable.parse(io.BytesIO(content), verify="ignore", invalid="mask")
-            request.notes.append(f"cells that are not of their column's type were taken as missing, such as: {error}")
+            request.lacks(f"cells that are not of their column's type were taken as missing, such as: {error}")
         result = [table for table in document.iter_tables() if len(table.fields)]
         if not result:
             raise ValueError("it has no TABLE")
@@ -159,7 +160,7 @@ def read_votable(content: bytes, request: Request) -> pa.Table:
         table = chosen(parts, request)
         promised = dict(zip(map(id, result), scan.promises, strict=False))[id(table)]
         if promised > len(table.array):
-            request.notes.append(f"it promises {promised:,} rows and has {len(table.array):,}; it may be cut short")
+            request.lacks(f"it promises {promised:,} rows and has {len(table.array):,}; it may be cut short")
         return from_astropy(table.to_table(use_names_over_ids=True), request)
 
 
@@ -242,9 +243,8 @@ class _Scan:
         name, value = facts.get("name"), facts.get("value", "").strip()[:TEXT_KEPT]
         if kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "OVERFLOW"):
             why = f": {stated[:200]}" if stated else ""
-            self.request.notes.append(
-                f"the service cut its answer short (QUERY_STATUS OVERFLOW{why}), rows are missing; "
-                "ask it again with a higher MAXREC, or for smaller parts"
+            self.request.lacks(
+                f"{CUT_SHORT}{why}), rows are missing; ask it again with a higher MAXREC, or for smaller parts"
             )
         elif kind == "INFO" and (name, value.upper()) == ("QUERY_STATUS", "ERROR"):
             raise _refused_by_service(stated)

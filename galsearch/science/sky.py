@@ -1,7 +1,8 @@
 """Positions on the sky: separations, unit vectors, and positions written as text.
 
 Degrees in, ICRS; arcseconds out for separations. Vectorized numpy, right at the poles, across right ascension
-0 and for antipodes. Nothing here converts between frames. Also the cross-match of two catalogs, by zones.
+0 and for antipodes. Nothing here converts between frames. Also the cross-match of two catalogs, by zones, and
+how likely a match is by chance.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ CROWDED = 32  # right places in reach, above which a tree finds the closest soon
 HEIGHT_IN_RADII = 3  # of a zone: most cones then lie in one or two, and few places in it are out of reach
 LEAST_HEIGHT = 1 / 3600  # degrees
 ZONE_STEP = 512.0  # from zone to zone in the sorting key: a power of two above 360, so that zones cannot touch
+
+NEIGHBORS = 10  # beyond the excluded cone, of which the last says how dense a catalog is: good to a third
+CROWD = 64  # positions in the excluded cone, from which on they say it themselves
 
 # What is looked at is wider than the radius by more than the rounding of what is compared (degrees, but the last).
 DEC_SLACK = 1e-6 / 3600
@@ -402,6 +406,73 @@ class _Zones:
             nodes = np.concatenate(tree.query_ball_point(vectors[tied[part]], reach[part])).astype(np.int64)
             result.append(self._measured(np.repeat(tied[part], sizes[part]), numbers[nodes], left, radius))
         return result
+
+
+# ---- chance
+
+
+def surface_density(
+    ra: ArrayLike,
+    dec: ArrayLike,
+    other_ra: ArrayLike,
+    other_dec: ArrayLike,
+    *,
+    beyond_arcsec: ArrayLike,
+    within_arcsec: float | None = None,
+) -> np.ndarray:
+    """Return how many other positions there are per square arcsecond around each position, `(n,) float64`.
+
+    What lies within `beyond_arcsec` (one number, or one for each) is left out: it may be what the position is matched
+    with. (k - 1) / area is the unbiased estimate where the k-th of the others, the 10th, bounds the area (for a
+    Poisson process). Where others are known only `within_arcsec` and there are fewer, it is (their number
+    + 1) / area, so never 0. Equal positions count once. NaN for a position that is NaN.
+    """
+    left, right = _positions(ra, dec, "left"), _positions(other_ra, other_dec, "right")
+    beyond = _cap(check_radii(beyond_arcsec, rows=np.size(ra))[left.rows])
+    result = np.full(np.size(ra), np.nan)
+    reach = 4 * np.pi if within_arcsec is None else float(_cap(np.array([within_arcsec]))[0])
+    if not len(right.rows):
+        result[left.rows] = 1 / np.maximum(reach - beyond, 1e-18)
+    elif len(left.rows):
+        result[left.rows] = _density(left, right, beyond, reach)
+    return result / ARCSEC**2
+
+
+def _density(left: _Positions, right: _Positions, beyond: np.ndarray, reach: float) -> np.ndarray:
+    """Return how many other positions there are per steradian; caps are areas in steradians."""
+    from scipy.spatial import cKDTree
+
+    vectors = unit_vectors(left.ra, left.dec)
+    tree = cKDTree(np.unique(unit_vectors(right.ra, right.dec), axis=0))
+    radius = np.sqrt(beyond / np.pi)
+    inside = tree.query_ball_point(vectors, radius + CHORD_ERROR, return_length=True)
+    result = inside / np.maximum(beyond, 1e-18)
+    for number in np.unique(inside[inside < CROWD]).tolist():
+        rows = np.flatnonzero(inside == number)
+        last = np.minimum(np.pi * tree.query(vectors[rows], k=[number + NEIGHBORS])[0][:, 0] ** 2, 4 * np.pi + 1)
+        few = last > reach
+        area = np.where(few, reach, last) - beyond[rows]
+        around = tree.query_ball_point(vectors[rows], np.sqrt(reach / np.pi), return_length=True) if few.any() else 0
+        count = np.where(few, around - number + 1, NEIGHBORS - 1)
+        result[rows] = count / np.maximum(area, 1e-18)
+    return result
+
+
+def _cap(radius_arcsec: np.ndarray) -> np.ndarray:
+    """Return the area on the sphere within a radius, in steradians."""
+    return 4 * np.pi * np.sin(np.radians(radius_arcsec / 3600) / 2) ** 2
+
+
+def chance_probability(density: ArrayLike, radius_arcsec: ArrayLike) -> np.ndarray:
+    """Return the probability that any of unrelated positions lies within a radius: 1 - exp(-density x area).
+
+    `density` is per square arcsecond; the area is that of the cap on the sphere, pi r^2 for small r.
+
+    >>> chance_probability(1 / 3600, 10.0).round(4).item()
+    0.0836
+    """
+    area = _cap(np.asarray(radius_arcsec, np.float64)) * ARCSEC**2
+    return -np.expm1(-np.asarray(density, np.float64) * area)
 
 
 def _chord(radius_arcsec: np.ndarray) -> np.ndarray:
