@@ -12,6 +12,7 @@ from __future__ import annotations
 import email
 import io
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,14 @@ BAD = (
 class Server:
     """The server: `questions` are (service, positions) of what was asked, `arrivals` when."""
 
-    def __init__(self, sources: list[tuple], *, behavior: str = "good", slow_seconds: float = 4.0) -> None:
+    def __init__(
+        self,
+        sources: list[tuple],
+        *,
+        behavior: str = "good",
+        slow_seconds: float = 4.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.sources, self.behavior, self.slow_seconds = list(sources), behavior, slow_seconds
         self.questions: list[tuple[str, list[tuple[float, float, float]]]] = []
         self.arrivals: list[float] = []
@@ -52,6 +60,9 @@ class Server:
         self.before: Callable[[int], None] = lambda number: None
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # a client that hangs up is what is tested
+        if context is not None:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.root = f"http://127.0.0.1:{self._http.server_port}"
         self.urls = {
             "simbad": f"{self.root}/simbad",

@@ -6,6 +6,8 @@ import csv
 import io
 import shutil
 import sqlite3
+import ssl
+import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +22,8 @@ from fake_catalogs import BAD, CONTROLS, Server
 
 import galsearch
 from galsearch.discovery import catalogs
-from galsearch.discovery.identify import ASTROMETRY_ARCSEC, KNOWN, NOT_CHECKED, NOT_FOUND, OTHER, PIXELS
+from galsearch.discovery.identify import ABSENT as NOT_FOUND
+from galsearch.discovery.identify import ASTROMETRY_ARCSEC, KNOWN, NOT_CHECKED, OTHER, PIXELS
 from galsearch.errors import FormatError, GalsearchError, QueryError, SchemaError, UnknownIdError
 from galsearch.remote.catalogs import ask, client
 from galsearch.remote.catalogs.simbad import Simbad
@@ -164,6 +167,33 @@ def test_what_a_row_is_says_its_list_else_its_type(folder):
         more = atlas.identify("g01", kind="lens", against=LENSES, type_column="what", kinds=["star"])
     assert states(every) == {"g01": KNOWN} and states(other) == {"g01": OTHER} and states(more) == {"g01": KNOWN}
     assert other[0].type == "galaxy"
+
+
+def test_several_are_looked_up_at_once_in_the_order_that_they_are_named(folder):
+    """The seed's route for several objects could not be reached (E8, C6.3)."""
+    with galsearch.open(folder) as atlas:
+        named = ["g03", "g00", "g02"]
+        assert atlas.identify(named, against=LENSES).ids == named
+        assert atlas.identify([atlas["g03"], "g00"], against=LENSES).ids == ["g03", "g00"]
+        hits = atlas.search(where="mag_r < 15", k=5)
+        assert atlas.identify(hits, against=LENSES).ids == hits.ids
+        assert atlas.identify(atlas["g01"], against=LENSES)[0].matches == 1
+        assert "1 known of this kind" in atlas.identify("g00", against=LENSES)._repr_html_()
+
+
+def test_several_atlases_as_one_and_no_object_at_all(folder, tmp_path):
+    vec = pa.FixedSizeListArray.from_arrays(pa.array(np.eye(4, dtype=np.float32).ravel()), 4)
+    more = pa.table({"object_id": list("abcd"), "ra": [150.0] * 4, "dec": [-5.0, 40.0, 41.0, 42.0], "vec": vec})
+    pq.write_table(more, tmp_path / "more.parquet")
+    galsearch.build(tmp_path / "h.atlas", table=tmp_path / "more.parquet", vectors="vec", model="made up")
+    with galsearch.open([folder, tmp_path / "h.atlas"]) as both:
+        result = both.identify(against=LENSES)
+        assert len(result) == ROWS + 4 and states(result)["a"] == KNOWN and states(result)["b"] == NOT_FOUND
+        with pytest.raises(GalsearchError, match="never changed"):
+            galsearch.save_identifications(result)
+    with galsearch.open(folder) as atlas:
+        nobody = atlas.identify(where="mag_r > 99", against=LENSES)
+    assert len(nobody) == 0 and nobody.expected_by_chance == 0 and nobody.matches.num_rows == 0
 
 
 def test_a_catalog_may_be_a_file_or_an_atlas(folder, tmp_path):
@@ -410,6 +440,22 @@ def test_a_service_that_misbehaves_never_says_not_found(folder, tmp_path, hasty,
         server.behavior = "good"  # nothing that failed was kept
         good = atlas.identify(["g00", "g02"], **asked(server, tmp_path, service, timeout_seconds=20))
     assert list(states(good).values()) == [KNOWN, NOT_FOUND] and good.sources["kept_answers"].to_pylist() == [0]
+
+
+@NEEDS
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, to make a certificate")
+def test_a_certificate_that_nobody_vouches_for_is_refused(folder, tmp_path, hasty):
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
+    files = {"-keyout": tmp_path / "key.pem", "-out": tmp_path / "certificate.pem"}
+    options = [part for pair in files.items() for part in pair]
+    subprocess.run([*made, *options, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["-out"], files["-keyout"])
+    with Server(SOURCES, context=context) as server, galsearch.open(folder) as atlas:
+        server.urls = {"simbad": server.urls["simbad"].replace("http://127.0.0.1", "https://localhost")}
+        result = atlas.identify("g02", **asked(server, tmp_path, timeout_seconds=20))
+    assert states(result) == {"g02": NOT_CHECKED} and "no valid certificate" in result[0].failed[0]
+    assert not server.questions
 
 
 @NEEDS

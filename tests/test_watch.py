@@ -426,7 +426,7 @@ def test_who_is_known_has_four_answers_and_a_failure_is_never_not_found(watched)
     labels = dict(rows(plan, "SELECT object_id, label FROM identifications WHERE state = 'known'"))
     assert labels["list:g004"] == "lens4"
     reasons = {row[0] for row in rows(plan, "SELECT reason FROM identifications WHERE state = 'not checked'")}
-    assert "it has no position" in reasons
+    assert any("no position" in reason for reason in reasons)
     assert any("gone.csv" in reason for reason in reasons)
     texts = {one["object_id"]: " ".join(one["known"]) for one in result.numbers["queue"]}
     assert "known by known as lens4, 0.00 arcsec away" in texts["list:g004"]

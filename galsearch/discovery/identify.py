@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import formats, schema
+from galsearch import formats, notebook, schema
 from galsearch.discovery.catalogs import (
     ANY,
     Against,
@@ -44,15 +44,14 @@ if TYPE_CHECKING:
 
 TABLE = "identifications"
 ACTION = "identify"  # what provenance calls it
-KNOWN, OTHER, NOT_FOUND, NOT_CHECKED = "known of this kind", "known of another kind", "not found", "not checked"
-STATES = (KNOWN, OTHER, NOT_FOUND, NOT_CHECKED)
+KNOWN, OTHER, ABSENT, NOT_CHECKED = "known of this kind", "known of another kind", "not found", "not checked"
+STATES = (KNOWN, OTHER, ABSENT, NOT_CHECKED)
 ASTROMETRY_ARCSEC = 2.0  # how far catalogs put one galaxy apart: photographic positions, other centers
 PIXELS = 2.0  # of its picture, by which an object's own position may be off
 MOST_RADIUS_ARCSEC = 3_600.0
 AROUND_ARCSEC = 60.0  # that services are asked for at least, to know how dense they are
 AROUND_RADII = 4.0
 NO_POSITION = "the object has no position"
-DROPPED = ("ra", "dec")  # of an object, which the atlas has already
 
 
 @dataclass(frozen=True)
@@ -298,6 +297,15 @@ class Identifications(Sequence[Identification]):
         told = ", ".join(f"{count} {state}" for state, count in self.counts.items())
         return f"<Identifications of {len(self)} objects as {self.kind}: {told}>"
 
+    def _repr_html_(self) -> str:
+        """Return the pictures of the first objects with their ids as HTML, as notebooks show them."""
+        ids = self.ids[: notebook.MOST_SHOWN]
+        try:
+            pictures = self._store.thumbnails(ids)
+        except GalsearchError:
+            pictures = {}  # of an atlas that was closed meanwhile
+        return notebook.gallery_html(repr(self), ids, [None] * len(ids), pictures)
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -322,7 +330,7 @@ class _Work:
         whole = self.placed.copy()
         for one in listings:
             whole &= np.array([error is None for error in one.unchecked], bool)
-        return np.select([of_kind, there, whole], [KNOWN, OTHER, NOT_FOUND], NOT_CHECKED)
+        return np.select([of_kind, there, whole], [KNOWN, OTHER, ABSENT], NOT_CHECKED)
 
     def names(self, listings: Sequence[Listing], rows: np.ndarray, there: np.ndarray) -> list[str | None]:
         """Return the catalogs of some matches, None where there is none."""

@@ -1,31 +1,33 @@
-"""Is what was listed known? Each object is matched with the tables that the plan names, within their radius.
+"""Is what was listed known? Each object is looked up in the catalogs and services that the plan names.
 
-Four states: known (by which table, as what), not found, and not checked (with the reason); a table that cannot be read,
-or an object without a position, is never "not found".
+Four states: known (where, as what), not found, and not checked (with the reason); a source that cannot be read or does
+not answer, and an object without a position, are never "not found", and are looked up again at the next run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from galsearch import crossmatch, formats, schema
+from galsearch.discovery.catalogs import Against as Catalog
+from galsearch.discovery.identify import ABSENT, Identification, request_of
+from galsearch.discovery.identify import NOT_CHECKED as UNKNOWN
+from galsearch.discovery.identify import identify as look_up
 from galsearch.discovery.watch.jobs import Jobs
 from galsearch.discovery.watch.plan import Against, Plan
 from galsearch.errors import GalsearchError
+from galsearch.remote.catalogs.ask import Options
 from galsearch.store import Store, open_store
 
 KNOWN, NO_MATCH, NOT_CHECKED = "known", "not found", "not checked"
-AT_ONCE = 500
+ANSWERS = "answers.sqlite"  # of services, in the workspace
+MOST_REASON = 300
 Row = tuple[str, str, str, str | None, float | None, str | None]  # object_id, against, state, label, separation, reason
 
 
 def identify(plan: Plan, jobs: Jobs) -> None:
-    """Match what was listed and has not been checked yet; what could not be checked before is tried again."""
+    """Look up what was listed and has not been checked yet; what could not be checked before is tried again."""
     if not plan.atlas.exists():
         return
     with contextlib.closing(open_store(plan.atlas)) as store:
@@ -37,46 +39,49 @@ def identify(plan: Plan, jobs: Jobs) -> None:
             )
             ids = [row[0] for row in rows]
             if ids:
-                _keep(jobs, against, matched(store, against, ids))
+                _keep(jobs, against, matched(store, against, ids, answers=plan.workspace / ANSWERS))
 
 
-def matched(store: Store, against: Against, ids: list[str]) -> list[Row]:
-    """Return what a table says of objects: the closest of its rows within the radius."""
+def matched(store: Store, against: Against, ids: list[str], *, answers: Path) -> list[Row]:
+    """Return what a catalog or a service says of objects: its best match within the radius.
+
+    `answers` is the file that keeps those of services.
+    """
+    there = set(store.ids(store.rows_of(ids)))
+    result: list[Row] = [
+        (name, against.name, NOT_CHECKED, None, None, "it is not in the atlas") for name in ids if name not in there
+    ]
+    requested = [name for name in ids if name in there]
+    if not requested:
+        return result
+    catalogs = [] if against.table is None else [_catalog(against, against.table)]
     try:
-        table = formats.read_table(against.table)
-        if against.label is not None and against.label not in table.column_names:
-            raise GalsearchError(f"no column '{against.label}' in {against.table}; mend label in the plan")
-        parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-        return [row for part in parts for row in _of_part(store, table, against, part)]
+        request = request_of(
+            requested,
+            catalogs,
+            radius_arcsec=against.radius_arcsec,
+            services=() if against.service is None else (against.service,),
+            service_urls=against.urls,
+            options=None if against.service is None else Options(answers),
+        )
+        return result + [_row(one, against) for one in look_up(store, request)]
     except (GalsearchError, OSError) as error:
-        return [(name, against.name, NOT_CHECKED, None, None, str(error)[:300]) for name in ids]
+        why = str(error)[:MOST_REASON]
+        return result + [(name, against.name, NOT_CHECKED, None, None, why) for name in requested]
 
 
-def _of_part(store: Store, table: pa.Table, against: Against, ids: list[str]) -> list[Row]:
-    where = f"object_id IN ({', '.join(_quoted(name) for name in ids)})"
-    positions = store.select(["ra", "dec"], store.condition(where, None, None)).to_pylist()
-    rows = {row["object_id"]: row for row in positions}
-    options: dict[str, Any] = {"radius_arcsec": against.radius_arcsec, "ra": against.ra, "dec": against.dec}
-    pairs = crossmatch.match(store, table, mode="all", where=where, keep_unmatched=True, **options)
-    pairs = pairs.filter(pc.is_valid(pairs["object_id"])).to_pylist()
-    closest: dict[str, dict[str, Any]] = {}
-    for pair in sorted(pairs, key=lambda pair: (pair["separation_arcsec"], pair["object_id"])):
-        closest.setdefault(pair["object_id"], pair)
-    return [_row(name, against, rows.get(name), closest.get(name)) for name in ids]
+def _catalog(against: Against, path: Path) -> Catalog:
+    return Catalog(path, type_column=against.label, name=against.name, ra=against.ra, dec=against.dec)
 
 
-def _row(name: str, against: Against, row: dict[str, Any] | None, match: dict[str, Any] | None) -> Row:
-    if match is not None:
-        label = match.get(f"{against.label}{schema.IN_TABLE}", match.get(str(against.label)))
-        return name, against.name, KNOWN, None if label is None else str(label), match["separation_arcsec"], None
-    if row is None or row["ra"] is None:
-        why = "it is not in the atlas" if row is None else "it has no position"
-        return name, against.name, NOT_CHECKED, None, None, why
-    return name, against.name, NO_MATCH, None, None, None
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _row(one: Identification, against: Against) -> Row:
+    if one.state == UNKNOWN:
+        why = "; ".join(one.failed) or "it has no position"
+        return one.object_id, against.name, NOT_CHECKED, None, None, why[:MOST_REASON]
+    if one.state == ABSENT:
+        return one.object_id, against.name, NO_MATCH, None, None, None
+    named = one.type if against.table is not None else " ".join(filter(None, (one.name, one.type and f"({one.type})")))
+    return one.object_id, against.name, KNOWN, named or None, one.separation_arcsec, None
 
 
 def _keep(jobs: Jobs, against: Against, rows: list[Row]) -> None:

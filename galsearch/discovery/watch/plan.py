@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from galsearch.errors import GalsearchError
+from galsearch.remote.catalogs.ask import service_of
 from galsearch.remote.cutouts import PER_SECOND, Service, check_address, service
 from galsearch.remote.cutouts.wanted import check_size
 from galsearch.science.regions import Region
@@ -41,14 +42,24 @@ class SourcePlan:
 
 @dataclass(frozen=True)
 class Against:
-    """A table of what is known: objects that were listed are matched with it within a radius."""
+    """What is known: a table, an atlas or a HATS catalog on disk, or a service, looked into within a radius.
+
+    `label` is the column that says what an object is, of a catalog on disk; `base_url` that of a mirror of a service.
+    """
 
     name: str
-    table: Path
     radius_arcsec: float
+    table: Path | None = None
+    service: str | None = None
+    base_url: str | None = None
     label: str | None = None
     ra: str | None = None
     dec: str | None = None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The mirror by the name of the service; none for none."""
+        return {} if self.service is None or self.base_url is None else {self.service.partition(":")[0]: self.base_url}
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,8 @@ NEEDED = {"folder": ("path",), "archive": ("path",), "cutouts": ("table", "servi
 AGAINST: dict[str, Check] = {
     "name": _name,
     "table": _text,
+    "service": _text,
+    "base_url": _text,
     "radius_arcsec": _number(0.001, 3600),
     "label": _text,
     "ra": _text,
@@ -273,7 +286,19 @@ class _Reader:
         """Return a table of what is known."""
         where = f"identify[{at}]."
         self.checked(values, AGAINST, where)
-        self.needs(values, ("name", "table", "radius_arcsec"), where)
+        self.needs(values, ("name", "radius_arcsec"), where)
+        if ("table" in values) == ("service" in values):
+            self.fail(f"{where}table", "one of table and service says where to look", "give one of them")
+        if "service" in values:
+            taken = [name for name in ("label", "ra", "dec") if name in values]
+            if taken:
+                self.fail(f"{where}{taken[0]}", "it is said of a table, and this is a service", "leave it out")
+            one = Against(**values)
+            try:
+                service_of(values["service"], urls=one.urls)
+            except GalsearchError as error:
+                raise GalsearchError(f"{self.path.name}: {where}service: {error}") from None
+            return one
         return Against(**{**values, "table": self.home / values["table"]})
 
     def hosts(self, values: dict[str, Any]) -> dict[str, float]:

@@ -39,7 +39,7 @@ NOT_CHECKED_AT_ALL = (
     "Near-duplicates: only equal files and positions within same_arcsec were taken for the same; another picture "
     "of the "
     "same object without a position, or one that was compressed again, counts as new.",
-    "Identification: only the tables that the plan names were looked into; no service was asked.",
+    "Identification: only the tables and services that the plan names were looked into.",
 )
 MEANING = (
     "Objects are listed because their vectors or pictures are odd beside the others of this atlas. Most of what "

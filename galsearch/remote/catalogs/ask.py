@@ -106,8 +106,8 @@ def ask_all(
     """
     told: queue.Queue[int] = queue.Queue()
     stop = threading.Event()
-    asked_for = _Wanted(ra, dec, reach_arcsec)
-    tasks = [_Task(one, asked_for, read, options, told, stop) for one in services]
+    wanted = _Wanted(ra, dec, reach_arcsec)
+    tasks = [_Task(one, wanted, read, options, told, stop) for one in services]
     total, done = len(ra) * len(services), 0
     for task in tasks:
         task.thread.start()

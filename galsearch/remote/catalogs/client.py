@@ -30,7 +30,7 @@ PAUSE_SECONDS = 1.0  # before the second try, and twice as long before each furt
 READ_BYTES = 1 << 16
 AGAIN = (429, 500, 502, 503, 504)  # statuses after which the same question may get an answer
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ONE_PLACE = ("scheme", "hostname", "port")
+_ORIGIN = ("scheme", "hostname", "port")
 
 
 class Pace:
@@ -159,7 +159,7 @@ class Session(requests.Session):
     @staticmethod
     def _allowed(here: str, there: str, host: str) -> str:
         before, after = urlsplit(here), urlsplit(there)
-        if any(getattr(before, part) != getattr(after, part) for part in _ONE_PLACE):
+        if any(getattr(before, part) != getattr(after, part) for part in _ORIGIN):
             raise RemoteError(f"{host} points to {after.scheme}://{after.netloc}, another host, which is not followed")
         return there
 

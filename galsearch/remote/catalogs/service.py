@@ -84,7 +84,7 @@ def columns_of(table: pa.Table, names: Sequence[str | None]) -> Iterator[tuple[A
 def linked(row: Sequence[Any], reference: str | None, count: Any = None) -> Source:
     """Return a source of (ra, dec, name, type) as it is kept; blank text is none."""
     ra, dec, name, kind = row
-    return float(ra), float(dec), _text(name), _text(kind), reference, None if count is None else int(count)
+    return float(ra), float(dec), _text(name), _text(kind), reference, count if isinstance(count, int) else None
 
 
 def _text(value: Any) -> str | None:
