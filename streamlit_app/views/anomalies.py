@@ -59,7 +59,7 @@ DETECTORS = {  # name -> what it sees
 }
 FILES = (".csv", ".vot", ".fits", ".ecsv", ".parquet", ".json")
 CURVE_PX = 260
-NEAR_PX = 76  # a picture of a normal
+NEAR_PX, PORTRAIT_PX = 76, 120  # pictures of a normal and of the object
 
 
 def needs(atlas: galsearch.Atlas) -> bool:
@@ -133,13 +133,30 @@ def tier(q: float, fdr: float) -> str | None:
 
 def show(state: State) -> None:
     """Draw the page."""
-    runs = saved_runs(state)
+    try:
+        runs = saved_runs(state)
+    except galsearch.GalsearchError as error:  # a table that somebody bent: new lists can be made all the same
+        widgets.failure(error)
+        runs = []
     embeddings = sorted(state.atlas.manifest.embeddings, key=lambda name: name != state.atlas.manifest.main_embedding)
     sources = [name for name, there in ((NEW, embeddings), (SAVED, runs)) if there]
-    source = state.param("source", sources[0]) if state.param("source") in sources else sources[0]
+    source = state.param("source") if state.param("source") in sources else next(iter(sources), NEW)
     if len(sources) > 1:
-        segmented(state, "source", {name: SOURCES[name] for name in sources}, source, label="Anomalies")
-    found = saved_list(state, runs) if source == SAVED else new_list(state, embeddings)
+        segmented(
+            state,
+            "source",
+            {name: SOURCES[name] for name in sources},
+            source,
+            label="Lists",
+            label_visibility="collapsed",
+        )
+    if not sources:
+        return
+    try:
+        found = saved_list(state, runs) if source == SAVED else new_list(state, embeddings)
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        return
     if found is not None:
         show_found(state, found)
 
@@ -165,7 +182,12 @@ def new_list(state: State, embeddings: list[str]) -> Found | None:
                 on_click=begin,
                 args=(asked,),
             )
-            st.caption("Of thousands in seconds, of a million in minutes.", width="content")
+            st.caption(
+                f"At most {MOST_POPULATION:,} objects are compared here."
+                if MOST_POPULATION
+                else "Of thousands in seconds, of a million in minutes.",
+                width="content",
+            )
     told_problems(state, job)
     found = latest(state, job)
     if found is not None and found.key != key_of(state, asked) and not running:
@@ -175,11 +197,12 @@ def new_list(state: State, embeddings: list[str]) -> Found | None:
 
 def told_problems(state: State, job: jobs.Job | None) -> None:
     """Say why the last request was not carried out."""
+    if job is not None and job.state == "failed":
+        st.session_state.anomalies_problem = job.error
+        jobs.forget(JOB)
     problem = st.session_state.get("anomalies_problem") or state.problem
     if problem:
         widgets.failure(problem)
-    if job is not None and job.state == "failed":
-        widgets.failure(job.error)
     if job is not None and job.state == "stopped":
         st.warning("Stopped; the list is as it was.", icon=":material/stop:")
 
@@ -211,13 +234,15 @@ def settings(state: State, embeddings: list[str]) -> Asked:
             state,
             "among",
             "Population (SQL)",
+            empty="all objects",
             help="Those that are compared with each other: odd among barred spirals, say. Empty for all objects.",
         )
     with right:
         normals = condition_box(
             state,
             "normals",
-            "Known normals (SQL, optional)",
+            "Known normals (SQL)",
+            empty="none are known",
             help="Objects of the population that are known to be ordinary: only they are compared with, and they are "
             "not listed. With some hundreds of them a low false discovery rate is possible.",
         )
@@ -230,11 +255,11 @@ def choose_listed(state: State) -> str:
     """Draw which of the population are listed."""
     listed = state.param("listed", ALL) if state.param("listed", ALL) in LISTED else ALL
     query = state.query
-    if query.where or query.near or listed == SEARCH:
-        parts = [query.where] if query.where else []
-        parts += [f"within {query.radius_arcsec:g} arcsec of {widgets.position(*query.near)}"] if query.near else []
-        said = widgets.plain(" and ".join(parts)) or "the search has no filter and no cone: all"
-        segmented(state, "listed", LISTED, listed, label="Listed", first=ALL, help=f"The search keeps: {said}.")
+    parts = [query.where] if query.where else []
+    parts += [f"within {query.radius_arcsec:g} arcsec of {widgets.position(*query.near)}"] if query.near else []
+    said = widgets.plain(" and ".join(parts)) or "all, as it has no filter and no cone now"
+    about = f"Those of the population that are judged and listed. The page Search keeps: {said}."
+    segmented(state, "listed", LISTED, listed, label="Listed", help=about)
     return listed
 
 
@@ -279,9 +304,7 @@ def take_pixels(value: str, first: str) -> None:
     current().set_param("pixels", None if value == first else value)
 
 
-def segmented(
-    state: State, name: str, options: dict[str, str], said: str, *, label: str, first: str = "", help: str | None = None
-) -> None:
+def segmented(state: State, name: str, options: dict[str, str], said: str, *, label: str, **more: Any) -> None:
     """Draw a choice of a few that stands in the URL."""
     key = f"anomalies_{name}_{said}"
     st.segmented_control(
@@ -291,9 +314,9 @@ def segmented(
         required=True,
         format_func=options.get,
         key=key,
-        help=help,
         on_change=take,
-        args=(name, key, first or next(iter(options))),
+        args=(name, key, next(iter(options))),
+        **more,
     )
 
 
@@ -328,22 +351,22 @@ def take(name: str, key: str, first: str) -> None:
 # ---- conditions
 
 
-def condition_box(state: State, name: str, label: str, *, help: str) -> str | None:
+def condition_box(state: State, name: str, label: str, *, empty: str, help: str) -> str | None:
     """Draw a box for a condition, how many objects pass it, and what it may use; return the last valid one."""
     said, key = state.param(name), f"anomalies_{name}"
     if st.session_state.get(f"{key}_shown") != said or key not in st.session_state:
         st.session_state[key] = st.session_state[f"{key}_shown"] = said
         st.session_state[f"{key}_problem"] = None
-    st.text_input(
-        label, key=key, max_chars=MOST_WHERE, help=help, placeholder="all", on_change=take_condition, args=(name, key)
-    )
-    problem = st.session_state[f"{key}_problem"]
-    if problem:
-        widgets.failure(problem)
-        st.caption(f"What counts is {widgets.code(said)}." if said else "What counts is the box empty.")
-    elif said:
-        st.caption(passing_text(state, said))
-    with st.container(horizontal=True, gap="xsmall"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", key=f"{key}_box"):
+        st.text_input(
+            label,
+            key=key,
+            max_chars=MOST_WHERE,
+            help=help,
+            placeholder=empty,
+            on_change=take_condition,
+            args=(name, key),
+        )
         with st.popover("Columns", key=f"{key}_columns"):
             widgets.column_list(columns.every(state.hash, state))
         choices = columns.choices(state.hash, state)
@@ -351,6 +374,12 @@ def condition_box(state: State, name: str, label: str, *, help: str) -> str | No
             with st.popover("Values", key=f"{key}_values"):
                 for number, choice in enumerate(choices):
                     value_pills(name, f"{key}_{number}", choice, said or None)
+    problem = st.session_state[f"{key}_problem"]
+    if problem:
+        widgets.failure(problem)
+        st.caption(f"What counts is {widgets.code(said)}." if said else "What counts is the box empty.")
+    elif said:
+        st.caption(passing_text(state, said))
     return said or None
 
 
@@ -540,7 +569,7 @@ def show_found(state: State, found: Found) -> None:
     if not longest:
         return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="anomalies_list"):
-        segmented(state, "list", MODES, mode, label="List", first=FIRST)
+        segmented(state, "list", MODES, mode, label="List")
         key = f"anomalies_fdr_{fdr}"
         st.select_slider(
             "False discovery rate",
@@ -574,7 +603,8 @@ def worth(found: Found, rows: pa.Table, fdr: float) -> str:
     convincing = f"{candidates:,} are candidates" if candidates > 1 else "1 is a candidate"
     said = f"{found.tested:,} objects were judged{beside}; "
     said += convincing if candidates else "none is a candidate"
-    said += f" at a false discovery rate of {fdr:g}, {near:,} more {'is a near-miss' if near == 1 else 'are near-misses'}."
+    also = f"{near:,}{' more' if candidates else ''} {'is a near-miss' if near == 1 else 'are near-misses'}"
+    said += f" at a false discovery rate of {fdr:g}, {also}."
     if candidates > len(found.table):
         said += f" Reasons are kept for the first {len(found.table):,}."
     least = found.least_q
@@ -586,7 +616,10 @@ def worth(found: Found, rows: pa.Table, fdr: float) -> str:
     if len(rows):
         rate = rows["q_value"][-1].as_py()
         if math.isfinite(rate):
-            said += f" Of the {len(rows):,} listed about {rate * len(rows):.2g} ({100 * rate:.2g} %) are expected to be ordinary."
+            said += (
+                f" Of the {len(rows):,} listed up to {rate * len(rows):.2g} ({100 * rate:.2g} %) are expected to be "
+            )
+            said += "ordinary."
     return said
 
 
@@ -754,10 +787,12 @@ def show_why(state: State, found: Found, row: pa.Table) -> None:
         return
     nearest = [name for name in said["nearest"] or [] if name in state.atlas]
     pictures = sketches.faces(state.atlas, [object_id, *nearest])
-    with st.container(horizontal=True, key="portrait"):
-        widgets.image(pictures.get(object_id), alt=widgets.describe(galaxy, pictures.get(object_id)))
+    with st.container(horizontal=True, gap="small", wrap=False, key="anomalies_portrait"):
+        picture = pictures.get(object_id)
+        widgets.image(picture, width_px=PORTRAIT_PX, alt=widgets.describe(galaxy, picture))
         with st.container(gap="xsmall"):
             ways_on(state, object_id)
+    panel.mark_buttons(state, object_id)
     st.caption(f"{said['tier']} · q {said['q_value']:.2g} · p {said['p_value']:.2g}")
     show_surprise(said)
     if said["odd_columns"]:
@@ -771,7 +806,7 @@ def show_why(state: State, found: Found, row: pa.Table) -> None:
 
 
 def ways_on(state: State, object_id: str) -> None:
-    """Draw the ways on from an object: its page, a search by it, its marks."""
+    """Draw the ways on from an object: its page, a search by it."""
     if "object" in state.pages and st.button(
         "Open its page", key="anomalies_open", icon=":material/open_in_full:", width="stretch"
     ):
@@ -780,7 +815,6 @@ def ways_on(state: State, object_id: str) -> None:
     if st.button("More like this", key="anomalies_like", icon=":material/search:", width="stretch"):
         state.like(object_id)
         state.goto("search")
-    panel.mark_buttons(state, object_id)
 
 
 def show_surprise(said: dict[str, Any]) -> None:
