@@ -116,9 +116,10 @@ def counted(votes: galsearch.Votes) -> str:
     if not len(votes):
         return ""
     if votes.method != VOTES:
-        probability = "" if votes.probability is None else f"probability {votes.probability:.3f}, "
-        share = f"{votes.support} of the {len(votes)} nearest members have the label"
-        return f"{probability}by {votes.method}, trained on members of the base; {share}, the nearest at a distance of {votes.distance:.3f} (0 to 2)"
+        share = f"{votes.support} of the {len(votes)} nearest members have its label"
+        parts = [f"by {votes.method}, trained on members of the base", share, f"the nearest at {votes.distance:.3f}"]
+        parts = parts if votes.probability is None else [f"probability {votes.probability:.3f}", *parts]
+        return "; ".join(parts)
     voters = f"{votes.support} of {len(votes)} voters" if votes.base.kind == "class" else f"{len(votes)} voters"
     parts = [voters, f"the nearest at a distance of {votes.distance:.3f} (0 to 2)"]
     if votes.probability is not None:
