@@ -9,24 +9,16 @@ import math
 import re
 
 PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-RESERVED = {
-    "all",
-    "and",
-    "as",
-    "asc",
-    "case",
-    "desc",
-    "from",
-    "group",
-    "in",
-    "limit",
-    "not",
-    "null",
-    "on",
-    "or",
-    "order",
-}
-RESERVED |= {"select", "table", "then", "to", "true", "false", "union", "user", "using", "when", "where", "with", "end"}
+WORDS_OF_SQL = (  # that DuckDB takes for no column unless they stand in quotes
+    "all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast check "
+    "collate collation column columns concurrently constraint create cross default deferrable desc describe distinct "
+    "do else end except false fetch for foreign freeze from full generated glob group having ilike in initially inner "
+    "intersect into is isnull join lambda lateral leading left like limit map natural not notnull null offset on only "
+    "or order outer overlaps pivot pivot_longer pivot_wider placing positional primary qualify references returning "
+    "right select semi show similar some struct summarize symmetric table tablesample then to trailing true try_cast "
+    "tuple union unique unpack unpivot user using variadic verbose when where window with"
+)
+RESERVED = frozenset(WORDS_OF_SQL.split())
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\w+|\s+|.""", re.DOTALL)
 _NAME = r"""(?:"((?:[^"]|"")+)"|([A-Za-z_]\w*))"""
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"

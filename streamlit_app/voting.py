@@ -23,17 +23,23 @@ WEIGHTS = {
     "gaussian": "Gaussian of the distance",
     "rank": "1 / rank",
 }
+VOTES, PROBE = "votes", "probe"
+METHODS = {VOTES: "Votes", PROBE: "Probe"}
 MOST_OBJECTS = 60 if limits.PUBLIC else 1_000  # that are classified at once
 
 
 class Way(NamedTuple):
-    """A version of a base and how its votes are counted; `prevalence` is that of its target, None for the base's."""
+    """A version of a base and how its votes are counted; `prevalence` is that of its target, None for the base's.
+
+    Of the method "probe" probabilities are those of its probe that is in use, and voters only show what it is like.
+    """
 
     base: str
     version: int
     k: int = FIRST_DEPTH
     weight: str = "exp"
     prevalence: float | None = None
+    method: str = VOTES
 
 
 def bases(state: State) -> list[dict[str, Any]]:
@@ -58,12 +64,25 @@ def first_depth(row: dict[str, Any]) -> int:
     return min(FIRST_DEPTH, depths(row)[-1])
 
 
+def has_probe(state: State, row: dict[str, Any]) -> bool:
+    """Say whether a probe of a base is in use. Raises GalsearchError where the atlas's probes are damaged."""
+    if row["kind"] != "class" or "probes" not in inside.tables(state.atlas):
+        return False
+    return _in_use(inside.written(state.atlas), row["base"], state.atlas)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _in_use(written: str, base: str, _atlas: galsearch.Atlas) -> bool:
+    return any(one.promoted is not None for one in _atlas.probes(base))
+
+
 def classify(state: State, ids: Sequence[str], way: Way) -> galsearch.Classification:
     """Return the votes on objects, in this session's turn among all visitors; kept while nothing of it changes."""
     key = (inside.written(state.atlas), way, tuple(ids))
     held = st.session_state.get("classified")
     if held is None or held[0] != key:
-        options = {"version": way.version, "k": way.k, "weight": way.weight, "prevalence": way.prevalence}
+        options = way._asdict()
+        del options["base"]
         with limits.turn(), st.spinner("Classifying"):
             held = (key, state.atlas.classify(list(ids), way.base, **options))
         st.session_state.classified = held
@@ -96,6 +115,11 @@ def counted(votes: galsearch.Votes) -> str:
     """Return how the answer came about, as text."""
     if not len(votes):
         return ""
+    if votes.method != VOTES:
+        share = f"{votes.support} of the {len(votes)} nearest members have its label"
+        parts = [f"by {votes.method}, trained on members of the base", share, f"the nearest at {votes.distance:.3f}"]
+        parts = parts if votes.probability is None else [f"probability {votes.probability:.3f}", *parts]
+        return "; ".join(parts)
     voters = f"{votes.support} of {len(votes)} voters" if votes.base.kind == "class" else f"{len(votes)} voters"
     parts = [voters, f"the nearest at a distance of {votes.distance:.3f} (0 to 2)"]
     if votes.probability is not None:

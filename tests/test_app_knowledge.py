@@ -120,6 +120,37 @@ def test_the_way_of_voting_is_that_of_the_url(page, pictures):
     assert result(app).table["probability"].to_pylist() != expected.table["probability"].to_pylist()
 
 
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory, tiny_folder) -> Path:
+    """A bundle with two bases, a probe of one of them in use, and one of the other that is not."""
+    path = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("probed") / "p.atlas"))
+    for name in ("shapes", "unused"):
+        galsearch.create_base(path, name, f"SELECT object_id, {SHAPE} AS shape FROM galaxies")
+        galsearch.train_probe(path, name)
+    galsearch.promote_probe(path, "shapes", 1)
+    galsearch.promote_probe(path, "unused", None)
+    return galsearch.bundle(path, path.with_suffix(".duckdb"))
+
+
+def method_of(app) -> list:
+    return [one for one in app.get("button_group") if "Decided by" in str(one.proto)]
+
+
+@pytest.mark.slow
+def test_a_probe_is_offered_where_one_is_in_use_and_stands_in_the_link(page, probed):
+    ids = [tiny.object_id(row) for row in (5, 6, 9)]
+    said = {"of": "ids", "ids": "\n".join(ids), "base": "shapes"}
+    app = page("knowledge", probed, **said)
+    assert result(app).method == "votes" and len(method_of(app)) == 1
+    app.button_group(key="method_votes").set_value("probe").run()
+    expected = opened(probed).classify(ids, "shapes", method="probe")
+    assert result(app).to_arrow().equals(expected.to_arrow()) and result(app).method == "probe 1"
+    assert state_of(app).link()["method"] == "probe" and "by probe 1, trained on members" in text_of(app)
+    assert "Weight of a vote" not in [one.label for one in app.selectbox]
+    app = page("knowledge", probed, **{**said, "base": "unused", "method": "probe"})
+    assert result(app).method == "votes" and not method_of(app)
+
+
 @pytest.mark.slow
 def test_a_base_is_chosen_with_its_version_and_stands_in_the_link(page, pictures):
     app = page("knowledge", pictures, of="ids", ids=tiny.object_id(40), base="shapes")

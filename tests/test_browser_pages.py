@@ -1,6 +1,7 @@
 """Pages beside Search and Object in a real browser: what a person drags, picks, uploads, opens."""
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from tiny_spectra import write_models, write_spectra
 import galsearch
 
 pytestmark = MARKS
-PAGES = {"Knowledge": "h2", "Map": ".plot", "Evaluate": "h2, canvas", "Captions": "h2", "Build": "h2", "About": "h2"}
+PAGES = {
+    "Knowledge": "h2",
+    "Anomalies": ".st-key-anomalies_run",
+    "Map": ".plot",
+    "Evaluate": "h2, canvas",
+    "Captions": "h2",
+    "Build": "h2",
+    "About": "h2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +230,27 @@ def test_dropped_pictures_become_an_atlas_that_is_downloaded_and_opened(page, tm
         assert len(atlas) == 6 and atlas.manifest.title == "Six"
     page.get_by_role("button", name="Open it here").click()
     page.get_by_text("Six · 6 galaxies").wait_for()
+
+
+def test_odd_objects_are_found_and_a_click_on_the_plot_ends_the_list(page):
+    go(page, "Anomalies")
+    page.get_by_role("button", name="Find odd objects").click()
+    tiles = page.locator(".tile")
+    tiles.nth(23).wait_for()
+    plot = page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.click(box["x"] + 0.35 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_url(re.compile(r"[?&]n=\d+"))
+    n = int(re.search(r"[?&]n=(\d+)", page.url)[1])
+    assert 1 < n < 24
+    expect(tiles).to_have_count(n)
+    tiles.first.click()
+    page.get_by_text("Surprise by detector").wait_for()
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0, width
 
 
 def test_bibtex_and_acknowledgements_are_offered(page, tmp_path):

@@ -136,15 +136,49 @@ def take_base(key: str, options: list[tuple[str, int]]) -> None:
     state.set_param("base", name)
     state.set_param("version", None if version == last else str(version))
     state.set_param("prevalence", None)
+    state.set_param("method", None)
 
 
 def choose_way(state: State, row: dict[str, Any]) -> Way:
     """Draw how votes are counted; what is chosen stands in the URL."""
+    method = choose_method(state, row)
     depths = voting.depths(row)
     k = next((one for one in depths if str(one) == state.param("k")), voting.first_depth(row))
     weight = state.param("weight") if state.param("weight") in voting.WEIGHTS else "exp"
     key = f"k_{k}_{len(depths)}"
     st.selectbox("Voters", depths, depths.index(k), key=key, width=110, on_change=take, args=("k", key, ""))
+    if method == voting.VOTES:
+        choose_weight(weight)
+    return Way(row["base"], row["version"], k, weight, choose_prevalence(state, row), method)
+
+
+def choose_method(state: State, row: dict[str, Any]) -> str:
+    """Draw whether votes or the probe decide, of a base with a probe in use."""
+    try:
+        there = voting.has_probe(state, row)
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        there = False
+    if not there:
+        return voting.VOTES
+    method = state.param("method") if state.param("method") in voting.METHODS else voting.VOTES
+    key = f"method_{method}"
+    st.segmented_control(
+        "Decided by",
+        list(voting.METHODS),
+        default=method,
+        required=True,
+        format_func=voting.METHODS.get,
+        key=key,
+        help="A probe was trained on the members. Those who are listed then are the nearest of them, and do not vote.",
+        on_change=take,
+        args=("method", key, voting.VOTES),
+    )
+    return method
+
+
+def choose_weight(weight: str) -> None:
+    """Draw how a vote is weighted."""
     key = f"weight_{weight}"
     weights = list(voting.WEIGHTS)
     st.selectbox(
@@ -157,7 +191,6 @@ def choose_way(state: State, row: dict[str, Any]) -> Way:
         on_change=take,
         args=("weight", key, "exp"),
     )
-    return Way(row["base"], row["version"], k, weight, choose_prevalence(state, row))
 
 
 def choose_prevalence(state: State, row: dict[str, Any]) -> float | None:
