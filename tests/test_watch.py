@@ -18,6 +18,7 @@ from pathlib import Path
 import crash
 import numpy as np
 import pytest
+from fake_catalogs import CONTROLS, Server
 from sky_services import Fault, SkyServices, jpeg, picture
 
 import galsearch
@@ -390,7 +391,8 @@ def watched(tmp_path_factory, tiny_models):
         (home / "files" / name).write_bytes(jpeg(picture(number, 5, 64)))
     (home / "files" / "black.jpg").write_bytes(jpeg(np.zeros((64, 64, 3), np.uint8)))
     folder = 'name = "folder"\nkind = "folder"\npath = "files"'
-    with SkyServices() as sky:
+    sources = [*CONTROLS, (0.5, 1.5, "NGC 5", "G", 3)]
+    with SkyServices() as sky, Server(sources) as catalogs:
         (home / "known.csv").write_text(
             "name,ra,dec,what\n" + "".join(f"k{n},{n * 0.1},1.5,lens{n}\n" for n in range(0, 60, 2))
         )
@@ -399,6 +401,9 @@ def watched(tmp_path_factory, tiny_models):
         known = '[[identify]]\nname = "known"\ntable = "known.csv"\nradius_arcsec = 1\nlabel = "what"\n'
         known += '[[identify]]\nname = "broken"\ntable = "broken.csv"\nradius_arcsec = 1\n'
         known += '[[identify]]\nname = "gone"\ntable = "gone.csv"\nradius_arcsec = 1\n'
+        service = '[[identify]]\nname = "{}"\nservice = "{}"\nbase_url = "{}"\nradius_arcsec = 1\n'
+        known += service.format("answers", "simbad", catalogs.urls["simbad"])
+        known += service.format("dead", "ned", "http://127.0.0.1:9/ned")
         top = 'budget = 130\nverdicts = "verdicts.csv"\nseed = 1'
         plan = write(home, folder, source, top=top, rest=known)
         plan.write_text(plan.read_text().replace('title = "Test"', f"title = {json.dumps(HOSTILE)}"))
@@ -423,8 +428,14 @@ def test_who_is_known_has_four_answers_and_a_failure_is_never_not_found(watched)
     assert known["known"] == {"listed": 130, "known": 30, "not found": 30, "not checked": 70}  # no position in a folder
     assert known["broken"]["not found"] == known["gone"]["not found"] == 0
     assert known["broken"]["not checked"] == known["gone"]["not checked"] == 130
-    labels = dict(rows(plan, "SELECT object_id, label FROM identifications WHERE state = 'known'"))
+    assert known["answers"] == {"listed": 130, "known": 1, "not found": 59, "not checked": 70}
+    assert known["dead"]["not found"] == known["dead"]["known"] == 0
+    labels = dict(rows(plan, said.format("known")))
     assert labels["list:g004"] == "lens4"
+    by_service = rows(
+        plan, "SELECT object_id, label FROM identifications WHERE state = 'known' AND against = 'answers'"
+    )
+    assert by_service == [("list:g005", "NGC 5 (G)")]
     reasons = {row[0] for row in rows(plan, "SELECT reason FROM identifications WHERE state = 'not checked'")}
     assert any("no position" in reason for reason in reasons)
     assert any("gone.csv" in reason for reason in reasons)
@@ -448,7 +459,7 @@ def test_the_report_claims_nothing_and_loads_nothing(watched):
     assert not re.search(r"(?<!\\)\]\(", text)  # no link
     assert "A list is a reason to look" in page
     assert "Near-duplicates" in page
-    assert "no service was asked" in text
+    assert "only the tables and services that the plan names" in text
 
 
 def test_the_report_has_denominators_null_results_and_health(watched):
