@@ -430,12 +430,10 @@ def test_who_is_known_has_four_answers_and_a_failure_is_never_not_found(watched)
     assert known["broken"]["not checked"] == known["gone"]["not checked"] == 130
     assert known["answers"] == {"listed": 130, "known": 1, "not found": 59, "not checked": 70}
     assert known["dead"]["not found"] == known["dead"]["known"] == 0
+    said = "SELECT object_id, label FROM identifications WHERE state = 'known' AND against = '{}'"
     labels = dict(rows(plan, said.format("known")))
     assert labels["list:g004"] == "lens4"
-    by_service = rows(
-        plan, "SELECT object_id, label FROM identifications WHERE state = 'known' AND against = 'answers'"
-    )
-    assert by_service == [("list:g005", "NGC 5 (G)")]
+    assert rows(plan, said.format("answers")) == [("list:g005", "NGC 5 (G)")]
     reasons = {row[0] for row in rows(plan, "SELECT reason FROM identifications WHERE state = 'not checked'")}
     assert any("no position" in reason for reason in reasons)
     assert any("gone.csv" in reason for reason in reasons)
