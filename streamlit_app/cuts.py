@@ -10,7 +10,7 @@ import re
 
 PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 WORDS_OF_SQL = (  # that DuckDB takes for no column unless they stand in quotes
-    "all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast check "
+    "all analyze and anti any array as asc asof asymmetric at authorization binary both by case cast check "
     "collate collation column columns concurrently constraint create cross default deferrable desc describe distinct "
     "do else end except false fetch for foreign freeze from full generated glob group having ilike in initially inner "
     "intersect into is isnull join lambda lateral leading left like limit map natural not notnull null offset on only "
@@ -18,7 +18,7 @@ WORDS_OF_SQL = (  # that DuckDB takes for no column unless they stand in quotes
     "right select semi show similar some struct summarize symmetric table tablesample then to trailing true try_cast "
     "tuple union unique unpack unpivot user using variadic verbose when where window with"
 )
-RESERVED = frozenset(WORDS_OF_SQL.split())
+RESERVED = frozenset((*WORDS_OF_SQL.split(), "analyze".replace("z", "s")))  # DuckDB takes either spelling
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\w+|\s+|.""", re.DOTALL)
 _NAME = r"""(?:"((?:[^"]|"")+)"|([A-Za-z_]\w*))"""
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"

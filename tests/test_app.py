@@ -411,6 +411,20 @@ def cuts(monkeypatch):
     return cuts
 
 
+def test_a_column_whose_name_is_a_word_of_sql_can_be_asked(cuts):
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for (word,) in connection.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall():
+            name = cuts.name(word)
+            asked = (
+                f'SELECT {name} AS v, approx_count_distinct({name}) FROM (SELECT 1 AS "{word}") '
+                f"WHERE {name} < 2 AND NOT {name} IS NULL GROUP BY ALL"
+            )
+            assert connection.execute(asked).fetchall() == [(1, 1)], word
+            assert cuts.range_of(cuts.with_range(None, word, 1, 2), word) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("where", "parts"),
     [

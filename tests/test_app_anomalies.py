@@ -291,6 +291,28 @@ def test_too_few_objects_is_said_and_the_list_before_stays(page, planted):
     assert ids(app) == before
 
 
+@pytest.mark.slow
+def test_stopped_work_leaves_the_list(page, planted, monkeypatch):
+    import time
+
+    from views import anomalies
+
+    app = look(page("anomalies", planted, normals=NORMALS))
+    before = ids(app)
+
+    def endless(*asked):
+        while True:
+            asked[-1](1, 5, "judging")
+            time.sleep(0.05)
+
+    monkeypatch.setattr(anomalies, "look", endless)
+    app.button(key="anomalies_start").click().run()
+    assert ids(app) == before and not [one for one in app.button if one.key == "anomalies_start"]
+    app.button(key="stop_anomalies").click().run()
+    finish(app, "anomalies")
+    assert "Stopped" in text_of(app) and ids(app) == before
+
+
 @pytest.mark.parametrize("condition", ["no_such = 1", "true) OR (true", "1; DROP TABLE galaxies", "'"])
 def test_a_bad_condition_keeps_the_answer_with_the_message(page, planted, condition):
     app = look(page("anomalies", planted, normals=NORMALS))

@@ -247,6 +247,14 @@ def test_odd_objects_are_found_and_a_click_on_the_plot_ends_the_list(page):
     expect(tiles).to_have_count(n)
     tiles.first.click()
     page.get_by_text("Surprise by detector").wait_for()
+    here = page.url
+    page.get_by_role("link", name="Open as a search").click()
+    page.get_by_label("Describe a galaxy").wait_for()
+    expect(tiles).to_have_count(n)
+    page.wait_for_timeout(1_500)  # the address of before is not read within a second of a change
+    page.go_back()
+    page.get_by_text("Surprise by detector").wait_for()
+    assert page.url == here
     for width in WIDTHS.values():
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(300)

@@ -22,7 +22,7 @@ import saving
 import sketches
 import streamlit as st
 import widgets
-from links import MOST_WHERE, NOTHING
+from links import FIRST_K, MOST_WHERE, NOTHING, to_text
 from state import PAGE_ROWS, State, current
 
 import galsearch
@@ -603,7 +603,8 @@ def worth(found: Found, rows: pa.Table, fdr: float) -> str:
     convincing = f"{candidates:,} are candidates" if candidates > 1 else "1 is a candidate"
     said = f"{found.tested:,} objects were judged{beside}; "
     said += convincing if candidates else "none is a candidate"
-    also = f"{near:,}{' more' if candidates else ''} {'is a near-miss' if near == 1 else 'are near-misses'}"
+    many = f"{near:,}" if near else "none"
+    also = f"{many}{' more' if candidates and near else ''} {'are near-misses' if near > 1 else 'is a near-miss'}"
     said += f" at a false discovery rate of {fdr:g}, {also}."
     if candidates > len(found.table):
         said += f" Reasons are kept for the first {len(found.table):,}."
@@ -785,13 +786,13 @@ def show_why(state: State, found: Found, row: pa.Table) -> None:
     if galaxy is None:
         st.info("This object is not in the atlas any more.")
         return
-    nearest = [name for name in said["nearest"] or [] if name in state.atlas]
+    nearest = [name for name in said["nearest"] or [] if isinstance(name, str) and name in state.atlas]
     pictures = sketches.faces(state.atlas, [object_id, *nearest])
     with st.container(horizontal=True, gap="small", wrap=False, key="anomalies_portrait"):
         picture = pictures.get(object_id)
         widgets.image(picture, width_px=PORTRAIT_PX, alt=widgets.describe(galaxy, picture))
         with st.container(gap="xsmall"):
-            ways_on(state, object_id)
+            ways_on(state, object_id, found.about.get("embedding"))
     panel.mark_buttons(state, object_id)
     st.caption(f"{said['tier']} · q {said['q_value']:.2g} · p {said['p_value']:.2g}")
     show_surprise(said)
@@ -805,16 +806,20 @@ def show_why(state: State, found: Found, row: pa.Table) -> None:
         st.caption("Reasons were kept for the first objects of the list alone.")
 
 
-def ways_on(state: State, object_id: str) -> None:
+def ways_on(state: State, object_id: str, by: str | None) -> None:
     """Draw the ways on from an object: its page, a search by it."""
-    if "object" in state.pages and st.button(
-        "Open its page", key="anomalies_open", icon=":material/open_in_full:", width="stretch"
-    ):
-        state.select(object_id)
-        state.goto("object")
-    if st.button("More like this", key="anomalies_like", icon=":material/search:", width="stretch"):
-        state.like(object_id)
-        state.goto("search")
+    way(state, "object", "Open its page", icon=":material/open_in_full:", object=object_id)
+    term = state.like_term(object_id, by=by)
+    query = replace(state.query, terms=(term,), k=FIRST_K)
+    way(state, "search", "More like this", icon=":material/search:", query=to_text(query))
+
+
+def way(state: State, page: str, label: str, *, icon: str, **said: str) -> None:
+    """Draw a link to another page that says something else there; this page stays as it is, for the way back."""
+    if page in state.pages:
+        link = state.link(page) | said | {"atlas": state.hash}
+        link.pop("page", None)
+        st.page_link(state.pages[page], label=label, icon=icon, query_params=link, width="content")
 
 
 def show_surprise(said: dict[str, Any]) -> None:
@@ -858,9 +863,9 @@ def take_along(state: State, found: Found, rows: pa.Table, fdr: float) -> None:
             args=(ids,),
         )
         where = where_of(ids)
-        if where is not None and st.button("Open as a search", icon=":material/search:", key="anomalies_search"):
-            state.ask(replace(NOTHING, where=where, k=min(len(ids), limits.MOST_K)))
-            state.goto("search")
+        if where is not None:
+            query = replace(NOTHING, where=where, k=len(ids))
+            way(state, "search", "Open as a search", icon=":material/search:", query=to_text(query))
         for suffix in FILES[:3]:
             list_file(state, found, rows, fdr, suffix)
         with st.popover("More", icon=":material/download:", key="anomalies_formats"):
