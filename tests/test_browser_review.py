@@ -68,6 +68,11 @@ def test_the_picture_is_as_high_as_the_window_and_the_page_fits_every_width(page
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(500)
         assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0, width
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.wait_for_timeout(500)
+    button = page.get_by_role("button", name="Yes").bounding_box()
+    assert button["y"] + button["height"] < 900  # on a phone the buttons stand below the picture, and are seen
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_blind_nothing_in_the_page_tells_the_name(page, folder):
