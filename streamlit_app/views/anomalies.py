@@ -30,7 +30,7 @@ import galsearch
 TITLE, ICON, ORDER = "Anomalies", ":material/troubleshoot:", 2.8
 JOB, TABLE = "anomalies", "anomalies"
 MOST_LISTED = 200 if limits.PUBLIC else 1_000  # objects with reasons; p-values are of all that were judged
-MOST_POPULATION = 20_000 if limits.PUBLIC else None  # some ten seconds of work for one visitor
+MOST_POPULATION = 20_000 if limits.PUBLIC else None  # some 20 seconds of work for one visitor
 PIXELS_ROWS = 5_000  # of an atlas up to which pictures are decoded and measured unless said otherwise: 2 to 3 ms each
 FIRST_N = 24
 NEW, SAVED = "new", "saved"
