@@ -233,7 +233,7 @@ def test_the_embedding_is_chosen_where_there_are_several(page, two_bundle):
 
 def test_a_saved_list_is_shown_for_another_rate_and_nothing_is_judged(page, saved):
     path, runs = saved
-    app = page("anomalies", path, source="saved", fdr="0.05", list="candidates")
+    app = page("anomalies", path, source="saved", run=runs[1], fdr="0.05", list="candidates")
     table = opened(path).saved_anomalies(runs[1], fdr=0.05)
     assert ids(app) == table.filter([one == "candidate" for one in table["tier"].to_pylist()])["object_id"].to_pylist()
     assert f"{len(table)} objects were judged beside" in text_of(app) and job_of(app, "anomalies") is None
@@ -242,8 +242,12 @@ def test_a_saved_list_is_shown_for_another_rate_and_nothing_is_judged(page, save
     assert f"{more} are candidates at a false discovery rate of 0.3" in text_of(app) and len(ids(app)) == more
     box = next(one for one in app.selectbox if one.label == "List")
     box.set_value(runs[0]).run()
-    assert state_of(app).param("run") == runs[0] and f"{ROWS} objects were judged" in text_of(app)
+    last = opened(path).saved_anomalies(budget=1)["run"][0].as_py()  # which is not said, as it is the first choice
+    assert state_of(app).param("run", last) == runs[0] and f"{ROWS} objects were judged" in text_of(app)
     assert "detectors: mahalanobis" in text_of(app)
+    q = table["q_value"].to_pylist()
+    app = page("anomalies", path, source="saved", run=runs[1], n="50")
+    assert f"Of the 50 listed up to {50 * q[49]:.0f} (" in text_of(app) and "e+" not in text_of(app)
 
 
 @pytest.mark.slow

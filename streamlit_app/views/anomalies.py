@@ -30,7 +30,7 @@ import galsearch
 TITLE, ICON, ORDER = "Anomalies", ":material/troubleshoot:", 2.8
 JOB, TABLE = "anomalies", "anomalies"
 MOST_LISTED = 200 if limits.PUBLIC else 1_000  # objects with reasons; p-values are of all that were judged
-MOST_POPULATION = 20_000 if limits.PUBLIC else None  # some ten seconds of work for one visitor
+MOST_POPULATION = 20_000 if limits.PUBLIC else None  # some 20 seconds of work for one visitor
 PIXELS_ROWS = 5_000  # of an atlas up to which pictures are decoded and measured unless said otherwise: 2 to 3 ms each
 FIRST_N = 24
 NEW, SAVED = "new", "saved"
@@ -142,14 +142,8 @@ def show(state: State) -> None:
     sources = [name for name, there in ((NEW, embeddings), (SAVED, runs)) if there]
     source = state.param("source") if state.param("source") in sources else next(iter(sources), NEW)
     if len(sources) > 1:
-        segmented(
-            state,
-            "source",
-            {name: SOURCES[name] for name in sources},
-            source,
-            label="Lists",
-            label_visibility="collapsed",
-        )
+        options = {name: SOURCES[name] for name in sources}
+        segmented(state, "source", options, source, label="Lists", label_visibility="collapsed")
     if not sources:
         return
     try:
@@ -617,10 +611,9 @@ def worth(found: Found, rows: pa.Table, fdr: float) -> str:
     if len(rows):
         rate = rows["q_value"][-1].as_py()
         if math.isfinite(rate):
-            said += (
-                f" Of the {len(rows):,} listed up to {rate * len(rows):.2g} ({100 * rate:.2g} %) are expected to be "
-            )
-            said += "ordinary."
+            ordinary = rate * len(rows)
+            share = f"{ordinary:{',.0f' if ordinary >= 10 else '.2g'}} ({100 * rate:.2g} %)"
+            said += f" Of the {len(rows):,} listed up to {share} are expected to be ordinary."
     return said
 
 
