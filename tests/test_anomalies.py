@@ -198,6 +198,12 @@ def test_nearest_normals_are_those_of_brute_force(folder):
         assert list(one.nearest) == [names[index] for index in np.argsort(distance)[:3]]
 
 
+def test_parameters_say_who_the_normals_were_and_how_many(folder):
+    result = folder.anomalies(3, detectors=FEW, normals="object_id LIKE 'g%'")
+    assert result.parameters()["normals"] == "object_id LIKE 'g%'"
+    assert result.parameters()["normal_count"] == result.normals
+
+
 def test_the_list_is_exported_as_others_are(folder, tmp_path):
     result = folder.anomalies(5, detectors=FEW)
     for suffix in (".csv", ".vot", ".parquet", ".json"):

@@ -234,7 +234,7 @@ class Anomalies(Sequence[Anomaly]):
     def parameters(self) -> dict[str, Any]:
         """Return everything that decides the list, as provenance keeps it."""
         given = {name: value for name, value in asdict(self.request).items() if value not in (None, ())}
-        counted = {"tested": self.tested, "normals": self.normals, "embedding": self.embedding}
+        counted = {"tested": self.tested, "normal_count": self.normals, "embedding": self.embedding}
         return {**given, "detectors": list(self.detectors), "columns": list(self.request.columns), **counted}
 
     def __len__(self) -> int:
