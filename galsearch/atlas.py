@@ -879,10 +879,7 @@ class Atlas:
         from galsearch.discovery.learning import Task
 
         kind = verdicts.only_kind(kind)
-        embedding = by or self.manifest.main_embedding
-        if embedding not in self.manifest.embeddings:
-            there = ", ".join(self.manifest.embeddings) or "none"
-            raise QueryError(f"{self.path} has no embedding {by!r:.40}, it has: {there}")
+        embedding = self.manifest.embedding_named(by, path=self.path)
         start = self._start(kind if query is None else query, embedding, stated=query is not None)
         return self._samples(embedding), Task(verdicts.current(kind), kind, start=start, **options)
 

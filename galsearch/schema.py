@@ -16,7 +16,7 @@ from importlib import metadata
 
 import pyarrow as pa
 
-from galsearch.errors import FormatError, VersionTooNewError, VersionTooOldError
+from galsearch.errors import FormatError, QueryError, VersionTooNewError, VersionTooOldError
 
 FORMAT = "galsearch.atlas"
 FORMAT_VERSION = (1, 1)
@@ -845,6 +845,17 @@ class Manifest:
         Words are embedded into it, and the rows of a bundle are in the order of its cells.
         """
         return main_embedding(self.embeddings)
+
+    def embedding_named(self, by: str | None, *, path: object) -> str:
+        """Return the embedding of a name, the main one unless given.
+
+        Raises QueryError, which names the atlas by its `path`, where there is none.
+        """
+        name = by or self.main_embedding
+        if name is None or name not in self.embeddings:
+            there = ", ".join(self.embeddings) or "none"
+            raise QueryError(f"{path} has no embedding {by!r:.40}, it has: {there}")
+        return name
 
     def runs(self, action: str) -> list[str]:
         """Return the runs of an action that the provenance names, the last one last."""

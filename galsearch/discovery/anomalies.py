@@ -425,7 +425,7 @@ def find_anomalies(store: Store, request: Request, progress: Progress = silent) 
     Raises QueryError for an embedding or column that there is not, for conditions that are none, and for too few
     objects or normals to say what is ordinary.
     """
-    embedding = _embedding(store, request.by)
+    embedding = store.manifest.embedding_named(request.by, path=store.path)
     is_image = store.manifest.modality(embedding).name == schema.MAIN
     request = request.check(pictures=is_image and store.holds("thumbnails"))
     population = _passing(store, embedding, request.among)
@@ -442,14 +442,6 @@ def find_anomalies(store: Store, request: Request, progress: Progress = silent) 
         sides.append(side)
         progress(len(sides), FOLDS if normals is None else 1, "fitting detectors")
     return Anomalies(store, request, embedding, *_judge(source, sides, tested, progress))
-
-
-def _embedding(store: Store, by: str | None) -> str:
-    name = by or store.manifest.main_embedding
-    if name not in store.manifest.embeddings:
-        there = ", ".join(store.manifest.embeddings) or "none"
-        raise QueryError(f"{store.path} has no embedding {by!r:.40}, it has: {there}")
-    return name
 
 
 def _both(first: str | None, second: str | None) -> str | None:

@@ -27,7 +27,6 @@ from galsearch.knowledge.members import (
     Members,
     are_labels,
     check_classes,
-    embedding_of,
     find_base,
     kind_of,
     list_bases,
@@ -88,7 +87,7 @@ def create_base(
     try:
         must_be_folder(store, path, "create the base in the folder")
         _check_columns(store, columns)
-        embedding = embedding_of(store, by)
+        embedding = store.manifest.embedding_named(by, path=path)
         if template is not None:
             select, of_template = select_of(store, template)
             target = target or of_template

@@ -200,7 +200,7 @@ def base_of_column(store: Store, column: str, *, by: str | None) -> tuple[Knowle
             f"{store.path} has neither a knowledge base nor a column '{column}'; {there}, make one with "
             "`galsearch kb create`, and list the columns with `galsearch info`"
         )
-    embedding = embedding_of(store, by)
+    embedding = store.manifest.embedding_named(by, path=store.path)
     values = store.by_row(column)
     kind = kind_of(values.type, column)
     there = are_labels(values)
@@ -252,15 +252,6 @@ def kind_of(values: pa.DataType, column: str) -> str:
     if pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_decimal(values):
         return NUMBER
     raise QueryError(f"'{column}' is {values}, and labels are text or numbers; CAST it to one of them")
-
-
-def embedding_of(store: Store, by: str | None) -> str:
-    """Return the embedding of a name, the main one unless given. Raises QueryError where there is none."""
-    embedding = by or store.manifest.main_embedding
-    if embedding is None or embedding not in store.manifest.embeddings:
-        there = ", ".join(store.manifest.embeddings) or "none"
-        raise QueryError(f"{store.path} has no embedding {by!r:.40}, it has: {there}")
-    return embedding
 
 
 def bases_table(bases: list[KnowledgeBase]) -> pa.Table:

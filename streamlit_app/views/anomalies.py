@@ -528,7 +528,7 @@ def read_saved(atlas: galsearch.Atlas, key: tuple[Any, ...], row: dict[str, Any]
     """Return a list that is kept; the columns of the catalog are those of today."""
     every = atlas.saved_anomalies(row["run"])
     q = np.array(every["q_value"].to_pylist(), np.float64)
-    normals = row["asked"].get("normals")
+    normals = row["asked"].get("normal_count")
     table = every.slice(0, MOST_LISTED).drop_columns(["run", "tier", "created", "embedding"])
     about = {"run": row["run"], "created": row["created"], "embedding": row["embedding"]}
     known = isinstance(normals, int) and not isinstance(normals, bool)
