@@ -542,7 +542,7 @@ def run_text(row: dict[str, Any]) -> str:
 
 def said_of(asked: dict[str, Any]) -> str:
     """Return what a list was asked, as text."""
-    parts = [f"{name}: {asked[name]}" for name in ("among", "where", "near", "labels") if asked.get(name)]
+    parts = [f"{name}: {asked[name]}" for name in ("among", "normals", "where", "near", "labels") if asked.get(name)]
     detectors = asked.get("detectors")
     parts += [f"detectors: {', '.join(map(str, detectors))}"] if isinstance(detectors, list) else []
     return f"{'; '.join(parts)}." if parts else ""
