@@ -91,10 +91,9 @@ def write_plan(home: Path, port: int, count: int, options: argparse.Namespace) -
         writer = csv.writer(file)
         writer.writerow(["object_id", "ra", "dec"])
         writer.writerows([f"g{number:05d}", *position(number)] for number in range(count))
-    (home / "verdicts.csv").write_text("object_id,verdict,by,time,kind\n")
     plan = home / "plan.toml"
     plan.write_text(
-        f'title = "Benchmark"\nverdicts = "verdicts.csv"\nbatch = {options.batch}\ncycle = {options.cycle}\n'
+        f'title = "Benchmark"\nverdicts = "mine.verdicts"\nbatch = {options.batch}\ncycle = {options.cycle}\n'
         f'measure = "{options.measure}"\nfree_gb = 0.5\n[[source]]\n'
         'name = "list"\nkind = "cutouts"\nservice = "legacy"\n'
         f'base_url = "http://127.0.0.1:{port}/viewer"\ntable = "objects.csv"\npixels = 69\narcsec_per_pixel = 0.396\n'
@@ -156,9 +155,8 @@ def add_verdict(plan: Path, decisions: Counter, judged: set[str]) -> int:
         return 0
     judged.add(name)
     number = len(judged)
-    with (plan.parent / "verdicts.csv").open("a", newline="") as file:
-        verdict = "yes" if number % 2 else "no"
-        csv.writer(file).writerow([name, verdict, "somebody", f"2026-12-01T00:00:{number:02d}", ""])
+    kept = galsearch.Verdicts(plan.parent / "mine.verdicts")
+    kept.add(name, "yes" if number % 2 else "no", kind="odd", by="somebody")
     return 1
 
 
