@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from galsearch import schema
 from galsearch.errors import GalsearchError, RemoteError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MOST_REDIRECTS = 3
 LONGEST_PAUSE_SECONDS = 120.0
 DOWN_AFTER = 8  # failures in a row, after which a host is left alone
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-AGENT = "galsearch (cut-outs of survey images; +https://pypi.org/project/galsearch)"
+AGENT = schema.software().replace(" ", "/") + " (cut-outs of survey images)"
 
 
 @dataclass(frozen=True)
