@@ -174,12 +174,12 @@ def test_a_host_gets_five_requests_a_second_whatever_is_wished(monkeypatch):
     client = quick(per_second=100)
     with SkyServices() as sky, client:
         threads = [threading.Thread(target=client.get, args=(sky.url + "/viewer/cutout.jpg", QUERY)) for _ in range(7)]
+        began = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    times = sorted(one.at for one in sky.requests)
-    assert times[-1] - times[0] >= 6 / 5 - 0.05
+    assert max(one.at for one in sky.requests) - began >= 6 / 5  # a slow machine only makes it more
 
 
 QUERY = {"ra": "1", "dec": "2", "size": "32"}
@@ -191,7 +191,7 @@ def test_a_plan_may_allow_a_host_more(monkeypatch):
         began = time.monotonic()
         for _ in range(8):
             client.get(sky.url + "/viewer/cutout.jpg", QUERY)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 7 / 5  # at five a second it would take that
 
 
 def test_a_host_that_fails_again_and_again_is_left_alone():

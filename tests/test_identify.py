@@ -562,10 +562,10 @@ def test_a_host_gets_five_requests_a_second(tmp_path, hasty):
     with Server(SOURCES) as server:
         options = ask.Options(tmp_path / "answers.sqlite", timeout_seconds=20)
         services = [Simbad(server.urls["simbad"], batch=1), Simbad(server.urls["simbad"], name="mirror", batch=1)]
+        began = time.monotonic()
         ask.ask_all(services, ra, dec, reach_arcsec=np.full(9, 60.0), read=catalogs.read_answer, options=options)
-    came = np.array(server.arrivals)
-    assert len(came) == 18
-    assert (came[5:] - came[:-5]).min() > 0.85  # six within less than a second would be too many
+    assert len(server.arrivals) == 18
+    assert max(server.arrivals) - began >= 17 / 5  # a slow machine only makes it more
 
 
 @NEEDS
