@@ -101,7 +101,7 @@ def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limi
     """
     path, pool = Path(path), Pool(limits)
     try:
-        stated, _ = pool.run(CHECK, title="check", path=str(path), device=device, seed=seed)
+        stated, _ = pool.run(CHECK, title="check", path=str(path.absolute()), device=device, seed=seed)
     except LimitError:
         most = f"{limits.memory_bytes >> 20} MB and {limits.seconds:g} s"
         message = f"{path} ended the process that read it, or takes more than {most}"

@@ -153,6 +153,12 @@ def test_a_file_that_ends_its_reader_does_not_end_who_checks_it(tiny_bundle, tmp
     assert all(finding.ok for finding in galsearch.check(tiny_bundle, device="cpu"))
 
 
+def test_a_path_is_checked_from_where_one_stands(tiny_bundle, tmp_path, monkeypatch):
+    shutil.copyfile(tiny_bundle, tmp_path / "here.duckdb")
+    monkeypatch.chdir(tmp_path)
+    assert all(finding.ok for finding in galsearch.check("here.duckdb", device="cpu"))
+
+
 def test_a_reader_that_was_lost_is_a_finding_of_check(tiny_bundle, monkeypatch):
     def lost(*_: object, **__: object) -> None:
         raise LimitError("it ended the process that worked on it")

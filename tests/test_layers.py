@@ -372,3 +372,20 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
     ]
     run = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "streamlit", "matplotlib", "export", "lancedb"} & set(run.stdout.split())
+
+
+BROUGHT_BY_EXTRAS = ("requests", "pyvo", "astroquery", "httpx2", "openai", "skimage", "sklearn", "umap", "photutils")
+
+
+def test_everything_public_is_there_without_any_extra():
+    """Whoever installs no more than galsearch and ONNX Runtime has every name and every command."""
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(sys.argv[1:]))\n"  # None: importing it raises ModuleNotFoundError
+        "import galsearch, galsearch.cli\n"
+        "print(len([getattr(galsearch, name) for name in galsearch.__all__]))"
+    )
+    call = [sys.executable, "-c", code, *BROUGHT_BY_EXTRAS]
+    run = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 100

@@ -22,7 +22,6 @@ from galsearch.errors import GalsearchError, QueryError, RemoteError
 from galsearch.progress import Progress, silent
 from galsearch.remote.catalogs import ned, simbad, vizier
 from galsearch.remote.catalogs.cache import MAX_AGE_DAYS, Answer, Cache
-from galsearch.remote.catalogs.client import Session, check_url
 from galsearch.remote.catalogs.ned import Ned
 from galsearch.remote.catalogs.service import (
     CONTROL_REACH_ARCSEC,
@@ -31,6 +30,7 @@ from galsearch.remote.catalogs.service import (
     Service,
     Source,
     TooManyError,
+    check_url,
 )
 from galsearch.remote.catalogs.simbad import Simbad
 from galsearch.remote.catalogs.vizier import Vizier
@@ -154,6 +154,8 @@ class _Task:
     def __post_init__(self) -> None:
         count = len(self.wanted.ra)
         self.result = Answers(self.service.name, [None] * count, [None] * count)
+        from galsearch.remote.catalogs.client import Session
+
         self.session = Session(timeout_seconds=self.options.timeout_seconds, agent=schema.software().replace(" ", "/"))
         self.cache = Cache(self.options.cache, max_age_days=self.options.max_age_days)
         self.thread = threading.Thread(target=self._run, daemon=True)

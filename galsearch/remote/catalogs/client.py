@@ -19,7 +19,8 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from galsearch.errors import GalsearchError, RemoteError
+from galsearch.errors import RemoteError
+from galsearch.remote.catalogs.service import check_url
 
 T = TypeVar("T")
 PER_SECOND = 5  # requests to a host, whoever in this process sends them
@@ -29,7 +30,6 @@ TRIES = 3
 PAUSE_SECONDS = 1.0  # before the second try, and twice as long before each further one
 READ_BYTES = 1 << 16
 AGAIN = (429, 500, 502, 503, 504)  # statuses after which the same question may get an answer
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ORIGIN = ("scheme", "hostname", "port")
 
 
@@ -54,18 +54,6 @@ _PACES_LOCK = threading.Lock()
 def _pace(host: str) -> Pace:
     with _PACES_LOCK:
         return _PACES.setdefault(host, Pace(PER_SECOND))
-
-
-def check_url(url: str) -> str:
-    """Return the address of a service; GalsearchError for one that is not encrypted, or none at all."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return url
-    if parts.scheme == "http" and parts.hostname in LOOPBACK:
-        return url
-    raise GalsearchError(
-        f"the address of a service is {url!r:.100}, expected https://…; http is taken on this machine only"
-    )
 
 
 def deadline(seconds: float, call: Callable[[], T], *, host: str) -> T:

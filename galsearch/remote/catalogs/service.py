@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 
-from galsearch.errors import RemoteError
-from galsearch.remote.catalogs.client import Session
+from galsearch.errors import GalsearchError, RemoteError
+
+if TYPE_CHECKING:
+    from galsearch.remote.catalogs.client import Session  # which needs the packages of the extra
 
 CONTROLS = (  # objects that SIMBAD and NED have: an answer without the one that was asked for lacks others too
     *((187.277916, 2.052388), (187.705931, 12.391123), (24.422081, 33.159759)),  # 3C 273, M 87, 3C 48
@@ -18,10 +21,23 @@ CONTROLS = (  # objects that SIMBAD and NED have: an answer without the one that
 )
 CONTROL_REACH_ARCSEC = 5.0
 SLACK_ARCSEC = 60.0  # by which a source may lie outside of what was asked for: proper motion, FK5 for ICRS
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_TEXT = 200  # characters of a name or a type that are kept
 # ra, dec, name, type, reference, how many references
 Source = tuple[float, float, str | None, str | None, str | None, int | None]
 Reader = Callable[[bytes, bool], pa.Table]  # of an answer, which must be complete or may be cut short
+
+
+def check_url(url: str) -> str:
+    """Return the address of a service; GalsearchError for one that is not encrypted, or none at all."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return url
+    if parts.scheme == "http" and parts.hostname in LOOPBACK:
+        return url
+    raise GalsearchError(
+        f"the address of a service is {url!r:.100}, expected https://…; http is taken on this machine only"
+    )
 
 
 class TooManyError(RemoteError):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
-from galsearch.remote.catalogs.client import Session
 from galsearch.remote.catalogs.service import CONTROLS, Reader, Source, columns_of, linked
 from galsearch.remote.catalogs.tap import UPLOADED, run
+
+if TYPE_CHECKING:
+    from galsearch.remote.catalogs.client import Session
 
 URL = "https://simbad.cds.unistra.fr/simbad/sim-tap"
 RECORD = "https://simbad.cds.unistra.fr/simbad/sim-id?Ident="

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from galsearch.errors import GalsearchError
-from galsearch.remote.catalogs.client import Session, content_of
+
+if TYPE_CHECKING:
+    from galsearch.remote.catalogs.client import Session
 
 UPLOADED = "TAP_UPLOAD.positions"  # with ra, dec, reach in degrees
 
@@ -20,6 +23,8 @@ def run(session: Session, url: str, query: str, *, most_rows: int, positions: np
     try:
         from astropy.table import Table
         from pyvo.dal.tap import TAPQuery
+
+        from galsearch.remote.catalogs.client import content_of
     except ImportError:
         raise missing_package() from None
     uploads = {} if positions is None else {"positions": Table(positions, names=("ra", "dec", "reach"))}

@@ -6,16 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pyarrow as pa
 
 from galsearch.errors import QueryError, RemoteError
-from galsearch.remote.catalogs.client import Session, content_of
 from galsearch.remote.catalogs.service import Reader, Source, columns_of, linked
 from galsearch.remote.catalogs.tap import missing_package
+
+if TYPE_CHECKING:
+    from galsearch.remote.catalogs.client import Session
 
 URL = "https://vizier.cds.unistra.fr/viz-bin/votable"
 RECORD = "https://vizier.cds.unistra.fr/viz-bin/VizieR?-source="
@@ -89,6 +91,8 @@ class Vizier:
         return [linked(row, link + quote(f"{row[0]:.6f}{row[1]:+.6f}")) for row in rows]
 
     def _post(self, session: Session, payload: Any) -> bytes:
+        from galsearch.remote.catalogs.client import content_of
+
         return content_of(session.post(self.url, data=payload), str(urlsplit(self.url).netloc))
 
 
