@@ -562,3 +562,22 @@ def test_a_search_by_a_file_is_not_saved_and_a_foreign_file_is_refused(tmp_path)
     with pytest.raises(FormatError, match=r"no file of galsearch\.searches"):
         galsearch.Searches(tmp_path / "s")
     np.testing.assert_equal((tmp_path / "s").read_text(), "notes\n")
+
+
+def test_a_correction_stands_although_the_clock_of_what_it_corrects_was_ahead(tmp_path):
+    (tmp_path / "early.csv").write_text("object_id,verdict,kind,by,time\na,yes,m,ann,2999-01-01T00:00:00.000000Z\n")
+    kept = galsearch.Verdicts(tmp_path / "v.verdicts")
+    kept.merge(tmp_path / "early.csv")
+    kept.add("a", "no", kind="m", by="ann")
+    assert [one.verdict for one in kept.current("m")] == ["no"]
+    kept.undo(by="ann")
+    assert [one.verdict for one in kept.current("m")] == ["yes"]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf"), 2.0])
+def test_a_least_score_that_is_none_is_refused_and_the_file_stays_readable(tmp_path, score):
+    kept = galsearch.Searches(tmp_path / "s.searches")
+    kept.save("good", galsearch.Query(where="z < 1"))
+    with pytest.raises(QueryError, match="least_score"):
+        kept.save("bad", galsearch.Query(where="z < 1"), least_score=score)
+    assert list(galsearch.Searches(tmp_path / "s.searches").all()) == ["good"]

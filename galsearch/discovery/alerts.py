@@ -58,7 +58,7 @@ class Searches:
         """Keep a query under a name; a search of that name is replaced. Of `atlas` what passes now counts as seen.
 
         `least_score` is the cosine from which on a hit counts. Raises QueryError for a name that is none, and for a
-        query with a picture or spectrum file, which may be gone when it is asked again.
+        query with a picture or spectrum file, which may be gone when it is asked again, or a score that is none.
         """
         if not isinstance(name, str) or not 1 <= len(name.strip()) <= MOST_NAME or not name.isprintable():
             raise QueryError(f"name is {name!r:.40}, expected 1 to {MOST_NAME} printable characters")
@@ -66,6 +66,8 @@ class Searches:
             raise QueryError(
                 "a search by a file cannot be saved: search by an object of the atlas, or by its embedding"
             )
+        if least_score is not None and not -1 <= least_score <= 1:
+            raise QueryError(f"least_score is {least_score!r:.40}, expected a cosine, -1 to 1")
         row: Row = {"what": SAVE, "name": name, "time": schema.now(), "query": query.to_json()}
         if least_score is not None:
             row["least_score"] = float(least_score)

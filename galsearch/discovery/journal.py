@@ -181,8 +181,13 @@ class Journal:
 
 
 def line_of(row: Row) -> bytes:
-    """Return a row as its line. Raises GalsearchError for one that is too long."""
-    text = json.dumps(row | {CRC: _checksum(row)}, ensure_ascii=False)
+    """Return a row as its line. Raises GalsearchError for one that is too long, or has a number that is not finite."""
+    try:
+        text = json.dumps(row | {CRC: _checksum(row)}, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise GalsearchError(
+            "a row holds a number that is not finite, and is not kept; leave that number out"
+        ) from None
     line = text.encode(errors="replace") + b"\n"
     if len(line) > MOST_LINE_BYTES:
         raise GalsearchError(f"a row of {len(line)} bytes is too long, at most {MOST_LINE_BYTES} are kept; shorten it")

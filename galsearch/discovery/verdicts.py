@@ -390,12 +390,17 @@ class Verdicts:
 
 
 def standing(rows: Iterable[Verdict], *, kind: str | None = None, by: str | None = None) -> list[Verdict]:
-    """Return of each person, object and kind the last verdict that the same person has not taken back, by time."""
+    """Return of each person, object and kind the last verdict that the same person has not taken back, by time.
+
+    One that the same person has corrected does not stand, whatever the clocks say that wrote the two.
+    """
     rows = sorted(rows, key=_order)
     undone = {(one.by, one.undoes) for one in rows if one.verdict == UNDO}
+    said = [one for one in rows if one.verdict != UNDO and (one.by, one.id) not in undone]
+    corrected = {(one.by, one.replaces) for one in said if one.replaces is not None}
     last: dict[tuple[str, str, str], Verdict] = {}
-    for one in rows:
-        if one.verdict != UNDO and (one.by, one.id) not in undone and kind in (None, one.kind) and by in (None, one.by):
+    for one in said:
+        if (one.by, one.id) not in corrected and kind in (None, one.kind) and by in (None, one.by):
             last[(one.kind, one.object_id, one.by)] = one
     return sorted(last.values(), key=_order)
 
