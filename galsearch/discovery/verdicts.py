@@ -396,10 +396,10 @@ def standing(rows: Iterable[Verdict], *, kind: str | None = None, by: str | None
     """
     rows = sorted(rows, key=_order)
     undone = {(one.by, one.undoes) for one in rows if one.verdict == UNDO}
-    said = [one for one in rows if one.verdict != UNDO and (one.by, one.id) not in undone]
-    corrected = {(one.by, one.replaces) for one in said if one.replaces is not None}
+    valid = [one for one in rows if one.verdict != UNDO and (one.by, one.id) not in undone]
+    corrected = {(one.by, one.replaces) for one in valid if one.replaces is not None}
     last: dict[tuple[str, str, str], Verdict] = {}
-    for one in said:
+    for one in valid:
         if (one.by, one.id) not in corrected and kind in (None, one.kind) and by in (None, one.by):
             last[(one.kind, one.object_id, one.by)] = one
     return sorted(last.values(), key=_order)
