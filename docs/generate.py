@@ -276,7 +276,9 @@ def api() -> str:
 
 def _class(name: str, kind: type) -> list[str]:
     parts = [f"### galsearch.{name}", *([_code(name, kind)] if dataclasses.is_dataclass(kind) else []), _doc(kind)]
-    for member, value in vars(kind).items():
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("galsearch.")]
+    known = {member: value for base in reversed(ours) for member, value in vars(base).items()}
+    for member, value in known.items():
         if member.startswith("_"):
             continue
         if isinstance(value, property):

@@ -12,10 +12,11 @@ CLASSES = [name for name in NAMES if inspect.isclass(getattr(galsearch, name))]
 
 
 def members(kind: type) -> list[str]:
-    """Return the public methods and properties that a class defines itself."""
+    """Return the public methods and properties that a class has of ours, its own or inherited."""
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("galsearch.")]
     return [
         name
-        for name, value in vars(kind).items()
+        for name, value in {name: value for base in reversed(ours) for name, value in vars(base).items()}.items()
         if not name.startswith("_")
         and (inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod)))
     ]
@@ -70,7 +71,9 @@ def test_every_parameter_of_a_public_function_has_a_type(name):
     thing = getattr(galsearch, name)
     functions = [thing] if inspect.isfunction(thing) else []
     functions += (
-        [vars(thing)[m] for m in members(thing) if inspect.isfunction(vars(thing)[m])] if name in CLASSES else []
+        [f for m in members(thing) if inspect.isfunction(f := inspect.getattr_static(thing, m))]
+        if name in CLASSES
+        else []
     )
     for function in functions:
         signature = inspect.signature(function)

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import formats, notebook, schema
+from galsearch.discovery.results import TableResult, with_catalog
 from galsearch.errors import FormatError, GalsearchError, QueryError
 from galsearch.progress import Progress, silent
 from galsearch.query import Query
@@ -28,8 +28,7 @@ from galsearch.science.votes import check_seed, check_share
 from galsearch.store import Rows, Store, put_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from astropy.table import Table
+    pass
 
 TABLE = "anomalies"
 ACTION = "anomalies"  # what provenance calls it
@@ -142,7 +141,7 @@ class Anomaly:
     columns: tuple[str, ...]
 
 
-class Anomalies(Sequence[Anomaly]):
+class Anomalies(TableResult, Sequence[Anomaly]):
     """The oddest objects of an atlas, the least p-value first, then the highest score, then by object_id.
 
     `table` has a row for each: object_id, score, p_value, q_value, tier, the detector that is most surprised, the
@@ -151,6 +150,8 @@ class Anomalies(Sequence[Anomaly]):
     those that p-values compare with. `least_q` is the least q-value that a list of this length can have with so many
     normals: above `fdr` no object can be a candidate, and a larger list, fewer objects or more normals are needed.
     """
+
+    title = "anomalies"
 
     def __init__(self, store: Store, request: Request, embedding: str, judged: _Result, normals: int) -> None:
         self.request, self.embedding, self.normals = request, embedding, normals
@@ -204,32 +205,7 @@ class Anomalies(Sequence[Anomaly]):
         }
         fields = [formats.describe(pa.field(n, v.type), ucd=u, description=d) for n, (v, u, d) in columns.items()]
         table = pa.Table.from_arrays([values for values, *_ in columns.values()], schema=pa.schema(fields))
-        catalog = self._store.hits(self._judged.rows[at], None).drop_columns(["object_id", "score"])
-        for item, column in zip(catalog.schema, catalog.columns, strict=True):
-            name = item.name + schema.IN_TABLE if item.name in table.column_names else item.name
-            table = table.append_column(item.with_name(name), column)
-        return table
-
-    def to_arrow(self) -> pa.Table:
-        """Return the table."""
-        return self.table
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the table as a pandas DataFrame; needs pandas."""
-        return formats.to_pandas(self.table)
-
-    def to_astropy(self) -> Table:
-        """Return the table as an astropy Table with units; needs astropy."""
-        return formats.to_astropy(self.table, meta=self._meta())
-
-    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
-        """Write the table in the format of the suffix, as `Hits.save` does; return the path."""
-        formats.write_table(self.table, Path(path), meta=self._meta(), quote_formulas=quote_formulas)
-        return Path(path)
-
-    def _meta(self) -> dict[str, Any]:
-        manifest = self._store.manifest
-        return {"title": "anomalies", "atlas": manifest.title, "sources": manifest.sources, **self.parameters()}
+        return with_catalog(table, self._store, self._judged.rows[at])
 
     def parameters(self) -> dict[str, Any]:
         """Return everything that decides the list, as provenance keeps it."""

@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import formats, notebook, schema
+from galsearch import notebook, schema
+from galsearch.discovery.results import TableResult, with_catalog
 from galsearch.errors import FormatError, GalsearchError, QueryError, SchemaError
 from galsearch.progress import Progress, silent
 from galsearch.query import Query
@@ -29,8 +29,7 @@ from galsearch.science.votes import check_seed
 from galsearch.store import Rows, Store, put_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from astropy.table import Table
+    pass
 
 TABLE, HASHES = "duplicates", "picture_hashes"
 ACTION = "duplicates"  # what provenance calls it
@@ -123,7 +122,7 @@ class _Links:
         return _Links(self.first[at], self.second[at], self.by_ground[at], self.correlation[at])
 
 
-class Duplicates(Sequence[DuplicateGroup]):
+class Duplicates(TableResult, Sequence[DuplicateGroup]):
     """Groups of objects that are one, the largest first, then by the id of the object that is kept.
 
     `table` has a row for each member, the kept one first: group_id, object_id, is_kept, linked_to, grounds, confidence,
@@ -134,6 +133,8 @@ class Duplicates(Sequence[DuplicateGroup]):
     `unreadable` those whose stored picture is damaged; `candidates` the pairs of pictures that were aligned.
     `radius_arcsec` is the one that was used, and `radius_from` says where it comes from.
     """
+
+    title = "duplicates"
 
     def __init__(self, search: _Search, links: _Links, labels: np.ndarray) -> None:
         self.request, self._store, self.path = search.request, search.store, search.store.path
@@ -149,27 +150,6 @@ class Duplicates(Sequence[DuplicateGroup]):
     def redundant(self) -> int:
         """How many objects are left out when each group is collapsed to the one that is kept."""
         return len(self.table) - len(self)
-
-    def to_arrow(self) -> pa.Table:
-        """Return the table."""
-        return self.table
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the table as a pandas DataFrame; needs pandas."""
-        return formats.to_pandas(self.table)
-
-    def to_astropy(self) -> Table:
-        """Return the table as an astropy Table with units; needs astropy."""
-        return formats.to_astropy(self.table, meta=self._meta())
-
-    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
-        """Write the table in the format of the suffix, as `Hits.save` does; return the path."""
-        formats.write_table(self.table, Path(path), meta=self._meta(), quote_formulas=quote_formulas)
-        return Path(path)
-
-    def _meta(self) -> dict[str, Any]:
-        manifest = self._store.manifest
-        return {"title": "duplicates", "atlas": manifest.title, "sources": manifest.sources, **self.parameters()}
 
     def parameters(self) -> dict[str, Any]:
         """Return everything that decides the groups, as provenance keeps it."""
@@ -550,11 +530,7 @@ def _table(search: _Search, links: _Links, labels: np.ndarray) -> tuple[pa.Table
     about = {column.name: column for column in schema.TABLES[TABLE]}
     fields = [schema.described(about[name]) for name in columns]
     table = pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
-    catalog = search.store.hits(search.rows[members], None).drop_columns(["object_id", "score"])
-    for item, column in zip(catalog.schema, catalog.columns, strict=True):
-        name = item.name + schema.IN_TABLE if item.name in table.column_names else item.name
-        table = table.append_column(item.with_name(name), column)
-    return table, sizes[labels[order]]
+    return with_catalog(table, search.store, search.rows[members]), sizes[labels[order]]
 
 
 def _kept(search: _Search, members: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galsearch import formats, notebook, schema
+from galsearch import notebook, schema
 from galsearch.discovery.catalogs import (
     ANY,
     Against,
@@ -32,6 +32,7 @@ from galsearch.discovery.catalogs import (
     matches_of,
     read_answer,
 )
+from galsearch.discovery.results import TableResult
 from galsearch.errors import FormatError, GalsearchError, QueryError, UnknownIdError
 from galsearch.progress import Progress, silent
 from galsearch.remote.catalogs.ask import Options, ask_all, check_installed, service_of
@@ -39,8 +40,7 @@ from galsearch.science import sky
 from galsearch.store import Rows, Store, put_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from astropy.table import Table
+    pass
 
 TABLE = "identifications"
 ACTION = "identify"  # what provenance calls it
@@ -146,13 +146,15 @@ class Identification:
     answered: str | None
 
 
-class Identifications(Sequence[Identification]):
+class Identifications(TableResult, Sequence[Identification]):
     """What is known of objects, in their order: by object_id, or as they were named.
 
     `table` has a row for each, `matches` one for every source within the radius, best first; `sources` says of each
     source its version, how many objects it did not answer for and why, and how many answers were kept ones. `notes` are
     sentences on what the catalogs had. Proper motion is ignored.
     """
+
+    title = "identifications"
 
     def __init__(self, store: Store, request: Request, rows: np.ndarray, listings: list[Listing], work: _Work) -> None:
         self.request, self.kind, self.path = request, request.kind, store.path
@@ -245,27 +247,6 @@ class Identifications(Sequence[Identification]):
         if state not in STATES:
             raise QueryError(f"state {state!r:.40} is none of: {', '.join(STATES)}")
         return self.table.filter(pc.equal(self.table["state"], state))
-
-    def to_arrow(self) -> pa.Table:
-        """Return the table."""
-        return self.table
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the table as a pandas DataFrame; needs pandas."""
-        return formats.to_pandas(self.table)
-
-    def to_astropy(self) -> Table:
-        """Return the table as an astropy Table with units; needs astropy."""
-        return formats.to_astropy(self.table, meta=self._meta())
-
-    def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
-        """Write the table in the format of the suffix, as `Hits.save` does; return the path."""
-        formats.write_table(self.table, Path(path), meta=self._meta(), quote_formulas=quote_formulas)
-        return Path(path)
-
-    def _meta(self) -> dict[str, Any]:
-        manifest = self._store.manifest
-        return {"title": "identifications", "atlas": manifest.title, "sources": manifest.sources, **self.parameters()}
 
     def parameters(self) -> dict[str, Any]:
         """Return everything that decides the states, as provenance keeps it."""

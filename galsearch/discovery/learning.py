@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from galsearch import formats, schema
 from galsearch.discovery.anomalies import saved_anomalies
+from galsearch.discovery.results import with_catalog
 from galsearch.discovery.verdicts import LABEL, NO, UNSURE, YES, Verdict
 from galsearch.errors import QueryError
 from galsearch.science.interest import Choice, Interest, Whitening, choose, information, probability, value
@@ -210,11 +211,7 @@ def _table(store: Store, rows: np.ndarray, columns: dict[str, np.ndarray | list]
         arrays.append(pa.array(values, pa.string()) if is_text else pa.array(values, from_pandas=True))
         fields.append(formats.describe(pa.field(name, arrays[-1].type), ucd=ucd, description=meaning))
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-    catalog = store.hits(rows, None).drop_columns(["object_id", "score"])
-    for item, column in zip(catalog.schema, catalog.columns, strict=True):
-        name = item.name + schema.IN_TABLE if item.name in table.column_names else item.name
-        table = table.append_column(item.with_name(name), column)
-    return table
+    return with_catalog(table, store, rows)
 
 
 # ---- whom to judge next
