@@ -60,7 +60,7 @@ def anomalies(
                 budget,
                 **{
                     "where": where,
-                    "near": None if near is None else galsearch.parse_position(" ".join(near)),
+                    "near": options.position(near),
                     "radius_arcsec": radius_arcsec,
                     "among": among,
                 },

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+import galsearch
+
 FORMATS = ("table", "json", "csv", "votable")
 AtlasPath = Annotated[
     Path, typer.Argument(help="An atlas: a folder name.atlas or a file name.duckdb.", metavar="ATLAS")
@@ -162,3 +164,8 @@ def numbers(text: str | None) -> list[float]:
         raise typer.BadParameter(
             f"{text!r} is not numbers separated by commas, such as 99,-99", param_hint="--missing"
         ) from None
+
+
+def position(near: tuple[str, str] | None) -> tuple[float, float] | None:
+    """Return the position that --near says, ra and dec in degrees ICRS; None for none."""
+    return galsearch.parse_position(" ".join(near)) if near else None

@@ -160,7 +160,7 @@ def _stated(
     k: int,
 ) -> dict[str, Any]:
     """Return what the commands that learn have in common, as the Python arguments."""
-    center = None if near is None else galsearch.parse_position(" ".join(near))
+    center = options.position(near)
     odd: str | bool | None = True if novelty == "last" else novelty
     learned = {"kind": kind, "label": label, "query": query, "novelty": odd, "by": embedding}
     return learned | {"where": where, "near": center, "radius_arcsec": radius_arcsec, "k": k}

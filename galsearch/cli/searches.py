@@ -85,7 +85,7 @@ def search(
         _terms(
             words, like or [], image or [], plus or [], minus or [], spectrum=spectrum or [], by=by, words_by=words_by
         ),
-        near=galsearch.parse_position(" ".join(near)) if near else None,
+        near=options.position(near),
         combine="max" if closest else "mean",
         **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
@@ -193,7 +193,7 @@ def rerank(
         raise typer.BadParameter("name the atlas to search", param_hint="ATLAS")
     query = galsearch.Query(
         _terms(words, like or [], image or [], plus or [], minus or []),
-        near=galsearch.parse_position(" ".join(near)) if near else None,
+        near=options.position(near),
         combine="max" if closest else "mean",
         **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
