@@ -35,6 +35,7 @@ MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
 VOTES = ("votes.json", "python -m benchmarks.votes FOLDER/test.atlas")
+BEYOND = ("beyond.json", "python -m benchmarks.beyond ATLAS ...")
 LEARNING = ("learning.json", "python -m benchmarks.learning FOLDER")
 WATCH = ("watch.json", "python -m benchmarks.watch")
 INJECTION = ("injection.json", "python -m benchmarks.injection")
@@ -107,6 +108,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "anomalies_speed": anomalies_speed,
         "duplicates_recall": duplicates_recall,
         "duplicates_speed": duplicates_speed,
+        "beyond": beyond,
         "learning": learning,
         "learning_speed": learning_speed,
         "watch_kills": watch_kills,
@@ -573,6 +575,24 @@ def duplicates_speed() -> str:
 
 def _share(values: dict[str, float]) -> str:
     return _with_interval([values[name] for name in ("value", "low", "high")], 4)
+
+
+def beyond() -> str:
+    """Return how many searches for what the model was never taught, and for what it was, end with a convincing hit."""
+    found = _measured(*BEYOND)
+    rows = [
+        (
+            f"{atlas['atlas']}, {atlas['objects']:,} galaxies",
+            {"untaught": "never taught", "taught": "taught"}[name],
+            str(atlas[name]["concepts"]),
+            _with_interval(atlas[name]["convincing"]),
+            _with_interval(atlas[name]["by_scores_alone"]),
+        )
+        for atlas in found["atlases"]
+        for name in ("untaught", "taught")
+    ]
+    head = ("atlas", "concepts that the model was", "number", "end with a convincing hit", "by scores alone")
+    return f"{table(head, rows)}\n\n`python -m benchmarks.beyond ATLAS ...`; intervals are Wilson's, 95 %."
 
 
 def learning() -> str:

@@ -406,5 +406,19 @@ FACETS: dict[str, Facet] = {
         words=("faint", "dim", "low surface brightness"),
     ),
 }
+
+
+def wordings() -> list[str]:
+    """Return every wording of every facet: what the text encoder is taught is said in these words."""
+    return [
+        text
+        for facet in FACETS.values()
+        for text in (
+            *(head for pair in facet.heads for head in pair),
+            *(*facet.adjectives, *facet.phrases, *facet.not_adjectives, *facet.not_phrases, *facet.words),
+        )
+    ]
+
+
 NAMES = tuple(FACETS)
 INDEX = {name: number for number, name in enumerate(NAMES)}

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export import cards, train_align, train_image, train_text
+from export.facets import wordings
 from export.models import (
     DIM,
     MAX_TOKENS,
@@ -33,6 +34,7 @@ from export.models import (
     tokenize,
 )
 from export.prepare import MODEL_PX, cache_folder
+from galsearch.language.taught import stems
 
 OPSET = 18
 GROUP = 128  # inputs that share a scale; with one for all, an odd sentence kept a cosine of 0.9966, not 0.9996
@@ -291,6 +293,7 @@ def text_card() -> dict:
     card["training"]["sets"].insert(0, base)
     return card | {
         "input": {"max_tokens": MAX_TOKENS, "tokenizer": "tokenizer.json"},
+        "taught_words": sorted(stems(wordings())),
         "activation_bytes_per_row": 2_500_000,
         "license": "Apache-2.0",
         "notices": [cards.MINILM_NOTICE, cards.SDSS_NOTICE],

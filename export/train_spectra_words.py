@@ -30,6 +30,7 @@ from export.spectra_words import Statement, captions, facts, statements, truth
 from export.to_onnx import SHIPPED, export_graph, write_card
 from export.train_align import say, settings, write_run_card
 from galsearch.encode import Encoder
+from galsearch.language.taught import stems
 from galsearch.science.metrics import auroc
 
 WORDS_ID, VERSION, TEXT_ID = "galspec-words-1", "1.0", "galtext-2"
@@ -191,6 +192,11 @@ def look(model: WordProjector, held: Spectra, wanted: Sequence[Statement]) -> di
 # ---- the graph and its card
 
 
+def taught_words() -> list[str]:
+    """Return the stems of the words of the captions that are trained on, drawn often enough to have all templates."""
+    return sorted(stems(text for text, _ in captions(200, seed=SEED)))
+
+
 def card(rows: dict[str, int], sources: int) -> dict:
     """Return the card without digest, self-test and parity; `rows` counts real training spectra by source."""
     text = json.loads((SHIPPED / TEXT_ID / "card.json").read_text())
@@ -217,6 +223,7 @@ def card(rows: dict[str, int], sources: int) -> dict:
             "Texts about spectra (lines, strengths, widths, classes, and what is not there) against vectors of "
             f"{SPECTRUM_ID}. A cosine ranks spectra for one text; it is not comparable between texts."
         ),
+        "taught_words": taught_words(),
         "architecture": f"whitened input, two hidden layers of {HIDDEN}, unit length",
         "activation_bytes_per_row": 64 * 1024,
         "license": "MIT",

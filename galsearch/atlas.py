@@ -21,6 +21,7 @@ from galsearch.encode import Encoder, Words, check_same_model, check_takes, ship
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.escaping import printable
 from galsearch.hits import Galaxy, Hits, term
+from galsearch.language.taught import beyond_training, untaught
 from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
 from galsearch.retrieval import retrieve
@@ -449,12 +450,29 @@ class Atlas:
 
         They are numbers that no column answers, with the reason, words in another language than English, and kinds of
         galaxies so rare that the best hits may be none; `understand` has the same in parts. Beside them stand words of
-        spectra where another embedding, `by` or the main one, is to be compared.
+        spectra where another embedding, `by` or the main one, is to be compared, and words that the model was never
+        taught (`untaught`).
         """
         from galsearch.zeroshot import hints
 
         self._check_length(words)
-        return hints(self._store, words, by=by)
+        told = hints(self._store, words, by=by)
+        with suppress(GalsearchError):  # no words are compared here, which the search itself will say
+            told += beyond_training(self.untaught(words, by=by))
+        return told
+
+    def untaught(self, words: str, *, by: str | None = None) -> tuple[str, ...]:
+        """Return the words of a text that no training text of the model had; where there are any, hits are a guess.
+
+        "polar" in "polar-ring galaxy" is one: what is found answers "ring". Opinions, requests and words of filters do
+        not count, nor what the text does not want. `by` is the embedding that is searched, the main one unless given.
+        Nothing where the card of the model does not say what it was taught, as those of other makers mostly do not.
+        """
+        self._check_length(words)
+        embedding = self._worded(by)
+        taught = self._words_of(embedding).taught
+        is_spectrum = self.manifest.modality(embedding).name == SPECTRUM
+        return () if taught is None else untaught(words, taught, spectra=is_spectrum)
 
     def understand(self, words: str) -> Understanding:
         """Return how words are read: what is wanted and what not, cuts in SQL, abbreviations, slips of spelling.

@@ -44,6 +44,7 @@ MEMORY_BYTES = 256 * 2**20  # activations of one batch; larger batches are not f
 MOST_ROWS = 4_096  # of one batch, whatever a card says
 MOST_CHARACTERS = 5_000  # of one text
 MOST_EXAMPLES = 64  # of the self-test on a card
+MOST_TAUGHT, LONGEST_WORD = 100_000, 64  # words on a card that training texts had, and letters of one
 INPUT_BOUNDS = {"max_tokens": 8_192, "size_px": 4_096, "pixels": 65_536, "dim": 65_536}
 NORM_TOLERANCE = 1e-3
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -333,6 +334,13 @@ def _check_types(card: dict, name: str, key: str) -> None:
         for one, (value, most) in numbers.items()
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most
     ]
+    taught = card.get("taught_words")
+    if taught is not None and not (
+        isinstance(taught, list)
+        and len(taught) <= MOST_TAUGHT
+        and all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in taught)
+    ):
+        wrong.append("taught_words")
     test = card.get("self_test")
     if test is not None and not (
         isinstance(test, dict)
@@ -356,6 +364,12 @@ class Words:
     def card(self) -> dict:
         """The card of the model that gives the vectors."""
         return (self.projector or self.text).card
+
+    @property
+    def taught(self) -> frozenset[str] | None:
+        """The stems of the words that training texts had; None where the card does not say."""
+        words = self.card.get("taught_words")
+        return None if words is None else frozenset(words)
 
     def encode(self, texts: Iterable[str]) -> np.ndarray:
         """Return unit vectors `(n, d) float32` of texts; raises as `Encoder.encode`."""

@@ -146,14 +146,31 @@ class Hits(Sequence[Hit]):
         for 19 of 20 objects; for words, the one that the best object has for 19 of 20 phrases that the atlas knows.
         None where there is no line: sums of terms, arrays, and atlases written before there were lines; nor has the
         order of `rerank` one, nor a text that names an object or a position (see `Atlas.lookup`), nor one that asks for
-        what is so rare that high scores are mostly of something else (`Understanding.rarity`).
+        what is so rare that high scores are mostly of something else (`Understanding.rarity`). None of the hits is
+        convincing, 0, where the text has words that the model was never taught (`untaught`).
         """
-        if "score_before" in self._result.parts or self._names_objects() or self._asks_for_the_rare():
+        if "score_before" in self._result.parts or self._names_objects():
             return None
         if self._result.embedding is None or self.scores is None:
             return None
+        if self.untaught:
+            return 0
+        if self._asks_for_the_rare():
+            return None
         line = self._atlas._store.threshold(self._result.embedding, self._result.query_kind)
         return None if line is None else int(np.count_nonzero(self._similarity() >= line))
+
+    @functools.cached_property
+    def untaught(self) -> tuple[str, ...]:
+        """The words of the query that no training text of the model had (`Atlas.untaught`); where any are, hits guess.
+
+        Those of texts that are wanted and compared in one embedding; nothing for other queries.
+        """
+        if self._result.embedding is None:
+            return ()
+        texts = [term.text for term in self.query.terms if term.kind == "text" and term.weight > 0]
+        by = self._result.embedding
+        return tuple(dict.fromkeys(word for text in texts for word in self._atlas.untaught(text, by=by)))
 
     def refinements(self, *, n: int = 3) -> list[Refinement]:
         """Return ways to refine the question: up to `n` phrases to have more of, then up to `n` to have less of.

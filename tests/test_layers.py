@@ -128,6 +128,7 @@ OWNERS = {
     "tokenizers": {"encode"},
     "skimage": {"sources"},
     "yaml": {"language", "formats"},
+    "snowballstemmer": {"language"},
     "clevercsv": {"formats"},
     "charset_normalizer": {"formats"},
     "openai": {"remote"},

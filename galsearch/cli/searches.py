@@ -416,6 +416,8 @@ def _tell_refinements(hits: galsearch.Hits) -> None:
 
 def _doubt(hits: galsearch.Hits) -> str:
     """Return what to say where not all hits are convincing."""
+    if hits.untaught:
+        return "no match is convincing: what the model was never taught, it cannot tell from what it was"
     if not hits.convincing:
         return "no match is convincing: none scores as well as what most questions find here"
     return f"only the first {hits.convincing} are convincing: the others score less than what most questions find here"

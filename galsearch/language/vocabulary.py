@@ -50,6 +50,34 @@ QUERY_ATTRIBUTES = {  # what is measured -> how queries call it; nothing where o
     "lens": r"\blens(?:es|ed|ing)?\b|\barcs?\b|\beinstein\b",
 }
 
+# Words of a query that ask for nothing to be seen in a picture or a spectrum.
+REQUESTS = (
+    *("show", "find", "search", "look", "looking", "give", "get", "list", "display", "fetch", "want", "need"),
+    *("select", "image", "images", "picture", "pictures", "photo", "photograph", "view", "example", "examples"),
+    *("sample", "case", "candidate", "candidates", "i", "am", "you", "we", "can", "could", "would", "should"),
+    *("please", "my", "our", "all", "some", "every", "each", "more", "most", "less", "few", "many", "several", "one"),
+    *("ones", "other", "another", "multiple", "this", "these", "those", "them", "their", "its", "there", "here"),
+    *("what", "whether", "how", "much", "such", "similar", "type", "types", "kind", "kinds", "sort", "class"),
+    *("classified", "called", "known", "seen", "appear", "appearing", "appearance", "looks", "morphology", "shape"),
+    *("feature", "features", "structure", "thing"),
+)
+OPINIONS = (
+    *("beautiful", "pretty", "nice", "lovely", "gorgeous", "stunning", "spectacular", "amazing", "cool", "great"),
+    *("best", "good", "perfect", "typical", "classic", "textbook", "clear", "obvious", "evident", "definite"),
+    *("famous", "normal", "ordinary", "regular", "prominent", "striking", "interesting", "pure", "true", "real"),
+    *("genuine", "likely", "probable", "possible", "extremely", "highly", "fairly", "rather", "slightly", "somewhat"),
+    *("mostly", "almost"),
+)
+COMPARED = (  # with a number, or as a filter
+    *("bright", "brighter", "brightest", "faint", "fainter", "faintest", "near", "nearer", "nearby", "close"),
+    *("closer", "far", "farther", "further", "distant", "large", "larger", "largest", "big", "bigger", "small"),
+    *("smaller", "high", "higher", "low", "lower", "red", "redder", "blue", "bluer", "massive", "than", "least"),
+    *("most", "up", "within", "redshift", "redshifts", "magnitude", "magnitudes", "mag", "size", "radius", "diameter"),
+    *("arcsec", "arcseconds", "arcmin", "arcminutes", "degree", "degrees", "color", "colour", "distance", "signal"),
+    *("noise", "snr", "band", "axis", "ratio", "ra", "dec", "mpc", "kpc", "pixel", "pixels", "half", "light", "equal"),
+    *("about", "around"),
+)
+
 # What only a spectrum shows: lines by their names, what they are called together, and classes that they decide.
 SPECTRAL = (
     r"(?:emission|absorption|broad|narrow|forbidden|balmer|spectral)[- ]lines?|\bbalmer\b|\[(?:o|n|s|ne|fe) ?[iv]+\]|"
