@@ -35,6 +35,7 @@ MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
 VOTES = ("votes.json", "python -m benchmarks.votes FOLDER/test.atlas")
+FAMILIAR = ("familiar.json", "python -m export.familiar")
 BEYOND = ("beyond.json", "python -m benchmarks.beyond ATLAS ...")
 LEARNING = ("learning.json", "python -m benchmarks.learning FOLDER")
 WATCH = ("watch.json", "python -m benchmarks.watch")
@@ -109,6 +110,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "duplicates_recall": duplicates_recall,
         "duplicates_speed": duplicates_speed,
         "beyond": beyond,
+        "familiar": familiar,
         "learning": learning,
         "learning_speed": learning_speed,
         "watch_kills": watch_kills,
@@ -575,6 +577,14 @@ def duplicates_speed() -> str:
 
 def _share(values: dict[str, float]) -> str:
     return _with_interval([values[name] for name in ("value", "low", "high")], 4)
+
+
+def familiar() -> str:
+    """Return how sets of pictures compare with what the image model learned from."""
+    found = _measured(*FAMILIAR)
+    rows = [(one["set"], f"{one['pictures']:,}", one["median"], one["rare"]) for one in found["sets"]]
+    head = ("pictures", "number", "percentile of the median one", "share below percentile 5")
+    return f"{table(head, rows)}\n\n`python -m export.familiar`, {found['model']}"
 
 
 def beyond() -> str:

@@ -100,6 +100,7 @@ _HOMES = {
     "Identification": "discovery.identify",
     "Identifications": "discovery.identify",
     "save_identifications": "discovery.identify",
+    "Familiarity": "science.familiarity",
     "Captioned": "captions",
     "VLM": "captions.vlm",
     "caption": "captions",

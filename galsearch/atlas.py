@@ -27,6 +27,7 @@ from galsearch.query import Query, QueryOptions, Term
 from galsearch.retrieval import retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
+from galsearch.science.familiarity import Familiarity, Reference
 from galsearch.science.ranking import unit
 from galsearch.science.spectra import Frame, Spectrum, from_stored, model_input
 from galsearch.store import Store, comparing, each_spectrum, open_for_visitors, open_stores
@@ -152,6 +153,7 @@ class Atlas:
         self._encoders: dict[str, Encoder] = {}
         self._loading = threading.Lock()
         self._words: dict[str, Words] = {}
+        self._familiarity: dict[str, Familiarity | None] = {}
         self._embed_text = functools.lru_cache(CACHED_TEXTS)(self._encoded_text)
         self._electorates = functools.lru_cache(CACHED_BASES)(self._read_electorate)
         self._samples = functools.lru_cache(CACHED_SAMPLES)(self._drawn_sample)
@@ -202,6 +204,34 @@ class Atlas:
     def models(self) -> dict[str, dict[str, Any]]:
         """Return the cards of the models that travel with the atlas, by kind."""
         return dict(self._cards)
+
+    def familiarity(self, *, by: str | None = None) -> Familiarity | None:
+        """Return how a sample of the atlas compares with what the model of its vectors learned from, as percentiles.
+
+        `by` is the embedding, the main one unless given. None where the model does not travel along or its card does
+        not say, and where there are no vectors. Raises QueryError for an embedding that there is not.
+        """
+        name = by or self.manifest.main_embedding
+        if name is None:
+            return None
+        if name not in self.manifest.embeddings:
+            there = ", ".join(self.manifest.embeddings)
+            raise QueryError(f"{self.path} has no embedding {name!r:.40}, it has: {there}")
+        if name not in self._familiarity:
+            self._familiarity[name] = self._compared_with_training(name)
+        return self._familiarity[name]
+
+    def _compared_with_training(self, embedding: str) -> Familiarity | None:
+        encoder = self.manifest.modality(embedding).encoder
+        model = self._store.model(encoder) if encoder in self._store.models() else None
+        space = self.manifest.embeddings[embedding]
+        if model is None or model[0]["sha256"] != space.get("sha256") or not space["rows"]:
+            return None
+        reference = Reference.of_card(model[0])
+        if reference is None:
+            return None
+        scores = self._store.reference_scores(embedding, reference.scorer)
+        return reference.compared(scores, model=model[0]["id"])
 
     @functools.cached_property
     def _cards(self) -> dict[str, dict[str, Any]]:  # kept, since reading a card reads the whole model, to check it

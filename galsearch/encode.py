@@ -30,6 +30,7 @@ from galsearch.errors import GalsearchError, LimitError, ModelMismatchError, Que
 from galsearch.escaping import is_text
 from galsearch.graphs import check_graph, check_tokenizer
 from galsearch.science import images
+from galsearch.science.familiarity import Reference
 from galsearch.science.spectra import LogGrid
 
 CARD_FILE, ONNX_FILE, TOKENIZER_FILE = "card.json", "model.onnx", "tokenizer.json"
@@ -349,6 +350,8 @@ def _check_types(card: dict, name: str, key: str) -> None:
         and len(test["inputs"]) <= MOST_EXAMPLES
     ):
         wrong.append("self_test")
+    if not wrong:
+        Reference.of_card(card)
     if wrong:
         raise ModelMismatchError(f"model {name!s:.80}: its card's {wrong[0]} is not what it must be; export it again")
 

@@ -17,7 +17,7 @@ PACKAGES = {
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("metrics", "morphology", "novelty", "probe", "quality", "ranking", "votes"),
-    *("agreement", "duplicates", "fingerprints", "interest"),
+    *("agreement", "duplicates", "familiarity", "fingerprints", "interest"),
     *("bounded", "fits_units", "sky", "healpix", "regions", "images", "spectra", "lines", "pixels", "detection"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
     "science.interest": WORDS | {"science.novelty"},
     "science.lines": WORDS | {"science.spectra"},
+    "science.familiarity": WORDS | {"science.ranking"},
     "science.novelty": WORDS | {"science.probe"},
     "science.duplicates": WORDS | {"science.sky"},
     "science.regions": WORDS | {"science.sky"},
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "workers": {"errors"},
     "quotas": {"errors", "workers"},
     "graphs": {"errors"},
-    "encode": WORDS | {"science.images", "science.spectra", "graphs"},
+    "encode": WORDS | {"science.familiarity", "science.images", "science.spectra", "graphs"},
     "store": WORDS
     | {
         "store",

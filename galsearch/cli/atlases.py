@@ -271,6 +271,9 @@ def info(path: options.AtlasPath, output_format: options.Format = "table"):
             stated += [f"words by {space['words_model']}"] if space.get("words_model") else []
             also = "".join(f", {one}" for one in stated)
             tell(f"{name} vectors: {space['rows']} of {space['dim']} {numbers} by {space['model']}{also}")
+            familiar = atlas.familiarity(by=name)
+            if familiar is not None:
+                tell(f"{name} vectors {familiar}", *familiar.hints)
         tell(f"vectors are compared by: {atlas.compares_with}")
         for source in manifest.sources:
             tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")

@@ -401,9 +401,11 @@ def _tell_named(named: galsearch.Lookup, hits: galsearch.Hits, path: Path) -> No
 
 
 def _tell_hints(atlas: galsearch.Atlas, words: str | None, by: str | None = None) -> None:
-    """Say what of the words the search cannot heed: numbers without a column, another language, what is too rare."""
+    """Say what of the words the search cannot heed, and where the objects are unlike those that the model knows."""
     if words:
         tell(*atlas.hints(words, by=by))
+        familiar = atlas.familiarity(by=by)
+        tell(*(familiar.hints if familiar else ()))
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:
