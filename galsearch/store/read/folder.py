@@ -40,6 +40,7 @@ FACTS = "galaxies.duckdb"
 LANCE = "vectors.lance"
 MODELS = "models"
 THUMBNAILS = "thumbnails"
+VERIFIED_BYTES = 1 << 28  # of a Lance table whose digests are compared before it is read, some .2 s
 VECTORS = ["object_id", "embedding"]  # the columns of a table of vectors
 VERSIONS = schema.LANCE_VERSIONS
 FILES = schema.FILE_DIGESTS
@@ -86,6 +87,7 @@ class FolderStore(BaseStore):
         if not (isinstance(files, dict) and all(type(digest) is int for digest in files.values())):
             raise FormatError(f"{self.path}: manifest entry '{FILES}' is no list of digests; copy the folder again")
         self._data: dict[str, list[tuple[Path, tuple[int, int]]]] = {}
+        self._verified: set[str] = set()
         return {name: self._open_lance(name, version) for name, version in versions.items()}
 
     def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
@@ -121,6 +123,19 @@ class FolderStore(BaseStore):
         for path, state in self._data[name]:
             if _state(path) not in (state, None):  # gone: Lance says so, and goes on where it has it open
                 raise FormatError(f"{path}: was changed while it was open; open the atlas again")
+
+    def _verify(self, name: str) -> None:
+        """Raise FormatError where the files of a Lance table are not those of the manifest; once, before they are read.
+
+        Lance asks for as much memory as a damaged file says, and ends the process where there is less. Large files,
+        whose digests take longer than the reading, are left to `check`.
+        """
+        if name in self._verified or sum(size for _, (size, _) in self._data[name]) > VERIFIED_BYTES:
+            return
+        for path, _ in self._data[name]:
+            if changed := self._changed(path):
+                raise FormatError(f"{changed}; copy the whole folder again, or rebuild the atlas")
+        self._verified.add(name)
 
     @contextmanager
     def _reading(self, name: str, what: str = "rows") -> Iterator[None]:
@@ -214,6 +229,7 @@ class FolderStore(BaseStore):
             return self._lance[table].schema.empty_table()
         if not 0 <= min(indices) <= max(indices) < self._counts[table]:
             raise FormatError(f"{self.path}: rows_{table} names rows that {table}.lance has not; copy the folder again")
+        self._verify(table)
         with self._reading(table):
             result = self._lance[table].take(indices)
             result.validate(full=True)  # text that is not UTF-8 for one
@@ -237,6 +253,7 @@ class FolderStore(BaseStore):
         return inside(self.path, file)
 
     def _fetch(self, embedding: str, rows: np.ndarray) -> np.ndarray:
+        self._verify(embedding)
         with self._reading(embedding):
             result = vectors(self._lance[embedding].take(rows.tolist(), columns=["embedding"])["embedding"])
         self._check_data(embedding)
@@ -253,6 +270,7 @@ class FolderStore(BaseStore):
         They are taken by their numbers, which is as quick. What Lance says of a damaged file in the midst of a scan of
         its own goes through Arrow's C interface, and ends the process where there is a zero byte in it.
         """
+        self._verify(name)
         for start in range(0, self._counts[name], BATCH_ROWS):
             with self._reading(name):
                 stop = min(start + BATCH_ROWS, self._counts[name])

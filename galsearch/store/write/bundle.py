@@ -15,7 +15,14 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.atomic import WriterLock, replacing
-from galsearch.errors import GalsearchError, QueryError, SchemaError, VersionTooNewError, VersionTooOldError
+from galsearch.errors import (
+    FormatError,
+    GalsearchError,
+    QueryError,
+    SchemaError,
+    VersionTooNewError,
+    VersionTooOldError,
+)
 from galsearch.store.check import NORM_TOLERANCE, worst_length
 from galsearch.store.index.projection import PCA, check_method, put_map, write_map
 from galsearch.store.index.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
@@ -303,6 +310,11 @@ def _write_facts(connection, store: BaseStore | RowView, order: np.ndarray | Non
     for name in sorted(store.fact_tables()):
         table = store.sandbox.arrow(f'SELECT * FROM "{name}"')
         if name == "galaxies" and order is not None:
+            if order.max(initial=-1) >= table.num_rows:
+                raise FormatError(
+                    f"{store.path}: its vectors and the rows of galaxies do not belong together; `galsearch check` says "
+                    "more: rebuild the atlas, or ask whoever sent it for a sound one"
+                )
             rest = np.setdiff1d(np.arange(table.num_rows), order)
             table = table.take(pa.array(np.concatenate([order, rest])))
         create_table(connection, name, table)
