@@ -312,8 +312,8 @@ def _write_facts(connection, store: BaseStore | RowView, order: np.ndarray | Non
         if name == "galaxies" and order is not None:
             if order.max(initial=-1) >= table.num_rows:
                 raise FormatError(
-                    f"{store.path}: its vectors and the rows of galaxies do not belong together; `galsearch check` says "
-                    "more: rebuild the atlas, or ask whoever sent it for a sound one"
+                    f"{store.path}: its vectors and the rows of galaxies do not belong together; `galsearch check` "
+                    "says more: rebuild the atlas, or ask whoever sent it for a sound one"
                 )
             rest = np.setdiff1d(np.arange(table.num_rows), order)
             table = table.take(pa.array(np.concatenate([order, rest])))
