@@ -96,5 +96,5 @@ def untaught(text: str, taught: frozenset[str], *, spectra: bool = False) -> tup
 
 def beyond_training(words: Iterable[str]) -> tuple[str, ...]:
     """Return what to tell a person of such words; nothing where there are none."""
-    named = ", ".join(f"'{word}'" for word in words)
-    return (f"{named} is in no text that the model learned from: hits answer the other words",) if named else ()
+    named = " or ".join(f"'{word}'" for word in words)
+    return (f"no text that the model learned from has {named}: hits answer the other words",) if named else ()
