@@ -154,9 +154,14 @@ def run(folder: Path, *, everything: bool, only: str | None = None) -> int:
         start = time.perf_counter()
         program = [sys.executable, "-m", "galsearch.cli"] if words[0] == "galsearch" else [sys.executable]
         place = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([*program, *words[1:]], cwd=folder, env=place, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*program, *words[1:]], cwd=folder, env=place, capture_output=True, text=True, check=False
+        )
         failed += done.returncode != 0
-        print(f"{'ok ' if done.returncode == 0 else 'BAD'} {time.perf_counter() - start:5.1f} s {row['id']}: {command}", flush=True)
+        print(
+            f"{'ok ' if done.returncode == 0 else 'BAD'} {time.perf_counter() - start:5.1f} s {row['id']}: {command}",
+            flush=True,
+        )
         if done.returncode:
             print(done.stderr.strip()[-400:])
     return failed

@@ -31,6 +31,7 @@ CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent 
 RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
 PROJECTION = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
+DELETED = "deleted"  # folder manifest only: deletions that can be undone: file, objects, time and CRC-32 of each
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,20 @@ def test_every_capability_names_a_command_and_a_test_that_are_there(generate):
 
 
 def test_a_capability_that_names_what_is_not_there_is_noticed(generate, monkeypatch):
-    row = {"id": "A1.1", "name": "x", "state": "done", "command": "galsearch serch x", "test": "test_docs.py::test_none"}
-    other = {"id": "A1.1", "name": "y", "state": "partly", "command": "galsearch search x --fast", "test": "test_docs.py"}
+    row = {
+        "id": "A1.1",
+        "name": "x",
+        "state": "done",
+        "command": "galsearch serch x",
+        "test": "test_docs.py::test_none",
+    }
+    other = {
+        "id": "A1.1",
+        "name": "y",
+        "state": "partly",
+        "command": "galsearch search x --fast",
+        "test": "test_docs.py",
+    }
     known = {"row": [row, other], "compared": [{"what": "z", "rows": ["A9"]}]}
     monkeypatch.setattr(generate.features, "read", lambda: known)
     assert list(generate.features.problems()) == [
