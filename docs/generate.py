@@ -922,6 +922,7 @@ def reranking() -> str:
             f"{r['local']:.3f} [{r['local_low']:.3f}, {r['local_high']:.3f}]",
             f"[{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]",
             *(_taught(r["marks"].get(count)) for count in ("5", "20")),
+            f"{r['ceiling']:.3f}",
         )
         for r in different
     )

@@ -152,7 +152,7 @@ def _deleted(store: BaseStore) -> Finding:
     for entry in entries if isinstance(entries, list) else [None]:
         try:
             checked_aside(store.path, entry)
-            objects += entry["objects"]
+            objects += entry["objects"] if entry else 0
         except FormatError as error:
             wrong.append(str(error))
     remedy = "remove them for good with `galsearch optimize`"
