@@ -66,6 +66,7 @@ _HOMES = {
     "Understanding": "language.parser",
     "Unread": "language.unread",
     "Evaluation": "evaluation",
+    "compare_rankings": "evaluation.paired",
     "evaluate": "evaluation",
     "evaluate_base": "evaluation.bases",
     "Classification": "knowledge.classify",
