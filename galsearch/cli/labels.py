@@ -87,11 +87,12 @@ def evaluate(
     )
     for name, reason in result.left_out.items():
         tell(f"left out: {name}: {reason}")
-    ranked = result.rankings() if rankings or compare or compare_systems else None
     if rankings:
-        galsearch.write_table(ranked, rankings, meta={"title": "galsearch evaluation, rankings"})
-        tell(f"wrote {rankings} ({ranked.num_rows} rows)")
-    compared = galsearch.compare_rankings(ranked, compare, seed=seed) if compare or compare_systems else None
+        rows = galsearch.write_table(result.rankings(), rankings, meta={"title": "galsearch evaluation, rankings"})
+        tell(f"wrote {rankings} ({rows} rows)")
+    compared = None
+    if compare or compare_systems:
+        compared = galsearch.compare_rankings(result.rankings(), compare, seed=seed)
     _print_evaluation(result, compared, output, output_format)
     tell(f"config {result.config['config_sha256'][:12]}, targets {result.config['targets']['version']}, seed {seed}")
     if sheet:
