@@ -23,6 +23,10 @@ from galsearch.science import morphology
 from galsearch.store.sql import macros
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import features  # noqa: E402
+
 LEFT_OUT = ("relevance",)  # of the evaluation in the README: docs/evaluation.md has it
 SEARCH = ("search.json", "python -m benchmarks.search --rows 1000000 --dim 256")  # and what writes it
 WIDE = ("search_1024.json", "python -m benchmarks.search --rows 200000 --dim 1024 --out docs/search_1024.json")
@@ -54,9 +58,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when a document is stale")
     stale = [path for path, text in documents() if not path.exists() or path.read_text() != text]
     if parser.parse_args().check:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
-        return int(bool(stale))
+        wrong = [f"{path.relative_to(ROOT)} is stale: run `make docs`" for path in stale]
+        wrong += [f"docs/features.toml: {problem}" for problem in features.problems()]
+        print(*wrong, sep="\n", end="\n" * bool(wrong), file=sys.stderr)
+        print(features.counts(features.read()["row"]))
+        return int(bool(wrong))
     for path, text in documents():
         path.write_text(text)
     print(f"{len(stale)} documents changed" if stale else "every document was current")
@@ -117,6 +123,8 @@ def documents() -> Iterable[tuple[Path, str]]:
         "injection": injection,
         "identify_speed": identify_speed,
         "identify_chance": identify_chance,
+        "features": features.page,
+        "comparison": features.comparison,
     }
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if path.exists() and "<!-- generated: " in path.read_text():
@@ -944,6 +952,7 @@ def reranking() -> str:
             f"{r['local']:.3f} [{r['local_low']:.3f}, {r['local_high']:.3f}]",
             f"[{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]",
             *(_taught(r["marks"].get(count)) for count in ("5", "20")),
+            f"{r['ceiling']:.3f}",
         )
         for r in different
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import os
 import re
 import threading
 import weakref
@@ -24,7 +27,7 @@ from galsearch.hits import Galaxy, Hits, term
 from galsearch.language.taught import beyond_training, untaught
 from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
-from galsearch.retrieval import retrieve
+from galsearch.retrieval import Result, retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
 from galsearch.science.familiarity import Familiarity, Reference
@@ -37,6 +40,7 @@ from galsearch.workers import Limits, Pool
 if TYPE_CHECKING:
     from galsearch.discovery import Against, Anomalies, Duplicates, Identifications
     from galsearch.discovery.learning import Sample, Task
+    from galsearch.discovery.query_log import QueryLog
     from galsearch.discovery.verdicts import Verdicts
     from galsearch.knowledge import KnowledgeBase
     from galsearch.knowledge.classify import Classification, Votes
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from galsearch.rerank.observe import Observer
     from galsearch.sources.spectra.assembly import Statements
 
+LOG_VARIABLE = "GALSEARCH_QUERY_LOG"
 CACHED_TEXTS = 256
 CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them take some 20 MB
 CACHED_SAMPLES = 2  # of vectors that verdicts are learned beside; 10 MB each at 256 dimensions
@@ -79,20 +84,29 @@ class ClassifyOptions(TypedDict, total=False):
     progress: Callable[[int, int, str], None] | None
 
 
-def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visitors: Limits | None = None) -> Atlas:
+def open(
+    path: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    visitors: Limits | None = None,
+    log: str | Path | None = None,
+) -> Atlas:
     """Open an atlas, a folder or a bundle, for reading; several in a list are asked as one.
 
     `device` is where its encoders run: "auto", "cpu" or "cuda". Where strangers ask, through a page or a service, give
     `visitors`: every condition, statement and picture file then goes to a worker process under these limits, with a
-    list of allowed functions, and messages tell no folders; what overruns or ends its process is a LimitError. Raises
+    list of allowed functions, and messages tell no folders; what overruns or ends its process is a LimitError. `log` is
+    a file where searches are kept, on this machine alone (`QueryLog`); unless given, that of the environment variable
+    GALSEARCH_QUERY_LOG, else none, and none for visitors. Raises
     FormatError when it is no atlas or damaged, VersionTooNewError or VersionTooOldError for another major version of
     the format, ModelMismatchError for several of different models.
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     if visitors is None:
-        return Atlas(open_stores([Path(one) for one in paths]), device=device)
+        kept = log or os.environ.get(LOG_VARIABLE) or None
+        return Atlas(open_stores([Path(one) for one in paths]), device=device, log=kept)
     store, workers = open_for_visitors([Path(one) for one in paths], visitors)
-    return Atlas(store, device=device, workers=workers)
+    return Atlas(store, device=device, workers=workers, log=log)
 
 
 def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limits = CHECK_LIMITS) -> list[Finding]:
@@ -146,8 +160,16 @@ def _names(several: Sequence[object], parts: Sequence[Term]) -> list[str]:
 class Atlas:
     """A searchable set of galaxies, read-only; made by `galsearch.open`."""
 
-    def __init__(self, store: Store, *, device: str = "auto", workers: Pool | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        device: str = "auto",
+        workers: Pool | None = None,
+        log: str | Path | None = None,
+    ) -> None:
         self._store = store
+        self._log = log
         self._workers = workers
         self._device = device
         self._encoders: dict[str, Encoder] = {}
@@ -181,6 +203,14 @@ class Atlas:
     def manifest(self) -> schema.Manifest:
         """What the atlas says of itself: title, version, models, sources, provenance."""
         return self._store.manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits of the SHA-256 of what it says of itself: title, rows, date, models; links have it too."""
+        manifest = self.manifest
+        models = {name: about.get("sha256") for name, about in sorted(manifest.embeddings.items())}
+        known = json.dumps([manifest.title, manifest.rows, manifest.created, models])
+        return hashlib.sha256(known.encode()).hexdigest()[:8]
 
     @property
     def path(self) -> Path:
@@ -302,7 +332,21 @@ class Atlas:
             query = what
         result = retrieve(self._store, query, self._embed_term)
         result.plan.provider = next((e.provider for e in list(self._encoders.values())), None)
+        if self._log is not None:
+            self._keep(query, result)
         return Hits(self, query, result)
+
+    def _keep(self, query: Query, result: Result) -> None:
+        """Write a search into the log."""
+        spent = sum(result.plan.milliseconds.values())
+        self._query_log.add(query, self._store.ids(result.rows), atlas=self.fingerprint, milliseconds=spent)
+
+    @functools.cached_property
+    def _query_log(self) -> QueryLog:
+        from galsearch.discovery.query_log import QueryLog
+
+        assert self._log is not None
+        return QueryLog(self._log)
 
     def query(
         self,
@@ -450,6 +494,23 @@ class Atlas:
         """
         self._check_length(text)
         return self._look_up(text) if isinstance(text, str) else self._look_up.__wrapped__(text)
+
+    def resolve(self, text: str, *, service_url: str | None = None, timeout_seconds: float = 30.0) -> Lookup:
+        """Return what a text names, as `lookup`, and where the atlas has no such name, what the service Sesame knows.
+
+        Only a text that is no id, name or position here is sent, and nothing else. Its candidates lie within 10 arcsec
+        of where SIMBAD, NED or VizieR have the name, or else bear another of its names; `resolved` is the first of
+        these. `service_url` is another address of Sesame. Needs galsearch[catalogs]. Raises RemoteError where the
+        service does not answer, QueryError where the atlas was opened for visitors.
+        """
+        from galsearch.lookup import resolve
+        from galsearch.remote.catalogs import sesame
+
+        if self._workers is not None:
+            raise QueryError("names are not sent to a service here; give a position, or a name that the atlas has")
+        url = sesame.URL if service_url is None else service_url
+        ask = functools.partial(sesame.resolve, url=url, timeout_seconds=timeout_seconds)
+        return resolve(self._store, text, self.lookup(text), ask)
 
     def candidates(
         self,

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from galsearch.rerank.judge import JudgeOptions
     from galsearch.science.spectra import Spectrum
 
-BUNDLE, BIBTEX = ".duckdb", ".bib"
+BUNDLE, BIBTEX, MOC = ".duckdb", ".bib", ".moc"
+MOC_ORDER = 10  # of a coverage map: cells of 3.4 arcmin
 SAVED_OF_SPECTRA = ("log_wavelength_start", "log_wavelength_step", "flux", "ivar", "frame", "is_calibrated")
 
 
@@ -289,17 +290,19 @@ class Hits(Sequence[Hit]):
     def save(self, path: str | Path, *, spectra: bool = False, quote_formulas: bool = False) -> Path:
         """Write the rows in the format of the suffix; return the path.
 
-        Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, and
-        .duckdb a bundle (see `bundle`). `quote_formulas` puts an apostrophe before text that a spreadsheet would
-        compute; only .csv has it. `spectra` adds those of the hits (see `with_spectra`); .fits, .vot and .parquet hold
-        them as arrays. Raises SchemaError for another suffix, GalsearchError where it cannot be written;
-        then a file that was there stays as it was.
+        Tables are .csv .ecsv .fits .vot .parquet .json, regions .reg (DS9) and .ajs (Aladin), what to cite .bib, .moc a
+        coverage map (see `coverage`) and .duckdb a bundle (see `bundle`). `quote_formulas` puts an apostrophe before
+        text that a spreadsheet would compute; only .csv has it. `spectra` adds those of the hits (see `with_spectra`);
+        .fits, .vot and .parquet hold them as arrays. Raises SchemaError for another suffix, GalsearchError where it
+        cannot be written; then a file that was there stays as it was.
         """
         path = Path(path)
         if path.suffix.lower() == BUNDLE:
             return self.bundle(path)
         if path.suffix.lower() == BIBTEX:
             formats.write_text(self.bibtex(), path)
+        elif path.suffix.lower() == MOC:
+            formats.write_text(self.coverage(), path)
         else:
             table = self.with_spectra() if spectra else self.table
             formats.write_table(table, path, meta=self._meta(), quote_formulas=quote_formulas)
@@ -307,10 +310,24 @@ class Hits(Sequence[Hit]):
 
     def to_bytes(self, suffix: str) -> bytes:
         """Return what `save` would write to a file of that suffix, such as ".vot"."""
-        if suffix.lower() not in (BUNDLE, BIBTEX):
+        if suffix.lower() not in (BUNDLE, BIBTEX, MOC):
             return formats.table_bytes(self.table, suffix, meta=self._meta())
         with tempfile.TemporaryDirectory(prefix="galsearch-") as folder:
             return self.save(Path(folder) / f"hits{suffix.lower()}").read_bytes()
+
+    def coverage(self, *, order: int = MOC_ORDER) -> str:
+        """Return the HEALPix cells of an order that hold a hit with a position, as a coverage map (IVOA MOC, JSON).
+
+        Cells of order 10, unless said, are 3.4 arcmin wide; each order more halves that. Raises QueryError where no hit
+        has a position.
+        """
+        from galsearch.science.healpix import coverage, pixels_of
+
+        places = self._atlas._store.positions(self._result.rows)
+        places = places[np.isfinite(places).all(axis=1)]
+        if not len(places):
+            raise QueryError(f"none of the {len(self)} hits has a position, so they cover no part of the sky")
+        return coverage(order, pixels_of(order, *places.T))
 
     def bundle(self, path: str | Path, *, title: str | None = None, models: bool = True) -> Path:
         """Write these galaxies as an atlas of their own, one file that opens and searches like any bundle.

@@ -27,7 +27,9 @@ from galsearch.encode import CARD_FILE, Encoder, check_takes, compatible, read_c
 from galsearch.errors import (
     GalsearchError,
     ModelMismatchError,
+    QueryError,
     SchemaError,
+    UnknownIdError,
     VersionTooNewError,
     VersionTooOldError,
 )
@@ -36,7 +38,18 @@ from galsearch.progress import Progress, silent
 from galsearch.science import images
 from galsearch.sources import Reading, Source, SpectrumSource, Statements, known_embeddings
 from galsearch.sources.known_embeddings import Publication
-from galsearch.store import Staging, Store, fixed_size_list, is_folder_atlas, open_store, staged, write_bundle
+from galsearch.store import (
+    Staging,
+    Store,
+    compact,
+    delete_rows,
+    fixed_size_list,
+    is_folder_atlas,
+    open_store,
+    restore_rows,
+    staged,
+    write_bundle,
+)
 
 BATCH_ROWS = 256
 VECTOR_BATCH_ROWS = 16_384  # of vectors that come with their table
@@ -57,7 +70,8 @@ class Report:
     """What a build did: where, how many objects are in the atlas, how many are new, and what was left out and why.
 
     `provider` is where ONNX Runtime ran the image encoder; None when the vectors came with their table. `summary` says
-    which columns of the table were taken for what, `pictures` and `spectra` how many objects have one.
+    which columns of the table were taken for what, `pictures` and `spectra` how many objects have one. `removed` counts
+    the deleted objects that `optimize` removed for good.
     """
 
     path: Path
@@ -69,6 +83,7 @@ class Report:
     summary: Summary = field(default_factory=Summary)
     pictures: int = 0
     spectra: int = 0
+    removed: int = 0
 
     def left_out(self) -> dict[str, int]:
         """Return how often each reason to leave a row or a file out was met, by reason without names and numbers."""
@@ -379,7 +394,8 @@ def optimize(path: str | Path) -> Report:
     """Put the objects that were added to the folder `path` into its index; the report's `added` says how many.
 
     Until then every question compares them one by one. Adding does this by itself once a quarter of an atlas is not
-    in the index; small atlases (up to 20,000 objects) need none. Readers see the atlas before or after.
+    in the index; small atlases (up to 20,000 objects) need none. What was deleted is removed for good, and cannot be
+    brought back then (`removed`). Readers see the atlas before or after.
     """
     started, path = time.perf_counter(), Path(path)
     manifest, _ = _existing(path)
@@ -389,7 +405,66 @@ def optimize(path: str | Path) -> Report:
             staging.recluster(schema.provenance("optimize", parameters={}))
         else:
             staging.discard()
-    return Report(path, manifest.rows, late, [], time.perf_counter() - started)
+    gone = compact(path, schema.provenance("optimize", parameters={"removed": "deleted objects"}))
+    return Report(path, manifest.rows, late, [], time.perf_counter() - started, removed=gone)
+
+
+def delete(
+    path: str | Path, *, where: str | None = None, ids: Sequence[str] | Path | None = None, dry_run: bool = False
+) -> list[str]:
+    """Delete objects from the folder `path`, and return their ids: those that pass the SQL condition `where`, or `ids`.
+
+    `ids` may be the path of a table with a column object_id, or of a .txt with an id in each line.
+    They are gone at once from searches, SQL, captions, knowledge bases, saved lists, exports and bundles that are
+    written later; vectors, pictures and spectra with them. Until `optimize` removes them for good, `undelete` brings
+    them back. Verdicts and collections, which lie beside an atlas, stay. `dry_run` deletes nothing. Readers see the
+    atlas before or after; one that is killed has deleted all or nothing.
+
+    Raises UnknownIdError for an id that is not there, QueryError for a condition that is none, or where neither or both
+    are given; GalsearchError for a bundle, and where no object would be left.
+    """
+    path = Path(path)
+    if (where is None) == (ids is None):
+        raise QueryError("say which objects to delete: where (a SQL condition) or ids (a list), one of the two")
+    _existing(path)
+    with contextlib.closing(open_store(path)) as store:
+        if ids is None:
+            names = store.select([], store.condition(where, None, None))["object_id"].to_pylist()
+        else:
+            listed = _listed_ids(ids) if isinstance(ids, Path) else ids
+            names = [str(name) for name in dict.fromkeys(listed)]
+            if lost := [name for name in names if not store.has(name)]:
+                raise UnknownIdError(f"no object '{lost[0]}' in {path}; nothing was deleted, check the ids")
+    if names and not dry_run:
+        parameters = {"where": where, "objects": len(names)}
+        delete_rows(path, names, schema.provenance("delete", parameters=parameters))
+    return names
+
+
+def _listed_ids(path: Path) -> list[str]:
+    """Return the object_ids that a file names."""
+    if path.suffix.lower() != ".txt":
+        table = formats.read_table(path, text=("object_id",))
+        if "object_id" not in table.column_names:
+            raise SchemaError(f"{path}: has no column object_id; name the column of the ids so, or give a .txt of ids")
+        return [name for name in table["object_id"].to_pylist() if name is not None]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); give a text file with an id in each line") from None
+    return [line for line in lines if line and line != "object_id"]
+
+
+def undelete(path: str | Path) -> int:
+    """Bring back what `delete` took out of the folder `path` last, and return how many objects that are.
+
+    They come back with everything that was kept of them, but for lists and knowledge bases that were made anew since.
+    Can be repeated for the deletion before. Raises GalsearchError where nothing is left to bring back, since `optimize`
+    removes it for good, or where an object of the same id was added since.
+    """
+    path = Path(path)
+    _existing(path)
+    return restore_rows(path, schema.provenance("undelete", parameters={}))
 
 
 def bundle(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +19,15 @@ from galsearch.language.spelling import expansions, is_known
 from galsearch.science.sky import parse_position, separation_arcsec
 from galsearch.store import Store
 
+if TYPE_CHECKING:
+    from galsearch.remote.catalogs.sesame import Resolved
+
 OBJECT, POSITION, NOTHING = "object", "position", "nothing"
 MOST_LETTERS = 80  # of a name; what is longer is a sentence
 MOST_READ = 2_000  # objects with all words of a text whose names are compared with it
 MOST_CANDIDATES = 20
 LEAST_RADIUS, MOST_RADIUS = 5.0, 60.0  # arcsec around a position
+NAME_RADIUS = 10.0  # arcsec around where a name service has an object, by which catalogs of galaxies differ
 WIDENING = (1, 10, 100, 1_000)  # how far the nearest object is sought, in radii
 _NAMES = re.compile(
     r"(?:^|_)(?:\w*names?|id|ids|\w*_?id|ident\w*|desig\w*|alias\w*|object|source|target|catalog|iau|ned|simbad|other|main)"
@@ -54,7 +59,8 @@ class Lookup:
     `kind` is "object", "position" or "nothing". `candidates` are the objects, at most 20: of an id the one, of a name
     by object_id, of a position those within `radius_arcsec` of `position` (ra, dec in degrees ICRS), the nearest first.
     `nearest` is the nearest object, within the radius or up to a thousand times as far; None where there is none.
-    `has_positions` is False where the atlas has no position of any object.
+    `has_positions` is False where the atlas has no position of any object. `resolved` is what a name service calls the
+    object, None where none was asked or it knows no such name.
     """
 
     text: str
@@ -64,6 +70,7 @@ class Lookup:
     radius_arcsec: float | None = None
     nearest: Candidate | None = None
     has_positions: bool = True
+    resolved: str | None = None
 
     def __bool__(self) -> bool:
         return self.kind != NOTHING
@@ -79,6 +86,7 @@ class Lookup:
             if len(self.candidates) > 1:
                 return f"{self.text!r} names {len(self.candidates)} objects"
             where = "its id" if first.column == "object_id" else f"{first.value!r} in column {first.column}"
+            where += f"; Sesame: {self.resolved}" if self.resolved else ""
             return f"{self.text!r} is object {first.object_id!r} ({where})"
         if self.position is not None:
             return self._around(*self.position)
@@ -87,6 +95,7 @@ class Lookup:
     def _around(self, ra: float, dec: float) -> str:
         count = len(self.candidates)
         stated = f"{self.text!r} is the position {ra:.6f} {dec:+.6f}"
+        stated += f" by Sesame ({self.resolved})" if self.resolved else ""
         if not self.has_positions:
             return f"{stated}, and no object of this atlas has one"
         stated += f": {count or 'no'} object{'' if count == 1 else 's'} within {self.radius_arcsec:.3g} arcsec"
@@ -109,6 +118,24 @@ def look_up(store: Store, text: str) -> Lookup:
         return Lookup(stated, OBJECT, named)
     position = position_of(stated)
     return Lookup(stated, NOTHING) if position is None else _at(store, stated, *position)
+
+
+def resolve(store: Store, text: str, known: Lookup, ask: Callable[[str], Resolved | None]) -> Lookup:
+    """Return what a text names in an atlas, by a name service where the atlas itself knows nothing of that name.
+
+    Where objects of the atlas lie at the place of the name, these; else those that bear another of its names.
+    """
+    if known or not known.text or len(known.text) > MOST_LETTERS:
+        return known
+    found = ask(known.text)
+    if found is None:
+        return known
+    called = found.names[0] if found.names else known.text
+    there = replace(_at(store, known.text, found.ra, found.dec, NAME_RADIUS), resolved=called)
+    if there.candidates:
+        return there
+    named = next((each for name in found.names if (each := _named(store, name))), ())
+    return Lookup(known.text, OBJECT, named, resolved=called) if named else there
 
 
 def similar_ids(store: Store, object_id: str, *, n: int = 3) -> list[str]:

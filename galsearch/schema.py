@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from galsearch.errors import FormatError, QueryError, VersionTooNewError, Versio
 FORMAT = "galsearch.atlas"
 FORMAT_VERSION = (1, 1)
 SOFTWARE = "galsearch"
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
 METRIC = "cosine"
 MANIFEST_TABLE = "galsearch_manifest"
 COLUMNS_TABLE = "galsearch_columns"
@@ -31,6 +33,7 @@ CODES = "codes"  # manifest, of an embedding: how its vectors are coded; absent 
 RESIDUAL_CODES = "int8-residual"  # a share of the centroid, and 8-bit codes for the rest
 PROJECTION = "map"  # manifest, of an embedding: how the places in its table map_<name> were found
 LANCE_VERSIONS = "lance_versions"  # folder manifest only: Lance table -> the version that is committed
+DELETED = "deleted"  # folder manifest only: deletions that can be undone: file, objects, time and CRC-32 of each
 
 
 @dataclass(frozen=True)
@@ -789,6 +792,29 @@ def now() -> str:
 def software() -> str:
     """Return `galsearch <version>` as recorded in manifests and provenance."""
     return f"{SOFTWARE} {metadata.version(SOFTWARE)}"
+
+
+def revision() -> str | None:
+    """Return the git commit of the checkout that this package lies in, 40 hex digits; None where it lies in none."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        git = root / ".git"
+        if git.is_file():  # of a worktree
+            git = (root / git.read_text().removeprefix("gitdir:").strip()).resolve()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref:"):
+            return head if _COMMIT.fullmatch(head) else None
+        name = head.removeprefix("ref:").strip()
+        common = git / "commondir"
+        home = (git / common.read_text().strip()).resolve() if common.is_file() else git
+        if (home / name).is_file():
+            found = (home / name).read_text().strip()
+        else:
+            packed = (home / "packed-refs").read_text().splitlines()
+            found = next((line.split()[0] for line in packed if line.endswith(f" {name}")), "")
+        return found if _COMMIT.fullmatch(found) else None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def provenance(action: str, *, parameters: dict, inputs: dict | None = None, seconds: float = 0.0) -> dict:

@@ -180,7 +180,7 @@ def changed(path: Path) -> float:
 @st.cache_resource(max_entries=2, show_spinner="Opening the atlas")
 def open_atlas(path: str, changed: float) -> galsearch.Atlas:
     """Return the one handle that all sessions share; failures are not remembered."""
-    atlas = galsearch.open(path, visitors=limits.VISITORS)
+    atlas = galsearch.open(path, visitors=limits.VISITORS, log=limits.LOG)
     threading.Thread(target=warm, args=(atlas,), daemon=True, name="warm the encoder").start()
     return atlas
 

@@ -17,6 +17,7 @@ import streamlit as st
 import galsearch
 
 PUBLIC = os.environ.get("GALSEARCH_PUBLIC") == "1"
+LOG = None if PUBLIC else os.environ.get("GALSEARCH_QUERY_LOG") or None  # of the person whose machine this is
 MOST_K = 200 if PUBLIC else 1000  # rows of one answer
 SQL_ROWS = 1000 if PUBLIC else 10_000
 UPLOAD_BYTES = (20 if PUBLIC else 50) * 1_000_000

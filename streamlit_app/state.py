@@ -6,8 +6,6 @@ it; the URL is written from it and read when it differs, so that links, reloads 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -371,11 +369,8 @@ def _kept_sets(path: str, atlas: str) -> Sets:
 
 
 def fingerprint(atlas: galsearch.Atlas) -> str:
-    """Return eight hex digits of the SHA-256 of what the atlas says of itself: title, rows, date, models."""
-    manifest = atlas.manifest
-    models = {name: about.get("sha256") for name, about in sorted(manifest.embeddings.items())}
-    known = json.dumps([manifest.title, manifest.rows, manifest.created, models])
-    return hashlib.sha256(known.encode()).hexdigest()[:8]
+    """Return what tells one atlas from another, in links and caches."""
+    return atlas.fingerprint
 
 
 def of_session(atlas: galsearch.Atlas) -> State:

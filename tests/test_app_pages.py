@@ -293,6 +293,29 @@ def test_another_column_is_plotted_and_kept_in_the_link(page, tiny_bundle):
     assert state_of(app).param("x") == "mag_r"
 
 
+def test_a_line_is_drawn_where_it_crosses_the_window(app_path, density):
+    from drawing.plot import Frame
+    from views.map import straight_line
+
+    ((left, right),) = straight_line(Frame(density.Window(0.0, 1.0, 0.0, 1.0)), -0.5, 0.75)
+    assert np.allclose([left, right], [[0, 0.25], [1, 0.75]])  # y counts from above
+    ((left, right),) = straight_line(Frame(density.Window(0.0, 1.0, 0.0, 0.5)), -0.5, 0.75)
+    assert np.allclose([left, right], [[0.5, 0], [1, 0.5]])
+    assert straight_line(Frame(density.Window(0.0, 1.0, 5.0, 6.0)), -0.5, 0.75) is None
+
+
+@pytest.mark.slow
+def test_gini_against_m20_has_the_line_between_mergers_and_others(page, tmp_path):
+    columns = {"object_id": ["a", "b", "c"], "m20": [-2.5, -1.5, -0.5], "gini": [0.4, 0.5, 0.7]}
+    table = tiny.parquet(tmp_path / "rows.parquet", **columns, vec=[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    galsearch.build(tmp_path / "g.atlas", table=table, vectors="vec", model="mine")
+    bundle = galsearch.bundle(tmp_path / "g.atlas", tmp_path / "g.duckdb")
+    app = page("map", bundle, x="m20", y="gini")
+    assert not app.exception and any("0.14" in one.value for one in app.caption)
+    other = page("map", bundle, x="gini", y="m20")
+    assert not other.exception and not any("0.14" in one.value for one in other.caption)
+
+
 def test_a_selection_is_written_in_numbers_that_sliders_read_back(app_path, density):
     import cuts
 

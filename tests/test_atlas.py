@@ -426,6 +426,20 @@ def test_a_region_file_has_a_line_for_each_hit_with_a_position(atlas, tmp_path):
     assert sum("circle" in line or "point" in line for line in lines) == placed
 
 
+def test_a_coverage_map_holds_every_hit_with_a_position(atlas, tmp_path):
+    from astropy import units
+    from mocpy import MOC
+
+    hits = saved(atlas, tmp_path / "hits.moc")
+    covered = MOC.from_string((tmp_path / "hits.moc").read_text(), "json")
+    ra, dec = (hits.table[name].drop_null().to_numpy() for name in ("ra", "dec"))
+    assert covered.max_order == 10 and covered.contains_lonlat(ra * units.deg, dec * units.deg).all()
+    assert hits.to_bytes(".moc") == (tmp_path / "hits.moc").read_bytes()
+    assert len(MOC.from_string(hits.coverage(order=29), "json").flatten()) == len({*zip(ra, dec, strict=True)})
+    with pytest.raises(galsearch.QueryError, match="none of the"):
+        atlas.search(where="ra IS NULL", k=3).coverage()
+
+
 def test_an_unknown_suffix_is_refused_and_nothing_is_written(atlas, tmp_path):
     with pytest.raises(SchemaError, match="xlsx"):
         atlas.search("red", k=1).save(tmp_path / "hits.xlsx")

@@ -87,6 +87,38 @@ def test_generated_parts_are_current(generate):
     assert stale == [], "run `make docs`"
 
 
+def test_every_capability_names_a_command_and_a_test_that_are_there(generate):
+    assert list(generate.features.problems()) == []
+
+
+def test_a_capability_that_names_what_is_not_there_is_noticed(generate, monkeypatch):
+    row = {
+        "id": "A1.1",
+        "name": "x",
+        "state": "done",
+        "command": "galsearch serch x",
+        "test": "test_docs.py::test_none",
+    }
+    other = {
+        "id": "A1.1",
+        "name": "y",
+        "state": "partly",
+        "command": "galsearch search x --fast",
+        "test": "test_docs.py",
+    }
+    known = {"row": [row, other], "compared": [{"what": "z", "rows": ["A9"]}]}
+    monkeypatch.setattr(generate.features, "read", lambda: known)
+    assert list(generate.features.problems()) == [
+        "A1.1 is there 2 times",
+        "A1.1: no command galsearch serch",
+        "A1.1: no test test_docs.py::test_none",
+        "A1.1: nothing said of what is missing",
+        "A1.1: search has no option --fast",
+        "A1.1: no test test_docs.py",
+        "'z' names the row A9, which there is not",
+    ]
+
+
 def test_a_stale_page_is_noticed(generate):
     page = "before <!-- generated: x -->\nold\n<!-- end: x --> after"
     assert generate.filled(page, {"x": lambda: "new"}) == "before <!-- generated: x -->\n\nnew\n\n<!-- end: x --> after"

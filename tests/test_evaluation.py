@@ -506,3 +506,110 @@ def test_several_atlases_are_judged_as_one(tiny_folder, one, tmp_path):
     with galsearch.open([tiny_folder, tmp_path / "other.atlas"], device="cpu") as both:
         row = only(evaluate(both, targets=one), system="first query", asked_prevalence=None)
     assert (row["n"], row["relevant"], row["ndcg_exp_10"]) == (600, 150, 1)
+
+
+# ---- rankings and paired tests
+
+
+def test_rankings_say_where_every_object_ranked(atlas, tmp_path):
+    table = evaluate(atlas, targets=targets(tmp_path / "t.toml")).rankings()
+    assert set(table["system"].to_pylist()) == {"text", "centroid", "linear probe"}
+    rows = [row for row in table.to_pylist() if (row["system"], row["query"]) == ("text", "red edge")]
+    hits = atlas.search("red edge", k=len(atlas), exact=True)
+    assert [row["object_id"] for row in rows] == hits.ids
+    assert np.allclose([row["score"] for row in rows], hits.scores, atol=1e-6)
+    scores = np.array([row["score"] for row in rows])
+    assert [row["rank"] for row in rows] == [1 + int((scores > score).sum()) for score in scores]
+    assert {row["object_id"] for row in rows if row["relevance"]} == {
+        name for name in hits.ids if int(name[-3:]) % 4 == 0
+    }
+
+
+def ranked_table(scores, relevance, *, system="text", query="q"):
+    rows = [
+        {
+            "target": "t",
+            "system": system,
+            "query": query,
+            "object_id": f"o{n}",
+            "score": score,
+            "relevance": float(good),
+        }
+        for n, (score, good) in enumerate(zip(scores, relevance, strict=True))
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_a_paired_difference_is_sure_where_single_intervals_are_wide_and_none_is_none():
+    rng = np.random.default_rng(2)
+    relevance = rng.random(400) < 0.1
+    noisy = relevance + rng.normal(scale=1.2, size=400)
+    better = noisy + relevance  # the same noise, so that only the signal differs
+    worse, best = ranked_table(noisy, relevance), ranked_table(better, relevance)
+    (row,) = galsearch.compare_rankings(best, worse).to_pylist()
+    assert row["difference"] == pytest.approx(row["ndcg_exp_10"] - row["ndcg_exp_10_against"]) and row["n"] == 400
+    assert row["ndcg_exp_10"] == pytest.approx(Ranked(better, relevance.astype(float)).ndcg_exp(10)[0])
+    assert row["low"] <= row["difference"] <= row["high"] and row["low"] > 0 and row["p_value"] < 0.05
+    (turned,) = galsearch.compare_rankings(worse, best).to_pylist()
+    assert (turned["difference"], turned["p_value"]) == (-row["difference"], row["p_value"])
+    (same,) = galsearch.compare_rankings(best, best).to_pylist()
+    assert (same["difference"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)
+
+
+def test_p_values_of_no_difference_are_not_small_too_often():
+    small = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        relevance = rng.random(200) < 0.2
+        one, other = (ranked_table(relevance + rng.normal(size=200), relevance) for _ in range(2))
+        small += galsearch.compare_rankings(one, other, seed=seed)["p_value"][0].as_py() < 0.05
+    assert small <= 6  # 2 are expected, 7 or more one time in 200
+
+
+def test_what_only_one_run_has_is_left_out_and_other_labels_are_refused(tmp_path):
+    scores, relevance = np.arange(30.0), np.arange(30) % 3 == 0
+    both = pa.concat_tables([ranked_table(scores, relevance), ranked_table(-scores, relevance, system="centroid")])
+    (row,) = galsearch.compare_rankings(both).to_pylist()
+    assert (row["system"], row["against"]) == ("centroid", "text")
+    (row,) = galsearch.compare_rankings(both, ranked_table(scores[:20], relevance[:20])).to_pylist()
+    assert (row["system"], row["n"], row["relevant"]) == ("text", 20, 7)
+    with pytest.raises(SchemaError, match="another relevance"):
+        galsearch.compare_rankings(both, ranked_table(scores, ~relevance))
+    with pytest.raises(SchemaError, match="no column system"):
+        galsearch.compare_rankings(both.drop_columns(["system"]))
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SchemaError, match="holds no rankings"):
+        galsearch.compare_rankings(tmp_path / "x.csv")
+
+
+def test_the_command_writes_rankings_and_compares_with_those_of_another_run(run, tiny_folder, tmp_path):
+    file, before = targets(tmp_path / "t.toml"), tmp_path / "before.parquet"
+    code, _, error = run("evaluate", tiny_folder, "--targets", file, "--rankings", before)
+    assert code == 0 and "before.parquet" in error
+    other = targets(tmp_path / "u.toml", queries=("blue ring",))
+    code, out, _ = run("evaluate", tiny_folder, "--targets", other, "--compare", before, "--format", "json")
+    rows = {row["system"]: row for row in json.loads(out)["rows"]}
+    assert code == 0 and rows["text"]["difference"] < -0.5 and rows["text"]["p_value"] < 0.05
+    assert rows["centroid"]["difference"] == 0
+    code, out, _ = run("evaluate", tiny_folder, "--targets", file, "--compare-systems", "--format", "json")
+    assert code == 0 and {row["against"] for row in json.loads(out)["rows"]} == {"text"}
+    code, _, _ = run("evaluate", tiny_folder, "--targets", file, "--compare-systems", "--compare", before)
+    assert code == 2
+
+
+def test_a_stored_run_says_which_revision_made_it(tmp_path, monkeypatch):
+    from galsearch import schema
+
+    (tmp_path / "galsearch").mkdir()
+    monkeypatch.setattr(schema, "__file__", str(tmp_path / "galsearch" / "schema.py"))
+    assert schema.revision() is None
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert schema.revision() is None
+    (git / "packed-refs").write_text(f"# pack-refs\n{'b' * 40} refs/heads/main\n")
+    assert schema.revision() == "b" * 40
+    (git / "refs" / "heads" / "main").write_text("a" * 40 + "\n")
+    assert schema.revision() == "a" * 40
+    (git / "HEAD").write_text("c" * 40 + "\n")
+    assert schema.revision() == "c" * 40

@@ -388,6 +388,17 @@ def with_vectors() -> pa.Table:
 
 
 @pytest.mark.slow
+def test_a_votable_links_each_row_by_its_position():
+    table = pa.table({"object_id": ["a"], "ra": [10.5], "dec": [-1.25]})
+    node = ElementTree.fromstring(formats.table_bytes(table, ".vot"))
+    (name, ra, dec) = node.iter("{http://www.ivoa.net/xml/VOTable/v1.3}FIELD")
+    links = {link.get("title"): link.get("href") for link in name}
+    assert (ra.get("ID"), dec.get("ID")) == ("ra", "dec") and set(links) == {"Legacy Survey", "SIMBAD"}
+    assert all("${ra}" in address and "${dec}" in address for address in links.values())
+    alone = formats.table_bytes(table.select(["object_id"]), ".vot")
+    assert b"<LINK" not in alone
+
+
 def test_stilts_finds_nothing_wrong_with_a_votable(tmp_path, with_vectors):
     write_table(with_vectors, tmp_path / "a.vot", meta=META)
     assert stilts("votlint", tmp_path / "a.vot") == ""

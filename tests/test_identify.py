@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import sqlite3
 import ssl
@@ -673,3 +674,27 @@ def test_the_command_tells_which_service_failed(folder, tmp_path, run, hasty):
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert code == 0 and [row["state"] for row in rows] == [NOT_CHECKED] * 2
     assert "simbad did not answer for 2 objects" in err
+
+
+@pytest.mark.parametrize("order", [0, 1, 6, 13, 29])
+def test_a_position_lies_in_the_pixel_that_astropy_healpix_says(order):
+    from astropy import units
+    from astropy_healpix import lonlat_to_healpix
+
+    rng = np.random.default_rng(order)
+    ra = np.concatenate([rng.uniform(0, 360, 3000), [0.001, 90, 359.999999, 45, 0, 180]])
+    dec = np.concatenate([np.degrees(np.arcsin(rng.uniform(-1, 1, 3000))), [0, 41.8103, -41.8103, 90, -90, 89.999999]])
+    ours = healpix.pixels_of(order, ra, dec)
+    theirs = lonlat_to_healpix(ra * units.deg, dec * units.deg, 2**order, order="nested")
+    assert (ours != theirs).sum() <= (3 if order == 29 else 0)  # at an edge, where the last bits of an angle decide
+    centers = rng.integers(0, 12 * 4**order, 2000)
+    assert np.array_equal(healpix.pixels_of(order, *healpix.pixel_centers(order, centers)), centers)
+
+
+def test_a_coverage_map_is_that_of_mocpy():
+    from mocpy import MOC
+
+    cells = np.unique(np.concatenate([np.arange(64, 144), [5, 7, 12 * 4**4 - 1]]))
+    written = healpix.coverage(4, cells)
+    assert json.loads(written) == json.loads(MOC.from_healpix_cells(cells, 4, 4).to_string("json"))
+    assert (np.sort(MOC.from_string(written, "json").flatten()) == cells).all()

@@ -39,7 +39,7 @@ def used(path: Path) -> list[int]:
 def test_a_fifth_of_the_members_judges_and_never_trains(folder):
     store = open_store(folder)
     members = probes.read_members(store, find_base(store, "shapes", version=None))
-    training, test = probes._parts(store, find_base(store, "shapes", version=None), members)
+    training, test = probes.frozen_parts(store, find_base(store, "shapes", version=None), members)
     ids = np.array(store.ids(members.rows))
     store.close()
     assert not set(training) & set(test) and len(training) + len(test) == 300
@@ -49,7 +49,7 @@ def test_a_fifth_of_the_members_judges_and_never_trains(folder):
     store = open_store(folder)
     base = find_base(store, "shapes", version=2)
     few = probes.read_members(store, base)
-    again = set(np.array(store.ids(few.rows))[probes._parts(store, base, few)[1]])
+    again = set(np.array(store.ids(few.rows))[probes.frozen_parts(store, base, few)[1]])
     store.close()
     assert again == smaller
 

@@ -108,7 +108,8 @@ STORE = (
     *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
     *("sql.macros", "read.admission", "read.spectra", "read.base", "read.bundle", "read.folder", "read.multi"),
     *("read.row_view", "check"),
-    *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
+    *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert"),
+    *("write.tombstones", "write.folder"),
     *("write.bundle", "sql.visitors"),
 )
 # package from outside -> the modules that may import it; what is not named here nobody may

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import doctest
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from PIL import Image
@@ -313,3 +317,122 @@ def test_an_unknown_id_is_one_line_with_near_misses(run, named_path):
 def test_the_examples_in_the_docstrings_hold():
     found = doctest.testmod(module)
     assert found.attempted > 0 and found.failed == 0
+
+
+# ---- a name service
+
+
+SESAME = """# M 51\t#Q22523669
+#=S=Simbad (via url):    1
+%@ 1811387
+%J 202.4695750 +47.1952583 = 13:29:52.69 +47:11:42.9
+%I.0 M  51
+%I NAME Whirlpool Galaxy
+%I NGC  5194
+"""
+NOTHING_FOUND = "# xyzzy\n#!SIMBAD: No known catalog could be found\n#! *** Nothing found ***\n"
+
+
+class Sesame(ThreadingHTTPServer):
+    """A name service on loopback that gives one answer and keeps what it was asked."""
+
+    def __init__(self, answer, *, status=200):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.server.asked.append(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        self.asked = []
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.fixture
+def field(tmp_path):
+    """An atlas where one galaxy lies at the place of M 51, and another bears one of its names and has no place."""
+    table = pa.table(
+        {
+            "object_id": ["here", "named", "far"],
+            "name": [None, "NGC 5194", "Sombrero"],
+            "ra": [202.4700, None, 10.0],
+            "dec": [47.1950, None, 10.0],
+            "vec": [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]],
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet")
+    galsearch.build(tmp_path / "f.atlas", table=tmp_path / "rows.parquet", vectors="vec", model="mine")
+    return tmp_path / "f.atlas"
+
+
+def test_a_name_that_the_atlas_has_not_is_looked_up_where_it_lies(field):
+    with Sesame(SESAME.encode()) as service, galsearch.open(field) as atlas:
+        assert not atlas.lookup("Whirlpool") and service.asked == []
+        found = atlas.resolve("Whirlpool", service_url=service.url)
+        assert (found.kind, found.ids, found.resolved) == ("position", ["here"], "M  51")
+        assert found.candidates[0].separation_arcsec == pytest.approx(1.4, abs=0.2) and "by Sesame (M  51)" in str(
+            found
+        )
+        assert service.asked == ["/-oI/A?Whirlpool"]
+        assert atlas.candidates(found).ids == ["here"]
+
+
+def test_what_the_atlas_knows_is_never_sent(field):
+    with Sesame(SESAME.encode()) as service, galsearch.open(field) as atlas:
+        for text, ids in (("NGC5194", ["named"]), ("here", ["here"]), ("10.0 10.0", ["far"])):
+            assert atlas.resolve(text, service_url=service.url).ids == ids
+        assert service.asked == []
+
+
+def test_another_name_of_what_is_meant_is_found_where_nothing_lies_there(field):
+    elsewhere = SESAME.replace("202.4695750 +47.1952583", "150.0 -20.0").encode()
+    with Sesame(elsewhere) as service, galsearch.open(field) as atlas:
+        found = atlas.resolve("Whirlpool", service_url=service.url)
+        assert (found.kind, found.ids) == ("object", ["named"]) and "Sesame: M  51" in str(found)
+
+
+def test_an_unknown_name_is_nothing_and_a_service_that_fails_is_an_error(field):
+    with galsearch.open(field) as atlas:
+        with Sesame(NOTHING_FOUND.encode()) as service:
+            assert not atlas.resolve("xyzzy", service_url=service.url)
+        for answer, status in ((b"<html>maintenance</html>", 200), (b"", 200), (b"gone", 404), (b"%J 999 +99", 200)):
+            with Sesame(answer, status=status) as service, pytest.raises(galsearch.RemoteError):
+                atlas.resolve("xyzzy", service_url=service.url)
+        with pytest.raises(galsearch.GalsearchError, match="https"):
+            atlas.resolve("xyzzy", service_url="http://example.org/")
+
+
+def test_a_visitor_has_no_name_sent_anywhere(field):
+    with (
+        Sesame(SESAME.encode()) as service,
+        galsearch.open(field, visitors=galsearch.Limits()) as atlas,
+        pytest.raises(galsearch.QueryError, match="not sent"),
+    ):
+        atlas.resolve("Whirlpool", service_url=service.url)
+    assert service.asked == []
+
+
+def test_the_command_asks_for_a_name_only_where_told(run, field):
+    with Sesame(SESAME.encode()) as service:
+        code, out, error = run(
+            "search", field, "Whirlpool", "--resolve", "--service-url", service.url, "--format", "csv"
+        )
+        assert code == 0 and "here" in out.splitlines()[1] and "by Sesame" in error
+    with Sesame(NOTHING_FOUND.encode()) as service:
+        code, out, error = run("search", field, "xyzzy", "--resolve", "--service-url", service.url)
+        assert (code, out) == (1, "") and "Sesame knows no such name" in error
+    code, _, error = run("search", field, "--resolve")
+    assert code == 2 and "--resolve" in error

@@ -229,6 +229,38 @@ def optimize(path: options.AtlasPath):
     """Put galaxies that were added to an atlas folder into its index; small atlases need none."""
     report = galsearch.optimize(path)
     tell(f"{path}: {report.added} of {report.rows} galaxies put into the index, in {report.seconds:.1f} s")
+    if report.removed:
+        tell(f"{report.removed} deleted galaxies were removed for good")
+
+
+@app.command()
+def delete(
+    path: options.AtlasPath,
+    where: options.Where = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="Delete the objects of a table with object_id, or a .txt of ids.")
+    ] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Bring back what was deleted last, until it is removed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
+    ] = False,
+):
+    """Delete galaxies of an atlas folder, with all that is kept of them; --undo brings them back, until optimize."""
+    if undo:
+        if where is not None or ids is not None or dry_run:
+            raise typer.BadParameter("it takes back a whole deletion: leave the other options out", param_hint="--undo")
+        tell(f"{path}: {galsearch.undelete(path)} galaxies came back")
+        return
+    names = galsearch.delete(path, where=where, ids=ids, dry_run=dry_run)
+    if dry_run:
+        print_data("".join(f"{text_of(name)}\n" for name in names))
+        tell(f"{path}: {len(names)} galaxies would be deleted")
+        return
+    tell(f"{path}: {len(names)} galaxies deleted")
+    if names:
+        tell(f"to bring them back: {again('delete', path, '--undo')}", f"for good: {again('optimize', path)}")
 
 
 @app.command()

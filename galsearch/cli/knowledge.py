@@ -12,7 +12,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import cell, print_rows, progress_bar, short, tell
+from galsearch.cli.output import cell, print_data, print_rows, progress_bar, short, tell
 from galsearch.cli.program import add_group, app
 
 if TYPE_CHECKING:
@@ -265,6 +265,42 @@ def kb_evaluate(
                 progress=progress,
             )
         _put_out(atlas, table, f"evaluation of {name}", output_format, output, quote_formulas=quote_formulas)
+
+
+@kb.command("report")
+def kb_report(
+    path: options.AtlasPath,
+    name: BaseName,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="YAML of labels, called as the classes: judges words alone beside them."),
+    ] = None,
+    version: Version = None,
+    k: Annotated[int, typer.Option("-k", help="Neighbors that vote.")] = 3,
+    weight: Weight = "exp",
+    tau: Tau = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the probe's parts and of the intervals.")] = 0,
+    output_format: options.Format = "table",
+    device: options.Device = "auto",
+):
+    """Judge votes, a probe and words on the members that never train: figures, classes, confusion matrices."""
+    check_format(output_format)
+    with galsearch.open(path, device=device) as atlas, progress_bar() as progress:
+        report = galsearch.classification_report(
+            atlas, name, labels=labels, version=version, k=k, weight=weight, tau=tau, seed=seed, progress=progress
+        )
+    if output_format == "json":
+        print_data(report.to_json())
+        return
+    print_rows(report.table(), output_format)
+    if output_format != "table":
+        return
+    tell("")
+    print_rows(report.by_class(), output_format)
+    for one in report.systems:
+        tell("", f"confusion of {one.system}")
+        print_rows(report.confusion(one.system), output_format)
+    tell(f"{report.trained} members voted and trained; the others judged, and no classifier has seen them")
 
 
 def _numbers(text: str, option: str) -> list[float]:

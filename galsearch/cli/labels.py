@@ -63,6 +63,15 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of folds, draws and candidate sets.")] = 0,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Folder for a PNG of pictures per target.")] = None,
     store: Annotated[bool, typer.Option("--store", help="Also keep the figures in the atlas folder.")] = False,
+    rankings: Annotated[
+        Path | None, typer.Option("--rankings", help="File for the rank and score of every object: .parquet .csv …")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Print paired differences from the --rankings of another run.")
+    ] = None,
+    compare_systems: Annotated[
+        bool, typer.Option("--compare-systems", help="Print paired differences of the baselines from the words.")
+    ] = False,
     output_format: options.Format = "table",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write: .json all, .md summary, .csv .vot … figures.")
@@ -71,24 +80,43 @@ def evaluate(
 ):
     """Measure how well words find what is labeled: nDCG, precision, recall, AUROC, beside baselines and chance."""
     check_format(output_format)
+    if compare is not None and compare_systems:
+        raise typer.BadParameter("one comparison at a time: give --compare or --compare-systems")
     result = galsearch.evaluate(
         path, targets=targets, where=where, folds=folds, seed=seed, sheet=sheet, store=store, device=device
     )
     for name, reason in result.left_out.items():
         tell(f"left out: {name}: {reason}")
+    if rankings:
+        rows = galsearch.write_table(result.rankings(), rankings, meta={"title": "galsearch evaluation, rankings"})
+        tell(f"wrote {rankings} ({rows} rows)")
+    compared = None
+    if compare or compare_systems:
+        compared = galsearch.compare_rankings(result.rankings(), compare, seed=seed)
+    _print_evaluation(result, compared, output, output_format)
+    tell(f"config {result.config['config_sha256'][:12]}, targets {result.config['targets']['version']}, seed {seed}")
+    if sheet:
+        tell(f"wrote pictures of {len(result.best)} targets to {sheet}")
+    if store:
+        tell(f"kept in {path}: table evaluations")
+
+
+def _print_evaluation(
+    result: galsearch.Evaluation, compared: pa.Table | None, output: Path | None, output_format: str
+) -> None:
+    """Print the figures, or the comparison that was asked for."""
     if output:
         tell(f"wrote {result.save(output)} ({result.table.num_rows} rows)")
+    if compared is not None:
+        print_rows(compared, output_format)
+    elif output:
+        return
     elif output_format == "json":
         print_data(result.to_json())
     elif output_format == "table":
         print_rows(result.shown(), output_format)
     else:
         print_rows(result.table, output_format)
-    tell(f"config {result.config['config_sha256'][:12]}, targets {result.config['targets']['version']}, seed {seed}")
-    if sheet:
-        tell(f"wrote pictures of {len(result.best)} targets to {sheet}")
-    if store:
-        tell(f"kept in {path}: table evaluations")
 
 
 @app.command("caption")

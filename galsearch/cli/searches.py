@@ -70,6 +70,19 @@ def search(
         Path | None,
         typer.Option("--searches", help="With --save-as: file to keep it in; beside the atlas unless said."),
     ] = None,
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="The words are a name: ask Sesame where it is, if the atlas has it not.")
+    ] = False,
+    service_url: Annotated[
+        str | None, typer.Option("--service-url", help="With --resolve: another address of Sesame.")
+    ] = None,
+    saved: Annotated[
+        str | None, typer.Option("--saved", help="Search again what was kept by --save-as under this name.")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="Also keep the query in this file; GALSEARCH_QUERY_LOG does so for all."),
+    ] = None,
     device: options.Device = "auto",
 ):
     """Search in words, by example, by SQL and by position, all at once.
@@ -90,11 +103,13 @@ def search(
         **{"where": where, "radius_arcsec": radius_arcsec, "k": k, "hybrid": hybrid},
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
-    with galsearch.open(path, device=device) as atlas:
+    kept_in = path.with_suffix(".searches") if searches is None else searches
+    with galsearch.open(path, device=device, log=log) as atlas:
         query = replace(query, terms=_as_stated(atlas, query.terms, stated))
+        query = query if saved is None else _kept_query(saved, query, atlas, kept_in)
         if words and not any(map(str.isdigit, words)):  # hardly a name
             atlas.prepare(by=words_by or by)
-        named = atlas.lookup(words) if words and len(query.terms) == 1 else None
+        named = _what_is_named(atlas, words, query, service_url, resolve=resolve)
         hits = _candidates(atlas, named, query) if named else atlas.search(query)
         if named:
             _tell_named(named, hits, path)
@@ -107,10 +122,10 @@ def search(
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
-        _keep(save_as, query, atlas, path.with_suffix(".searches") if searches is None else searches, least_score)
+        _keep(save_as, query, atlas, kept_in, least_score)
         if output:
-            saved = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
-            tell(f"wrote {saved} ({len(hits)} rows)")
+            written = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
+            tell(f"wrote {written} ({len(hits)} rows)")
         elif output_format == "table":
             print_table(hits.table)
         else:
@@ -119,6 +134,41 @@ def search(
             tell(_doubt(hits))
         if not len(hits) and not named:
             tell(_nothing(atlas, in_a_cone=near is not None))
+
+
+def _what_is_named(
+    atlas: galsearch.Atlas, words: str | None, query: galsearch.Query, service_url: str | None, *, resolve: bool
+) -> galsearch.Lookup | None:
+    """Return what the words name, where they are all that was asked or --resolve says that they are a name."""
+    if resolve:
+        return _resolved(atlas, words, service_url)
+    return atlas.lookup(words) if words and len(query.terms) == 1 else None
+
+
+def _resolved(atlas: galsearch.Atlas, words: str | None, service_url: str | None) -> galsearch.Lookup:
+    """Return what a name stands for, here or by the name service; where it is nothing, that is said and the end."""
+    if not words:
+        raise typer.BadParameter("give the name as the words", param_hint="--resolve")
+    named = atlas.resolve(words, service_url=service_url)
+    if not named:
+        tell(f"{named}, and Sesame knows no such name; without --resolve it is searched for as words")
+        raise typer.Exit(1)
+    return named
+
+
+def _kept_query(name: str, typed: galsearch.Query, atlas: galsearch.Atlas, file: Path) -> galsearch.Query:
+    """Return the query that was kept under a name, and say where the atlas is another one by now."""
+    if typed != galsearch.Query(k=typed.k):
+        raise typer.BadParameter(
+            "it is a whole search: leave words, examples, cuts and options out", param_hint="--saved"
+        )
+    if not file.exists():
+        raise galsearch.QueryError(f"{file} is not there; keep a search first, with --save-as {name}")
+    kept = galsearch.Searches(file).named(name)
+    if kept.atlas is not None and kept.atlas != atlas.fingerprint:
+        tell(f"kept on {kept.time} on an atlas {kept.atlas}, this is {atlas.fingerprint}: what is found may differ")
+    tell(f"{name}: {kept.query.formula() or 'list'}")
+    return kept.query
 
 
 def _keep(

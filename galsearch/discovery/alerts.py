@@ -26,13 +26,18 @@ SAVE, SEEN, DROP = "save", "seen", "drop"
 
 @dataclass(frozen=True)
 class SavedSearch:
-    """A search under a name: the query, when it was saved, the least score that counts, and who was seen."""
+    """A search under a name: the query, when it was saved, the least score that counts, and who was seen.
+
+    `atlas` is the fingerprint of the atlas that it was saved on, `Atlas.fingerprint`; None where none was given. On the
+    same one it returns the same.
+    """
 
     name: str
     query: Query
     time: str
     least_score: float | None
     seen: frozenset[str]
+    atlas: str | None = None
 
 
 class Searches:
@@ -71,13 +76,15 @@ class Searches:
         row: Row = {"what": SAVE, "name": name, "time": schema.now(), "query": query.to_json()}
         if least_score is not None:
             row["least_score"] = float(least_score)
+        if atlas is not None:
+            row["atlas"] = atlas.fingerprint
         ids = [] if atlas is None else _passing(atlas, query, least_score).ids
         self._journal.append(lambda _: [row, *_seen_rows(name, ids)])
         return self.all()[name]
 
     def drop(self, name: str) -> None:
         """Forget a search. Raises QueryError where there is none of that name."""
-        self._named(name)
+        self.named(name)
         self._journal.append(lambda _: [{"what": DROP, "name": name, "time": schema.now()}])
 
     def new(self, atlas: Any, *, name: str | None = None) -> pa.Table:
@@ -86,7 +93,7 @@ class Searches:
         They are in the order of the searches, then of their hits. An object is new where it came into the atlas, or
         into what passes. `mark` marks them as seen.
         """
-        chosen = [self._named(name)] if name is not None else list(self.all().values())
+        chosen = [self.named(name)] if name is not None else list(self.all().values())
         rows = []
         for one in chosen:
             hits = _passing(atlas, one.query, one.least_score)
@@ -115,7 +122,8 @@ class Searches:
 
         self._journal.append(rows)
 
-    def _named(self, name: str) -> SavedSearch:
+    def named(self, name: str) -> SavedSearch:
+        """Return the search of a name. Raises QueryError where there is none, naming those that there are."""
         held = self.all()
         if name not in held:
             raise QueryError(
@@ -149,7 +157,9 @@ def _played(rows: Iterable[Row], path: str) -> dict[str, SavedSearch]:
         for row in rows:
             acts[row["what"]](row)
         return {
-            name: SavedSearch(name, query, str(row["time"]), row.get("least_score"), frozenset(seen))
+            name: SavedSearch(
+                name, query, str(row["time"]), row.get("least_score"), frozenset(seen), _text(row.get("atlas"))
+            )
             for name, (row, query, seen) in held.items()
         }
     except (KeyError, TypeError, QueryError) as error:
@@ -157,3 +167,7 @@ def _played(rows: Iterable[Row], path: str) -> dict[str, SavedSearch]:
             f"{path} has a row that is no saved search ({error!s:.100}); restore it from a copy, or remove that row "
             "with an editor"
         ) from None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

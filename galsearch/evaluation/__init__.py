@@ -24,7 +24,8 @@ from galsearch.atlas import open as open_atlas
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.evaluation import figures, resampling, systems
 from galsearch.evaluation.figures import best_of, measured, query_rows
-from galsearch.evaluation.judged import UnfitTargetError, judge
+from galsearch.evaluation.judged import Judged, UnfitTargetError, judge
+from galsearch.evaluation.paired import all_rankings, ranking_rows
 from galsearch.evaluation.sheets import write_sheets
 from galsearch.evaluation.systems import (
     CENTROID,
@@ -58,7 +59,8 @@ class Evaluation:
 
     `table` has the columns of the table `evaluations`; `queries` a row for each query of each target; `left_out` says
     which targets the atlas cannot answer, and why; `best` what the first and the worst query of a target found, as
-    (words, ids, scores, relevances); `config` everything that decides the figures.
+    (words, ids, scores, relevances); `config` everything that decides the figures. `ranked` are the rankings
+    themselves, of which `rankings` makes a table.
     """
 
     table: pa.Table
@@ -66,6 +68,15 @@ class Evaluation:
     left_out: dict[str, str]
     config: dict
     best: dict[str, list[tuple[str, list[str], list[float], list[float]]]] = field(default_factory=dict)
+    ranked: list[tuple[Judged, list[systems.System]]] = field(default_factory=list, repr=False)
+
+    def rankings(self) -> pa.Table:
+        """Return who ranked where: target, system, query, rank, object_id, score, relevance, a row an object and query.
+
+        Of the text and the baselines that rank all candidates; not of chance, nor of examples, which leave themselves
+        out. `galsearch.compare_rankings` compares them with those of another run, or with each other.
+        """
+        return all_rankings([table for judged, several in self.ranked for table in ranking_rows(judged, several)])
 
     def to_json(self) -> str:
         """Return everything as JSON."""
@@ -193,6 +204,7 @@ def _config(atlas: Atlas, read: Targets, *, where: str | None, folds: int, seed:
         **{key: decisive[key] for key in ("measures", "folds", "seed", "where", "models")},
         "atlas": {"title": atlas.manifest.title, "rows": atlas.manifest.rows, "created": atlas.manifest.created},
         "software": schema.software(),
+        "revision": schema.revision(),
         "created": schema.now(),
     }
 
@@ -208,7 +220,7 @@ def _evaluate(
     progress: Callable[[int, int, str], None],
 ) -> Evaluation:
     config = _config(atlas, read, where=where, folds=folds, seed=seed)
-    rows, queries, best, left_out = [], [], {}, {}
+    rows, queries, best, left_out, ranked = [], [], {}, {}, []
     for index, target in enumerate(read.targets):
         tell = partial(progress, index, len(read.targets))
         tell(f"{target.name}: candidates")
@@ -221,19 +233,20 @@ def _evaluate(
             continue
         fold = fold_of(judged.ids, folds, seed)
         tell(f"{target.name}: queries in words")
-        systems = [*text_systems(atlas, judged)]
+        several = [*text_systems(atlas, judged)]
         tell(f"{target.name}: baselines")
-        systems += baselines(atlas._store, judged, fold, seed)
+        several += baselines(atlas._store, judged, fold, seed)
         tell(f"{target.name}: intervals")
-        rows += [{"target": target.name, **row} for row in measured(judged, systems, fold, seed)]
-        queries += query_rows(judged, systems[0])
-        best[target.name] = best_of(judged, systems[0])
+        rows += [{"target": target.name, **row} for row in measured(judged, several, fold, seed)]
+        queries += query_rows(judged, several[0])
+        best[target.name] = best_of(judged, several[0])
+        ranked.append((judged, several))
     if not rows:
         stated = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise SchemaError(
             f"{atlas.path}: none of the targets of '{read.title}' fits this atlas ({stated}); give --targets"
         )
-    return Evaluation(_table(rows, config), queries, left_out, config, best)
+    return Evaluation(_table(rows, config), queries, left_out, config, best, ranked)
 
 
 def _table(rows: list[dict], config: dict) -> pa.Table:
@@ -241,7 +254,7 @@ def _table(rows: list[dict], config: dict) -> pa.Table:
         "run": _digest([config["config_sha256"], config["created"]]),
         "config_sha256": config["config_sha256"],
         "models": json.dumps(config["models"]),
-        "software": config["software"],
+        "software": " ".join(filter(None, (config["software"], config["revision"]))),
         "created": config["created"],
     }
     fields = [

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FITS_COLUMNS = 999
 FORMULA = r"^[=+\-@\t\r]"  # how a cell begins that a spreadsheet computes instead of showing
 REGION_RADIUS_ARCSEC = 5.0  # of a circle whose row has no radius_arcsec
+LINKS = {  # of a row of a VOTable, where ${…} stands for its value of the column with that ID
+    "Legacy Survey": "https://www.legacysurvey.org/viewer?ra=${ra}&dec=${dec}&layer=ls-dr10&zoom=15",
+    "SIMBAD": "https://simbad.cds.unistra.fr/simbad/sim-coo?Coord=${ra}%20${dec}&Radius=10&Radius.unit=arcsec",
+}
 
 
 def write_table(table: pa.Table, path: str | Path, *, meta: dict | None = None, quote_formulas: bool = False) -> int:
@@ -341,9 +345,13 @@ def _votable_header(plain: pa.Table, meta: dict) -> bytes:
         stated, words = facts_of(field), facts_of(field)["description"]
         stated |= {"name": field.name, **_vo_type(plain[field.name])}
         stated |= {"ref": "icrs" if field.name in sky else "", "description": ""}
+        stated |= {"ID": field.name} if field.name in sky else {}
         node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in stated.items() if fact})
         if words:
             ElementTree.SubElement(node, "DESCRIPTION").text = words
+        if sky and field.name == "object_id":
+            for title, address in LINKS.items():
+                ElementTree.SubElement(node, "LINK", {"content-role": "doc", "title": title, "href": address})
     return _xml("<?xml version='1.0' encoding='UTF-8'?>\n" + _serialized(root))
 
 

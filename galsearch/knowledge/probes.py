@@ -232,7 +232,7 @@ def _trained(store: Store, base: KnowledgeBase, *, seed: int, progress: Progress
     if base.kind != CLASS:
         raise QueryError(f"base '{base.name}' has numbers as labels, and a probe tells classes apart; use its votes")
     members = read_members(store, base)
-    training, test = _parts(store, base, members)
+    training, test = frozen_parts(store, base, members)
     progress(0, 2, "training")
     vectors = store.vectors_of(base.embedding, members.rows[training])
     probe = Probe.calibrated(vectors, members.codes[training], seed=seed)
@@ -261,7 +261,7 @@ def _trained(store: Store, base: KnowledgeBase, *, seed: int, progress: Progress
     )
 
 
-def _parts(store: Store, base: KnowledgeBase, members: Members) -> tuple[np.ndarray, np.ndarray]:
+def frozen_parts(store: Store, base: KnowledgeBase, members: Members) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of the members that train and of those of the frozen test, ascending.
 
     Where there are more than are used it is those with the least digests, so that the test stays what it was. Raises

@@ -23,7 +23,9 @@ __all__ = [
     "Staging",
     "Store",
     "Tuning",
+    "compact",
     "comparing",
+    "delete_rows",
     "drop_rows",
     "each_spectrum",
     "fixed_size_list",
@@ -32,6 +34,7 @@ __all__ = [
     "open_store",
     "open_stores",
     "put_rows",
+    "restore_rows",
     "staged",
     "write_bundle",
 ]
@@ -99,10 +102,11 @@ def open_for_visitors(paths: Sequence[Path], limits: Limits) -> tuple[Store, Poo
 
 def __getattr__(name: str):
     """Load what writes at first use: Lance takes a third of a second, and a reader of bundles needs none of it."""
-    from galsearch.store.write import bundle, folder, index_tables, upsert
+    from galsearch.store.write import bundle, folder, index_tables, tombstones, upsert
 
     homes = {"write_bundle": bundle, "fixed_size_list": index_tables, "Rows": upsert}
     homes |= dict.fromkeys(("put_rows", "drop_rows"), upsert)
+    homes |= dict.fromkeys(("delete_rows", "restore_rows", "compact"), tombstones)
     homes |= dict.fromkeys(("Staging", "is_folder_atlas", "staged"), folder)
     if name not in homes:
         raise AttributeError(name)

@@ -12,6 +12,7 @@ from galsearch.errors import FormatError, SchemaError
 from galsearch.schema import Finding
 from galsearch.science.ranking import Scorer
 from galsearch.science.spectra import from_stored
+from galsearch.store.files import checked_aside
 from galsearch.store.index.cells import LIKE
 from galsearch.store.index.vectors import Vectors
 from galsearch.store.interface import Store
@@ -49,6 +50,8 @@ def _verify(store: BaseStore, seed: int) -> Iterator[Finding]:
         yield _pictures(store)
     if store.holds("spectra"):
         yield _spectra(store)
+    if store.manifest.extra.get(schema.DELETED):
+        yield _deleted(store)
     for name in store.manifest.embeddings:
         findings = list(_vectors(store, name))
         yield from findings
@@ -140,6 +143,21 @@ def _spectra(store: BaseStore) -> Finding:
         wrong += sum(not _is_spectrum(row) for row in each_row(rows))
     message = f"{wrong} of {len(ids)} spectra are none"
     return Finding.of(SPECTRA, f"{len(ids)} spectra", message, _REBUILD, ok=not wrong)
+
+
+def _deleted(store: BaseStore) -> Finding:
+    """Look at the files of deleted objects: each must be there as it was written, to be brought back."""
+    entries = store.manifest.extra[schema.DELETED]
+    wrong, objects = [], 0
+    for entry in entries if isinstance(entries, list) else [None]:
+        try:
+            checked_aside(store.path, entry)
+            objects += entry["objects"] if entry else 0
+        except FormatError as error:
+            wrong.append(str(error))
+    remedy = "remove them for good with `galsearch optimize`"
+    good = f"{objects} deleted objects can be brought back"
+    return Finding.of("deleted", good, "; ".join(wrong), remedy, ok=not wrong)
 
 
 def _is_spectrum(row: dict[str, Any]) -> bool:

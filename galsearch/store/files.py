@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+import zlib
 from pathlib import Path
 
 from galsearch.errors import FormatError
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+DELETED_FILE = re.compile(r"deleted-\d{1,9}\.duckdb")  # what was deleted, until it is removed for good
 
 
 class OpenFile:
@@ -138,3 +141,24 @@ def check_folder(folder: Path, *, most: int = 1_000_000) -> None:
                     waiting.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
                     check_own(Path(entry.path))
+
+
+def checked_aside(path: Path, entry: object) -> Path:
+    """Return the file of a deletion. Raises FormatError where it is not there, or not as it was written."""
+    stated = entry if isinstance(entry, dict) else {}
+    name = stated.get("file")
+    if not isinstance(name, str) or not DELETED_FILE.fullmatch(name):
+        raise FormatError(f"{path}: {name!r:.40} is no file of deleted objects; copy the folder again")
+    file = inside(path, name)
+    if not file.is_file() or file_digest(file) != stated.get("crc32"):
+        raise FormatError(f"{file}: is missing or damaged, so what it held cannot come back; copy the folder again")
+    return file
+
+
+def file_digest(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    digest = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest = zlib.crc32(part, digest)
+    return digest

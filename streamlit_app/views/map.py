@@ -41,6 +41,10 @@ FIRST_AXES = (  # what is drawn at first: the first pair that the atlas has
     ("brightness", "color_br"),
     ("z", "mag_r"),
 )
+LOTZ = (
+    -0.14,
+    0.33,
+)  # Gini = slope · M20 + this parts mergers, above, from others (Lotz et al. 2008, ApJ 672, 177, eq. 4)
 PLANE, COLUMNS, SKY = "plane", "columns", "sky"
 
 
@@ -417,7 +421,10 @@ def columns_plot(state: State, axes: Axes, layers: Layers, found: Selection | No
     """Draw one column against another."""
     head("Scatter plot", COLUMNS, state)
     window = window_of(state, axes)
-    rectangle(state, axes, window, layers, found, label=f"{axes.y_label} against {axes.x_label}")
+    lines = lotz_line(state, axes, window)
+    rectangle(state, axes, window, layers, found, label=f"{axes.y_label} against {axes.x_label}", lines=lines)
+    if lines:
+        st.caption("Above the line lie most mergers, in the data of Lotz et al. (2008): G > −0.14 · M20 + 0.33.")
     names = list(expressions(state.atlas))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         for axis, name, log in zip("xy", column_axes(state)[1], axes.logs, strict=True):
@@ -434,6 +441,22 @@ def columns_plot(state: State, axes: Axes, layers: Layers, found: Selection | No
                 )
                 key = f"map_log_{axis}_{log is not None}"
                 st.toggle("log", value=log is not None, key=key, on_change=take_log, args=(axis, axes))
+
+
+def lotz_line(state: State, axes: Axes, window: Window) -> list[list[list[float]]] | None:
+    """Return the line between mergers and others where Gini is plotted against M20, in parts of the area; else None."""
+    held = state.atlas.manifest.measure_column
+    if axes.logs != (None, None) or column_axes(state)[1] != tuple(held(one) or one for one in ("m20", "gini")):
+        return None
+    return straight_line(Frame(window), *LOTZ)
+
+
+def straight_line(frame: Frame, slope: float, start: float) -> list[list[list[float]]] | None:
+    """Return the part of y = slope · x + start that lies in a frame, in parts of the area; None where none does."""
+    window = frame.window
+    ends = sorted(((window.y0 - start) / slope, (window.y1 - start) / slope))
+    left, right = max(window.x0, ends[0]), min(window.x1, ends[1])
+    return [[list(frame.at(x, slope * x + start)) for x in (left, right)]] if left < right else None
 
 
 def take_column(axis: str, key: str) -> None:

@@ -27,7 +27,7 @@ from galsearch.atomic import WriterLock
 from galsearch.discovery.anomalies import save_anomalies
 from galsearch.discovery.watch import identify, report, shares
 from galsearch.discovery.watch.intake import Intake, column_types, stem_of
-from galsearch.discovery.watch.jobs import FETCHED, FILE, REJECTED, SCORED, WAITING, Fetched, Item, Jobs
+from galsearch.discovery.watch.jobs import ADDED, FETCHED, FILE, REJECTED, SCORED, WAITING, Fetched, Item, Jobs
 from galsearch.discovery.watch.plan import Plan, SourcePlan, read_plan
 from galsearch.errors import GalsearchError, SchemaError
 from galsearch.progress import Progress, silent
@@ -275,7 +275,9 @@ class _Run:
         ids, rejected = self._in_atlas()
         lost = [row[0] for row in self.jobs.rows("SELECT object_id FROM items WHERE state IN ('added', 'scored')")]
         lost = [name for name in lost if name not in ids]
-        if lost:
+        if lost and self._has_deletions():
+            self.jobs.set_states(lost, REJECTED, only=(ADDED, SCORED), reason="was deleted from the atlas")
+        elif lost:
             self.jobs.event("error", f"{len(lost)} objects are not in {self.plan.atlas} any more and are fetched again")
             numbers = self.jobs.rows(
                 "SELECT number FROM items WHERE object_id IN (SELECT unnest(?::VARCHAR[]))", [lost]
@@ -288,6 +290,13 @@ class _Run:
         if late or refused:
             self.jobs.event("recovered", f"{late} objects were in the atlas and {refused} left out of it, unrecorded")
         self._follow_scorings()
+
+    def _has_deletions(self) -> bool:
+        """Say whether somebody deleted objects from the atlas, which then stay out of it."""
+        if not self.plan.atlas.exists():
+            return False
+        with contextlib.closing(open_store(self.plan.atlas)) as store:
+            return any(record.get("action") == "delete" for record in store.manifest.provenance)
 
     def _in_atlas(self) -> tuple[dict[str, int | None], dict[str, str]]:
         """Return the objects of the atlas with the batch that each came in, and why others were left out."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.store.files import check_folder, inside, state_of
+from galsearch.store.files import check_folder, file_digest, inside, state_of
 from galsearch.store.index.vectors import MapError
 from galsearch.store.read.base import (
     BATCH_ROWS,
@@ -217,6 +216,18 @@ class FolderStore(BaseStore):
             None if stated is None or file_digest(file) == stated else f"{file}: its digest is not that of the manifest"
         )
 
+    def lance_rows(self, table: str, ids: Sequence[str]) -> np.ndarray:
+        """Return the row numbers of a Lance table that objects have there, ascending."""
+        return np.array(self._vector_rows(table, ids), np.int64)
+
+    def lance_table(self, table: str, indices: list[int]) -> pa.Table:
+        """Return rows of a Lance table by their numbers, in that order."""
+        return self._take(table, indices)
+
+    def lance_count(self, table: str) -> int:
+        """Return how many rows a Lance table has."""
+        return self._counts[table]
+
     def _vector_rows(self, table: str, ids: Sequence[str]) -> list[int]:
         result = self.sandbox.rows(
             f"SELECT row FROM rows_{table} WHERE object_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY row",
@@ -316,15 +327,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return state_of(result)
-
-
-def file_digest(path: Path) -> int:
-    """Return the CRC-32 of a file."""
-    digest = 0
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest = zlib.crc32(part, digest)
-    return digest
 
 
 def is_folder_atlas(path: Path) -> bool:

@@ -53,6 +53,7 @@ OF_THE_FILE = (
     schema.LANCE_VERSIONS,
     schema.FILE_DIGESTS,
     schema.MAP_STATE,
+    schema.DELETED,
 )  # entries of a manifest that are not passed on
 MAP_SAMPLE = 64  # rows compared before a map is trusted
 

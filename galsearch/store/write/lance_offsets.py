@@ -10,35 +10,39 @@ import pyarrow as pa
 from lance.file import LanceFileReader
 
 from galsearch import schema
+from galsearch.store.files import file_digest
 from galsearch.store.index.vectors import MapError, by_file, mapped, runs_table
 from galsearch.store.read.base import vectors as as_array
-from galsearch.store.read.folder import LANCE, MODELS, file_digest
+from galsearch.store.read.folder import LANCE, MODELS
 from galsearch.store.write.index_tables import write_runs
 
 SAMPLE = 64  # rows compared before a map is trusted
+MOST_RUNS = 10_000  # of all files together
 COLUMN = "embedding"
 
 
 def write_pages(connection, folder: Path, name: str, version: int, dim: int) -> None:
     """Bring the part of `vector_map` for an embedding up to a version of its Lance table.
 
-    Runs already noted stay: Lance never changes a data file. Where Lance packed the numbers otherwise (vectors of few
-    dimensions), nothing is noted, and it is asked instead.
+    Runs already noted stay: Lance never changes a data file. Rows that were deleted lie between runs. Where Lance
+    packed the numbers otherwise (vectors of few dimensions), or deletions leave more than MOST_RUNS, nothing is noted,
+    and it is asked instead.
     """
     table = f"embedding_{name}"
     dataset = lance.dataset(str(folder / LANCE / f"{name}.lance"), version=version)
     known = _known(connection, table)
     runs, first = [], 0
     for fragment in dataset.get_fragments():
-        file = _only_file(fragment)
+        file, values = _only_file(fragment), fragment.count_rows() * dim
         if file is not None:
-            path, values = f"{LANCE}/{name}.lance/data/{file}", fragment.count_rows() * dim
-            part = known[path] if path in known else _runs(folder, path, values, first)
+            path = f"{LANCE}/{name}.lance/data/{file}"
+            part = _renumbered(known[path], first, values) if path in known else None
+            part = _runs(folder, path, fragment, dim, first) if part is None else part
             runs += [part] if part is not None else []
-        first += fragment.count_rows() * dim
+        first += values
     write_runs(connection, table, None)
     every = pa.concat_tables(runs) if runs else None
-    if every is not None and _holds(every, folder, dataset, dim):
+    if every is not None and every.num_rows <= MOST_RUNS and _holds(every, folder, dataset, dim):
         write_runs(connection, table, every)
 
 
@@ -50,12 +54,9 @@ def file_digests(folder: Path, versions: dict[str, int], known: dict[str, int]) 
     paths = [path for path in (folder / MODELS).rglob("*") if path.is_file()]
     for name, version in versions.items():
         table = folder / LANCE / f"{name}.lance"
-        files = [
-            file.path
-            for part in lance.dataset(str(table), version=version).get_fragments()
-            for file in part.data_files()
-        ]
-        paths += [table / "data" / file for file in files]
+        for part in lance.dataset(str(table), version=version).get_fragments():
+            paths += [table / "data" / file.path for file in part.data_files()]
+            paths += [table / deleted] if (deleted := part.deletion_file()) else []
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     return {name: known[name] if name in known else file_digest(folder / name) for name in names}
 
@@ -73,20 +74,49 @@ def _known(connection, table: str) -> dict[str, pa.Table]:
 
 
 def _only_file(fragment: lance.LanceFragment) -> str | None:
-    """Return the one data file of a fragment from which no row was deleted; None for any other."""
+    """Return the one data file of a fragment; None where there are several."""
     files = fragment.data_files()
-    return files[0].path if len(files) == 1 and fragment.physical_rows == fragment.count_rows() else None
+    return files[0].path if len(files) == 1 else None
 
 
-def _runs(folder: Path, file: str, values: int, first: int) -> pa.Table | None:
-    """Return the runs of a data file that holds so many values, the first of them number `first`, or None."""
+def _renumbered(runs: pa.Table, first: int, values: int) -> pa.Table | None:
+    """Return known runs of a file as they are where its first value is number `first`; None where rows were deleted."""
+    sizes = np.array(runs["run_values"].to_pylist(), np.int64)
+    if sizes.sum() != values:
+        return None
+    index = runs.column_names.index("first_value")
+    return runs.set_column(index, runs.field(index), pa.array(first + np.cumsum(sizes) - sizes))
+
+
+def _runs(folder: Path, file: str, fragment: lance.LanceFragment, dim: int, first: int) -> pa.Table | None:
+    """Return the runs of the data file of a fragment, its first value being number `first`, or None."""
     metadata = LanceFileReader(str(folder / file)).metadata()
     pages = metadata.columns[metadata.schema.get_field_index(COLUMN)].pages
     if any(len(page.buffers) != 1 for page in pages):
         return None
     indices = np.array([page.buffers[0].position for page in pages], np.int64)
     sizes = np.array([page.buffers[0].size for page in pages], np.int64) // 4
-    return runs_table(file, folder / file, indices, sizes, first) if sizes.sum() == values else None
+    if sizes.sum() != fragment.physical_rows * dim:
+        return None
+    if fragment.num_deletions:
+        if (sizes % dim).any():
+            return None
+        indices, sizes = _without_deleted(fragment, indices, sizes, dim)
+    return runs_table(file, folder / file, indices, sizes, first)
+
+
+def _without_deleted(
+    fragment: lance.LanceFragment, indices: np.ndarray, sizes: np.ndarray, dim: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return byte offsets and sizes of the runs between the deleted rows of a fragment, given those of its pages."""
+    addresses = fragment.scanner(columns=[], with_row_address=True).to_table()["_rowaddr"].to_pylist()
+    rows = np.array(addresses, np.uint64).astype(np.int64) & 0xFFFFFFFF
+    starts = np.cumsum(sizes // dim) - sizes // dim
+    page = np.searchsorted(starts, rows, side="right") - 1
+    begins = np.flatnonzero((np.diff(rows, prepend=-2) != 1) | (np.diff(page, prepend=-1) != 0))
+    held = np.diff(begins, append=len(rows))
+    width = dim * np.dtype(np.float32).itemsize
+    return indices[page[begins]] + (rows[begins] - starts[page[begins]]) * width, held * dim
 
 
 def _holds(runs: pa.Table, folder: Path, dataset: lance.LanceDataset, dim: int) -> bool:

@@ -56,7 +56,7 @@ def recluster(folder: Path, record: dict | None, *, seed: int = 0) -> None:
                 connection.execute("CHECKPOINT facts")
             finally:
                 connection.close()
-        _clean(folder, store.manifest.embeddings, timedelta(0) if record is None else KEEP)
+        clean(folder, store.manifest.embeddings, timedelta(0) if record is None else KEEP)
     finally:
         store.close()
 
@@ -75,7 +75,7 @@ def rolled_back(uri: str, version: int | None) -> int:
     return dataset.count_rows()
 
 
-def _clean(folder: Path, names: Iterable[str], age: timedelta) -> None:
+def clean(folder: Path, names: Iterable[str], age: timedelta) -> None:
     """Remove the versions of the Lance tables that are older.
 
     Only after a commit: then the latest version, which always stays, is the one that is committed.
