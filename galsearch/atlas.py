@@ -23,6 +23,8 @@ from galsearch.escaping import printable
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
+from galsearch.remote.ranges.client import address_of
+from galsearch.remote.ranges.file import RemoteFile
 from galsearch.retrieval import retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
@@ -80,6 +82,10 @@ class ClassifyOptions(TypedDict, total=False):
 def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visitors: Limits | None = None) -> Atlas:
     """Open an atlas, a folder or a bundle, for reading; several in a list are asked as one.
 
+    A bundle may lie behind an address, `https://…` or `http://…`, of a server that serves byte ranges: only what a
+    question needs is read, and kept in the user's cache folder (needs `galsearch[remote]`). RemoteError where the
+    server cannot be reached or serves no ranges; a file that is changed meanwhile is a FormatError.
+
     `device` is where its encoders run: "auto", "cpu" or "cuda". Where strangers ask, through a page or a service, give
     `visitors`: every condition, statement and picture file then goes to a worker process under these limits, with a
     list of allowed functions, and messages tell no folders; what overruns or ends its process is a LimitError. Raises
@@ -88,9 +94,15 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     if visitors is None:
-        return Atlas(open_stores([Path(one) for one in paths]), device=device)
+        return Atlas(open_stores([_located(one) for one in paths]), device=device)
     store, workers = open_for_visitors([Path(one) for one in paths], visitors)
     return Atlas(store, device=device, workers=workers)
+
+
+def _located(path: str | Path) -> Path | RemoteFile:
+    """Return the path of an atlas on this machine, or what reads one behind an address."""
+    url = address_of(path)
+    return Path(path) if url is None else RemoteFile(url)
 
 
 def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limits = CHECK_LIMITS) -> list[Finding]:

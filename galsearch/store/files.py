@@ -10,11 +10,38 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from galsearch.errors import FormatError
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Content(Protocol):
+    """The one file that an atlas is, open for reading: on this machine (`OpenFile`), or read from elsewhere by parts.
+
+    `path` is what messages call it. Any thread may ask.
+    """
+
+    path: Path
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return `count` bytes from `offset` on. Raises FormatError where the file ends before."""
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Have spans of bytes (start, stop) at hand, all at once: they are read next. Nothing to do for a local file."""
+
+    def check(self) -> None:
+        """Raise FormatError when the file is known to have changed since it was opened."""
+
+    def changed(self) -> FormatError:
+        """Return the error of a file that was changed while it was open."""
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
 
 
 class OpenFile:
@@ -80,6 +107,9 @@ class OpenFile:
             parts.append(part)
             offset, count = offset + len(part), count - len(part)
         return b"".join(parts)
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Nothing: the system reads ahead."""
 
 
 def state_of(about: os.stat_result) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan
 from galsearch.science.ranking import Scorer
-from galsearch.store.files import OpenFile
+from galsearch.store.files import Content, OpenFile
 from galsearch.store.index.cells import Cells, Curves
 from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
 from galsearch.store.index.search import Request, Tuning, best_rows
@@ -72,9 +72,10 @@ class BaseStore:
     tuning = Tuning()  # `open_store` takes another
     objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
 
-    def __init__(self, path: Path, facts: Path) -> None:
+    def __init__(self, path: Path, facts: Path | Content) -> None:
         self.path = path
-        self._file, self.sandbox = _opened_by_both(facts)
+        self._file: Content
+        self._file, self.sandbox = _opened_by_both(facts) if isinstance(facts, Path) else _served(facts)
         self.sandbox.watch = self._file.check
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
@@ -122,7 +123,7 @@ class BaseStore:
     def _read_catalog(self) -> Catalog:
         cursor = self.sandbox.catalog()
         try:
-            return Catalog(cursor, NAME, self._file.path)
+            return Catalog(cursor, NAME, self._file.path, self._file.size)
         except (duckdb.Error, *NO_TEXT) as error:
             raise damaged(self._file.path, error) from None
         finally:
@@ -604,7 +605,7 @@ class BaseStore:
         """Return how many vectors there are; what the manifest says of it is only compared with it, by `check`."""
         raise NotImplementedError
 
-    def _map_file(self, file: str | None) -> Path | OpenFile:
+    def _map_file(self, file: str | None) -> Path | Content:
         """Return a file that the map names, or its path; None is the file of the facts."""
         raise NotImplementedError
 
@@ -841,6 +842,15 @@ def _opened_by_both(facts: Path) -> tuple[OpenFile, Sandbox]:
                 undone.pop_all()
                 return file, sandbox
     raise file.changed()
+
+
+def _served(content: Content) -> tuple[Content, Sandbox]:
+    """Return a file that is read through Python, and its sandbox; it is closed where DuckDB cannot open it."""
+    try:
+        return content, Sandbox(content.path, content)
+    except BaseException:
+        content.close()
+        raise
 
 
 def _opened(facts: Path) -> OpenFile:
