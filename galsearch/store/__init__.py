@@ -19,6 +19,8 @@ from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.spectra import each_row as each_spectrum
 from galsearch.workers import Limits, Pool, ShownByName
 
+ELSEWHERE = Tuning(held_rows=0, held_ids=0)  # no column is read as a whole for the sake of a few rows
+
 __all__ = [
     "Rows",
     "Staging",
@@ -44,8 +46,12 @@ def open_store(path: Path | Content, *, tuning: Tuning | None = None) -> BaseSto
     A bundle that lies elsewhere is given as what reads it, and closed with the store. Raises FormatError when there is
     nothing, or nothing that is an atlas.
     """
-    store = _opened(path) if isinstance(path, Path) else BundleStore(path.path, path)
-    store.tuning = tuning or store.tuning
+    if isinstance(path, Path):
+        store = _opened(path)
+        store.tuning = tuning or store.tuning
+    else:
+        store = BundleStore(path.path, path)
+        store.tuning = tuning or ELSEWHERE
     return store
 
 

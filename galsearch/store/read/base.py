@@ -30,6 +30,7 @@ from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely
 from galsearch.store.index.search import Request, Tuning, best_rows
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.read.admission import Catalog
+from galsearch.store.read.blocks import Blocks
 from galsearch.store.sql import macros
 from galsearch.store.sql.allowed import EMBED
 from galsearch.store.sql.macros import ROW_ALIGNED
@@ -196,6 +197,7 @@ class BaseStore:
         if self.objects <= self.tuning.held_ids:
             return self._held_ids.take(_column(pa.int64(), rows))
         self._check_numbers()
+        self._fetch_rows(rows, ["object_id"])
         statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
         result = self.sandbox.arrow(statement, [rows.tolist()])
         return result["object_id"].take(_column(pa.int64(), _find(numbers(result, "row"), rows)))
@@ -222,6 +224,7 @@ class BaseStore:
             result = self._held_rows.take(_column(pa.int64(), rows))
         else:
             self._check_numbers()
+            self._fetch_rows(rows)
             columns = self._hit_columns("NULL::FLOAT")
             statement = (
                 f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
@@ -233,6 +236,22 @@ class BaseStore:
             return result
         column = _column(pa.float32(), np.asarray(scores, np.float32))
         return result.set_column(result.column_names.index("score"), result.field("score"), column)
+
+    @functools.cached_property
+    def _blocks(self) -> Blocks | None:
+        """Where rows lie in a file that is elsewhere; None for one on this machine, which needs no such care."""
+        return None if isinstance(self._file, OpenFile) else Blocks(self.sandbox, self._file.size)
+
+    def _fetch_rows(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> None:
+        """Have what a file elsewhere holds of rows of `galaxies` at hand, all at once."""
+        if self._blocks is not None:
+            self._file.fetch(self._blocks.of_rows("galaxies", rows, columns))
+
+    def _fetch_index(self, embedding: str) -> None:
+        """Have the map and the index of an embedding in a file elsewhere at hand, all at once."""
+        if self._blocks is not None:
+            index = (schema.MAP_TABLE, f"cells_{embedding}", f"recall_{embedding}", f"line_{embedding}")
+            self._file.fetch(self._blocks.of_tables([name for name in index if name in self.tables]))
 
     @property
     def in_memory(self) -> bool:
@@ -557,6 +576,7 @@ class BaseStore:
     def vectors(self, embedding: str) -> Vectors:
         """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
         if embedding not in self._vectors:
+            self._fetch_index(embedding)
             rows, engine = self.vector_count(embedding), functools.partial(self._unmapped, embedding)
             try:
                 result = Trusted(self._mapped_vectors(embedding), engine)

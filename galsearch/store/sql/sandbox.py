@@ -46,6 +46,7 @@ _SETTINGS = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
+_WHOLE_ROW_GROUPS = "storage_block_prefetch"  # what DuckDB reads of a remote file for one row: 20 times what is needed
 _USER_ERRORS = (
     duckdb.ParserException,
     duckdb.BinderException,
@@ -423,6 +424,8 @@ def _connect(path: Path, content: Content | None) -> tuple[duckdb.DuckDBPyConnec
             from galsearch.store.sql.served import ADDRESS, Served
 
             served, named = Served(content, connection), f"'{ADDRESS}'"
+            with contextlib.suppress(duckdb.CatalogException):  # a DuckDB that reads block by block in any case
+                connection.execute(f"SET {_WHOLE_ROW_GROUPS} = 'never'")
         connection.execute(f"ATTACH {named} AS {NAME} (TYPE duckdb, READ_ONLY)")
         for name, value in _SETTINGS.items():
             connection.execute(f"SET {name} = {value}")

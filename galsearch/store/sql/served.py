@@ -20,6 +20,9 @@ from galsearch.store.files import Content
 PROTOCOL = "galsearch"
 ADDRESS = f"{PROTOCOL}://atlas/atlas.duckdb"  # what DuckDB calls the file
 KEPT_CAUSES = 64
+AHEAD_BYTES = 1 << 20  # fetched ahead at most, of what is read from front to back
+LEAST_BLOCK_BYTES = 16 << 10  # of a DuckDB file
+STREAMS = 16  # places at which somebody reads from front to back
 _TICKET = re.compile(r"galsearch could not read \(([0-9]{1,15})\)")
 
 
@@ -82,6 +85,8 @@ class _Handle:
 
     def __init__(self, content: Content, served: Served) -> None:
         self._content, self._served = content, served
+        self._streams: OrderedDict[int, int] = OrderedDict()  # where a read ended, and how many before it led there
+        self._lock = threading.Lock()
         self._at: dict[int, int] = {}  # not threading.local: DuckDB's threads are known to Python only while they read
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -98,12 +103,27 @@ class _Handle:
         """Return up to `count` bytes."""
         start = self.tell()
         left = max(0, self._content.size - start)
+        count = left if count < 0 else min(count, left)
         try:
-            result = self._content.read(start, left if count < 0 else min(count, left))
+            ahead = self._ahead(start, count)
+            if ahead:
+                self._content.fetch([(start, min(start + count + ahead, self._content.size))])
+            result = self._content.read(start, count)
         except BaseException as error:
             raise self._served.failed(error) from None
         self._at[threading.get_ident()] = start + len(result)
         return result
+
+    def _ahead(self, start: int, count: int) -> int:
+        """Return how much to fetch beyond a part: from the third that follows on, more and more."""
+        if count < LEAST_BLOCK_BYTES:
+            return 0  # a header
+        with self._lock:
+            parts = self._streams.pop(start, -1) + 1
+            self._streams[start + count] = parts
+            if len(self._streams) > STREAMS:
+                self._streams.popitem(last=False)
+        return min(count << min(parts - 2, 16), AHEAD_BYTES) if parts > 1 else 0
 
     def close(self) -> None:
         """Nothing: the store closes the file."""

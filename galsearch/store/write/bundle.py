@@ -21,6 +21,7 @@ from galsearch.store.index.projection import PCA, check_method, put_map, write_m
 from galsearch.store.index.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.interface import Store
 from galsearch.store.read.base import BATCH_ROWS, BaseStore
+from galsearch.store.read.blocks import BLOCK_HEADER, FILE_HEADER
 from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.row_view import RowView
 from galsearch.store.read.spectra import SPECTRA, SPECTRA_ROWS, no_spectra
@@ -40,7 +41,6 @@ from galsearch.store.write.index_tables import (
 )
 
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
-FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
 REMEDY = "free some space or choose another folder, then run the same command again"
 OF_THE_FILE = (
     schema.LANCE_VERSIONS,
