@@ -20,6 +20,8 @@ from galsearch import citations, schema
 from galsearch.encode import Encoder, Words, check_same_model, check_takes, shipped, shipped_words
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.escaping import printable
+from galsearch.formats import describe, write_hats
+from galsearch.formats.hats import PARTITION_ROWS
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
@@ -389,7 +391,8 @@ class Atlas:
         """Return the rows of a table together with the objects of the atlas that lie within a radius of them.
 
         `table` is an Arrow table, or the path of a CSV, ECSV, FITS, VOTable or Parquet file (`table_name` is which
-        table of it, `missing` numbers that stand for no value). Its positions, ICRS, are the columns that `ra` and
+        table of it, `missing` numbers that stand for no value), or of the folder of a HATS catalog, of which only the
+        partitions near the atlas are read. Its positions, ICRS, are the columns that `ra` and
         `dec` name, else found as in `build`: by name, UCD and unit, in degrees or sexagesimal. The radius is
         inclusive, one number or one for each row. "best" gives the closest object of each row, of equally close ones
         the first by object_id, "all" every object; `where` is a SQL condition on the objects. Objects without a
@@ -417,6 +420,29 @@ class Atlas:
             missing=missing,
             keep_unmatched=keep_unmatched,
         )
+
+    def save_hats(
+        self, out: str | Path, *, where: str | None = None, name: str | None = None, partition_rows: int = PARTITION_ROWS
+    ) -> int:
+        """Write the galaxies that pass `where` as the HATS catalog `out`, a new folder; return how many were written.
+
+        LSDB opens it: Parquet in HEALPix partitions of up to `partition_rows`, `_healpix_29`, properties, metadata. All
+        columns go along with their units; galaxies without a position are left out, and vectors and pictures stay.
+        `name` is what the catalog is called, the folder's name unless given. The folder appears whole or not at all.
+        Raises GalsearchError where it is there already or cannot be written, QueryError for a bad cut, SchemaError where
+        no galaxy has a position.
+        """
+        about = {row.pop("column"): row for row in self.columns().to_pylist()}
+        table = self._store.select(list(about), self._store.condition(where, None, None))
+        keys = ("unit", "ucd", "description")
+        fields = [describe(each, **{key: about[each.name][key] for key in keys}) for each in table.schema]
+        facts = {"obs_title": self.manifest.title, "bib_reference": "; ".join(self._credits())}
+        described = pa.table(table.columns, schema=pa.schema(fields))
+        stated = {key: value for key, value in facts.items() if value}
+        return write_hats(described, out, name=name, facts=stated, partition_rows=partition_rows)
+
+    def _credits(self) -> list[str]:
+        return [str(source["title"]) for source in self.manifest.sources if source.get("title")]
 
     # ---- understanding
 

@@ -19,6 +19,7 @@ MEMORY_BYTES = 128 << 20  # of blocks that are held; a search asks for up to 32 
 REQUEST_BYTES = 1 << 20  # of one request at most: larger spans are divided, and come together
 JOINED_BLOCKS = 2  # that are not asked for, between two that are: cheaper than another request
 FIRST_BYTES = 16 << 10  # read when it is opened
+LAST_BYTES = 256 << 10  # and with it, since DuckDB keeps there what it needs to open a file
 DATABASE = b"DUCK"  # what a bundle has after its first 8 bytes
 
 
@@ -79,6 +80,11 @@ class RemoteFile:
             raise
         self._cache = cache.Cache(folder or cache.default_folder(), url, self.version, most_bytes=most_bytes)
         self._put(0, content)
+        try:
+            self.fetch([(max(0, self.size - LAST_BYTES), self.size)])
+        except BaseException:
+            self.close()
+            raise
 
     def __del__(self) -> None:
         if hasattr(self, "_cache"):
