@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import citations, schema
-from galsearch.encode import Encoder, Words, check_same_model, check_takes, shipped, shipped_words
+from galsearch.encode import Encoder, Words, check_same_model, check_takes, read_card, shipped, shipped_words
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.escaping import printable
 from galsearch.formats import describe, write_hats
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from galsearch.lookup import Lookup
     from galsearch.rerank.observe import Observer
     from galsearch.sources.spectra.assembly import Statements
+    from galsearch.store.files import Content
 
 CACHED_TEXTS = 256
 CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them take some 20 MB
@@ -97,11 +98,16 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     if visitors is None:
         return Atlas(open_stores([_located(one) for one in paths]), device=device)
+    for one in paths:
+        if address_of(one) is not None:
+            raise GalsearchError(
+                f"{one}: what visitors ask is answered from a file on this machine; download the atlas and open that"
+            )
     store, workers = open_for_visitors([Path(one) for one in paths], visitors)
     return Atlas(store, device=device, workers=workers)
 
 
-def _located(path: str | Path) -> Path | RemoteFile:
+def _located(path: str | Path) -> Path | Content:
     """Return the path of an atlas on this machine, or what reads one behind an address."""
     url = address_of(path)
     return Path(path) if url is None else RemoteFile(url)
@@ -217,9 +223,11 @@ class Atlas:
         return dict(self._cards)
 
     @functools.cached_property
-    def _cards(self) -> dict[str, dict[str, Any]]:  # kept, since reading a card reads the whole model, to check it
-        result = {name: self._store.model(name) for name in self._store.models()}
-        return {name: model[0] for name, model in result.items() if model is not None}
+    def _cards(
+        self,
+    ) -> dict[str, dict[str, Any]]:  # kept, since reading a card of a folder reads the whole model, to check it
+        result = {name: self._store.card(name) for name in self._store.models()}
+        return {name: card for name, card in result.items() if card is not None}
 
     def bibtex(self) -> str:
         """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
@@ -422,15 +430,20 @@ class Atlas:
         )
 
     def save_hats(
-        self, out: str | Path, *, where: str | None = None, name: str | None = None, partition_rows: int = PARTITION_ROWS
+        self,
+        out: str | Path,
+        *,
+        where: str | None = None,
+        name: str | None = None,
+        partition_rows: int = PARTITION_ROWS,
     ) -> int:
         """Write the galaxies that pass `where` as the HATS catalog `out`, a new folder; return how many were written.
 
         LSDB opens it: Parquet in HEALPix partitions of up to `partition_rows`, `_healpix_29`, properties, metadata. All
         columns go along with their units; galaxies without a position are left out, and vectors and pictures stay.
         `name` is what the catalog is called, the folder's name unless given. The folder appears whole or not at all.
-        Raises GalsearchError where it is there already or cannot be written, QueryError for a bad cut, SchemaError where
-        no galaxy has a position.
+        Raises GalsearchError where it is there already or cannot be written, QueryError for a bad cut, SchemaError
+        where no galaxy has a position.
         """
         about = {row.pop("column"): row for row in self.columns().to_pylist()}
         table = self._store.select(list(about), self._store.condition(where, None, None))
@@ -1162,8 +1175,11 @@ class Atlas:
             raise QueryError(f"{self.path} holds no vectors that could be asked by {kind}; use sql()")
         if kind == schema.words_model(name):
             return self._load_projector(name)
-        space, kept = self.manifest.embeddings[name], self._store.model(kind)
-        if kept:
+        space, same = self.manifest.embeddings[name], self._installed(kind)
+        kept = None if same else self._store.model(kind)
+        if same:
+            encoder = Encoder.from_folder(same, device=self._device, threads=QUERY_THREADS)
+        elif kept:
             encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
         elif kind == "text" and space.get("words"):
             raise ModelMismatchError(
@@ -1179,6 +1195,17 @@ class Atlas:
             encoder = Encoder.from_folder(shipped(kind), device=self._device, threads=QUERY_THREADS)
         check_same_model(space, encoder.card, name=f"{self.path}")
         return encoder
+
+    def _installed(self, kind: str) -> Path | None:
+        """Return the installed model that is the very one of an atlas elsewhere: it need not come over the network."""
+        card = self._store.card(kind) if self._store.elsewhere else None
+        if card is None or card.get("kind") not in ("text", "image"):
+            return None
+        with suppress(GalsearchError):
+            folder = shipped(card["kind"])
+            if read_card(folder)["sha256"] == card.get("sha256"):
+                return folder
+        return None
 
     def _load_projector(self, embedding: str) -> Encoder:
         """Return the projector of words into an embedding: the atlas's own, or the shipped one where it is the same."""

@@ -74,11 +74,11 @@ def _parts_near(
         return None
     reach = float(sky.check_radii(radius_arcsec, rows=1)[0])
     _, (ra, dec) = _placed(store, where, (-90.0, 90.0))
-    found = list(formats.partitions_near(root, ra, dec, reach))
-    lost = next((pixel for pixel, files, _ in found if not files), None)
+    near = list(formats.partitions_near(root, ra, dec, reach))
+    lost = next((pixel for pixel, files, _ in near if not files), None)
     if lost is not None:
         raise SchemaError(f"{root}: partition Norder={lost[0]}, Npix={lost[1]} is listed and not there; copy it again")
-    return [file for _, files, _ in found for file in files] or formats.all_files(root)[:1]
+    return [file for _, files, _ in near for file in files] or formats.all_files(root)[:1]
 
 
 def read_input(

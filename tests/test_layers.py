@@ -105,7 +105,16 @@ MAY_IMPORT = {
 STORE = (
     *("files", "interface", "sql.served", "sql.sandbox", "sql.allowed"),
     *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
-    *("sql.macros", "read.admission", "read.blocks", "read.spectra", "read.base", "read.bundle", "read.folder", "read.multi"),
+    *(
+        "sql.macros",
+        "read.admission",
+        "read.blocks",
+        "read.spectra",
+        "read.base",
+        "read.bundle",
+        "read.folder",
+        "read.multi",
+    ),
     *("read.row_view", "check"),
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
     *("write.bundle", "sql.visitors"),

@@ -259,7 +259,9 @@ def bundle(
 @app.command()
 def export(
     path: options.AtlasPath,
-    hats: Annotated[Path, typer.Option("--hats", help="The folder to write, a HATS catalog for LSDB.", metavar="FOLDER")],
+    hats: Annotated[
+        Path, typer.Option("--hats", help="The folder to write, a HATS catalog for LSDB.", metavar="FOLDER")
+    ],
     where: options.Where = None,
     name: Annotated[str | None, typer.Option("--name", help="What the catalog is called; the folder's name.")] = None,
     partition_rows: Annotated[

@@ -1,7 +1,7 @@
-"""HATS catalogs on disk: Parquet in HEALPix partitions, as LSDB reads them (Hierarchical Adaptive Tiling Scheme, IVOA).
+"""HATS catalogs on disk: Parquet in HEALPix partitions, as LSDB reads them (Hierarchical Adaptive Tiling Scheme).
 
-A catalog is a folder with `hats.properties` and `dataset/Norder=k/Dir=d/Npix=n.parquet`, a file or a folder of files for
-each pixel of the nested order k that has rows. Their column `_healpix_29` is the pixel of each row at order 29.
+A catalog is a folder with `hats.properties` and `dataset/Norder=k/Dir=d/Npix=n.parquet`, a file or a folder of files
+for each pixel of the nested order k that has rows. Their column `_healpix_29` is the pixel of each row at order 29.
 """
 
 from __future__ import annotations
@@ -96,11 +96,11 @@ def partitions(root: Path) -> dict[Pixel, list[Path]]:
 
 def all_files(root: Path) -> list[Path]:
     """Return the files of all partitions, in the order of the pixels. Raises SchemaError where one is missing."""
-    found = partitions(root)
-    for (order, number), files in found.items():
+    by_pixel = partitions(root)
+    for (order, number), files in by_pixel.items():
         if not files:
             raise SchemaError(f"{root}: partition {title((order, number))} is listed and not there; copy it again")
-    return [file for files in found.values() for file in files]
+    return [file for files in by_pixel.values() for file in files]
 
 
 def title(pixel: Pixel) -> str:
@@ -115,18 +115,18 @@ def partitions_near(
 
     Partitions beside a position's own are among them, so that no margin catalog is needed.
     """
-    found = partitions(root)
-    for order in sorted({order for order, _ in found}):
-        numbers = np.array([number for each, number in found if each == order])
-        centers = healpix.pixel_centers(order, numbers)
+    by_pixel = partitions(root)
+    for order in sorted({order for order, _ in by_pixel}):
+        numbers = np.array([number for each, number in by_pixel if each == order])
+        center_ra, center_dec = healpix.pixel_centers(order, numbers)
         reach = min(healpix.pixel_reach(order) * 3600 + reach_arcsec, float(sky.HALF_TURN))
         near: dict[int, list[np.ndarray]] = {}
-        for pairs in sky.crossmatch_blocks(*centers, ra, dec, radius_arcsec=reach, mode="all"):
+        for pairs in sky.crossmatch_blocks(center_ra, center_dec, ra, dec, radius_arcsec=reach, mode="all"):
             for left in np.unique(pairs.left).tolist():
                 near.setdefault(left, []).append(pairs.right[pairs.left == left])
         for left, rows in sorted(near.items()):
             pixel = (order, int(numbers[left]))
-            yield pixel, found[pixel], np.concatenate(rows)
+            yield pixel, by_pixel[pixel], np.concatenate(rows)
 
 
 def _partition_files(root: Path) -> dict[Pixel, list[Path]]:
@@ -166,7 +166,7 @@ def write_hats(
     facts: Mapping[str, str] | None = None,
     partition_rows: int = PARTITION_ROWS,
 ) -> int:
-    """Write a table with `ra` and `dec` (degrees ICRS) as the HATS catalog `out`, a new folder; return the rows written.
+    """Write a table with `ra` and `dec` (degrees ICRS) as the HATS catalog `out`, a new folder; return how many rows.
 
     Rows without a position are left out, since no partition is theirs. A pixel with more than `partition_rows` is
     divided, down to order 12. `name` is what the catalog is called (the folder's name unless given), `facts` are
@@ -217,11 +217,14 @@ def _fill(root: Path, table: pa.Table, name: str, facts: dict[str, str], partiti
 
     data = root / "dataset"
     pixels = np.asarray(table[HEALPIX])
-    leaves, footers = list(_leaves(pixels, partition_rows)), []
+    leaves = list(_leaves(pixels, partition_rows))
+    footers: list[parquet.FileMetaData] = []
     for (order, number), start, stop in leaves:
         below = f"Norder={order}/Dir={number // DIR_PIXELS * DIR_PIXELS}/Npix={number}.parquet"
         (data / below).parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(table.slice(start, stop - start), data / below, compression="zstd", metadata_collector=footers)
+        parquet.write_table(
+            table.slice(start, stop - start), data / below, compression="zstd", metadata_collector=footers
+        )
         footers[-1].set_file_path(below)
     parquet.write_metadata(table.schema, data / "_metadata", metadata_collector=footers)
     parquet.write_metadata(table.schema, data / "_common_metadata")

@@ -339,7 +339,11 @@ def _read_partitions(root: Path, files: Iterable[Path], without: Collection[str]
         if name in table.column_names:
             index = table.column_names.index(name)
             facts = facts_of(table.field(index))
-            here = {"unit": facts["unit"] or "deg", "ucd": f"pos.eq.{axis};meta.main", "description": facts["description"]}
+            here = {
+                "unit": facts["unit"] or "deg",
+                "ucd": f"pos.eq.{axis};meta.main",
+                "description": facts["description"],
+            }
             table = table.set_column(index, describe(table.field(index), **here), table.column(index))
     return table
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
+from galsearch.store.files import Content
 from galsearch.store.index.kernel import description as comparing
 from galsearch.store.index.search import Tuning
-from galsearch.store.files import Content
 from galsearch.store.interface import Store
 from galsearch.store.read.base import BaseStore
 from galsearch.store.read.bundle import BundleStore

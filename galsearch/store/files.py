@@ -32,7 +32,7 @@ class Content(Protocol):
         """Return `count` bytes from `offset` on. Raises FormatError where the file ends before."""
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Have spans of bytes (start, stop) at hand, all at once: they are read next. Nothing to do for a local file."""
+        """Have spans of bytes (start, stop) at hand, all at once, before they are read one by one."""
 
     def check(self) -> None:
         """Raise FormatError when the file is known to have changed since it was opened."""

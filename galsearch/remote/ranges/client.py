@@ -42,8 +42,8 @@ def address_of(name: object) -> str | None:
     A path has lost one of the two slashes, which is put back.
     """
     text = str(name)
-    found = _ADDRESS.match(text)
-    return f"{found[1].lower()}://{text[found.end() :]}" if found else None
+    match = _ADDRESS.match(text)
+    return f"{match[1].lower()}://{text[match.end() :]}" if match else None
 
 
 def checked_address(url: str) -> str:
@@ -101,7 +101,9 @@ class Client:
             follow_redirects=False,
             trust_env=not here,  # what lies on this machine is asked without a proxy
             headers={"User-Agent": AGENT, "Accept-Encoding": "identity"},
-            limits=library.Limits(max_connections=PARALLEL + 4, max_keepalive_connections=PARALLEL, keepalive_expiry=30),
+            limits=library.Limits(
+                max_connections=PARALLEL + 4, max_keepalive_connections=PARALLEL, keepalive_expiry=30
+            ),
         )
         self._lock = threading.Lock()
 
@@ -169,13 +171,17 @@ class Client:
                 reason = str(error)
             except _errors() as error:
                 if _is_certificate(error):
-                    raise RemoteError(f"{self.host} has no valid certificate ({_short(error)}); nothing was read") from None
+                    raise RemoteError(
+                        f"{self.host} has no valid certificate ({_short(error)}); nothing was read"
+                    ) from None
                 reason = f"{type(error).__name__}: {_short(error)}"
             if number == TRIES or time.monotonic() + pause > end:
                 break
             time.sleep(pause)
             pause *= 2
-        raise RemoteError(f"{self.name}: {self.host} did not give bytes {start} to {stop - 1} ({reason}); try again later")
+        raise RemoteError(
+            f"{self.name}: {self.host} did not give bytes {start} to {stop - 1} ({reason}); try again later"
+        )
 
     def _followed(self, start: int, stop: int, version: Version | None, end: float) -> tuple[bytes, Version]:
         url = self.url
@@ -233,9 +239,9 @@ class Client:
 
     def _stated(self, answer: httpx2.Response) -> tuple[int, int, int]:
         text = answer.headers.get("content-range", "")
-        found = _RANGE.fullmatch(text)
-        first, last, size = map(int, found.groups()) if found else (0, 0, 0)
-        if not found or not first <= last < size <= MOST_BYTES:
+        match = _RANGE.fullmatch(text)
+        first, last, size = map(int, match.groups()) if match else (0, 0, 0)
+        if not match or not first <= last < size <= MOST_BYTES:
             raise self._lie(f"Content-Range {text!r:.80}")
         return first, last, size
 
@@ -279,7 +285,9 @@ def _difference(before: Version, now: Version) -> str:
 
 
 def _late(name: str, seconds: float) -> RemoteError:
-    return RemoteError(f"{name}: no complete answer within {seconds:g} s; try again, or download the file and open that")
+    return RemoteError(
+        f"{name}: no complete answer within {seconds:g} s; try again, or download the file and open that"
+    )
 
 
 def _within(seconds: float, call: Callable[[], T], name: str) -> T:

@@ -60,7 +60,7 @@ class RemoteFile:
         most_bytes: int = cache.MOST_BYTES,
         timeout_seconds: float = client.TIMEOUT_SECONDS,
     ) -> None:
-        self.path = Address(url)
+        self.path: Path = Address(url)
         self._client = client.Client(url, timeout_seconds=timeout_seconds)
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._pending: set[int] = set()
@@ -122,7 +122,7 @@ class RemoteFile:
         return self._different or client.changed(str(self.path), "it ends before what it should hold")
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return `count` bytes from `offset` on. Raises FormatError where the file ends before, RemoteError as `fetch`."""
+        """Return `count` bytes from `offset` on. FormatError where the file ends before; RemoteError as in `fetch`."""
         if not 0 <= offset <= offset + count <= self.size:
             raise self.changed()
         if not count:

@@ -260,7 +260,7 @@ class Mapped:
             raise MapError("a run does not lie inside the file")
 
     @property
-    def in_place(self) -> bool:
+    def is_compiled(self) -> bool:
         """Whether the compiled functions compare the rows where they are."""
         return self._pieces is not None
 
@@ -421,11 +421,11 @@ class Coded(_ByRows):
 
     def _fetch(self, rows: np.ndarray) -> None:
         """Have what is needed of rows at hand, codes and weights at once, where the file lies elsewhere."""
-        if not self._codes.in_place:
+        if not self._codes.is_compiled:
             self._codes.file.fetch([*self._codes.spans(rows), *self._weights.spans(rows)])
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
-        if not self._codes.in_place or not len(rows):
+        if not self._codes.is_compiled or not len(rows):
             self._fetch(rows)
             return _taken_scores(self, scorer, rows)
         cell, weights = self._cell(rows), self._weights.take(rows)

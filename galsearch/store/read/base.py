@@ -237,10 +237,15 @@ class BaseStore:
         column = _column(pa.float32(), np.asarray(scores, np.float32))
         return result.set_column(result.column_names.index("score"), result.field("score"), column)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Say whether it is read over a network, where each byte counts."""
+        return not isinstance(self._file, OpenFile)
+
     @functools.cached_property
     def _blocks(self) -> Blocks | None:
         """Where rows lie in a file that is elsewhere; None for one on this machine, which needs no such care."""
-        return None if isinstance(self._file, OpenFile) else Blocks(self.sandbox, self._file.size)
+        return Blocks(self.sandbox, self._file.size) if self.elsewhere else None
 
     def _fetch_rows(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> None:
         """Have what a file elsewhere holds of rows of `galaxies` at hand, all at once."""
@@ -453,6 +458,11 @@ class BaseStore:
     def models(self) -> list[str]:
         """Return the names of the models that travel along."""
         raise NotImplementedError
+
+    def card(self, name: str) -> dict | None:
+        """Return the card of a model; None where there is none."""
+        kept = self.model(name)
+        return None if kept is None else kept[0]
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""

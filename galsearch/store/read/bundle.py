@@ -86,6 +86,11 @@ class BundleStore(BaseStore):
         names = [name for (name,) in self.sandbox.rows("SELECT name FROM models ORDER BY name")]
         return [check_model_name(name, self.path) for name in names]
 
+    def card(self, name: str) -> dict | None:
+        """Return the card of a model, without reading the model; None when the bundle has none by that name."""
+        cards = self.sandbox.rows("SELECT card FROM models WHERE name = $1", [name])
+        return None if not cards else read_card(cards[0][0] or "", f"{self.path}: model '{name}'")
+
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the bundle has none by that name."""
         result = self.sandbox.rows("SELECT card, onnx, tokenizer FROM models WHERE name = $1", [name])

@@ -44,8 +44,8 @@ class Served:
 
     def cause(self, error: BaseException) -> BaseException | None:
         """Return what went wrong below an error of DuckDB; None where that is its own."""
-        found = _TICKET.search(str(error))
-        return self._causes.get(int(found[1])) if found else None
+        match = _TICKET.search(str(error))
+        return self._causes.get(int(match[1])) if match else None
 
 
 class _System(AbstractFileSystem):
@@ -109,7 +109,7 @@ class _Handle:
             if ahead:
                 self._content.fetch([(start, min(start + count + ahead, self._content.size))])
             result = self._content.read(start, count)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  it is raised again above DuckDB
             raise self._served.failed(error) from None
         self._at[threading.get_ident()] = start + len(result)
         return result
