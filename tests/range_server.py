@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,3 +137,21 @@ def answer(
         handler.wfile.write(part)
         handler.wfile.flush()
         served.sent += len(part)
+
+
+def main() -> None:
+    """Serve one file until standard input ends, and print its address."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="before each answer")
+    parser.add_argument("--mbits", type=float, default=0.0, help="a second, for all connections together; 0: no bound")
+    args = parser.parse_args()
+    line = Line(args.delay_ms / 1e3, args.mbits * 1e6)
+    with serving(Served({args.file.name: args.file}, line)) as served:
+        sys.stdout.write(f"{served.address}/{args.file.name}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +98,17 @@ def test_threads_that_want_the_same_get_it_once(bytes_path, home):
 
 
 def test_parts_come_several_at_a_time(bytes_path, home):
-    with serving(Served({"tiny.duckdb": bytes_path}, Line(delay_seconds=0.1))) as served:
-        with contextlib.closing(RemoteFile(address(served))) as file:
-            start = time.perf_counter()
-            file.fetch([(at, at + 100) for at in range(50_000, 550_000, 50_000)])
-            assert time.perf_counter() - start < 0.7  # ten after another take a second
-            served.forget()
-            assert file.read(100_000, 100) == bytes_path.read_bytes()[100_000:100_100]
-            assert served.requests == []
+    line = Line(delay_seconds=0.2)
+    with (
+        serving(Served({"tiny.duckdb": bytes_path}, line)) as served,
+        contextlib.closing(RemoteFile(address(served))) as file,
+    ):
+        start = time.perf_counter()
+        file.fetch([(at, at + 100) for at in range(50_000, 550_000, 50_000)])
+        assert time.perf_counter() - start < 1.5  # ten after another take two seconds
+        served.forget()
+        assert file.read(100_000, 100) == bytes_path.read_bytes()[100_000:100_100]
+        assert served.requests == []
 
 
 def test_what_was_read_once_is_on_disk_for_the_next_time(served, home):
@@ -146,11 +149,11 @@ def test_the_cache_stays_within_its_bound(bytes_path, home, monkeypatch):
     content, most = bytes_path.read_bytes(), 600_000
     for name in ("a", "b", "c"):
         with serving(Served({f"{name}.duckdb": bytes_path})) as served:
-            with contextlib.closing(RemoteFile(f"{served.address}/{name}.duckdb", most_bytes=most)) as file:
-                for start in range(0, 1_000_000, 50_000):
-                    assert file.read(start, 50_000) == content[start : start + 50_000]
+            file = RemoteFile(f"{served.address}/{name}.duckdb", most_bytes=most)
+            for start in range(0, 1_000_000, 50_000):
+                assert file.read(start, 50_000) == content[start : start + 50_000]
+            file.close()
         assert sum(path.stat().st_blocks * 512 for path in home.glob("*.data")) <= most + 2 * 4096
-    assert zlib.crc32(content)  # the file itself is not touched
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(served, home):
@@ -345,7 +348,8 @@ def dies(handler, size, start, stop):
     handler.end_headers()
     handler.wfile.write(b"only this")
     handler.wfile.flush()
-    handler.connection.close()
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
     return True
 
 
