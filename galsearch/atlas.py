@@ -25,8 +25,6 @@ from galsearch.formats.hats import PARTITION_ROWS
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.progress import silent
 from galsearch.query import Query, QueryOptions, Term
-from galsearch.remote.ranges.client import address_of
-from galsearch.remote.ranges.file import RemoteFile
 from galsearch.retrieval import retrieve
 from galsearch.schema import Finding
 from galsearch.science import images
@@ -99,7 +97,7 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
     if visitors is None:
         return Atlas(open_stores([_located(one) for one in paths]), device=device)
     for one in paths:
-        if address_of(one) is not None:
+        if _is_address(one):
             raise GalsearchError(
                 f"{one}: what visitors ask is answered from a file on this machine; download the atlas and open that"
             )
@@ -109,8 +107,17 @@ def open(path: str | Path | Sequence[str | Path], *, device: str = "auto", visit
 
 def _located(path: str | Path) -> Path | Content:
     """Return the path of an atlas on this machine, or what reads one behind an address."""
+    if not _is_address(path):
+        return Path(path)
+    from galsearch.remote.ranges.client import address_of
+    from galsearch.remote.ranges.file import RemoteFile
+
     url = address_of(path)
     return Path(path) if url is None else RemoteFile(url)
+
+
+def _is_address(path: str | Path) -> bool:
+    return str(path).casefold().startswith(("http:/", "https:/"))
 
 
 def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limits = CHECK_LIMITS) -> list[Finding]:

@@ -286,7 +286,7 @@ def info(path: options.AtlasPath, output_format: options.Format = "table"):
             return
         check_format(output_format)
         tell(
-            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {path}), "
+            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {atlas.path}), "
             f"created {manifest.created} by {manifest.software}"
         )
         for name, space in manifest.embeddings.items():
