@@ -47,6 +47,7 @@ INJECTION = ("injection.json", "python -m benchmarks.injection")
 ANOMALIES = ("anomalies.json", "python -m benchmarks.anomalies FOLDER")
 DUPLICATES = ("duplicates.json", "python -m benchmarks.duplicates FOLDER")
 IDENTIFY = ("identify.json", "python -m benchmarks.identify")
+REMOTE = ("remote.json", "python -m benchmarks.remote")
 SWEEP = ("sweep.json", "python -m benchmarks.sweep")
 SCALE = ("scale.json", "python -m benchmarks.scale --rows 100000 1000000 5000000")
 MACRO = re.compile(r"MACRO\s+(\w+)\(([^)]*)\)(\s+AS TABLE)?")
@@ -121,6 +122,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "learning_speed": learning_speed,
         "watch_kills": watch_kills,
         "injection": injection,
+        "remote": remote,
         "identify_speed": identify_speed,
         "identify_chance": identify_chance,
         "features": features.page,
@@ -723,6 +725,30 @@ def identify_speed() -> str:
     )
     told = f"{found['objects']:,} objects, {found['positions']:,} positions, within {found['radius_arcsec']:g}″"
     return f"{table(head, rows)}\n\n{told}; {found['matched']:,} objects have a match by all four. {found['machine']}."
+
+
+def remote() -> str:
+    """Return how long answers of a bundle behind a slow line take, and how much they read."""
+    result = _measured(*REMOTE)
+    asked, line = result["bars"], result["line"]
+    names = ("first_seconds", "first_mb", "next_seconds", "next_mb", "recall")
+    rows = [
+        (form, way, *(_over(values[name], asked.get(name)) for name in names))
+        for form, ways in result["forms"].items()
+        for way, values in ways.items()
+        if way != "mb"
+    ]
+    head = ("bundle", "asked by", "first answer, s", "MB", "next, s", "MB", "recall@12")
+    sizes = ", ".join(f"{form} {ways['mb']:,.0f} MB" for form, ways in result["forms"].items())
+    return (
+        f"{_measured_on(result)} Files: {sizes}. The line waits {line['delay_ms']:g} ms before each answer and carries "
+        f"{line['mbits']:g} Mbit/s. Asked for are {asked['first_seconds']:g} s and {asked['first_mb']:g} MB for the first "
+        f"answer, {asked['next_seconds']:g} s for the next (medians); **bold** misses.\n\n{table(head, rows)}"
+    )
+
+
+def _over(value: float, most: float | None) -> str:
+    return f"**{_figure(value)}**" if most is not None and value > most else _figure(value)
 
 
 def identify_chance() -> str:

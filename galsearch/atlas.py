@@ -20,9 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import citations, schema
-from galsearch.encode import Encoder, Words, check_same_model, check_takes, shipped, shipped_words
+from galsearch.encode import Encoder, Words, check_same_model, check_takes, read_card, shipped, shipped_words
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.escaping import printable
+from galsearch.formats import describe, write_hats
+from galsearch.formats.hats import PARTITION_ROWS
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.language.taught import beyond_training, untaught
 from galsearch.progress import silent
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from galsearch.lookup import Lookup
     from galsearch.rerank.observe import Observer
     from galsearch.sources.spectra.assembly import Statements
+    from galsearch.store.files import Content
 
 LOG_VARIABLE = "GALSEARCH_QUERY_LOG"
 CACHED_TEXTS = 256
@@ -93,6 +96,10 @@ def open(
 ) -> Atlas:
     """Open an atlas, a folder or a bundle, for reading; several in a list are asked as one.
 
+    A bundle may lie behind an address, `https://…` or `http://…`, of a server that serves byte ranges: only what a
+    question needs is read, and kept in the user's cache folder (needs `galsearch[remote]`). RemoteError where the
+    server cannot be reached or serves no ranges; a file that is changed meanwhile is a FormatError.
+
     `device` is where its encoders run: "auto", "cpu" or "cuda". Where strangers ask, through a page or a service, give
     `visitors`: every condition, statement and picture file then goes to a worker process under these limits, with a
     list of allowed functions, and messages tell no folders; what overruns or ends its process is a LimitError. `log` is
@@ -104,9 +111,29 @@ def open(
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     if visitors is None:
         kept = log or os.environ.get(LOG_VARIABLE) or None
-        return Atlas(open_stores([Path(one) for one in paths]), device=device, log=kept)
+        return Atlas(open_stores([_located(one) for one in paths]), device=device, log=kept)
+    for one in paths:
+        if _is_address(one):
+            raise GalsearchError(
+                f"{one}: what visitors ask is answered from a file on this machine; download the atlas and open that"
+            )
     store, workers = open_for_visitors([Path(one) for one in paths], visitors)
     return Atlas(store, device=device, workers=workers, log=log)
+
+
+def _located(path: str | Path) -> Path | Content:
+    """Return the path of an atlas on this machine, or what reads one behind an address."""
+    if not _is_address(path):
+        return Path(path)
+    from galsearch.remote.ranges.client import address_of
+    from galsearch.remote.ranges.file import RemoteFile
+
+    url = address_of(path)
+    return Path(path) if url is None else RemoteFile(url)
+
+
+def _is_address(path: str | Path) -> bool:
+    return str(path).casefold().startswith(("http:/", "https:/"))
 
 
 def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limits = CHECK_LIMITS) -> list[Finding]:
@@ -264,9 +291,11 @@ class Atlas:
         return reference.compared(scores, model=model[0]["id"])
 
     @functools.cached_property
-    def _cards(self) -> dict[str, dict[str, Any]]:  # kept, since reading a card reads the whole model, to check it
-        result = {name: self._store.model(name) for name in self._store.models()}
-        return {name: model[0] for name, model in result.items() if model is not None}
+    def _cards(
+        self,
+    ) -> dict[str, dict[str, Any]]:  # kept, since reading a card of a folder reads the whole model, to check it
+        result = {name: self._store.card(name) for name in self._store.models()}
+        return {name: card for name, card in result.items() if card is not None}
 
     def bibtex(self) -> str:
         """Return the BibTeX entries to cite for what is in the atlas, and for galsearch."""
@@ -452,7 +481,8 @@ class Atlas:
         """Return the rows of a table together with the objects of the atlas that lie within a radius of them.
 
         `table` is an Arrow table, or the path of a CSV, ECSV, FITS, VOTable or Parquet file (`table_name` is which
-        table of it, `missing` numbers that stand for no value). Its positions, ICRS, are the columns that `ra` and
+        table of it, `missing` numbers that stand for no value), or of the folder of a HATS catalog, of which only the
+        partitions near the atlas are read. Its positions, ICRS, are the columns that `ra` and
         `dec` name, else found as in `build`: by name, UCD and unit, in degrees or sexagesimal. The radius is
         inclusive, one number or one for each row. "best" gives the closest object of each row, of equally close ones
         the first by object_id, "all" every object; `where` is a SQL condition on the objects. Objects without a
@@ -480,6 +510,34 @@ class Atlas:
             missing=missing,
             keep_unmatched=keep_unmatched,
         )
+
+    def save_hats(
+        self,
+        out: str | Path,
+        *,
+        where: str | None = None,
+        name: str | None = None,
+        partition_rows: int = PARTITION_ROWS,
+    ) -> int:
+        """Write the galaxies that pass `where` as the HATS catalog `out`, a new folder; return how many were written.
+
+        LSDB opens it: Parquet in HEALPix partitions of up to `partition_rows`, `_healpix_29`, properties, metadata. All
+        columns go along with their units; galaxies without a position are left out, and vectors and pictures stay.
+        `name` is what the catalog is called, the folder's name unless given. The folder appears whole or not at all.
+        Raises GalsearchError where it is there already or cannot be written, QueryError for a bad cut, SchemaError
+        where no galaxy has a position.
+        """
+        about = {row.pop("column"): row for row in self.columns().to_pylist()}
+        table = self._store.select(list(about), self._store.condition(where, None, None))
+        keys = ("unit", "ucd", "description")
+        fields = [describe(each, **{key: about[each.name][key] for key in keys}) for each in table.schema]
+        facts = {"obs_title": self.manifest.title, "bib_reference": "; ".join(self._credits())}
+        described = pa.table(table.columns, schema=pa.schema(fields))
+        stated = {key: value for key, value in facts.items() if value}
+        return write_hats(described, out, name=name, facts=stated, partition_rows=partition_rows)
+
+    def _credits(self) -> list[str]:
+        return [str(source["title"]) for source in self.manifest.sources if source.get("title")]
 
     # ---- understanding
 
@@ -1233,8 +1291,11 @@ class Atlas:
             raise QueryError(f"{self.path} holds no vectors that could be asked by {kind}; use sql()")
         if kind == schema.words_model(name):
             return self._load_projector(name)
-        space, kept = self.manifest.embeddings[name], self._store.model(kind)
-        if kept:
+        space, same = self.manifest.embeddings[name], self._installed(kind)
+        kept = None if same else self._store.model(kind)
+        if same:
+            encoder = Encoder.from_folder(same, device=self._device, threads=QUERY_THREADS)
+        elif kept:
             encoder = Encoder.from_bytes(*kept, device=self._device, threads=QUERY_THREADS)
         elif kind == "text" and space.get("words"):
             raise ModelMismatchError(
@@ -1250,6 +1311,17 @@ class Atlas:
             encoder = Encoder.from_folder(shipped(kind), device=self._device, threads=QUERY_THREADS)
         check_same_model(space, encoder.card, name=f"{self.path}")
         return encoder
+
+    def _installed(self, kind: str) -> Path | None:
+        """Return the installed model that is the very one of an atlas elsewhere: it need not come over the network."""
+        card = self._store.card(kind) if self._store.elsewhere else None
+        if card is None or card.get("kind") not in ("text", "image"):
+            return None
+        with suppress(GalsearchError):
+            folder = shipped(card["kind"])
+            if read_card(folder)["sha256"] == card.get("sha256"):
+                return folder
+        return None
 
     def _load_projector(self, embedding: str) -> Encoder:
         """Return the projector of words into an embedding: the atlas's own, or the shipped one where it is the same."""

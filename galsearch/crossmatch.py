@@ -44,7 +44,8 @@ def match(
     keep_unmatched: bool,
 ) -> pa.Table:
     """Return what `Atlas.crossmatch` says."""
-    table, name = read_input(table, table_name, missing)
+    parts = None if keep_unmatched else _parts_near(store, table, radius_arcsec, where)
+    table, name = read_input(table, table_name, missing, parts)
     positions = input_positions(table, {"ra": ra, "dec": dec}, name)
     if not keep_unmatched:
         _check_complete(positions.ra, positions.dec, name)
@@ -61,16 +62,41 @@ def match(
 # ---- the input
 
 
+def _parts_near(
+    store: Store, table: pa.Table | Path | str, radius_arcsec: ArrayLike, where: str | None
+) -> list[Path] | None:
+    """Return the files of a HATS catalog whose partitions may have a match; None for anything else.
+
+    So it is where one radius is given for each row, which then has to be known.
+    """
+    root = formats.hats_root(Path(table)) if isinstance(table, (str, Path)) else None
+    if root is None or np.ndim(radius_arcsec):
+        return None
+    reach = float(sky.check_radii(radius_arcsec, rows=1)[0])
+    _, (ra, dec) = _placed(store, where, (-90.0, 90.0))
+    near = list(formats.partitions_near(root, ra, dec, reach))
+    lost = next((pixel for pixel, files, _ in near if not files), None)
+    if lost is not None:
+        raise SchemaError(f"{root}: partition Norder={lost[0]}, Npix={lost[1]} is listed and not there; copy it again")
+    return [file for _, files, _ in near for file in files] or formats.all_files(root)[:1]
+
+
 def read_input(
-    table: pa.Table | Path | str, table_name: str | int | None = None, missing: Iterable[float] = ()
+    table: pa.Table | Path | str,
+    table_name: str | int | None = None,
+    missing: Iterable[float] = (),
+    parts: Iterable[Path] | None = None,
 ) -> tuple[pa.Table, str]:
-    """Return a table and what errors call it. Raises SchemaError for what is no table, or no file of one."""
+    """Return a table and what errors call it. Raises SchemaError for what is no table, or no file of one.
+
+    `parts` are the files to be read of a HATS catalog.
+    """
     if isinstance(table, (str, Path)):
-        return formats.read_table(table, table_name=table_name, missing=missing), str(table)
+        return formats.read_table(table, table_name=table_name, missing=missing, parts=parts), str(table)
     if not isinstance(table, pa.Table):
         raise SchemaError(
             f"table is a {type(table).__name__}, expected a pyarrow.Table or the path of a CSV, ECSV, FITS, VOTable "
-            "or Parquet file"
+            "or Parquet file, or of the folder of a HATS catalog"
         )
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:

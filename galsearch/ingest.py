@@ -474,6 +474,7 @@ def bundle(
     models: bool = True,
     compact: bool = False,
     map: str | None = None,
+    block_bytes: int = 262_144,
     storage_version: str = "v1.2.0",
     progress: Progress = silent,
 ) -> Path:
@@ -483,7 +484,8 @@ def bundle(
     installed. `compact` stores the vectors as 8-bit codes, a quarter of the size, which find 98 of 100 of the same
     objects or more; a bundle of a compact bundle is compact too. `map` is how the vectors are laid out in a projection
     (table `map_image`): "pca", or "umap", which needs the package umap-learn and minutes; unless said, as the atlas has
-    it. Raises GalsearchError when `out` is there and not a
+    it. `block_bytes` is the size of the blocks of the file: with 16384 a bundle behind an address is asked with a
+    tenth of the bytes (docs/remote.md), and is a little larger. Raises GalsearchError when `out` is there and not a
     bundle, or cannot be written; then nothing changes.
     """
     path, out = Path(path), Path(out)
@@ -494,7 +496,7 @@ def bundle(
                 open_store(out).close()  # refuses to replace anything else
         if not out.parent.is_dir():
             raise GalsearchError(f"{out.parent}: no such folder; make it first, or choose another place for the bundle")
-        options = {"compact": compact, "storage_version": storage_version, "seed": 0}
+        options = {"compact": compact, "block_bytes": block_bytes, "storage_version": storage_version, "seed": 0}
         record = schema.provenance("bundle", parameters={"from": str(path), "models": models, "map": map, **options})
         write_bundle(store, out, record=record, with_models=models, projection=map, progress=progress, **options)
     finally:

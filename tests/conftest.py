@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import gc
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import tiny
 from hypothesis import HealthCheck, settings
+from range_server import Served, serving
 from tiny_models import write_tiny_models
 
 settings.register_profile(
@@ -31,7 +33,7 @@ settings.load_profile("galsearch")
 
 FORMS = ("folder", "bundle")
 CONTRACT = ("test_atlas", "test_retrieval")  # hold for an embedding by any name, and beside a second one
-OTHERS = ("renamed", "two")
+OTHERS = ("renamed", "two", "remote")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
 SHAPE = "CASE right(object_id, 2)::INT % 4 WHEN 0 THEN 'edge' WHEN 1 THEN 'ring' ELSE 'round' END"  # of a galaxy
 MUST_BE_THERE = re.compile(
@@ -243,7 +245,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def form(request: pytest.FixtureRequest) -> str:
-    """Either form of an atlas; for the contract also "renamed" and "two", bundles with other embeddings."""
+    """Either form of an atlas; for the contract also "renamed" and "two", bundles with other embeddings, and "remote".
+
+    The last is the bundle behind an address: `atlas` is read by byte ranges, `tiny_path` is the file that is served.
+    """
     return request.param
 
 
@@ -272,16 +277,23 @@ def two_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> P
 @pytest.fixture(scope="session")
 def tiny_path(form: str, request: pytest.FixtureRequest) -> Path:
     """The tiny atlas in either form; never change it."""
-    names = {"folder": "tiny_folder", "bundle": "tiny_bundle", "renamed": "renamed_bundle", "two": "two_bundle"}
-    return request.getfixturevalue(names[form])
+    names = {"folder": "tiny_folder", "renamed": "renamed_bundle", "two": "two_bundle"}
+    return request.getfixturevalue(names.get(form, "tiny_bundle"))
 
 
 @pytest.fixture(scope="session")
-def atlas(tiny_path: Path):
+def atlas(form: str, tiny_path: Path, tmp_path_factory: pytest.TempPathFactory):
     """The tiny atlas in either form, open for reading."""
     import galsearch
 
-    with galsearch.open(tiny_path, device="cpu") as opened:
+    with contextlib.ExitStack() as stack:
+        path: Path | str = tiny_path
+        if form == "remote":
+            served = stack.enter_context(serving(Served({"tiny.duckdb": tiny_path})))
+            path = f"{served.address}/tiny.duckdb"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+            opened = stack.enter_context(galsearch.open(path, device="cpu"))
         yield opened
 
 

@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "science.spectra",
         "workers",
     },
-    "formats": WORDS | {"formats", "atomic"},
+    "formats": WORDS | {"formats", "atomic", "science.healpix", "science.sky"},
     "remote.cutouts": WORDS | {"remote.cutouts", "science.sky", "science.images"},
     "remote": WORDS | {"remote", "science.sky"},
     "citations": WORDS,
@@ -104,9 +104,18 @@ MAY_IMPORT = {
 }
 # inside the store each file may import only those before it; `__init__` is the door to all of them
 STORE = (
-    *("files", "interface", "sql.sandbox", "sql.allowed"),
+    *("files", "interface", "sql.served", "sql.sandbox", "sql.allowed"),
     *("index.kernel", "index.vectors", "index.cells", "index.search", "index.fulltext", "index.projection"),
-    *("sql.macros", "read.admission", "read.spectra", "read.base", "read.bundle", "read.folder", "read.multi"),
+    *(
+        "sql.macros",
+        "read.admission",
+        "read.blocks",
+        "read.spectra",
+        "read.base",
+        "read.bundle",
+        "read.folder",
+        "read.multi",
+    ),
     *("read.row_view", "check"),
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert"),
     *("write.tombstones", "write.folder"),
@@ -120,6 +129,7 @@ OWNERS = {
     "PIL": {"science.images"},
     "astropy": {"science.fits_units", "science.images", "formats", "remote", "sources"},
     "sep": {"science.detection"},
+    "fsspec": {"store", "remote"},  # by which DuckDB reads a file through Python; the other only looks if it is there
     "duckdb": {"store", "discovery.watch"},  # the latter for the jobs of a watch, which are no atlas
     "lance": {"store"},
     "pandas": {"formats", "hits", "knowledge", "discovery"},

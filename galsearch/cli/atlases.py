@@ -274,14 +274,38 @@ def bundle(
     layout: Annotated[
         str | None, typer.Option("--map", help="Lay the vectors out in a plane: pca, or umap (galsearch[umap]).")
     ] = None,
+    block_bytes: Annotated[
+        int, typer.Option("--block-bytes", help="Of a block of the file: 16384 for a bundle to be read over a network.")
+    ] = 262_144,
 ):
     """Write an atlas as one file, which any DuckDB can read and search."""
     with progress_bar() as progress:
-        galsearch.bundle(path, out, models=not no_models, compact=compact, map=layout, progress=progress)
+        options = {"compact": compact, "map": layout, "block_bytes": block_bytes}
+        galsearch.bundle(path, out, models=not no_models, progress=progress, **options)
     with galsearch.open(out, device="cpu") as atlas:
         phrases = atlas.sql("SELECT phrase FROM concepts LIMIT 2")["phrase"].to_pylist()
     first = phrases[1:] or ["--where", "true"]  # the first of all is "galaxy"
     tell(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", f"next: {again('search', out, *first)}")
+
+
+@app.command()
+def export(
+    path: options.AtlasPath,
+    hats: Annotated[
+        Path, typer.Option("--hats", help="The folder to write, a HATS catalog for LSDB.", metavar="FOLDER")
+    ],
+    where: options.Where = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the catalog is called; the folder's name.")] = None,
+    partition_rows: Annotated[
+        int, typer.Option("--partition-rows", help="Rows of a partition at most, down to order 12.")
+    ] = 200_000,
+):
+    """Write the galaxies of an atlas as a HATS catalog, which LSDB opens; tables have -o of `search` and `sql`."""
+    with galsearch.open(path, device="cpu") as atlas:
+        rows = atlas.save_hats(hats, where=where, name=name, partition_rows=partition_rows)
+        left_out = len(atlas) - rows
+        alone = f"; {left_out} do not pass or have no position" if left_out else ""
+        tell(f"wrote {hats} ({rows} galaxies{alone})")
 
 
 @app.command()
@@ -294,7 +318,7 @@ def info(path: options.AtlasPath, output_format: options.Format = "table"):
             return
         check_format(output_format)
         tell(
-            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {path}), "
+            f"{manifest.title}: {manifest.rows} galaxies ({atlas.kind} {atlas.path}), "
             f"created {manifest.created} by {manifest.software}"
         )
         for name, space in manifest.embeddings.items():

@@ -11,7 +11,8 @@ import galsearch
 
 FORMATS = ("table", "json", "csv", "votable")
 AtlasPath = Annotated[
-    Path, typer.Argument(help="An atlas: a folder name.atlas or a file name.duckdb.", metavar="ATLAS")
+    Path,
+    typer.Argument(help="An atlas: a folder name.atlas, a file name.duckdb, or the address of one.", metavar="ATLAS"),
 ]
 Output = Annotated[
     Path | None,

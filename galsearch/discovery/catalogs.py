@@ -5,7 +5,6 @@ Each becomes a `Listing`: positions, what is there, and which objects it says no
 
 from __future__ import annotations
 
-import csv
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +19,17 @@ import pyarrow.parquet as pq
 from galsearch import columns, formats
 from galsearch.crossmatch import input_positions, read_input
 from galsearch.errors import QueryError, RemoteError, SchemaError
+from galsearch.formats.hats import hats_root, partitions_near, properties_of, title
 from galsearch.remote.catalogs.ask import Answers
 from galsearch.remote.catalogs.service import TooManyError
-from galsearch.science import healpix, sky
+from galsearch.science import sky
 from galsearch.store import open_store
 
 ANY = "any"
 SERVICES = ("simbad", "ned")  # whose types the vocabulary knows
 REFERENCE_NAMES = ("reference", "references", "ref", "refcode", "bibcode", "bib", "link", "url", "source")
 ATLAS_SUFFIXES = (".atlas", ".duckdb")
-PROPERTIES = ("hats.properties", "properties")
 HATS_ROWS = 100_000  # read at a time
-_Pixel = tuple[int, int]  # order and number
 
 
 @dataclass(frozen=True)
@@ -200,58 +198,22 @@ def _reference(table: pa.Table) -> str | None:
 # ---- HATS
 
 
-def hats_root(path: Path) -> Path | None:
-    """Return the folder of the primary catalog of a HATS catalog or collection; None for anything else."""
-    if not path.is_dir():
-        return None
-    if any((path / name).is_file() for name in PROPERTIES):
-        return path
-    if not (path / "collection.properties").is_file():
-        return None
-    primary = _properties(path / "collection.properties").get("hats_primary_table_url", "")
-    root = (path / primary).resolve()
-    if (
-        not primary
-        or not root.is_relative_to(path.resolve())
-        or not any((root / name).is_file() for name in PROPERTIES)
-    ):
-        raise SchemaError(
-            f"{path}: the collection names no catalog inside it as hats_primary_table_url; name the catalog"
-        )
-    return root
-
-
-def _properties(path: Path) -> dict[str, str]:
-    """Return key = value of a Java properties file."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: not readable ({error}); copy the catalog again") from None
-    pairs = (line.partition("=") for line in map(str.strip, lines) if line[:1] not in ("", "#", "!"))
-    return {key.strip(): value.strip() for key, sign, value in pairs if sign}
-
-
 def _hats_listing(root: Path, one: Against, objects: Objects, kinds: Kinds) -> Listing:
     """Return the rows of a HATS catalog near the objects, read from the partitions that may have any.
 
     Partitions beside the object's own are read too, so that no margin catalog is needed. One that is missing or
     damaged leaves the objects near it unchecked.
     """
-    stated = _properties(next(root / name for name in PROPERTIES if (root / name).is_file()))
-    if stated.get("dataproduct_type", "object") not in ("object", "source"):
-        raise SchemaError(
-            f"{root}: is a HATS {stated['dataproduct_type']} catalog, expected object or source; name that"
-        )
-    given = replace_missing(one, stated)
+    given = replace_missing(one, properties_of(root))
     unchecked: list[str | None] = [None] * len(objects.ra)
     parts: list[pa.Table] = []
-    for pixel, files, near in _partitions(root, objects):
+    for pixel, files, near in partitions_near(root, objects.ra, objects.dec, objects.reach_arcsec):
         try:
             parts += [table for file in files for table in _rows_near(file, given, objects)]
             if not files:
                 raise FileNotFoundError("it is listed and not there")
         except (OSError, pa.ArrowException, SchemaError) as error:
-            reason = f"partition Norder={pixel[0]}, Npix={pixel[1]} cannot be read ({_first_line(error)})"
+            reason = f"partition {title(pixel)} cannot be read ({_first_line(error)})"
             for index in near.tolist():
                 unchecked[index] = reason
     table = pa.concat_tables(parts, promote_options="permissive") if parts else None
@@ -272,55 +234,6 @@ def replace_missing(one: Against, stated: Mapping[str, str]) -> Against:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _partitions(root: Path, objects: Objects) -> Iterator[tuple[_Pixel, list[Path], np.ndarray]]:
-    """Yield the pixels that may have rows near objects: their files, and which objects those are."""
-    files = _partition_files(root)
-    listed = _listed_pixels(root)
-    if not files and not listed:
-        raise SchemaError(f"{root}: has no partition Norder=…/Dir=…/Npix=…; copy the catalog again, with its dataset")
-    pixels = sorted({*files, *listed})
-    for order in sorted({order for order, _ in pixels}):
-        numbers = np.array([number for each, number in pixels if each == order])
-        try:
-            ra, dec = healpix.pixel_centers(order, numbers)
-        except QueryError as error:
-            raise SchemaError(f"{root}: {error}") from None
-        reach = min(healpix.pixel_reach(order) * 3600 + objects.reach_arcsec, float(sky.HALF_TURN))
-        near: dict[int, list[np.ndarray]] = {}
-        for pairs in sky.crossmatch_blocks(ra, dec, objects.ra, objects.dec, radius_arcsec=reach, mode="all"):
-            for left in np.unique(pairs.left).tolist():
-                near.setdefault(left, []).append(pairs.right[pairs.left == left])
-        for left, rows in sorted(near.items()):
-            pixel = (order, int(numbers[left]))
-            yield pixel, files.get(pixel, []), np.concatenate(rows)
-
-
-def _partition_files(root: Path) -> dict[_Pixel, list[Path]]:
-    """Return the files of each partition; a partition may be a folder of several."""
-    result: dict[_Pixel, list[Path]] = {}
-    for base in (root / "dataset", root):
-        for path in sorted(base.glob("Norder=*/Dir=*/Npix=*")):
-            order, number = path.parts[-3].partition("=")[2], path.name.partition("=")[2].partition(".")[0]
-            if order.isdigit() and number.isdigit():
-                files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-                result.setdefault((int(order), int(number)), []).extend(files)
-        if result:
-            break
-    return result
-
-
-def _listed_pixels(root: Path) -> set[_Pixel]:
-    """Return the partitions that the catalog says it has."""
-    path = root / "partition_info.csv"
-    if not path.is_file():
-        return set()
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise SchemaError(f"{path}: not readable ({error!r:.80}); copy the catalog again") from None
 
 
 def _rows_near(path: Path, one: Against, objects: Objects) -> Iterator[pa.Table]:

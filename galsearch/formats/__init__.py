@@ -23,6 +23,7 @@ from galsearch.formats.fields import (
     notes_of,
     with_notes,
 )
+from galsearch.formats.hats import all_files, hats_root, partitions_near, properties_of, write_hats
 from galsearch.formats.reading import read_table, read_table_content
 from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
@@ -42,14 +43,18 @@ __all__ = [
     "REGION_RADIUS_ARCSEC",
     "VOPARQUET_KEY",
     "ByteColumn",
+    "all_files",
     "column_names",
     "column_parts",
     "describe",
     "facts_of",
     "format_table",
     "free_names",
+    "hats_root",
     "notes_of",
+    "partitions_near",
     "picture_column",
+    "properties_of",
     "read_table",
     "read_table_content",
     "table_bytes",
@@ -57,6 +62,7 @@ __all__ = [
     "to_pandas",
     "vector_columns",
     "with_notes",
+    "write_hats",
     "write_table",
     "write_text",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch.errors import SchemaError
+from galsearch.formats.hats import ADDED, all_files, hats_root
 from galsearch.formats.reading import PARQUET, named, read_table
 
 PART_ROWS = 65_536  # of a column that is read a part at a time
@@ -19,12 +20,15 @@ PICTURE_NAMES = ("image", "img", "picture", "cutout", "thumbnail", "jpg", "jpeg"
 
 def column_names(path: Path, *, table_name: str | int | None = None) -> list[str]:
     """Return the names of a table's columns; of Parquet without reading more than its footer."""
-    if path.suffix.lower() not in PARQUET:
+    root = hats_root(path)
+    if root is None and path.suffix.lower() not in PARQUET:
         return read_table(path, table_name=table_name).column_names
     from pyarrow import parquet
 
     with named(path):
-        return parquet.read_schema(path, memory_map=True).names
+        files = [path] if root is None else all_files(root)
+        names = (name for file in files for name in parquet.read_schema(file, memory_map=True).names)
+        return [name for name in dict.fromkeys(names) if root is None or name not in ADDED]
 
 
 def vector_columns(names: Sequence[str], column: str) -> list[str]:
@@ -61,6 +65,11 @@ def column_parts(path: Path, column: str, *, table_name: str | int | None = None
     Vectors that lie in many columns (`feat_0` to `feat_767`, called `feat_*`) come as one `fixed_size_list` of floats,
     NaN where a number is missing. Raises SchemaError when there is no such column, or when the file cannot be read.
     """
+    root = hats_root(path)
+    if root is not None:
+        for file in all_files(root):
+            yield from column_parts(file, column)
+        return
     if path.suffix.lower() not in PARQUET:
         table = read_table(path, table_name=table_name)
         with named(path):

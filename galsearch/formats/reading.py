@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from galsearch.errors import SchemaError
 from galsearch.formats import delimited, standards
 from galsearch.formats.fields import ASTROPY_KEY, VOPARQUET_KEY, describe, facts_of, free_names, plain_types, with_notes
+from galsearch.formats.hats import ADDED, all_files, hats_root, properties_of
 from galsearch.formats.request import Request, check_count, is_id_name
 
 PARQUET = (".parquet", ".pq")
@@ -46,8 +47,13 @@ def read_table(
     without: Collection[str] = (),
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
+    parts: Iterable[Path] | None = None,
 ) -> pa.Table:
     """Read a table file; SUFFIXES has the suffixes, all but Parquet also with .gz or .bz2 after them.
+
+    A folder is read where it is a HATS catalog (or a collection with one): its partitions one after another, without
+    the columns that only say in which of them a row is; the columns of positions are those that it names. `parts` are
+    the files of it to be read, all of them unless given.
 
     The suffix says what it is, or its first bytes where they say that it is FITS, VOTable or ECSV after all.
 
@@ -69,9 +75,13 @@ def read_table(
     """
     path = Path(path)
     request = Request(path.suffix, frozenset(text), table_name, tuple(missing))
-    suffix = kind_of(path)
+    root = hats_root(path)
+    suffix = kind_of(path) if root is None else ""
     with named(path):
-        if suffix in PARQUET:
+        if root is not None:
+            request.must_be_the_only_table()
+            table = _read_partitions(root, all_files(root) if parts is None else parts, without, request)
+        elif suffix in PARQUET:
             request.must_be_the_only_table()
             table = _read_parquet(path, path.stat().st_size, without, request)
         else:
@@ -101,6 +111,8 @@ def read_table_content(content: bytes, name: str, *, suffix: str = ".txt", compl
 
 def kind_of(path: Path) -> str:
     """Return the suffix of a table file without that of its compression; SchemaError for one that is not known."""
+    if path.is_dir():
+        raise SchemaError(f"{path}: is a folder without hats.properties, so no HATS catalog; give the file of a table")
     name = path.name.lower()
     packed = name.endswith(tuple(COMPRESSED))
     suffix = Path(name).with_suffix("").suffix if packed else Path(name).suffix
@@ -311,6 +323,29 @@ def _read_parquet(source: Path | pa.BufferReader, size: int, without: Collection
         result = dict(node.items()) | {"description": node.findtext("{*}DESCRIPTION", "").strip()}
         fields.append(describe(field, **{key: fact or result.get(key) for key, fact in facts_of(field).items()}))
     return pa.table(table.columns, schema=pa.schema(fields))
+
+
+def _read_partitions(root: Path, files: Iterable[Path], without: Collection[str], request: Request) -> pa.Table:
+    """Return files of a HATS catalog as one table; a column that one of them has not is null there."""
+    parts = [_read_parquet(file, file.stat().st_size, without, request) for file in files]
+    try:
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SchemaError(f"its partitions do not fit together ({error}); copy the catalog again") from None
+    table = table.drop_columns([name for name in ADDED if name in table.column_names])
+    stated = properties_of(root)
+    for axis in ("ra", "dec"):
+        name = stated.get(f"hats_col_{axis}")
+        if name in table.column_names:
+            index = table.column_names.index(name)
+            facts = facts_of(table.field(index))
+            here = {
+                "unit": facts["unit"] or "deg",
+                "ucd": f"pos.eq.{axis};meta.main",
+                "description": facts["description"],
+            }
+            table = table.set_column(index, describe(table.field(index), **here), table.column(index))
+    return table
 
 
 def _check_parquet(file, size: int) -> None:

@@ -1,6 +1,6 @@
-"""HEALPix pixels in the nested order: where they lie, how far they reach, which one holds a position; coverage maps.
+"""HEALPix pixels in the nested order: which one holds a position, where they lie, how far they reach; coverage maps.
 
-Górski et al. (2005, ApJ 622, 759), sections 4 and 5. Only what finding pixels by positions needs.
+Górski et al. (2005, ApJ 622, 759), sections 4 and 5. Only what catalogs in partitions and coverage maps need.
 """
 
 from __future__ import annotations
@@ -48,32 +48,33 @@ def pixel_centers(order: int, pixels: np.ndarray) -> np.ndarray:
 
 
 def pixels_of(order: int, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return the nested pixel of each position in degrees, `(n,) int64`; QueryError for an order outside 0 to 29.
+    """Return the nested pixels `(n,) int64` of an order that positions are in, degrees, right ascension in any turn.
 
-    >>> pixels_of(0, np.array([45.0, 0.0]), np.array([80.0, 0.0])).tolist()
-    [0, 4]
+    Raises QueryError for an order outside 0 to 29 and for what is no position.
+
+    >>> pixels_of(1, [10.0], [5.0]).tolist()
+    [17]
     """
-    if not 0 <= order <= MAX_ORDER:
-        raise QueryError(f"HEALPix order is {order}, expected 0 to {MAX_ORDER}")
+    ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+    if not 0 <= order <= MAX_ORDER or not np.isfinite(ra).all() or not (np.abs(dec) <= 90).all():
+        raise QueryError(f"HEALPix order {order} or a position is none; orders are 0 to {MAX_ORDER}, dec -90 to 90")
     side = 1 << order
-    height, polar = np.sin(np.radians(dec)), np.cos(np.radians(dec))
-    quarter = np.asarray(ra, np.float64) % 360 / 90
-    belt = np.abs(height) <= 2 / 3
-    up = np.floor(side * (0.5 + quarter - height * 0.75)).astype(np.int64)
-    down = np.floor(side * (0.5 + quarter + height * 0.75)).astype(np.int64)
-    first, second = up >> order, down >> order
-    face = np.where(first == second, first | 4, np.where(first < second, first, second + 8))
-    x, y = down & (side - 1), side - (up & (side - 1)) - 1
-    # near a pole 1 - |height| loses what the cosine of the declination keeps
-    base = np.minimum(np.floor(quarter).astype(np.int64), 3)
-    within = quarter - base
-    across = side * polar * np.sqrt(3 / (1 + np.abs(height)))
-    left = np.clip((within * across).astype(np.int64), 0, side - 1)
-    right = np.clip(((1 - within) * across).astype(np.int64), 0, side - 1)
-    north = height >= 0
-    x = np.where(belt, x, np.where(north, side - right - 1, left))
-    y = np.where(belt, y, np.where(north, side - left - 1, right))
-    face = np.where(belt, face, np.where(north, base, base + 8))
+    quarter = np.mod(ra, 360) / 90 % 4  # a tiny negative angle comes out as a whole turn
+    height = np.sin(np.radians(dec))
+    up, down = side * (0.5 + quarter), side * height * 0.75
+    rising, falling = np.floor(up - down).astype(np.int64), np.floor(up + down).astype(np.int64)
+    high, low = rising // side, falling // side
+    face = np.where(high == low, high % 4 + 4, np.where(high < low, high % 4, low % 4 + 8))
+    x, y = falling % side, side - rising % side - 1
+    # near a pole the cosine keeps what 1 - sin loses
+    cap = side * np.cos(np.radians(dec)) * np.sqrt(3 / (1 + np.abs(height)))
+    base = np.minimum(quarter.astype(np.int64), 3)
+    first = np.minimum(((quarter - base) * cap).astype(np.int64), side - 1)
+    second = np.minimum(((1 - (quarter - base)) * cap).astype(np.int64), side - 1)
+    polar, north = np.abs(height) > 2 / 3, height > 0
+    face = np.where(polar, np.where(north, base, base + 8), face)
+    x = np.where(polar, np.where(north, side - second - 1, first), x)
+    y = np.where(polar, np.where(north, side - first - 1, second), y)
     return (face << (2 * order)) + _spread(x) + (_spread(y) << 1)
 
 
@@ -133,4 +134,18 @@ def _every_second_bit(values: np.ndarray) -> np.ndarray:
         (16, 0x00000000FFFFFFFF),
     ):
         bits = (bits | (bits >> shift)) & mask
+    return bits
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Return numbers of 31 bits with a zero bit before each of their bits: the inverse of `_every_second_bit`."""
+    bits = values
+    for shift, mask in (
+        (16, 0x0000FFFF0000FFFF),
+        (8, 0x00FF00FF00FF00FF),
+        (4, 0x0F0F0F0F0F0F0F0F),
+        (2, 0x3333333333333333),
+        (1, 0x5555555555555555),
+    ):
+        bits = (bits | (bits << shift)) & mask
     return bits

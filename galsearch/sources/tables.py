@@ -206,7 +206,11 @@ def read_rows(table: Path, reading: Reading, *, without: Sequence[str] = ()) -> 
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file as hex."""
+    """Return the sha256 of a file as hex; of a HATS catalog that of the names and digests of its files."""
+    root = formats.hats_root(path)
+    if root is not None:
+        stated = [f"{file.relative_to(root)} {digest(file)}" for file in formats.all_files(root)]
+        return hashlib.sha256("\n".join(stated).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from galsearch.errors import FormatError, QueryError
 from galsearch.escaping import check_path
+from galsearch.store.files import Content
 from galsearch.store.index.kernel import description as comparing
 from galsearch.store.index.search import Tuning
 from galsearch.store.interface import Store
@@ -17,6 +18,8 @@ from galsearch.store.read.base import BaseStore
 from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.spectra import each_row as each_spectrum
 from galsearch.workers import Limits, Pool, ShownByName
+
+ELSEWHERE = Tuning(held_rows=0, held_ids=0)  # no column is read as a whole for the sake of a few rows
 
 __all__ = [
     "Rows",
@@ -40,13 +43,18 @@ __all__ = [
 ]
 
 
-def open_store(path: Path, *, tuning: Tuning | None = None) -> BaseStore:
+def open_store(path: Path | Content, *, tuning: Tuning | None = None) -> BaseStore:
     """Open the atlas at `path`: a folder `name.atlas` or a bundle `name.duckdb`; `tuning` is how it is read.
 
-    Raises FormatError when there is nothing, or nothing that is an atlas.
+    A bundle that lies elsewhere is given as what reads it, and closed with the store. Raises FormatError when there is
+    nothing, or nothing that is an atlas.
     """
-    store = _opened(path)
-    store.tuning = tuning or store.tuning
+    if isinstance(path, Path):
+        store = _opened(path)
+        store.tuning = tuning or store.tuning
+    else:
+        store = BundleStore(path.path, path)
+        store.tuning = tuning or ELSEWHERE
     return store
 
 
@@ -56,6 +64,10 @@ def _opened(path: Path) -> BaseStore:
         from galsearch.store.read.folder import FolderStore
 
         return FolderStore(path)
+    if str(path).startswith(("http:/", "https:/")):
+        raise FormatError(
+            f"{path}: this is done with an atlas on this machine, and not behind an address; download the file first"
+        )
     if not path.exists():
         raise FormatError(
             f"{path}: no such file or folder; an atlas is a folder 'name.atlas' or a file 'name.duckdb', "
@@ -66,7 +78,7 @@ def _opened(path: Path) -> BaseStore:
     return BundleStore(path)
 
 
-def open_stores(paths: Sequence[Path], *, tuning: Tuning | None = None) -> Store:
+def open_stores(paths: Sequence[Path | Content], *, tuning: Tuning | None = None) -> Store:
     """Open one atlas, or several as one. Raises QueryError for none."""
     if not paths:
         raise QueryError("no atlas was named; give the path of one, or a list of paths")

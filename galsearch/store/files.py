@@ -12,12 +12,39 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from galsearch.errors import FormatError
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 DELETED_FILE = re.compile(r"deleted-\d{1,9}\.duckdb")  # what was deleted, until it is removed for good
+
+
+class Content(Protocol):
+    """The one file that an atlas is, open for reading: on this machine (`OpenFile`), or read from elsewhere by parts.
+
+    `path` is what messages call it. Any thread may ask.
+    """
+
+    path: Path
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return `count` bytes from `offset` on. Raises FormatError where the file ends before."""
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Have spans of bytes (start, stop) at hand, all at once, before they are read one by one."""
+
+    def check(self) -> None:
+        """Raise FormatError when the file is known to have changed since it was opened."""
+
+    def changed(self) -> FormatError:
+        """Return the error of a file that was changed while it was open."""
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
 
 
 class OpenFile:
@@ -83,6 +110,9 @@ class OpenFile:
             parts.append(part)
             offset, count = offset + len(part), count - len(part)
         return b"".join(parts)
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Nothing: the system reads ahead."""
 
 
 def state_of(about: os.stat_result) -> tuple[int, int]:

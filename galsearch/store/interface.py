@@ -48,6 +48,10 @@ class Store(Protocol):
         """The atlases that are query_kind: this one, or several."""
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether it is read over a network, where each byte counts."""
+
+    @property
     def in_memory(self) -> bool:
         """Whether the columns of all objects are kept in memory."""
 
@@ -184,6 +188,9 @@ class Store(Protocol):
 
     def models(self) -> list[str]:
         """Return the names of the models that travel along."""
+
+    def card(self, name: str) -> dict[str, Any] | None:
+        """Return the card of a model; None where there is none."""
 
     def model(self, name: str) -> tuple[dict[str, Any], bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""

@@ -29,6 +29,7 @@ from galsearch.errors import GalsearchError, RemoteError
 from galsearch.progress import Progress
 from galsearch.remote.llm.endpoint import FAILED, MALFORMED, REFUSED, Endpoint, Reply, Request
 from galsearch.remote.llm.prices import UNKNOWN_PICTURE_TOKENS, Price, known_models, price_of
+from galsearch.remote.ranges.client import address_of
 
 BATCH_FROM = 1_000  # questions, from which on batches are asked for unless said otherwise
 BATCH_LINES, BATCH_BYTES = 50_000, 150_000_000  # of one batch; the API takes 200 MB
@@ -47,6 +48,8 @@ def journal_path(atlas: Path, parts: Sequence[str], *, prefix: str = "", folder:
     The folder is made. Raises GalsearchError where that cannot be.
     """
     requested = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    if folder is None and address_of(atlas) is not None:
+        raise GalsearchError(f"{atlas}: nothing can be kept beside an address, and answers are paid for; give a folder")
     home = atlas.with_name(atlas.name + ANSWERS) if folder is None else Path(folder)
     try:
         home.mkdir(parents=True, exist_ok=True)

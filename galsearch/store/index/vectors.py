@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from galsearch.errors import FormatError
 from galsearch.science.ranking import Scorer
-from galsearch.store.files import OpenFile
+from galsearch.store.files import Content, OpenFile
 from galsearch.store.index import kernel
 
 BLOCK_ROWS = 8_192  # rows read at a time
@@ -227,11 +227,12 @@ class Mapped:
     while it is open: what was read then may be of neither state.
 
     The compiled functions read the file where the system maps it, and stand it when it is cut meanwhile. Without them
-    it is read into memory of our own, for nothing else would.
+    it is read into memory of our own, for nothing else would. So is a file that lies elsewhere: what a question needs
+    of it is fetched at once, and the beginnings of its runs are not looked at, each of which would be a request more.
     """
 
-    def __init__(self, runs: pa.Table, dim: int, file: Path | OpenFile, *, dtype: type = np.float32) -> None:
-        self._file = file if isinstance(file, OpenFile) else OpenFile(file)
+    def __init__(self, runs: pa.Table, dim: int, file: Path | Content, *, dtype: type = np.float32) -> None:
+        self.file: Content = OpenFile(file) if isinstance(file, Path) else file
         self.dim, self._dtype = dim, np.dtype(dtype)
         first, self._values = _map_column(runs, "first_value"), _map_column(runs, "run_values")
         self._at = _map_column(runs, "byte_offset")
@@ -245,19 +246,26 @@ class Mapped:
         self._starts = self._first.tolist()
         self._seen = np.zeros(len(self._at), bool)
         self._pieces: kernel.Pieces | None = None
-        if kernel.LIBRARY is not None:
-            self._map_pieces(total)
+        if not isinstance(self.file, OpenFile):
+            self._seen[:] = True
+        elif kernel.LIBRARY is not None:
+            self._map_pieces(self.file, total)
 
     def _check_runs(self) -> None:
-        item, size = self._dtype.itemsize, self._file.size
+        item, size = self._dtype.itemsize, self.file.size
         if not len(self._at) or len(self._at) > size:
             raise MapError("the map has no runs, or more than the file has bytes")
         inside = (self._at >= 0) & (self._at <= size - HEAD_BYTES) & (self._values > 0)
         if not inside.all() or (self._values > (size - self._at) // item).any() or (self._at % item).any():
             raise MapError("a run does not lie inside the file")
 
-    def _map_pieces(self, total: int) -> None:
-        self._map = mmap.mmap(self._file.fileno(), self._file.size, access=mmap.ACCESS_READ)
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the compiled functions compare the rows where they are."""
+        return self._pieces is not None
+
+    def _map_pieces(self, file: OpenFile, total: int) -> None:
+        self._map = mmap.mmap(file.fileno(), file.size, access=mmap.ACCESS_READ)
         ends, content = np.append(self._first, total), np.frombuffer(self._map, np.uint8)
         try:
             options = {"first": ends, "at": self._at, "head": self._heads}
@@ -277,11 +285,11 @@ class Mapped:
         try:
             yield
         except kernel.VanishedError:
-            raise self._file.changed() from None
+            raise self.file.changed() from None
         except MapError:
-            self._file.check()
+            self.file.check()
             raise
-        self._file.check()
+        self.file.check()
 
     def _read_rows(self, rows: np.ndarray) -> np.ndarray:
         """Return rows that are read into memory, neighbors in one go."""
@@ -289,10 +297,22 @@ class Mapped:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"a row is not among the {self.rows} that there are")
         result = np.empty((len(rows), self.dim), self._dtype)
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for start, stop in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
-            if start < stop:
-                self._read_numbers(int(rows[start]) * self.dim, result[start:stop].reshape(-1))
+        self.file.fetch(self.spans(rows))
+        for start, stop in _neighbors(rows):
+            self._read_numbers(int(rows[start]) * self.dim, result[start:stop].reshape(-1))
+        return result
+
+    def spans(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        """Return where rows lie in the file, as spans of bytes (start, stop)."""
+        result, item = [], self._dtype.itemsize
+        for first, last in _neighbors(rows):
+            start, stop = int(rows[first]) * self.dim, (int(rows[last - 1]) + 1) * self.dim
+            run = bisect.bisect_right(self._starts, start) - 1
+            while start < stop:
+                end = min(stop, self._starts[run] + int(self._values[run]))
+                at = int(self._at[run]) + (start - self._starts[run]) * item
+                result.append((at, at + (end - start) * item))
+                start, run = end, run + 1
         return result
 
     def _read_numbers(self, start: int, out: np.ndarray) -> None:
@@ -303,18 +323,19 @@ class Mapped:
                 self._look_at(run)
             skip = start + done - self._starts[run]
             count = min(len(out) - done, int(self._values[run]) - skip)
-            content = self._file.read(int(self._at[run]) + skip * item, count * item)
+            content = self.file.read(int(self._at[run]) + skip * item, count * item)
             out[done : done + count] = np.frombuffer(content, self._dtype)
             done, run = done + count, run + 1
 
     def _look_at(self, run: int) -> None:
         """Compare the beginning of a run with what was noted."""
-        if self._file.read(int(self._at[run]), HEAD_BYTES) != self._heads[run].tobytes():
+        if self.file.read(int(self._at[run]), HEAD_BYTES) != self._heads[run].tobytes():
             raise MapError("a run does not begin as noted")
         self._seen[run] = True
 
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
         if self._pieces is None:
+            self.file.fetch(self.spans(rows))
             return _taken_scores(self, scorer, rows)
         return scorer.through(functools.partial(self.products, rows=rows))
 
@@ -355,8 +376,16 @@ class Mapped:
     def _digest(self, at: int, length: int) -> int:
         digest = 0
         for start in range(0, length, DIGEST_BYTES):
-            digest = zlib.crc32(self._file.read(at + start, min(DIGEST_BYTES, length - start)), digest)
+            digest = zlib.crc32(self.file.read(at + start, min(DIGEST_BYTES, length - start)), digest)
         return digest
+
+
+def _neighbors(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield which parts of some rows follow one another, as (start, stop) among them."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for start, stop in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
+        if start < stop:
+            yield start, stop
 
 
 def _noted(result: np.ndarray | None) -> np.ndarray:
@@ -387,10 +416,17 @@ class Coded(_ByRows):
         self._codes, self._weights, self._centroids, self._starts = codes, weights, centroids, starts
 
     def take(self, rows: np.ndarray) -> np.ndarray:
+        self._fetch(rows)
         return decoded(self._codes.take(rows), self._weights.take(rows), self._centroids[self._cell(rows)])
 
+    def _fetch(self, rows: np.ndarray) -> None:
+        """Have what is needed of rows at hand, codes and weights at once, where the file lies elsewhere."""
+        if not self._codes.is_compiled:
+            self._codes.file.fetch([*self._codes.spans(rows), *self._weights.spans(rows)])
+
     def scores(self, scorer: Scorer, rows: np.ndarray) -> np.ndarray:
-        if kernel.LIBRARY is None or not len(rows):
+        if not self._codes.is_compiled or not len(rows):
+            self._fetch(rows)
             return _taken_scores(self, scorer, rows)
         cell, weights = self._cell(rows), self._weights.take(rows)
         firsts = np.flatnonzero(np.diff(cell, prepend=-1))  # neighbors mostly lie in one cell
@@ -453,7 +489,7 @@ def numbers(table: pa.Table, column: str) -> np.ndarray:
 
 
 def mapped(
-    runs: pa.Table, dim: int, locate: Callable[[str | None], Path | OpenFile], *, dtype: type = np.float32
+    runs: pa.Table, dim: int, locate: Callable[[str | None], Path | Content], *, dtype: type = np.float32
 ) -> Mapped | Chain:
     """Return the vectors that `runs` describe; `locate` gives a file named there, or its path. Raises MapError."""
     try:
@@ -472,9 +508,9 @@ def by_file(runs: pa.Table) -> Iterator[tuple[str | None, pa.Table]]:
         start += count
 
 
-def file_state(file: Path | OpenFile) -> int:
+def file_state(file: Path | Content) -> int:
     """Return how often DuckDB has changed a file: the larger count of its two headers."""
-    opened = file if isinstance(file, OpenFile) else OpenFile(file)
+    opened: Content = OpenFile(file) if isinstance(file, Path) else file
     if opened.size < 3 * 4096:
         raise MapError("the file is cut")
     start = opened.read(0, 3 * 4096)

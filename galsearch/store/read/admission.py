@@ -37,9 +37,12 @@ _REMEDY = "ask whoever sent it for a file as galsearch writes it, or rebuild the
 class Catalog:
     """The base tables of an attached file: their columns with types, `{table: {column: type}}`, and row counts."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
-        """Read the catalog of the database `name`, which `cursor` must not `USE`. FormatError for what is refused."""
-        self._path = path
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, name: str, path: Path, size: int) -> None:
+        """Read the catalog of the database `name`, which `cursor` must not `USE`. FormatError for what is refused.
+
+        `size` is the length of its file in bytes.
+        """
+        self._path, self._size = path, size
         here = f"WHERE database_name = '{name}'"
         main = f"{here} AND schema_name = 'main'"
         select = "SELECT table_name, estimated_size, check_constraint_count FROM duckdb_tables()"
@@ -95,7 +98,7 @@ class Catalog:
 
     def _check_size(self, table: str, rows: int, checks: int) -> None:
         known = schema.PHRASES if table.startswith(f"{schema.PHRASES}_") else table
-        most = MOST_ENTRIES.get(known, self._path.stat().st_size)
+        most = MOST_ENTRIES.get(known, self._size)
         if rows > most:
             raise self._refused(f"table {table} has {rows} rows, at most {most} are possible in such a file")
         if checks:

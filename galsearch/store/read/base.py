@@ -24,12 +24,13 @@ from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.query import Plan
 from galsearch.science.ranking import Scorer
-from galsearch.store.files import OpenFile
+from galsearch.store.files import Content, OpenFile
 from galsearch.store.index.cells import Cells, Curves
 from galsearch.store.index.fulltext import POSTINGS, Matches, holders_of, likely_holders, matches, terms_sql
 from galsearch.store.index.search import Request, Tuning, best_rows
 from galsearch.store.index.vectors import Chain, Fetched, Held, MapError, Mapped, Trusted, Vectors, mapped, numbers
 from galsearch.store.read.admission import Catalog
+from galsearch.store.read.blocks import Blocks
 from galsearch.store.sql import macros
 from galsearch.store.sql.allowed import EMBED
 from galsearch.store.sql.macros import ROW_ALIGNED
@@ -72,9 +73,10 @@ class BaseStore:
     tuning = Tuning()  # `open_store` takes another
     objects: int  # rows of `galaxies`; what the manifest says of them is only compared with it, by `check`
 
-    def __init__(self, path: Path, facts: Path) -> None:
+    def __init__(self, path: Path, facts: Path | Content) -> None:
         self.path = path
-        self._file, self.sandbox = _opened_by_both(facts)
+        self._file: Content
+        self._file, self.sandbox = _opened_by_both(facts) if isinstance(facts, Path) else _served(facts)
         self.sandbox.watch = self._file.check
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
@@ -122,7 +124,7 @@ class BaseStore:
     def _read_catalog(self) -> Catalog:
         cursor = self.sandbox.catalog()
         try:
-            return Catalog(cursor, NAME, self._file.path)
+            return Catalog(cursor, NAME, self._file.path, self._file.size)
         except (duckdb.Error, *NO_TEXT) as error:
             raise damaged(self._file.path, error) from None
         finally:
@@ -195,6 +197,7 @@ class BaseStore:
         if self.objects <= self.tuning.held_ids:
             return self._held_ids.take(_column(pa.int64(), rows))
         self._check_numbers()
+        self._fetch_rows(rows, ["object_id"])
         statement = "SELECT rowid AS row, object_id FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
         result = self.sandbox.arrow(statement, [rows.tolist()])
         return result["object_id"].take(_column(pa.int64(), _find(numbers(result, "row"), rows)))
@@ -221,6 +224,7 @@ class BaseStore:
             result = self._held_rows.take(_column(pa.int64(), rows))
         else:
             self._check_numbers()
+            self._fetch_rows(rows)
             columns = self._hit_columns("NULL::FLOAT")
             statement = (
                 f"SELECT galaxies.rowid AS row, {columns} FROM galaxies WHERE rowid IN (SELECT unnest($1::BIGINT[]))"
@@ -232,6 +236,27 @@ class BaseStore:
             return result
         column = _column(pa.float32(), np.asarray(scores, np.float32))
         return result.set_column(result.column_names.index("score"), result.field("score"), column)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Say whether it is read over a network, where each byte counts."""
+        return not isinstance(self._file, OpenFile)
+
+    @functools.cached_property
+    def _blocks(self) -> Blocks | None:
+        """Where rows lie in a file that is elsewhere; None for one on this machine, which needs no such care."""
+        return Blocks(self.sandbox, self._file.size) if self.elsewhere else None
+
+    def _fetch_rows(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> None:
+        """Have what a file elsewhere holds of rows of `galaxies` at hand, all at once."""
+        if self._blocks is not None:
+            self._file.fetch(self._blocks.of_rows("galaxies", rows, columns))
+
+    def _fetch_index(self, embedding: str) -> None:
+        """Have the map and the index of an embedding in a file elsewhere at hand, all at once."""
+        if self._blocks is not None:
+            index = (schema.MAP_TABLE, f"cells_{embedding}", f"recall_{embedding}", f"line_{embedding}")
+            self._file.fetch(self._blocks.of_tables([name for name in index if name in self.tables]))
 
     @property
     def in_memory(self) -> bool:
@@ -434,6 +459,11 @@ class BaseStore:
         """Return the names of the models that travel along."""
         raise NotImplementedError
 
+    def card(self, name: str) -> dict | None:
+        """Return the card of a model; None where there is none."""
+        kept = self.model(name)
+        return None if kept is None else kept[0]
+
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""
         raise NotImplementedError
@@ -556,6 +586,7 @@ class BaseStore:
     def vectors(self, embedding: str) -> Vectors:
         """Return all vectors of an embedding by their own row numbers: in place, or where that fails by the engine."""
         if embedding not in self._vectors:
+            self._fetch_index(embedding)
             rows, engine = self.vector_count(embedding), functools.partial(self._unmapped, embedding)
             try:
                 result = Trusted(self._mapped_vectors(embedding), engine)
@@ -604,7 +635,7 @@ class BaseStore:
         """Return how many vectors there are; what the manifest says of it is only compared with it, by `check`."""
         raise NotImplementedError
 
-    def _map_file(self, file: str | None) -> Path | OpenFile:
+    def _map_file(self, file: str | None) -> Path | Content:
         """Return a file that the map names, or its path; None is the file of the facts."""
         raise NotImplementedError
 
@@ -841,6 +872,15 @@ def _opened_by_both(facts: Path) -> tuple[OpenFile, Sandbox]:
                 undone.pop_all()
                 return file, sandbox
     raise file.changed()
+
+
+def _served(content: Content) -> tuple[Content, Sandbox]:
+    """Return a file that is read through Python, and its sandbox; it is closed where DuckDB cannot open it."""
+    try:
+        return content, Sandbox(content.path, content)
+    except BaseException:
+        content.close()
+        raise
 
 
 def _opened(facts: Path) -> OpenFile:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.store.files import OpenFile
+from galsearch.store.files import Content
 from galsearch.store.index.vectors import Chain, Coded, MapError, Vectors, decoded, file_state, numbers
 from galsearch.store.read.base import (
     BATCH_ROWS,
@@ -26,12 +26,12 @@ from galsearch.store.sql.macros import OURS, bundle_macros, vector_table, vote_m
 
 
 class BundleStore(BaseStore):
-    """An atlas in one file."""
+    """An atlas in one file, on this machine or, as `content`, elsewhere."""
 
     kind = "bundle"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, path)
+    def __init__(self, path: Path, content: Content | None = None) -> None:
+        super().__init__(path, content or path)
         self._counts: dict[str, int] = {}
         try:
             self._check_tables()
@@ -86,6 +86,11 @@ class BundleStore(BaseStore):
         names = [name for (name,) in self.sandbox.rows("SELECT name FROM models ORDER BY name")]
         return [check_model_name(name, self.path) for name in names]
 
+    def card(self, name: str) -> dict | None:
+        """Return the card of a model, without reading the model; None when the bundle has none by that name."""
+        cards = self.sandbox.rows("SELECT card FROM models WHERE name = $1", [name])
+        return None if not cards else read_card(cards[0][0] or "", f"{self.path}: model '{name}'")
+
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model, or None when the bundle has none by that name."""
         result = self.sandbox.rows("SELECT card, onnx, tokenizer FROM models WHERE name = $1", [name])
@@ -133,7 +138,7 @@ class BundleStore(BaseStore):
             raise MapError("codes lie in several files")
         return Coded(codes, weights, *cells)
 
-    def _map_file(self, file: str | None) -> OpenFile:
+    def _map_file(self, file: str | None) -> Content:
         if file is not None:
             raise MapError("vectors of a bundle lie in the bundle")
         if self.manifest.extra.get(schema.MAP_STATE) != file_state(self._file):

@@ -33,6 +33,7 @@ class MultiStore:
         _check_models(self.parts)
         self.path = Path(" + ".join(f"{store.path}" for store in self.parts))
         self.manifest = _manifest(self.parts)
+        self.elsewhere = any(store.elsewhere for store in self.parts)
         self.in_memory = all(store.in_memory for store in self.parts)
 
     def close(self) -> None:
@@ -262,6 +263,10 @@ class MultiStore:
     def models(self) -> list[str]:
         """Return the kinds of models that travel with the first atlas that has any."""
         return next((names for store in self.parts if (names := store.models())), [])
+
+    def card(self, name: str) -> dict | None:
+        """Return the card of the model of the first atlas that has it."""
+        return next((result for store in self.parts if (result := store.card(name))), None)
 
     def model(self, name: str) -> tuple[dict, bytes, bytes | None] | None:
         """Return the model of the first atlas that has it."""

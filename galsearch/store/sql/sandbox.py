@@ -24,6 +24,8 @@ from galsearch.errors import FormatError, GalsearchError, LimitError, QueryError
 from galsearch.escaping import is_text
 
 if TYPE_CHECKING:
+    from galsearch.store.files import Content
+    from galsearch.store.sql.served import Served
     from galsearch.store.sql.visitors import Visits
 
 TIME_LIMIT_SECONDS = 60.0
@@ -44,6 +46,7 @@ _SETTINGS = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
+_WHOLE_ROW_GROUPS = "storage_block_prefetch"  # what DuckDB reads of a remote file for one row: 20 times what is needed
 _USER_ERRORS = (
     duckdb.ParserException,
     duckdb.BinderException,
@@ -62,12 +65,15 @@ NO_TEXT = (UnicodeDecodeError, pa.ArrowInvalid)  # DuckDB believes a file that i
 
 
 class Sandbox:
-    """A locked, read-only DuckDB connection to one file; every thread works on a cursor of its own."""
+    """A locked, read-only DuckDB connection to one file; every thread works on a cursor of its own.
 
-    def __init__(self, path: Path) -> None:
+    The file is at `path`, or where that is no place on this machine, `content`, which DuckDB then reads through Python.
+    """
+
+    def __init__(self, path: Path, content: Content | None = None) -> None:
         self.path = path
         self.visits: Visits | None = None  # where the SQL of visitors runs instead of here
-        self._connection = _connect(path)
+        self._connection, self._served = _connect(path, content)
         self._cursors: dict[int, duckdb.DuckDBPyConnection] = {}  # by thread
         self._prepared: set[int] = set()  # threads whose cursor sees the tables outside the file
         self._defined: dict[int, set[str]] = {}  # statements that ran for the cursors of threads
@@ -112,6 +118,7 @@ class Sandbox:
         except (duckdb.Error, *NO_TEXT) as error:
             self.check_open()
             self.watch()
+            self._raise_cause(error)
             if "cannot encode str as UTF-8" in str(error):  # an id that somebody asked for
                 raise QueryError("the text is not valid Unicode; check the encoding of the terminal") from None
             raise damaged(self.path, error) from None
@@ -203,16 +210,25 @@ class Sandbox:
             ) from None
         except _USER_ERRORS as error:
             self.check_open()
+            self._raise_cause(error)
             raise QueryError(f"{title}: {_first_lines(error)}") from None
         except (duckdb.Error, *NO_TEXT) as error:
             self.check_open()
             self.watch()
+            self._raise_cause(error)
             raise damaged(self.path, error) from None
         except OSError as error:  # what DuckDB raises while Arrow reads its rows
             self.check_open()
             if "INTERRUPT" in str(error):
                 raise LimitError(f"{title}: stopped after {TIME_LIMIT_SECONDS:g} s; add a cut or a LIMIT") from None
+            self._raise_cause(error)
             raise QueryError(f"{title}: {_first_lines(error)}") from None
+
+    def _raise_cause(self, error: Exception) -> None:
+        """Raise what kept DuckDB from reading the file, where that was the reason of an error of its own."""
+        cause = None if self._served is None else self._served.cause(error)
+        if cause is not None:
+            raise cause from None
 
     def check_select(self, text: str) -> None:
         """Raise QueryError unless `text` is exactly one SELECT (or FROM, WITH, VALUES, DESCRIBE) statement."""
@@ -398,17 +414,26 @@ def _close_when_free(connection: duckdb.DuckDBPyConnection) -> None:
         time.sleep(0.002)
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+def _connect(path: Path, content: Content | None) -> tuple[duckdb.DuckDBPyConnection, Served | None]:
     """Return a connection of its own to the file: opened by name, two atlases would share functions and settings."""
     connection = duckdb.connect(":memory:", config=_FROM_THE_START)
+    served = None
     try:
-        connection.execute(f"ATTACH {quoted(path)} AS {NAME} (TYPE duckdb, READ_ONLY)")
+        named = quoted(path)
+        if content is not None:
+            from galsearch.store.sql.served import ADDRESS, Served
+
+            served, named = Served(content, connection), f"'{ADDRESS}'"
+            with contextlib.suppress(duckdb.CatalogException):  # a DuckDB that reads block by block in any case
+                connection.execute(f"SET {_WHOLE_ROW_GROUPS} = 'never'")
+        connection.execute(f"ATTACH {named} AS {NAME} (TYPE duckdb, READ_ONLY)")
         for name, value in _SETTINGS.items():
             connection.execute(f"SET {name} = {value}")
     except (duckdb.Error, *NO_TEXT) as error:  # what it complains of may be no text either
         connection.close()
-        raise damaged(path, error) from None
-    return connection
+        cause = None if served is None else served.cause(error)
+        raise cause or damaged(path, error) from None
+    return connection, served
 
 
 def use(settings: dict[str, str], *, seconds: float) -> None:

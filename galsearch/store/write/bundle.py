@@ -28,6 +28,7 @@ from galsearch.store.index.projection import PCA, check_method, put_map, write_m
 from galsearch.store.index.vectors import MapError, Mapped, Reordered, encoded, file_state, runs_table
 from galsearch.store.interface import Store
 from galsearch.store.read.base import BATCH_ROWS, BaseStore
+from galsearch.store.read.blocks import BLOCK_HEADER, FILE_HEADER
 from galsearch.store.read.bundle import BundleStore
 from galsearch.store.read.row_view import RowView
 from galsearch.store.read.spectra import SPECTRA, SPECTRA_ROWS, no_spectra
@@ -46,8 +47,9 @@ from galsearch.store.write.index_tables import (
     write_words,
 )
 
+BLOCK_BYTES = 1 << 18  # of a DuckDB file, unless somebody wants smaller ones, which are read one by one over a network
+BLOCKS = tuple(1 << power for power in range(14, 19))  # that DuckDB knows
 STORAGE_VERSION = "v1.2.0"  # read by DuckDB 1.2 and later, the command-line client and the browser build
-FILE_HEADER, BLOCK_HEADER = 3 * 4096, 8  # bytes before the first block of a DuckDB file, and at its beginning
 REMEDY = "free some space or choose another folder, then run the same command again"
 OF_THE_FILE = (
     schema.LANCE_VERSIONS,
@@ -66,6 +68,7 @@ def write_bundle(
     with_models: bool = True,
     compact: bool = False,
     storage_version: str = STORAGE_VERSION,
+    block_bytes: int = BLOCK_BYTES,
     projection: str | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
@@ -74,13 +77,17 @@ def write_bundle(
 
     `record` is appended to the provenance; `compact` stores 8-bit codes of the vectors; `projection` says how the
     vectors are projected (None: as in `store` where that has every vector, else by "pca"). Raises GalsearchError when
-    the disk is full or the folder not writable, or when the vectors cannot be stored so.
+    the disk is full or the folder not writable, or when the vectors cannot be stored so, QueryError for blocks of
+    another size than DuckDB knows.
     """
     check_method(projection or PCA)
+    if block_bytes not in BLOCKS:
+        raise QueryError(f"block_bytes is {block_bytes!r:.40}, expected one of {', '.join(map(str, BLOCKS))}")
     with disk_errors(path, REMEDY), WriterLock(path), replacing(path) as partial:
         connection = writing(partial)
         try:
-            connection.execute(f"ATTACH {quoted(partial)} AS bundle (STORAGE_VERSION '{storage_version}')")
+            made = f"STORAGE_VERSION '{storage_version}', BLOCK_SIZE {block_bytes}"
+            connection.execute(f"ATTACH {quoted(partial)} AS bundle ({made})")
             connection.execute("USE bundle")
             _fill(
                 connection,
