@@ -25,6 +25,7 @@ STATES = {  # state -> what it means
     ABSENT: "every source answered, and none has anything there",
     NOT_CHECKED: "a source did not answer, or the object has no position",
 }
+SHORT = {KNOWN: "known", OTHER: "another kind", ABSENT: "not found", NOT_CHECKED: "not checked"}  # below a picture
 MOST_KEPT = 5  # looks of an object that its page shows
 
 
@@ -189,10 +190,10 @@ def show_object(known: Known, object_id: str) -> None:
     st.markdown(f"**{widgets.plain(str(row['state']))}**{_as(known.kind)}")
     st.caption(widgets.plain(best_match(row)))
     matches = known.matches_of(object_id)
-    if matches is not None and len(matches):
+    if matches is not None and len(matches) > 1:
         shown = ["catalog", "name", "type", "separation_arcsec", "false_probability", "reference"]
         there = [name for name in shown if matches[name].null_count < len(matches)]
-        widgets.table(matches.select(there).slice(0, 60), None, most_px=300)
+        widgets.table(matches.select(there).slice(0, 60), None, most_px=300, name="Sources within the radius")
     for failed in row["failed"] or ():
         st.caption(f":material/warning: Not checked: {widgets.plain(failed)}")
     checked = ", ".join(row["checked"] or ())

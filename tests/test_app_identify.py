@@ -68,7 +68,11 @@ def choose(app, *names: str):
 
 
 def states(app) -> list[str]:
-    return [one["score"] for one in tiles(app)]
+    """Return the states that are drawn, in the words of the library."""
+    from identifications import SHORT
+
+    words = {short: state for state, short in SHORT.items()}
+    return [words[one["score"]] for one in tiles(app)]
 
 
 # ---- catalogs on disk

@@ -35,7 +35,7 @@ MOST_IDS = 20  # that the command below names one by one
 MOST_FILES = 200
 FIRST_N = 24
 NEW, KEPT = "new", "kept"
-PLACES = {NEW: "New look", KEPT: "Kept looks"}
+PLACES = {NEW: "Look up", KEPT: "Kept with the atlas"}
 RESULTS, FILTER, ODD, MARKED, ONE = "results", "filter", "anomalies", "marked", "object"
 OBJECTS = {
     RESULTS: "Results",
@@ -537,7 +537,7 @@ def show_gallery(state: State, page: pa.Table) -> None:
         widgets.tile(
             galaxies[row["object_id"]],
             pictures.get(row["object_id"]),
-            score=row["state"],
+            score=identifications.SHORT.get(row["state"], row["state"]),
             rank="" if row["separation_arcsec"] is None else f"{row['separation_arcsec']:.2f}″",
             note=widgets.clean(tile_note(row)),
             mark=marked.get(row["object_id"], {}).get("mark"),
@@ -630,7 +630,7 @@ def take_along(state: State, known: Known, rows: pa.Table) -> None:
                     table_file(state, known, known.matches, suffix, name="matches")
             st.caption("The columns are those of `galsearch identify`.")
     with st.expander("As a table", icon=":material/table_rows:", key="identify_table"):
-        widgets.table(rows.select([*SHOWN]).slice(0, 1_000), None, most_px=420)
+        widgets.table(rows.select([*SHOWN]).slice(0, 1_000), None, most_px=420, name="Objects")
         if len(rows) > 1_000:
             st.caption(f"The first 1,000 of {len(rows):,}; the files have all.")
     if len(known.key) > 1 and isinstance(known.key[1], Asked):

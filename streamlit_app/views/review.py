@@ -323,18 +323,47 @@ def draw(state: State, object_id: str, how: tuple[str, int, bool, bool], *, blin
     """Draw the picture as high as the window, else the sketch of a spectrum; blind, nothing tells its name."""
     stretch, zoom, invert, smooth = how
     alt = "The object to judge" if blind else widgets.describe(state.atlas[object_id])
-    pixels = pixels_of(state, object_id)
+    pixels, origin = pixels_of(state, object_id, blind=blind)
     if pixels is None:
         widgets.image(sketches.faces(state.atlas, [object_id]).get(object_id), alt=alt)
         return
     shown = rendering.stretched(zoomed(pixels, zoom), stretch=stretch, low=0.0, high=100.0, invert=invert)
     st.image(rendering.enlarged(shown, max(rendering.SCALES), smooth=smooth), alt=alt)
+    st.caption(widgets.plain(f"{pixels.shape[1]} × {pixels.shape[0]} pixels, {origin}"))
 
 
-def pixels_of(state: State, object_id: str) -> np.ndarray | None:
-    """Return the stored picture of an object, `(h, w, 3) uint8`; None without one."""
+def pixels_of(state: State, object_id: str, *, blind: bool) -> tuple[np.ndarray | None, str]:
+    """Return the picture of an object, `(h, w, 3) uint8`, and where it is from; None without one.
+
+    It is that of its file where that can be read, else the stored one; blind, the file is not named.
+    """
+    file = rendering.source_file(state.atlas, state.atlas[object_id].columns.get("file"))
+    origin = "stored thumbnail"
+    if file is not None:
+        name = "" if blind else f" {file.name}"
+        try:
+            return pixels_of_file(state, file), f"picture file{name}"
+        except galsearch.GalsearchError as error:
+            reason = "" if blind else f": {error}"
+            origin += f"; the picture file cannot be read{reason}"
     picture = state.atlas.thumbnails([object_id]).get(object_id)
-    return None if picture is None else galsearch.decode_thumbnail(picture)
+    return (None if picture is None else galsearch.decode_thumbnail(picture)), origin
+
+
+def pixels_of_file(state: State, file: Path) -> np.ndarray:
+    """Return the picture of a file, which a worker decodes as it does uploads; the last one is kept."""
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise galsearch.SchemaError(f"{file.name}: {error.strerror}") from None
+    if about.st_size > limits.UPLOAD_BYTES:
+        raise galsearch.SchemaError(f"{file.name} has {about.st_size:,} bytes, more than {limits.UPLOAD_BYTES:,}")
+    key = (str(file), about.st_mtime_ns, about.st_size)
+    held = st.session_state.get("review_file")
+    if held is None or held[0] != key:
+        with limits.turn():
+            held = st.session_state.review_file = (key, state.atlas.render(file))
+    return held[1]
 
 
 def zoomed(pixels: np.ndarray, times: int) -> np.ndarray:

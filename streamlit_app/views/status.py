@@ -186,7 +186,7 @@ def show_queue(state: State, status: galsearch.WatchStatus) -> None:
             way(state, "review", "Judge objects on the page Review", icon=":material/gavel:")
     else:
         rows = [{name: text_of(one[name]) for name in LISTED} for one in queue[:1_000]]
-        widgets.table(pa.Table.from_pylist(rows), None, most_px=320)
+        widgets.table(pa.Table.from_pylist(rows), None, most_px=320, name="To look at")
         if not limits.PUBLIC:
             st.caption(
                 f"They are in another atlas than this one. Judge them with "
@@ -244,7 +244,7 @@ def show_tables(status: galsearch.WatchStatus) -> None:
         if about:
             st.caption(about)
         rows = [{name: text_of(cell) for name, cell in row.items()} for row in table.to_pylist()]
-        widgets.table(pa.Table.from_pylist(rows), None, most_px=380)
+        widgets.table(pa.Table.from_pylist(rows), None, most_px=380, name=heading)
     st.header("Not checked", anchor=False)
     st.markdown("\n".join(f"- {widgets.plain(text)}" for text in status.numbers["not_checked"]))
 
