@@ -53,8 +53,8 @@ def histogram(counts: np.ndarray) -> alt.LayerChart:
     ]
     bars = (
         alt.Chart(alt.Data(values=rows))
-        .mark_bar(color=BAR, opacity=0.85, stroke=None)
-        .encode(x=x, x2="to:Q", y=alt.Y("objects:Q", title="Objects"), tooltip=tooltip)
+        .mark_rect(color=BAR, opacity=0.85)
+        .encode(x=x, x2="to:Q", y=alt.Y("objects:Q", title="Objects"), y2=alt.datum(0), tooltip=tooltip)
     )
     line = alt.Chart(alt.Data(values=[{"objects": expected}])).mark_rule(color="#d55e00", strokeDash=[6, 4], size=2)
     return alt.layer(bars, line.encode(y="objects:Q")).properties(height=HISTOGRAM_PX)

@@ -595,7 +595,7 @@ def show_one(state: State, known: Known) -> None:
         st.info("This object is not in the atlas any more.")
         return
     picture = sketches.faces(state.atlas, [object_id]).get(object_id)
-    with st.container(horizontal=True, gap="small", wrap=False, key="identify_portrait"):
+    with st.container(horizontal=True, gap="small", key="identify_portrait"):
         widgets.image(picture, width_px=120, alt=widgets.describe(galaxy, picture))
         way(state, "object", "Open its page", icon=":material/open_in_full:", object=object_id)
     panel.mark_buttons(state, object_id)

@@ -207,6 +207,7 @@ def without(where: str | None, skipped: list[str]) -> str | None:
 def judge(state: State, verdicts: galsearch.Verdicts, kind: str, row: dict[str, Any]) -> None:
     """Draw the object, the buttons with their keys, and why it is shown."""
     object_id, blind = row["object_id"], bool(st.session_state.get("review_blind"))
+    picture, origin = pixels_of(state, object_id, blind=blind)
     left, right = st.columns([3, 1], gap="medium")
     with left, st.container(key="review_picture"):
         frame = st.container()
@@ -214,12 +215,14 @@ def judge(state: State, verdicts: galsearch.Verdicts, kind: str, row: dict[str, 
         buttons(state, kind, object_id)
         st.text_input("Note", key=f"review_note_{object_id}", max_chars=2000, on_change=state.acted)
         label_box(state, kind, object_id)
-        pixels = stretch_box(state, object_id)
+        how = stretch_box(state, object_id)
+        if picture is not None:
+            st.caption(widgets.plain(f"{picture.shape[1]} × {picture.shape[0]} pixels, {origin}"))
         counts(verdicts, kind, who(state))
         if not blind:
             about(state, verdicts, kind, row)
     with frame:
-        draw(state, object_id, pixels, blind=blind)
+        draw(state, object_id, picture, how, blind=blind)
 
 
 def buttons(state: State, kind: str, object_id: str) -> None:
@@ -319,17 +322,17 @@ def stretch_box(state: State, object_id: str) -> tuple[str, int, bool, bool]:
     return stretch, zoom, invert, smooth
 
 
-def draw(state: State, object_id: str, how: tuple[str, int, bool, bool], *, blind: bool) -> None:
+def draw(
+    state: State, object_id: str, pixels: np.ndarray | None, how: tuple[str, int, bool, bool], *, blind: bool
+) -> None:
     """Draw the picture as high as the window, else the sketch of a spectrum; blind, nothing tells its name."""
     stretch, zoom, invert, smooth = how
     alt = "The object to judge" if blind else widgets.describe(state.atlas[object_id])
-    pixels, origin = pixels_of(state, object_id, blind=blind)
     if pixels is None:
         widgets.image(sketches.faces(state.atlas, [object_id]).get(object_id), alt=alt)
         return
     shown = rendering.stretched(zoomed(pixels, zoom), stretch=stretch, low=0.0, high=100.0, invert=invert)
     st.image(rendering.enlarged(shown, max(rendering.SCALES), smooth=smooth), alt=alt)
-    st.caption(widgets.plain(f"{pixels.shape[1]} × {pixels.shape[0]} pixels, {origin}"))
 
 
 def pixels_of(state: State, object_id: str, *, blind: bool) -> tuple[np.ndarray | None, str]:
