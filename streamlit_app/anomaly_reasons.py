@@ -46,7 +46,7 @@ def show_why(state: State, found: Found, row: pa.Table) -> None:
         return
     nearest = [name for name in said["nearest"] or [] if isinstance(name, str) and name in state.atlas]
     pictures = sketches.faces(state.atlas, [object_id, *nearest])
-    with st.container(horizontal=True, gap="small", wrap=False, key="anomalies_portrait"):
+    with st.container(horizontal=True, gap="small", key="anomalies_portrait"):
         picture = pictures.get(object_id)
         widgets.image(picture, width_px=PORTRAIT_PX, alt=widgets.describe(galaxy, picture))
         with st.container(gap="xsmall"):

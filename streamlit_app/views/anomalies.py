@@ -103,6 +103,10 @@ def show(state: State) -> None:
 
 def new_list(state: State, embeddings: list[str]) -> Found | None:
     """Draw the settings and how far the work is; return the list that is there, of these settings or earlier ones."""
+    st.caption(
+        "What is unlike the others? Each object is compared with the rest, and a list says how many of it are expected "
+        "to be ordinary. An odd object is a reason to look, not a result."
+    )
     asked = settings(state, embeddings)
     job = jobs.of(JOB)
     running = job is not None and job.state == "running"

@@ -112,6 +112,9 @@ def show(state: State) -> None:
 
 def new_look(state: State) -> Known | None:
     """Draw the settings and how far the work is; return the last look of this session."""
+    st.caption(
+        "Before an odd object is news, somebody may have listed it: objects are looked up by position in catalogs."
+    )
     asked, objects = settings(state)
     job = jobs.of(JOB)
     running = job is not None and job.state == "running"
