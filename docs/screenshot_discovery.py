@@ -102,8 +102,7 @@ def main() -> None:
             screenshot.open_page(page, address, "status")
             page.wait_for_timeout(1500)
             box = page.get_by_label("Plan or workspace")
-            box.fill("drawn.watch")  # not the folder of one run of this script; nothing is entered
-            page.mouse.move(0, 0)
+            box.evaluate("box => { box.value = 'drawn.watch' }")  # not the folder of this run of the script
             page.screenshot(path=screenshot.OUT / "status.png")
     for name in ("identify", "status"):
         path = screenshot.OUT / f"{name}.png"
