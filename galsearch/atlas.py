@@ -1177,7 +1177,7 @@ class Atlas:
         path = Path(part.text)
         if modality.name == SPECTRUM:
             return embedding, self._embed_spectrum(self.read_spectrum(path), embedding)
-        return embedding, self._encoder(modality.encoder).encode([self._rendered(path)])[0]
+        return embedding, self._encoder(modality.encoder).encode([self.render(path)])[0]
 
     def _other_kind(self, embedding: str, kind: str, name: str) -> str:
         """Return the message for a picture or spectrum `name` that is to be compared in an embedding of the other."""
@@ -1200,8 +1200,13 @@ class Atlas:
             raise QueryError(f"{self.path} has no embedding {part.by or kind!r}, it has: {there or 'none'}")
         raise QueryError(f"{self.path} holds no vectors, so it cannot be asked by {part.kind}; use sql()")
 
-    def _rendered(self, path: Path) -> np.ndarray:
-        """Return a picture file as it is shown to the encoder, `(h, w, 3) uint8`."""
+    def render(self, path: str | Path) -> np.ndarray:
+        """Return a picture file as it is shown to the encoder, whole and in its own size, `(h, w, 3) uint8`.
+
+        Where the atlas was opened for `visitors`, a worker process reads it under their limits. Raises SchemaError for
+        what is no picture, LimitError for one that is too large.
+        """
+        path = Path(path)
         if self._workers is None:
             return images.render(images.read_picture(path))
         limits = self._workers.limits

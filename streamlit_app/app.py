@@ -109,7 +109,8 @@ def run(state: State) -> None:
         widgets.title("galsearch", f"{state.atlas.manifest.title} · {len(state.atlas):,} galaxies")
         with st.container(horizontal=True, width="content", gap="xsmall", key="pages"):
             for name, page in pages.items():
-                st.page_link(page, width="content", query_params=state.link(name))
+                with st.container(key="here", width="content") if page == chosen else contextlib.nullcontext():
+                    st.page_link(page, width="content", query_params=state.link(name))
     if state.link_problem:
         st.warning(widgets.plain(state.link_problem), icon=":material/link_off:")
     chosen.run()

@@ -25,6 +25,19 @@ def _tables(written: str, _atlas: galsearch.Atlas) -> set[str]:
     return set(found["table_name"].to_pylist())
 
 
+def has_positions(atlas: galsearch.Atlas) -> bool:
+    """Say whether any object has a position."""
+    return _placed(written(atlas), atlas)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _placed(written: str, _atlas: galsearch.Atlas) -> bool:
+    columns = _atlas.columns()["column"].to_pylist()
+    if not {"ra", "dec"} <= set(columns):
+        return False
+    return len(_atlas.sql('SELECT 1 FROM galaxies WHERE ra IS NOT NULL AND "dec" IS NOT NULL LIMIT 1')) > 0
+
+
 def has_bases(atlas: galsearch.Atlas) -> bool:
     """Say whether the atlas has knowledge bases."""
     return "knowledge_bases" in tables(atlas)

@@ -26,7 +26,7 @@ WAIT_STEP_SECONDS = 0.2  # between looks whether it is this job's turn
 KEPT_SECONDS = 3600.0  # that a job's result is kept after its end
 MOST_KEPT = 200  # jobs of all sessions
 AT_ONCE = 1  # jobs that run in all sessions; the others wait in line
-NAMES = ("anomalies", "build", "captions", "evaluate", "rerank")
+NAMES = ("anomalies", "build", "captions", "evaluate", "identify", "rerank")
 
 
 class Stopped(BaseException):

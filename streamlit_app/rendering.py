@@ -6,6 +6,7 @@ import io
 import os
 from pathlib import Path
 
+import limits
 import numpy as np
 
 import galsearch
@@ -62,10 +63,34 @@ def original_file(name: str | None) -> Path | None:
     that somebody sent must not make us read other files.
     """
     folder = os.environ.get("GALSEARCH_PICTURES")
-    if not folder or not name or "\0" in str(name) or not str(name).lower().endswith(galsearch.PICTURE_SUFFIXES):
+    return _inside(Path(folder), name) if folder else None
+
+
+def source_file(atlas: galsearch.Atlas, name: str | None) -> Path | None:
+    """Return the picture file that an object came from, for `Atlas.render` alone; None where it is not at hand.
+
+    It is looked for in the folders that the atlas was made of, as its provenance has them, and in GALSEARCH_PICTURES.
+    They may be the words of a stranger: nothing is read there but pictures, in a worker, and only to be seen on this
+    machine. Where two folders have a file of that name, which is meant is not known, and it is none of them.
+    """
+    if limits.PUBLIC:
         return None
-    path = (Path(folder) / str(name)).resolve()
-    return path if path.is_relative_to(Path(folder).resolve()) and path.is_file() else None
+    steps = [step for step in atlas.manifest.provenance if step.get("action") in ("build", "add")]
+    stated = [step["parameters"].get("source") for step in steps if isinstance(step.get("parameters"), dict)]
+    folders = {one for one in (*stated, os.environ.get("GALSEARCH_PICTURES")) if isinstance(one, str) and one}
+    found = {path for folder in folders if (path := _inside(Path(folder), name)) is not None}
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _inside(folder: Path, name: str | None) -> Path | None:
+    """Return the picture file of a name in a folder, None where there is none; never one outside of it."""
+    if not name or "\0" in f"{folder}{name}" or not str(name).lower().endswith(galsearch.PICTURE_SUFFIXES):
+        return None
+    try:
+        path, home = (folder / str(name)).resolve(), folder.resolve()
+        return path if path.is_relative_to(home) and path.is_file() else None
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return None
 
 
 def original_bands(path: Path) -> tuple[dict[str, np.ndarray], bool]:

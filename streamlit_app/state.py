@@ -67,6 +67,11 @@ class State:
         """Eight hex digits that tell this atlas from another."""
         return fingerprint(self.atlas)
 
+    @property
+    def at(self) -> str:
+        """The name of the page that is drawn."""
+        return self._at
+
     # ---- the question
 
     def ask(self, query: galsearch.Query) -> None:

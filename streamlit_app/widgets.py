@@ -246,14 +246,20 @@ def position(ra: float, dec: float) -> str:
 
 
 def table(
-    rows: pa.Table, pictures: list[bytes | str | None] | None, *, most_px: int | None = None, **more: Any
+    rows: pa.Table,
+    pictures: list[bytes | str | None] | None,
+    *,
+    most_px: int | None = None,
+    name: str = "",
+    **more: Any,
 ) -> None:
     """Draw rows with units in the heads and, where there is any, an image before each; `more` is of st.dataframe.
 
-    A table that would be higher than `most_px` scrolls by itself.
+    A table that would be higher than `most_px` scrolls by itself. `name` tells it from others of a page, for those
+    who hear it.
     """
     heads = {field.name: _head(field) for field in rows.schema}
-    alt = f"{len(rows)} rows of {len(heads)} columns"
+    alt = f"{name}: {len(rows)} rows of {len(heads)} columns" if name else f"{len(rows)} rows of {len(heads)} columns"
     if pictures is not None and any(pictures):
         rows = rows.add_column(0, "(image)", pa.array([data_url(one) for one in pictures], pa.string()))
         heads["(image)"] = st.column_config.ImageColumn("image")

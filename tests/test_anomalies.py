@@ -101,7 +101,7 @@ def test_without_known_normals_most_of_them_come_first_too(atlas):
 
 def test_with_nothing_planted_p_values_are_uniform_and_there_are_no_candidates(folder):
     result = folder.anomalies(1, detectors=FEW, where="object_id LIKE 'g%'", among="object_id LIKE 'g%'", seed=3)
-    p = result._judged.p_value
+    p = result.p_values
     assert len(p) == ROWS - ODD
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert result.candidates <= 2

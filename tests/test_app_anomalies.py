@@ -75,11 +75,23 @@ def ids(app) -> list[str]:
 
 def curve_of(app) -> list[dict]:
     """Return the points of the operating curve."""
-    (spec,) = [json.loads(one.proto.spec) for one in app.get("vega_lite_chart") + app.get("arrow_vega_lite_chart")]
-    rows = [row for data in spec.get("datasets", {}).values() for row in data]
-    rows += [row for layer in spec["layer"] for row in layer.get("data", {}).get("values", [])]
-    rows += spec.get("data", {}).get("values", [])
-    return [row for _, row in sorted({row["place"]: row for row in rows if "expected" in row}.items())]
+    return [
+        row for _, row in sorted({row["place"]: row for row in plotted(app) if "q" in row and "place" in row}.items())
+    ]
+
+
+def plotted(app) -> list[dict]:
+    """Return the rows of all plots."""
+    specs = [json.loads(one.proto.spec) for one in app.get("vega_lite_chart") + app.get("arrow_vega_lite_chart")]
+    rows = [row for spec in specs for data in spec.get("datasets", {}).values() for row in data]
+    rows += [row for spec in specs for layer in spec["layer"] for row in layer.get("data", {}).get("values", [])]
+    return rows + [row for spec in specs for row in spec.get("data", {}).get("values", [])]
+
+
+def bars_of(app) -> list[int]:
+    """Return the heights of the histogram of p-values."""
+    bars = {row["from"]: row["objects"] for row in plotted(app) if "from" in row}
+    return [many for _, many in sorted(bars.items())]
 
 
 # ---- a list
@@ -105,6 +117,19 @@ def test_a_list_is_that_of_the_library_and_says_what_it_is_worth(page, planted):
     assert all(one["src"] is None for one in tiles(app))  # an atlas of vectors alone has neither pictures nor spectra
 
 
+def test_the_histogram_is_that_of_all_p_values_beside_the_uniform_expectation(page, planted, saved):
+    expected = opened(planted).anomalies(24, normals=NORMALS)
+    heights, _ = np.histogram(expected.p_values, bins=20, range=(0, 1))
+    app = look(page("anomalies", planted, normals=NORMALS))
+    assert bars_of(app) == heights.tolist() and sum(heights) == expected.tested > len(expected)
+    lines = [row["objects"] for row in plotted(app) if set(row) == {"objects"}]
+    assert lines and lines[0] == pytest.approx(expected.tested / 20)
+    path, runs = saved
+    kept = opened(path).saved_anomalies(runs[0])["p_value"].to_numpy()
+    again = page("anomalies", path, source="saved", run=runs[0])
+    assert bars_of(again) == np.histogram(kept, bins=20, range=(0, 1))[0].tolist()
+
+
 def test_how_many_and_the_rate_change_the_list_and_nothing_is_judged_again(page, planted):
     app = look(page("anomalies", planted, normals=NORMALS))
     first = job_of(app, "anomalies")
@@ -120,12 +145,13 @@ def test_how_many_and_the_rate_change_the_list_and_nothing_is_judged_again(page,
 
 @pytest.mark.parametrize("fdr", [0.01, 0.1, 0.3])
 def test_tiers_are_those_of_the_library(app_path, fdr):
-    from views import anomalies
+    import anomaly_lists
+    import anomaly_reasons
 
     q = np.array([0, 0.01, 0.0999, 0.1, 0.3, 0.5, 0.51, 1, np.nan])
-    assert [anomalies.tier(one, fdr) for one in q] == novelty.tiers(q, fdr=fdr).tolist()
-    assert tuple(anomalies.DETECTORS) == novelty.NAMES
-    assert (anomalies.OF_VECTORS, anomalies.OF_CLASSES) == (novelty.OF_VECTORS, novelty.OF_CLASSES)
+    assert [anomaly_lists.tier(one, fdr) for one in q] == novelty.tiers(q, fdr=fdr).tolist()
+    assert tuple(anomaly_reasons.DETECTORS) == novelty.NAMES
+    assert (anomaly_reasons.OF_VECTORS, anomaly_reasons.OF_CLASSES) == (novelty.OF_VECTORS, novelty.OF_CLASSES)
 
 
 def test_where_nothing_can_be_convincing_the_least_rate_is_said(page, planted):
@@ -182,10 +208,10 @@ def test_values_are_chosen_into_the_condition(page, planted):
 def test_why_an_object_is_odd(page, planted):
     app = look(page("anomalies", planted, normals=NORMALS, selected=ODD_IDS[0]))
     one = next(one for one in opened(planted).anomalies(24, normals=NORMALS) if one.object_id == ODD_IDS[0])
-    from views import anomalies
+    import anomaly_reasons
 
     drawn = " ".join(str(part.proto.body) for part in app.get("html"))
-    order = [drawn.index(anomalies.DETECTORS[name]) for name in one.surprise]
+    order = [drawn.index(anomaly_reasons.DETECTORS[name]) for name in one.surprise]
     assert order == sorted(order) and f"{next(iter(one.surprise.values())):.1f}" in drawn
     text = text_of(app)
     assert all(name in text for name in one.nearest) and all(column in text for column in one.columns)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_app_spectra import _closed, app_path, page, state_of, text_of  # noqa: F401
+from test_app_spectra import _closed, app_path, opened, page, state_of, text_of  # noqa: F401
 
 import galsearch
 
@@ -157,3 +157,75 @@ def test_the_picture_is_stretched_and_zoomed_while_judging(page, own):
             control.set_value(2).run()
             break
     assert shown(app) == first and not app.exception
+
+
+# ---- what is seen
+
+
+@pytest.fixture
+def filed(tmp_path, tiny_folder, tiny_source, monkeypatch):
+    """A copy of the tiny atlas whose provenance names a folder of its own, with larger pictures in other colors."""
+    import json
+
+    import duckdb
+    from PIL import Image
+
+    monkeypatch.delenv("GALSEARCH_PICTURES", raising=False)
+    path = Path(shutil.copytree(tiny_folder, tmp_path / "tiny.atlas"))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for one in sorted(tiny_source[0].iterdir()):
+        Image.new("RGB", (90, 120), (200, 10, 10)).save(pictures / one.name)
+    with duckdb.connect(str(path / "galaxies.duckdb")) as connection:
+        (text,) = connection.execute("SELECT value FROM galsearch_manifest WHERE key = 'provenance'").fetchone()
+        steps = json.loads(text)
+        steps[0]["parameters"]["source"] = str(pictures)
+        connection.execute("UPDATE galsearch_manifest SET value = $1 WHERE key = 'provenance'", [json.dumps(steps)])
+    return path, pictures
+
+
+def test_the_picture_is_that_of_the_file_and_says_so(page, filed):
+    path, _ = filed
+    app = page("review", path, kind=KIND)
+    file = Path(opened(path)[shown(app)].columns["file"])
+    assert f"90 × 120 pixels, picture file {file.name}" in text_of(app)
+    held = app.session_state["review_file"][1]
+    assert held.shape == (120, 90, 3) and tuple(held[0, 0]) == (200, 10, 10)
+    app.toggle(key="review_blind").set_value(True).run()
+    text = text_of(app)
+    assert "90 × 120 pixels, picture file" in text and file.stem not in text
+
+
+def test_without_a_file_or_with_a_damaged_one_the_thumbnail_is_shown_and_it_is_said(page, filed):
+    path, pictures = filed
+    app = page("review", path, kind=KIND)
+    name = opened(path)[shown(app)].columns["file"]
+    (pictures / name).write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 500)
+    app.run()
+    assert "stored thumbnail; the picture file cannot be read" in text_of(app) and str(pictures) not in text_of(app)
+    (pictures / name).unlink()
+    app.run()
+    assert "pixels, stored thumbnail" in text_of(app) and "cannot be read" not in text_of(app)
+
+
+def test_no_name_leads_out_of_the_folder_and_a_public_place_reads_no_file(page, filed, app_path, monkeypatch):
+    import limits
+    import rendering
+
+    path, pictures = filed
+    atlas = opened(path)
+    inside = sorted(pictures.iterdir())[0]
+    outside = pictures.with_name("outside.png")
+    shutil.copy(inside, outside)
+    (pictures / "link.png").symlink_to(outside)
+    assert rendering.source_file(atlas, inside.name) == inside
+    for name in ("../outside.png", str(outside), "link.png", "", None, "a\0.png", "x" * 5000 + ".png", "."):
+        assert rendering.source_file(atlas, name) is None
+    monkeypatch.setenv("GALSEARCH_PICTURES", str(pictures))
+    assert rendering.source_file(atlas, inside.name) == inside  # the same folder twice is no doubt
+    monkeypatch.setenv("GALSEARCH_PICTURES", str(pictures.parent))
+    shutil.copy(inside, pictures.parent / inside.name)
+    assert rendering.source_file(atlas, inside.name) is None  # which of the two it was is not known
+    monkeypatch.setattr(limits, "PUBLIC", True)
+    monkeypatch.delenv("GALSEARCH_PICTURES")
+    assert rendering.source_file(atlas, inside.name) is None

@@ -147,8 +147,10 @@ class Anomalies(TableResult, Sequence[Anomaly]):
     `table` has a row for each: object_id, score, p_value, q_value, tier, the detector that is most surprised, the
     surprise of each detector (`nats_knn`, …), nearest, residual, odd_columns, then the columns of the catalog. `tested`
     counts the objects that were judged, `candidates` and `near_misses` those of that tier, listed or not; `normals` are
-    those that p-values compare with. `least_q` is the least q-value that a list of this length can have with so many
-    normals: above `fdr` no object can be a candidate, and a larger list, fewer objects or more normals are needed.
+    those that p-values compare with. `p_values` and `q_values`, `(tested,) float64`, are of all that were judged, by
+    object_id, NaN where a vector is not all numbers; p-values of normals are uniform. `least_q` is the least q-value
+    that a list of this length can have with so many normals: above `fdr` no object can be a candidate, and a larger
+    list, fewer objects or more normals are needed.
     """
 
     title = "anomalies"
@@ -159,6 +161,7 @@ class Anomalies(TableResult, Sequence[Anomaly]):
         self.detectors = judged.names
         self._store, self._judged = store, judged
         self.path, self.tested = store.path, len(judged.rows)
+        self.p_values = judged.p_value
         self.q_values = novelty.q_values(judged.p_value)
         tiers = novelty.tiers(self.q_values, fdr=self.fdr)
         self.candidates = int((tiers == novelty.CANDIDATE).sum())

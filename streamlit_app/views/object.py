@@ -8,6 +8,7 @@ from typing import Any
 
 import bpt_panel
 import cuts
+import identifications
 import numpy as np
 import panel
 import phrasing
@@ -66,6 +67,7 @@ def show(state: State) -> None:
             show_marks(state, galaxy)
         show_why(state, galaxy)
         show_class(state, galaxy)
+        show_known(state, galaxy)
     if spectrum is not None and with_picture:
         show_spectrum(state, galaxy, spectrum)
     show_neighbors(state, galaxy)
@@ -406,6 +408,28 @@ def told_class(state: State, galaxy: galsearch.Galaxy, row: dict[str, Any]) -> N
     st.markdown(f"**{widgets.plain(voting.answer(votes))}**")
     if len(votes):
         st.caption(widgets.plain(voting.counted(votes)))
+
+
+# ---- is it known?
+
+
+def show_known(state: State, galaxy: galsearch.Galaxy) -> None:
+    """Draw what catalogs have at its position: as looked up in this session, and as the atlas keeps it."""
+    try:
+        looks = identifications.looks_at(state, galaxy.object_id)
+    except galsearch.GalsearchError as error:
+        widgets.failure(error)
+        return
+    may_look = "identify" in state.pages and bool(panel.links(galaxy))
+    if not looks and not may_look:
+        return
+    st.header("Is it known?", anchor=False)
+    for known in looks:
+        identifications.show_object(known, galaxy.object_id)
+    if may_look and st.button("Look it up", key="to_identify", icon=":material/travel_explore:"):
+        state.select(galaxy.object_id)
+        state.set_param("of", "object", page="identify")
+        state.goto("identify")
 
 
 # ---- others

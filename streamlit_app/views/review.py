@@ -207,6 +207,7 @@ def without(where: str | None, skipped: list[str]) -> str | None:
 def judge(state: State, verdicts: galsearch.Verdicts, kind: str, row: dict[str, Any]) -> None:
     """Draw the object, the buttons with their keys, and why it is shown."""
     object_id, blind = row["object_id"], bool(st.session_state.get("review_blind"))
+    picture, origin = pixels_of(state, object_id, blind=blind)
     left, right = st.columns([3, 1], gap="medium")
     with left, st.container(key="review_picture"):
         frame = st.container()
@@ -214,12 +215,14 @@ def judge(state: State, verdicts: galsearch.Verdicts, kind: str, row: dict[str, 
         buttons(state, kind, object_id)
         st.text_input("Note", key=f"review_note_{object_id}", max_chars=2000, on_change=state.acted)
         label_box(state, kind, object_id)
-        pixels = stretch_box(state, object_id)
+        how = stretch_box(state, object_id)
+        if picture is not None:
+            st.caption(widgets.plain(f"{picture.shape[1]} × {picture.shape[0]} pixels, {origin}"))
         counts(verdicts, kind, who(state))
         if not blind:
             about(state, verdicts, kind, row)
     with frame:
-        draw(state, object_id, pixels, blind=blind)
+        draw(state, object_id, picture, how, blind=blind)
 
 
 def buttons(state: State, kind: str, object_id: str) -> None:
@@ -319,11 +322,12 @@ def stretch_box(state: State, object_id: str) -> tuple[str, int, bool, bool]:
     return stretch, zoom, invert, smooth
 
 
-def draw(state: State, object_id: str, how: tuple[str, int, bool, bool], *, blind: bool) -> None:
+def draw(
+    state: State, object_id: str, pixels: np.ndarray | None, how: tuple[str, int, bool, bool], *, blind: bool
+) -> None:
     """Draw the picture as high as the window, else the sketch of a spectrum; blind, nothing tells its name."""
     stretch, zoom, invert, smooth = how
     alt = "The object to judge" if blind else widgets.describe(state.atlas[object_id])
-    pixels = pixels_of(state, object_id)
     if pixels is None:
         widgets.image(sketches.faces(state.atlas, [object_id]).get(object_id), alt=alt)
         return
@@ -331,10 +335,38 @@ def draw(state: State, object_id: str, how: tuple[str, int, bool, bool], *, blin
     st.image(rendering.enlarged(shown, max(rendering.SCALES), smooth=smooth), alt=alt)
 
 
-def pixels_of(state: State, object_id: str) -> np.ndarray | None:
-    """Return the stored picture of an object, `(h, w, 3) uint8`; None without one."""
+def pixels_of(state: State, object_id: str, *, blind: bool) -> tuple[np.ndarray | None, str]:
+    """Return the picture of an object, `(h, w, 3) uint8`, and where it is from; None without one.
+
+    It is that of its file where that can be read, else the stored one; blind, the file is not named.
+    """
+    file = rendering.source_file(state.atlas, state.atlas[object_id].columns.get("file"))
+    origin = "stored thumbnail"
+    if file is not None:
+        name = "" if blind else f" {file.name}"
+        try:
+            return pixels_of_file(state, file), f"picture file{name}"
+        except galsearch.GalsearchError as error:
+            reason = "" if blind else f": {error}"
+            origin += f"; the picture file cannot be read{reason}"
     picture = state.atlas.thumbnails([object_id]).get(object_id)
-    return None if picture is None else galsearch.decode_thumbnail(picture)
+    return (None if picture is None else galsearch.decode_thumbnail(picture)), origin
+
+
+def pixels_of_file(state: State, file: Path) -> np.ndarray:
+    """Return the picture of a file, which a worker decodes as it does uploads; the last one is kept."""
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise galsearch.SchemaError(f"{file.name}: {error.strerror}") from None
+    if about.st_size > limits.UPLOAD_BYTES:
+        raise galsearch.SchemaError(f"{file.name} has {about.st_size:,} bytes, more than {limits.UPLOAD_BYTES:,}")
+    key = (str(file), about.st_mtime_ns, about.st_size)
+    held = st.session_state.get("review_file")
+    if held is None or held[0] != key:
+        with limits.turn():
+            held = st.session_state.review_file = (key, state.atlas.render(file))
+    return held[1]
 
 
 def zoomed(pixels: np.ndarray, times: int) -> np.ndarray:

@@ -6,6 +6,7 @@ the service has a source: an answer without it is not believed. One that is cut 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import re
@@ -113,11 +114,9 @@ def ask_all(
         task.thread.start()
     try:
         while any(task.thread.is_alive() for task in tasks) or not told.empty():
-            try:
+            with contextlib.suppress(queue.Empty):
                 done += told.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
-                continue
-            progress(done, total, "asking services")
+            progress(done, total, "asking services")  # also while nothing comes, since progress may stop it
     finally:
         stop.set()
     for task in tasks:
