@@ -13,7 +13,17 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format, numbers
-from galsearch.cli.output import SHOWN_COLUMNS, again, print_data, print_rows, print_table, progress_bar, tell
+from galsearch.cli.output import (
+    SHOWN_COLUMNS,
+    again,
+    meta_of,
+    print_data,
+    print_rows,
+    print_table,
+    progress_bar,
+    put_out,
+    tell,
+)
 from galsearch.cli.program import Searching, app
 
 if TYPE_CHECKING:
@@ -243,8 +253,7 @@ def sql(
         table = atlas.sql(statement)
         if output:
             meta = {"query": statement, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({table.num_rows} rows)")
+            put_out(table, output_format, output, meta=meta, quote_formulas=quote_formulas)
         else:
             print_rows(table, output_format)
 
@@ -289,10 +298,8 @@ def crossmatch(
             keep_unmatched=keep_unmatched,
         )
         if output:
-            title = f"{table.name} matched within {radius_arcsec:g} arcsec"
-            meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(result, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({result.num_rows} rows)")
+            meta = meta_of(atlas, f"{table.name} matched within {radius_arcsec:g} arcsec")
+            put_out(result, output_format, output, meta=meta, quote_formulas=quote_formulas)
         elif output_format == "table":
             print_table(result, columns=_matched_columns(result))
         else:

@@ -23,7 +23,7 @@ from galsearch.formats.fields import (
     notes_of,
     with_notes,
 )
-from galsearch.formats.reading import read_table, read_table_content
+from galsearch.formats.reading import SUFFIXES, read_table, read_table_content
 from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
@@ -40,6 +40,7 @@ __all__ = [
     "FIELD_KEYS",
     "NOTES_KEY",
     "REGION_RADIUS_ARCSEC",
+    "SUFFIXES",
     "VOPARQUET_KEY",
     "ByteColumn",
     "column_names",
