@@ -141,10 +141,13 @@ def duplicates(
 
 def _tell_groups(result: galsearch.Duplicates, run: str | None) -> None:
     """Say how many groups there are, what was compared, and what could not be."""
-    tell(
-        f"{len(result)} groups of {len(result.table)} of {result.objects} objects: {result.redundant} are left out "
-        "when each is collapsed"
-    )
+    if len(result):
+        groups = (
+            f"{len(result)} group{'s' * (len(result) != 1)}, {len(result.table)} of {result.objects} objects in all"
+        )
+        tell(f"{groups}: {result.redundant} left out when each group is collapsed")
+    else:
+        tell(f"no two of {result.objects} objects are one by {', '.join(result.grounds)}")
     if "position" in result.grounds:
         tell(f"positions within {result.radius_arcsec:.3g} arcsec are one ({result.radius_from}; --radius-arcsec)")
     for ground, count in result.not_compared.items():

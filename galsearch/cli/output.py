@@ -162,7 +162,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
                 raise KeyboardInterrupt
             if total not in tasks:  # steps of one job have one total, whatever they are called
                 tasks[total] = bar.add_task(what, total=total)
-            bar.update(tasks[total], completed=done, description=what)
+            bar.update(tasks[total], completed=min(done, total), description=what)
 
         yield report
 

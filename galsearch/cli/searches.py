@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +73,9 @@ def search(
     save_as: Annotated[
         str | None, typer.Option("--save-as", help="Keep the search under this name, for `galsearch alerts`.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --save-as: take the place of a search of that name.")
+    ] = False,
     least_score: Annotated[
         float | None, typer.Option("--least-score", help="With --save-as: the score from which on a hit is an alert.")
     ] = None,
@@ -101,7 +104,7 @@ def search(
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
     with galsearch.open(path, device=device) as atlas:
-        query = replace(query, terms=_as_stated(atlas, query.terms, stated))
+        query = with_changes(query, terms=_as_stated(atlas, query.terms, stated))
         if words and not any(map(str.isdigit, words)):  # hardly a name
             atlas.prepare(by=words_by or by)
         named = atlas.lookup(words) if words and len(query.terms) == 1 else None
@@ -117,7 +120,8 @@ def search(
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
-        _keep(save_as, query, atlas, path.with_suffix(".searches") if searches is None else searches, least_score)
+        file = path.with_suffix(".searches") if searches is None else searches
+        _keep(save_as, query, atlas, file, least_score=least_score, replace=replace)
         if output:
             saved = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
             tell(f"wrote {saved} ({len(hits)} rows)")
@@ -132,12 +136,18 @@ def search(
 
 
 def _keep(
-    name: str | None, query: galsearch.Query, atlas: galsearch.Atlas, file: Path, least_score: float | None
+    name: str | None,
+    query: galsearch.Query,
+    atlas: galsearch.Atlas,
+    file: Path,
+    *,
+    least_score: float | None,
+    replace: bool,
 ) -> None:
     """Keep a search under a name, where one was given."""
     if name is not None:
         kept = galsearch.Searches(file)
-        kept.save(name, query, atlas, least_score=least_score)
+        kept.save(name, query, atlas, least_score=least_score, replace=replace)
         tell(f"kept as {name!r} in {kept.path}; `galsearch alerts` lists what is new from now on")
 
 

@@ -315,9 +315,9 @@ def _reason(fact: dict[str, Any], span: tuple[float, float], *, explores: bool) 
         return f"novel: odd beside others{strange}; {span_text}{near}"
     if explores:
         return f"novel: least is known of what is like it; {span_text}{near}"
-    if interest >= LIKELY:
+    if interest >= LIKELY and span[0] >= LIKELY:
         return f"likely: {span_text}{strange}{near}"
-    if bits >= interest:
+    if bits >= interest or interest >= LIKELY:
         return f"unsure: {span_text}, a verdict tells {bits:.2f} bits{strange}{near}"
     return f"best so far: {span_text}{strange}{near}"
 

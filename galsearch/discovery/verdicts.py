@@ -118,7 +118,8 @@ class Verdict:
 
     def tidied(self) -> Verdict:
         """Return it with its texts as every format keeps them, and its time in UTC; NO_TIME where that is none."""
-        kind, by, label = (tidy(one) if isinstance(one, str) else one for one in (self.kind, self.by, self.label))
+        kind, by = (tidy(one) if isinstance(one, str) else one for one in (self.kind, self.by))
+        label = tidy(self.label) if isinstance(self.label, str) else self.label
         note = tidy(self.note, lines=True) if isinstance(self.note, str) else self.note
         time = utc(self.time) or NO_TIME if isinstance(self.time, str) else self.time
         return replace(self, kind=kind, by=by, label=label or None, note=note or None, time=time)
@@ -488,8 +489,8 @@ class Verdicts:
 
     def _check_native(self, new: Sequence[Verdict], unknown: Sequence[Verdict], about: object) -> None:
         """Raise QueryError for verdicts that were given on another atlas, or on objects that this one does not have."""
-        ours = [self._journal.head.get("atlas")] if self._atlas is None else [identity(self._atlas.manifest)]
-        ours.append(self._journal.head.get("atlas"))
+        begun = self._journal.head.get("atlas")
+        ours = [begun if self._atlas is None else identity(self._atlas.manifest), begun]
         if new and about is not None and ours[0] is not None and about not in ours:
             raise QueryError(
                 f"these {len(new)} verdicts were given on {_title(about)}, and this is {_title(ours[0])}: equal ids "
