@@ -832,3 +832,21 @@ def test_near_a_position_where_no_object_has_one_is_an_error_of_queue_rank_and_a
         ):
             with pytest.raises(QueryError, match="since none of the 300 objects has a position"):
                 call()
+
+
+def test_a_search_of_a_name_that_is_taken_is_kept_unless_it_is_to_be_replaced(tmp_path, tiny_bundle):
+    file = ["--searches", tmp_path / "s"]
+    run("search", tiny_bundle, "ring", "-k", "3", "--save-as", "rings", *file)
+    told = run("search", tiny_bundle, "edge", "-k", "2", "--save-as", "rings ", *file, code=1)
+    assert "has a search 'rings' already" in told and "--replace" in told
+    assert galsearch.Searches(tmp_path / "s").all()["rings"].query.k == 3
+    run("search", tiny_bundle, "edge", "-k", "2", "--save-as", "rings", "--replace", *file)
+    assert galsearch.Searches(tmp_path / "s").all()["rings"].query.k == 2
+
+
+def test_only_what_lies_above_a_half_with_its_interval_is_called_likely():
+    from galsearch.discovery.learning import _reason
+
+    fact = {"interest": 0.73, "information": 0.3, "like": None, "likeness": None}
+    assert _reason(fact, (0.01, 1.0), explores=False).startswith("unsure: interest 0.73 (0.01 to 1.00)")
+    assert _reason(fact, (0.6, 0.9), explores=False).startswith("likely: interest 0.73 (0.60 to 0.90)")

@@ -917,3 +917,12 @@ def test_a_picture_that_the_disk_does_not_take_waits_and_is_not_rejected(home, s
     assert states(plan) == {"waiting": 12}
     assert "pictures could not be kept: its picture cannot be written (No space left on device)" in result.unfinished[0]
     assert galsearch.watch(plan, processes=0).unfinished == [] and len(ids(plan)) > 0
+
+
+def test_progress_never_passes_its_total_where_items_are_left_out_or_are_fewer_than_asked(home, sky):
+    seen = []
+    near = [(f"p{number}", 10.0 + number // 2, 5.0) for number in range(40)]  # each second one is a duplicate
+    plan = write(home, listed(home, sky, near))
+    galsearch.watch(plan, processes=0, progress=lambda done, total, what: seen.append((done, total, what)))
+    assert seen and all(0 <= done <= total for done, total, _ in seen), seen
+    assert any(what == "fetching" and done == total for done, total, what in seen)

@@ -322,6 +322,7 @@ class _Search:
         self.progress(0, 1, "comparing positions")
         pairs = duplicates.close_pairs(self.sky, self.radius_arcsec)
         chance = duplicates.chance_alignment(self.sky, pairs, self.radius_arcsec)
+        self.progress(1, 1, "comparing positions")
         return _on_ground(pairs, 1 - chance, column)
 
     def _by_picture(self, column: int) -> _Links:
@@ -333,6 +334,7 @@ class _Search:
         sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
         whitened = fingerprints.Whitening.fit(self.hashes[np.sort(sample)]).of(self.hashes[ours])
         pairs = duplicates.nearest_pairs(whitened, k=NEAREST, least=LEAST_LIKE, seed=self.request.seed)
+        self.progress(1, 1, "comparing hashes")
         first, second = ours[pairs.first], ours[pairs.second]
         if self.request.by is None:
             apart = self._apart(first, second)

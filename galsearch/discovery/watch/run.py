@@ -209,12 +209,12 @@ def _once(plan: Plan, processes: int | None, progress: Progress) -> report.Watch
                 stop.set()
                 jobs.end(STOPPED)
                 raise
-            except GalsearchError as error:
+            except (GalsearchError, OSError) as error:
                 stop.set()
-                jobs.event("error", str(error))
-                jobs.end("ended by an error")
-                jobs.keep_health(client.health)
-                with contextlib.suppress(GalsearchError):  # the one that ended the run is what counts
+                with contextlib.suppress(GalsearchError, OSError):  # the one that ended the run is what counts
+                    jobs.event("error", str(error))
+                    jobs.end("ended by an error")
+                    jobs.keep_health(client.health)
                     _reported(plan, jobs)
                 raise
             jobs.keep_health(client.health)
@@ -427,9 +427,10 @@ class _Run:
             count = min(self.quota[name], room, AT_ONCE)
             items = self.jobs.next_items(name, count, after=self.after.get(name, 0))
             self.quota[name] -= count
+            fresh = self._new_ones(items)
             if len(items) < count:
                 self.left[name] = self.quota[name] = 0
-            for one in self._new_ones(items):
+            for one in fresh:
                 folder, there = self.plan.workspace / PICTURES, self.there.pop(one.number, None)
                 future = pool.submit(self.intakes[name].fetch, one, self.client, folder, there)
                 self.under_way.add(future)
