@@ -69,7 +69,7 @@ CHANGED = [
     ("probes", "UPDATE probes SET tested = tested + 1", "do not fit their classes"),
     (
         "probes",
-        "UPDATE probes SET intercept = list_transform(intercept, x -> 'nan'::DOUBLE)",
+        "UPDATE probes SET intercept = ['nan'::DOUBLE FOR x IN intercept]",
         "do not fit their classes",
     ),
     ("probes", "UPDATE probes SET classes = ['a']", "do not fit their classes"),

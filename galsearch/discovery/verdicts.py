@@ -547,7 +547,7 @@ def _unite(held: dict[str, Verdict], rows: Iterable[Verdict], *, name: str) -> N
 def _next_time(there: Iterable[Verdict], by: str) -> str:
     """Return the time now, or just after the last row of a person, whose clock may have gone back since."""
     now = datetime.now(UTC)
-    last = max((moment for one in there if one.by == by and (moment := utc(one.time))), default=NO_TIME)
+    last = max((_order(one)[0] for one in there if one.by == by), default="") or NO_TIME
     try:
         latest = datetime.fromisoformat(last) + timedelta(microseconds=1)
     except OverflowError:
