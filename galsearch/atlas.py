@@ -999,10 +999,13 @@ class Atlas:
 
         The columns are object_id, score, interest (the probability of a yes), interest_low and interest_high (its
         interval of 95 %), novelty, then those of the catalog. What was judged is left out unless
-        `include_judged`. Ties are by object_id. Raises QueryError where neither a yes, a start nor novelty is there.
+        `include_judged`. Ties are by object_id. Raises QueryError where neither a yes, a start nor novelty is there,
+        where verdicts are of other kinds alone, and where no object passes.
         """
         from galsearch.discovery.learning import rank
 
+        if kind is not None and verdicts.all():
+            verdicts.check_kind(kind)
         sample, task = self._learned(verdicts, kind, query, by, label=label, novelty=novelty, where=where, k=k)
         task = replace(task, near=near, radius_arcsec=radius_arcsec)
         return rank(self._store, sample, task, include_judged=include_judged)

@@ -445,6 +445,9 @@ _ARROW = {
     "BOOLEAN": pa.bool_(),
 }
 
+# What is known of an object that was looked up in catalogs.
+STATES = ("known of this kind", "known of another kind", "not found", "not checked")
+
 # Tables that an atlas has besides `galaxies`; {name} stands for an embedding, {dim} for its length.
 TABLES: dict[str, tuple[Column, ...]] = {
     MANIFEST_TABLE: (

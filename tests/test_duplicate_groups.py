@@ -547,3 +547,18 @@ def test_the_command_lists_says_and_saves(kept, tmp_path):
 def test_what_cannot_be_answered_is_one_clear_error(home, options, message):
     with galsearch.open(home / "sky.duckdb", device="cpu") as opened, pytest.raises(QueryError, match=message):
         opened.duplicates(options.pop("by", None), **options)
+
+
+def test_without_any_position_it_is_told_that_none_was_compared_by_it(tmp_path, tiny_bundle):
+    from typer.testing import CliRunner
+
+    from galsearch.cli.program import app
+
+    path = Path(shutil.copy(tiny_bundle, tmp_path / "a.duckdb"))
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE galaxies SET ra = NULL, dec = NULL")
+    with galsearch.open(path) as atlas:
+        assert atlas.duplicates().not_compared["position"] == 300
+    done = CliRunner().invoke(app, ["duplicates", str(path), "--where", "z < 0.001"])
+    assert "objects have no position, and were not compared by it" in done.stderr
+    assert "0 groups" not in done.stderr and "1 groups" not in done.stderr

@@ -169,6 +169,45 @@ def test_a_base_that_cannot_train_is_one_error_and_nothing_is_written(folder, se
         assert atlas.probes("other") == []
 
 
+def test_a_probe_of_a_wrong_length_is_called_that(folder):
+    made = galsearch.train_probe(folder, "shapes")
+    row = {**made.to_row(), "promoted": 1, "weights": made.to_row()["weights"][:-4]}
+    table = pa.Table.from_pylist([row], schema=probes.probes_table([made]).schema)
+    put_rows(folder, {"probes": Rows(table, ("base", "probe"))}, {"action": "test"})
+    dim = len(made.weights)
+    with (
+        galsearch.open(folder) as atlas,
+        pytest.raises(FormatError, match=f"vectors of {dim - 1} numbers, .*have {dim}"),
+    ):
+        atlas.classify(QUERY, "shapes", method="probe")
+    with pytest.raises(FormatError, match=f"vectors of {dim - 1} numbers"):
+        galsearch.promote_probe(folder, "shapes", 1)
+
+
+def test_a_probe_with_a_class_that_the_last_version_lacks_is_not_promoted(folder):
+    galsearch.train_probe(folder, "shapes")
+    galsearch.create_base(folder, "shapes", f"SELECT * FROM ({EVERY}) WHERE shape <> 'ring'")
+    with pytest.raises(QueryError, match="knows the class 'ring', which version 2 of the base does not have"):
+        galsearch.promote_probe(folder, "shapes", 1)
+    assert used(folder) == [] or used(folder) == [1]  # as training left it
+    galsearch.promote_probe(folder, "shapes", None)
+    assert used(folder) == []
+
+
+def test_an_unknown_base_has_no_probes_to_train_and_one_made_again_has_none_in_use(folder):
+    galsearch.train_probe(folder, "shapes")
+    galsearch.promote_probe(folder, "shapes", 1)
+    for call in (lambda atlas: atlas.probes("shape"), lambda atlas: galsearch.promote_probe(folder, "shape", None)):
+        with (
+            galsearch.open(folder) as atlas,
+            pytest.raises(QueryError, match="no knowledge base 'shape', it has: shapes"),
+        ):
+            call(atlas)
+    galsearch.drop_base(folder, "shapes", version=1)
+    galsearch.create_base(folder, "shapes", EVERY)
+    assert used(folder) == []
+
+
 def _trains() -> str:
     """Return the id of an object that is in no frozen test."""
     return next(name for name in map(tiny.object_id, range(300)) if digests([name], 0)[0] % 5)

@@ -581,3 +581,272 @@ def test_a_least_score_that_is_none_is_refused_and_the_file_stays_readable(tmp_p
     with pytest.raises(QueryError, match="least_score"):
         kept.save("bad", galsearch.Query(where="z < 1"), least_score=score)
     assert list(galsearch.Searches(tmp_path / "s.searches").all()) == ["good"]
+
+
+# ---- times, flags and texts of tables that others wrote
+
+
+def _rows(folder: Path, head: str, *rows: str) -> Path:
+    path = folder / "rows.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("2026-05-01T12:00:00+02:00", "2026-05-01T11:00:00Z"),  # as text the first is greater
+        ("2026-05-01T12:00:00Z", "2026-05-01 13:00:00"),  # a space sorts before T
+        ("2026-05-01", "2026-05-01T00:00:00.000001Z"),
+        ("2026-05-01T23:30:00-05:00", "2026-05-02T05:00Z"),
+        ("2026-05-01T12:00:00.5Z", "2026-05-01T12:00:00.51Z"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_times_of_tables_are_compared_as_moments_whatever_their_zone_and_spelling(tmp_path, earlier, later, turned):
+    rows = [f"a,yes,{KIND},ann,{later}", f"a,no,{KIND},ann,{earlier}"]
+    verdicts = Verdicts(tmp_path / "v")
+    verdicts.merge(_rows(tmp_path, "object_id,verdict,kind,by,time", *(rows[::-1] if turned else rows)))
+    assert said(Verdicts(tmp_path / "v")) == {("a", "ann"): "yes"}
+    assert all(one.time.endswith("Z") and len(one.time) == 27 for one in verdicts.all())
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-13-01", "61161.5", "1777600000", "2026-05-01T12:00 CEST", "12:00"])
+def test_what_is_no_time_is_refused_with_its_row_and_nothing_is_taken(tmp_path, time):
+    path = _rows(tmp_path, "object_id,verdict,kind,by,time", f"a,yes,{KIND},ann,2026-05-01", f"b,no,{KIND},ann,{time}")
+    verdicts = Verdicts(tmp_path / "v")
+    with pytest.raises(SchemaError, match=r"row 2: time is .*ISO 8601.*mend it"):
+        verdicts.merge(path)
+    assert verdicts.all() == []
+
+
+@pytest.mark.parametrize("order", [("yes", "no", "yes"), ("no", "yes", "no"), ("unsure", "no", "yes")])
+def test_of_rows_without_time_the_later_ones_count_and_again_they_are_known(tmp_path, order):
+    path = _rows(tmp_path, "object_id,verdict,kind,by", *(f"a,{one},{KIND},ann" for one in order), f"b,no,{KIND},ann")
+    verdicts = Verdicts(tmp_path / "v")
+    assert verdicts.merge(path).new == 4
+    assert said(verdicts) == {("a", "ann"): order[-1], ("b", "ann"): "no"}
+    longer = _rows(tmp_path, "object_id,verdict,kind,by", f"c,no,{KIND},ann", *path.read_text().splitlines()[1:])
+    assert verdicts.merge(longer) == galsearch.Merged(1, 4)  # a row in front changes none of the others
+    assert said(verdicts)[("a", "ann")] == order[-1]
+
+
+def test_times_of_parquet_that_are_no_text_are_read_too(tmp_path):
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    times = [datetime.datetime(2026, 5, 1, 12, tzinfo=zone), datetime.datetime(2026, 5, 1, 11, tzinfo=datetime.UTC)]
+    columns = {"object_id": ["a", "a"], "verdict": ["no", "yes"], "kind": [KIND] * 2, "by": ["ann"] * 2, "time": times}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    verdicts = Verdicts()
+    verdicts.merge(tmp_path / "t.parquet")
+    assert said(verdicts) == {("a", "ann"): "yes"}
+    assert [one.time for one in verdicts.all()] == ["2026-05-01T10:00:00.000000Z", "2026-05-01T11:00:00.000000Z"]
+
+
+@pytest.mark.parametrize(("text", "blind"), [("Yes", True), ("TRUE", True), ("n", False), ("0", False), ("", False)])
+def test_a_flag_is_yes_or_no_and_anything_else_is_refused(tmp_path, text, blind):
+    verdicts = Verdicts()
+    verdicts.merge(_rows(tmp_path, "object_id,verdict,kind,by,blind", f"a,yes,{KIND},ann,{text}"))
+    assert verdicts.all()[0].blind is blind
+    with pytest.raises(SchemaError, match="row 1: blind is 'maybe', expected true or false"):
+        verdicts.merge(_rows(tmp_path, "object_id,verdict,kind,by,blind", f"a,yes,{KIND},ann,maybe"))
+
+
+HARD_TEXTS = st.text(
+    st.sampled_from("aB1 '=+-@\t\n\r\x00\x07\x1b\x85\x9f\u00a0\u200f\u2028\ufeff\uffff,;|#\"\\<&]>é\u0301星☄.0eE"),
+    max_size=12,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.lists(st.tuples(HARD_TEXTS, HARD_TEXTS, HARD_TEXTS), min_size=1, max_size=3), quote=st.booleans())
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".vot", ".fits", ".parquet"])
+def test_whatever_was_noted_comes_back_the_same_from_every_format(tmp_path_factory, suffix, rows, quote):
+    verdicts, folder = Verdicts(), tmp_path_factory.mktemp("hard")
+    for number, (kind, note, label) in enumerate(rows):
+        verdicts.add(f"o{number}", "yes", kind=f"k {kind}", note=note or None, label=label or None, by="ann")
+    path = verdicts.save(folder / f"t{suffix}", quote_formulas=quote)
+    again = Verdicts(folder / "v")
+    again.merge(path)
+    assert again.all() == verdicts.all()
+    assert verdicts.merge(path) == galsearch.Merged(0, len(rows))
+    assert Verdicts(folder / "v").all() == verdicts.all()
+
+
+def test_texts_are_kept_tidy_and_one_kind_is_one_however_it_is_typed(tmp_path):
+    verdicts = Verdicts(tmp_path / "v")
+    one = verdicts.add("a", "yes", kind=" ring \x07 galaxy\u00a0", note="  12.0\r\nsee tail ", by="ann\t", label="'=1")
+    assert (one.kind, one.note, one.by, one.label) == ("ring galaxy", "12.0\nsee tail", "ann", "=1")
+    assert verdicts.current("ring  galaxy ")[0] == one and verdicts.undo(by=" ann", kind="ring galaxy ") == one
+    with pytest.raises(QueryError, match="kind is"):
+        verdicts.add("a", "yes", kind="\x07", by="ann")
+
+
+def test_what_an_older_file_holds_untidily_merges_with_its_own_table(tmp_path):
+    row = {"id": "1", "time": "2026-05-01 12:00", "kind": KIND, "object_id": "a", "verdict": "yes", "by": "ann"}
+    Journal(tmp_path / "v", kind="galsearch.verdicts").append(lambda _: [row | {"note": " tail\x07 "}])
+    verdicts = Verdicts(tmp_path / "v")
+    assert (verdicts.all()[0].note, verdicts.all()[0].time) == ("tail", "2026-05-01T12:00:00.000000Z")
+    for suffix in (".csv", ".vot", ".fits"):
+        assert verdicts.merge(verdicts.save(tmp_path / f"t{suffix}")) == galsearch.Merged(0, 1)
+
+
+def test_an_object_id_that_a_format_would_change_is_refused_when_it_is_written(tmp_path):
+    verdicts = Verdicts()
+    verdicts.add("a ", "yes", kind=KIND, by="ann")
+    for suffix in (".csv", ".ecsv", ".vot", ".fits"):
+        with pytest.raises(SchemaError, match=r"does not keep the verdict on 'a '.*write .parquet"):
+            verdicts.save(tmp_path / f"t{suffix}")
+        assert not (tmp_path / f"t{suffix}").exists()
+        with pytest.raises(SchemaError, match="does not keep"):
+            verdicts.to_bytes(suffix)
+    again = Verdicts()
+    again.merge(verdicts.save(tmp_path / "t.parquet"))
+    assert again.all() == verdicts.all()
+
+
+# ---- verdicts of another atlas
+
+
+def _changed(bundle: Path, folder: Path, statement: str) -> Path:
+    """Return a copy of a bundle in which a statement was executed."""
+    import shutil
+
+    import duckdb
+
+    path = Path(shutil.copy(bundle, folder / "other.duckdb"))
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(statement)
+    return path
+
+
+def test_verdicts_on_unknown_objects_are_counted_and_refused_unless_they_are_wanted(tmp_path, tiny_bundle):
+    with galsearch.open(tiny_bundle) as atlas:
+        known = atlas.search(k=1).ids[0]
+        path = _rows(
+            tmp_path, "object_id,verdict,kind,by", f"{known},yes,{KIND},ann", *(f"x{n},no,{KIND},ann" for n in "12")
+        )
+        verdicts = Verdicts(tmp_path / "v", atlas=atlas)
+        with pytest.raises(QueryError, match=r"2 of 3 new verdicts are on 2 objects .*such as 'x1'.*--foreign"):
+            verdicts.merge(path)
+        assert verdicts.all() == []
+        assert verdicts.merge(path, foreign=True) == galsearch.Merged(3, 0, 2)
+        assert verdicts.merge(path) == galsearch.Merged(0, 3)  # nothing of it is new
+    told = run("review", "import", tiny_bundle, path, "--verdicts", tmp_path / "w", code=1)
+    assert "2 of 3 new verdicts" in told
+    told = run("review", "import", tiny_bundle, path, "--verdicts", tmp_path / "w", "--foreign")
+    assert "3 new, 2 of them on objects that are not in the atlas, 0 known" in told
+
+
+def test_verdicts_that_were_begun_with_another_atlas_are_refused_even_where_the_ids_are_the_same(tmp_path, tiny_bundle):
+    statement = "UPDATE galsearch_manifest SET value = '\"Another survey\"' WHERE key = 'title'"
+    other = _changed(tiny_bundle, tmp_path, statement)
+    with galsearch.open(other) as atlas, galsearch.open(tiny_bundle) as mine:
+        name = mine.search(k=1).ids[0]
+        Verdicts(tmp_path / "theirs", atlas=atlas).add(name, "yes", kind=KIND, by="bob")
+        verdicts = Verdicts(tmp_path / "v", atlas=mine)
+        with pytest.raises(QueryError, match="given on the atlas 'Another survey', and this is the atlas"):
+            verdicts.merge(tmp_path / "theirs")
+        assert verdicts.merge(tmp_path / "theirs", foreign=True).new == 1
+        Verdicts(tmp_path / "own", atlas=mine).add(name, "no", kind=KIND, by="eve")
+        assert verdicts.merge(tmp_path / "own").new == 1
+
+
+# ---- agreement, consensus and kinds
+
+
+def test_the_share_that_agrees_is_of_pairs_and_not_of_objects():
+    """Three people on one object have three pairs: of 3 + 1 pairs all but one agree, though of two objects half do."""
+    verdicts = Verdicts()
+    for name in ("ann", "bob", "eve"):
+        verdicts.add("a", "yes", kind=KIND, by=name)
+    verdicts.add("b", "yes", kind=KIND, by="ann")
+    verdicts.add("b", "no", kind=KIND, by="bob")
+    assert verdicts.agreement().share == 0.75
+    assert "75 % of pairs agree" in str(verdicts.agreement())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.one_of(st.none(), CLASSES), min_size=3, max_size=3), min_size=1, max_size=12))
+def test_the_share_that_agrees_is_that_of_all_pairs_counted_one_by_one(ratings):
+    pairs = [(a, b) for row in ratings for at, a in enumerate(row) for b in row[at + 1 :] if a and b]
+    expected = sum(a == b for a, b in pairs) / len(pairs) if pairs else None
+    assert agreement.agreed_share(ratings) == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_consensus_has_no_class_unsure_and_one_spelling_of_a_label(tmp_path, tiny_bundle):
+    verdicts = Verdicts(tmp_path / "v")
+    said_of = {
+        "doubt": ("unsure", "unsure", "yes"),
+        "tie": ("yes", "no"),
+        "half": ("yes", "unsure"),
+        "most": ("yes", "yes", "unsure"),
+    }
+    for name, opinions in said_of.items():
+        for person, one in zip(("ann", "bob", "eve"), opinions, strict=False):
+            verdicts.add(name, one, kind=KIND, by=person)
+    for person, label in (("ann", "Shell"), ("bob", "shell"), ("eve", "shell")):
+        verdicts.add("word", "label", label=label, kind=KIND, by=person)
+    rows = {row["object_id"]: (row["label"], row["people"], row["share"]) for row in verdicts.consensus().to_pylist()}
+    assert rows == {
+        "doubt": (None, 3, pytest.approx(2 / 3)),
+        "tie": (None, 2, 0.5),
+        "half": (None, 2, 0.5),
+        "most": ("yes", 3, pytest.approx(2 / 3)),
+        "word": ("shell", 3, 1.0),
+    }
+    file = ["--verdicts", tmp_path / "v", "-o", tmp_path / "c.csv"]
+    assert "3 of 5 objects have no label" in run("review", "export", tiny_bundle, *file, "--consensus")
+
+
+def test_a_kind_that_nobody_judged_is_told_and_never_an_empty_result(tmp_path, tiny_bundle):
+    file = ["--verdicts", tmp_path / "v"]
+    with galsearch.open(tiny_bundle) as atlas:
+        name = atlas.search(k=1).ids[0]
+    run("review", "add", tiny_bundle, name, "yes", "--kind", "ring", "--by", "ann", *file)
+    wrong = "no verdict is of kind 'rign', they are of 'ring'"
+    for command in (["list"], ["export", "-o", tmp_path / "t.csv"], ["rank"], ["agreement"]):
+        assert wrong in run("review", command[0], tiny_bundle, *command[1:], "--kind", "rign", *file, code=1)
+    assert wrong in run(
+        "review", "export", tiny_bundle, "-o", tmp_path / "t.csv", "--consensus", "--kind", "rign", *file, code=1
+    )
+    assert not (tmp_path / "t.csv").exists()
+    told = run("review", "queue", tiny_bundle, "--kind", "rign", *file)
+    assert "no verdict is of kind 'rign' yet, they are of 'ring'" in told
+
+
+def test_near_a_position_where_no_object_has_one_is_an_error_of_queue_rank_and_anomalies(tmp_path, tiny_bundle):
+    path = _changed(tiny_bundle, tmp_path, "UPDATE galaxies SET ra = NULL, dec = NULL")
+    with galsearch.open(path) as atlas:
+        verdicts = Verdicts(atlas=atlas)
+        verdicts.add(atlas.search(k=1).ids[0], "yes", kind="ring", by="ann")
+        cone = {"near": (10.0, 0.0), "radius_arcsec": 60.0}
+        for call in (
+            lambda: atlas.review_queue(verdicts, **cone),
+            lambda: atlas.rank_by_verdicts(verdicts, **cone),
+            lambda: atlas.anomalies(**cone),
+        ):
+            with pytest.raises(QueryError, match="since none of the 300 objects has a position"):
+                call()
+
+
+def test_a_search_of_a_name_that_is_taken_is_kept_unless_it_is_to_be_replaced(tmp_path, tiny_bundle):
+    file = ["--searches", tmp_path / "s"]
+    run("search", tiny_bundle, "ring", "-k", "3", "--save-as", "rings", *file)
+    told = run("search", tiny_bundle, "edge", "-k", "2", "--save-as", "rings ", *file, code=1)
+    assert "has a search 'rings' already" in told and "--replace" in told
+    assert galsearch.Searches(tmp_path / "s").all()["rings"].query.k == 3
+    run("search", tiny_bundle, "edge", "-k", "2", "--save-as", "rings", "--replace", *file)
+    assert galsearch.Searches(tmp_path / "s").all()["rings"].query.k == 2
+
+
+def test_only_what_lies_above_a_half_with_its_interval_is_called_likely():
+    from galsearch.discovery.learning import _reason
+
+    fact = {"interest": 0.73, "information": 0.3, "like": None, "likeness": None}
+    assert _reason(fact, (0.01, 1.0), explores=False).startswith("unsure: interest 0.73 (0.01 to 1.00)")
+    assert _reason(fact, (0.6, 0.9), explores=False).startswith("likely: interest 0.73 (0.60 to 0.90)")

@@ -818,3 +818,111 @@ def test_time_is_not_lost_when_there_is_nothing_to_do(home, sky):
     began = time.monotonic()
     galsearch.watch(plan, processes=0)
     assert time.monotonic() - began < 10
+
+
+# ---- plans and runs that cannot do what they say
+
+
+@pytest.mark.parametrize(
+    ("folder", "top"),
+    [
+        ("pictures", 'workspace = "pictures/work"'),
+        ("pictures", 'workspace = "pictures"'),
+        ("work/pictures", 'workspace = "work"'),
+        ("pictures", 'workspace = "other/../pictures/work"'),
+        ("pictures", 'workspace = "link/work"'),
+        (".", ""),
+        ("pictures", 'workspace = "work"\natlas = "../pictures/sky.atlas"'),
+    ],
+)
+def test_a_workspace_and_a_source_that_lie_in_each_other_are_refused(home, folder, top):
+    (home / folder).mkdir(parents=True, exist_ok=True)
+    (home / "link").symlink_to(home / "pictures")
+    plan = write(home, f'name = "files"\nkind = "folder"\npath = "{folder}"\n', top=top)
+    with pytest.raises(GalsearchError, match=r"plan.toml: source\[1\].path: .* lie in each other; name another"):
+        read_plan(plan)
+    assert not list(home.rglob("watch.duckdb"))
+
+
+def test_a_wrong_key_of_a_plan_is_told_beside_all_that_there_are(home):
+    plan = write(home, 'name = "a"\nkind = "folder"\npath = "x"\n', top="sources = 1")
+    with pytest.raises(GalsearchError, match=r"the keys are title, .*source, identify, hosts, webhook"):
+        read_plan(plan)
+
+
+def test_a_dry_run_tells_what_the_plan_names_and_is_not_there_and_exits_with_1(home, sky, run):
+    rest = '[[identify]]\nname = "gone"\ntable = "gone.csv"\nradius_arcsec = 2\n'
+    plan = write(home, cone(sky), top='verdicts = "none.verdicts"', rest=rest)
+    code, told, _ = run("watch", plan, "--dry-run")
+    assert code == 1
+    assert f"cannot be used: identify 'gone': {home / 'gone.csv'}: no such file or folder" in told
+    assert "none.verdicts is not there yet" in told and not workspace(plan).exists()
+    (home / "gone.csv").write_text("ra,dec\n1,2\n")
+    (home / "none.verdicts").write_text("object_id,verdict\na,yes\n")
+    code, told, _ = run("watch", plan, "--dry-run")
+    assert code == 1
+    assert "cannot be used: verdicts:" in told and "identify 'gone'" not in told
+    (home / "none.verdicts").unlink()
+    assert run("watch", plan, "--dry-run")[0] == 0
+
+
+@pytest.mark.parametrize("call", [galsearch.watch, galsearch.watch_forecast])
+def test_a_workspace_that_is_a_file_is_one_error_with_a_remedy(home, sky, call):
+    plan = write(home, cone(sky))
+    workspace(plan).write_text("mine")
+    if call is galsearch.watch:
+        with pytest.raises(GalsearchError, match=r"must be a folder that may be written.*name another `workspace`"):
+            call(plan)
+    else:
+        assert "is no folder that may be written; mend workspace" in "\n".join(call(plan).lines())
+    assert workspace(plan).read_text() == "mine"
+
+
+def test_a_full_disk_and_a_host_that_is_down_are_told_and_exit_with_1(home, sky, run):
+    full = write(home, cone(sky), top="disk_gb = 0.01")
+    workspace(full).mkdir()
+    (workspace(full) / "big").write_bytes(bytes(11 << 20))
+    code, _, told = run("watch", full, "--processes", 0)
+    assert code == 1
+    assert "not done: " in told and "nothing more is fetched until there is room" in told
+    latest = (workspace(full) / "reports" / "latest.md").read_text()
+    assert "## Not done" in latest and "12 items not requested or not answered yet, 12 of them positions" in latest
+    (workspace(full) / "big").unlink()
+    code, _, told = run("watch", full, "--processes", 0)
+    assert code == 0
+    assert "not done" not in told
+    assert "## Not done" not in (workspace(full) / "reports" / "latest.md").read_text()
+
+
+def test_a_host_that_is_down_is_told_with_what_waits_for_it(home, run):
+    with SkyServices(lambda _: Fault(500, b"")) as down:
+        plan = write(home, cone(down, count=30), top="threads = 1\nbatch = 8")
+        code, _, told = run("watch", plan, "--processes", 0)
+        assert code == 1
+    waiting = states(plan)["waiting"]
+    assert waiting > 0 and f"not done: {waiting} items of 'cone' wait: 127.0.0.1" in told
+    assert "run the same command when it answers" in (workspace(plan) / "reports" / "latest.md").read_text()
+
+
+def test_a_picture_that_the_disk_does_not_take_waits_and_is_not_rejected(home, sky, monkeypatch):
+    from galsearch.discovery.watch import intake
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    plan = write(home, cone(sky))
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "write_picture", full)
+        result = galsearch.watch(plan, processes=0)
+    assert states(plan) == {"waiting": 12}
+    assert "pictures could not be kept: its picture cannot be written (No space left on device)" in result.unfinished[0]
+    assert galsearch.watch(plan, processes=0).unfinished == [] and len(ids(plan)) > 0
+
+
+def test_progress_never_passes_its_total_where_items_are_left_out_or_are_fewer_than_asked(home, sky):
+    seen = []
+    near = [(f"p{number}", 10.0 + number // 2, 5.0) for number in range(40)]  # each second one is a duplicate
+    plan = write(home, listed(home, sky, near))
+    galsearch.watch(plan, processes=0, progress=lambda done, total, what: seen.append((done, total, what)))
+    assert seen and all(0 <= done <= total for done, total, _ in seen), seen
+    assert any(what == "fetching" and done == total for done, total, what in seen)

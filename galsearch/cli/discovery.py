@@ -10,7 +10,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import print_rows, progress_bar, tell
+from galsearch.cli.output import progress_bar, put_out, tell
 from galsearch.cli.program import app
 
 SHOWN = ("object_id", "score", "p_value", "q_value", "tier", "detector", "odd_columns")
@@ -70,11 +70,7 @@ def anomalies(
                 progress=progress,
             )
         run = galsearch.save_anomalies(result) if save else None
-        if output is not None:
-            result.save(output, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({len(result)} rows)")
-        else:
-            print_rows(result.table.select(SHOWN) if output_format == "table" else result.table, output_format)
+        put_out(result.table, output_format, output, shown=SHOWN, meta=result.meta(), quote_formulas=quote_formulas)
     if why:
         tell(*map(_reason, result))
     _tell_result(result, run)
@@ -137,20 +133,21 @@ def duplicates(
         with progress_bar() as progress:
             result = atlas.duplicates(by, where=where, radius_arcsec=radius_arcsec, seed=seed, progress=progress)
         run = galsearch.save_duplicates(result) if save else None
-        if output is not None:
-            result.save(output, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({len(result.table)} rows)")
-        else:
-            print_rows(result.table.select(OF_DUPLICATES) if output_format == "table" else result.table, output_format)
+        put_out(
+            result.table, output_format, output, shown=OF_DUPLICATES, meta=result.meta(), quote_formulas=quote_formulas
+        )
     _tell_groups(result, run)
 
 
 def _tell_groups(result: galsearch.Duplicates, run: str | None) -> None:
     """Say how many groups there are, what was compared, and what could not be."""
-    tell(
-        f"{len(result)} groups of {len(result.table)} of {result.objects} objects: {result.redundant} are left out "
-        "when each is collapsed"
-    )
+    if len(result):
+        groups = (
+            f"{len(result)} group{'s' * (len(result) != 1)}, {len(result.table)} of {result.objects} objects in all"
+        )
+        tell(f"{groups}: {result.redundant} left out when each group is collapsed")
+    else:
+        tell(f"no two of {result.objects} objects are one by {', '.join(result.grounds)}")
     if "position" in result.grounds:
         tell(f"positions within {result.radius_arcsec:.3g} arcsec are one ({result.radius_from}; --radius-arcsec)")
     for ground, count in result.not_compared.items():
@@ -226,11 +223,7 @@ def identify(
             )
         rows = result.table if state is None else result.of_state(state)
         run = galsearch.save_identifications(result) if save else None
-        if output is not None:
-            galsearch.write_table(rows, output, meta=result.parameters(), quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({rows.num_rows} rows)")
-        else:
-            print_rows(rows.select(SHOWN_OF_KNOWN) if output_format == "table" else rows, output_format)
+        put_out(rows, output_format, output, shown=SHOWN_OF_KNOWN, meta=result.meta(), quote_formulas=quote_formulas)
     _tell_known(result, run)
 
 

@@ -12,7 +12,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import cell, print_data, print_rows, progress_bar, short, tell
+from galsearch.cli.output import cell, meta_of, print_data, print_rows, progress_bar, put_out, short, tell
 from galsearch.cli.program import add_group, app
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def kb_list(path: options.AtlasPath, output_format: options.Format = "table"):
     with galsearch.open(path) as atlas:
         table = atlas.bases()
         shown = ["base", "version", "embedding", "kind", "target", "share", "rows", "calibrated", "created"]
-        print_rows(table.select(shown) if output_format == "table" else table, output_format)
+        put_out(table, output_format, shown=shown)
     if not table.num_rows:
         tell("there is no base yet; make one with `galsearch kb create`")
 
@@ -420,12 +420,9 @@ def _put_out(
     *,
     quote_formulas: bool,
 ) -> None:
-    if output is None:
-        print_rows(_shortened(table) if output_format == "table" else table, output_format)
-        return
-    meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-    galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
-    tell(f"wrote {output} ({table.num_rows} rows)")
+    """Put out a table whose texts may be long: on a screen they are cut."""
+    table = _shortened(table) if output is None and output_format == "table" else table
+    put_out(table, output_format, output, meta=meta_of(atlas, title), quote_formulas=quote_formulas)
 
 
 def _shortened(table: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import print_data, print_rows, progress_bar, tell
+from galsearch.cli.output import meta_of, print_data, print_rows, progress_bar, put_out, tell
 from galsearch.cli.program import app
 
 if TYPE_CHECKING:
@@ -38,13 +38,8 @@ def label(
     with galsearch.open(path, device=device) as atlas:
         result = atlas.label(labels, by=by, where=where, k=k, least=least)
         if output:
-            meta = {
-                "title": f"labels of {labels.name}",
-                "atlas": atlas.manifest.title,
-                "sources": atlas.manifest.sources,
-            }
-            galsearch.write_table(result, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({result.num_rows} rows)")
+            meta = meta_of(atlas, f"labels of {labels.name}")
+            put_out(result, output_format, output, meta=meta, quote_formulas=quote_formulas)
         else:
             print_rows(result, output_format)
     counts = Counter(result["label"].to_pylist())

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -49,6 +49,29 @@ def print_rows(table: pa.Table, output_format: str) -> None:
         print_table(table, columns=table.column_names)
     else:
         print_data(galsearch.format_table(table, output_format))
+
+
+def put_out(
+    table: pa.Table,
+    output_format: str,
+    output: Path | None = None,
+    *,
+    shown: Sequence[str] = (),
+    meta: dict | None = None,
+    quote_formulas: bool = False,
+) -> None:
+    """Write a table to the file `output`, with `meta`, or print it; `shown` are the columns for a person."""
+    if output is not None:
+        rows = galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
+        tell(f"wrote {output} ({rows} rows)")
+        return
+    names = [name for name in shown if name in table.column_names]
+    print_rows(table.select(names) if names and output_format == "table" else table, output_format)
+
+
+def meta_of(atlas: galsearch.Atlas, title: str) -> dict:
+    """Return what a file of a table says: what it is, and which atlas and sources it comes from."""
+    return {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
 
 
 def print_table(table: pa.Table, columns: list[str] | None = None) -> None:
@@ -139,7 +162,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
                 raise KeyboardInterrupt
             if total not in tasks:  # steps of one job have one total, whatever they are called
                 tasks[total] = bar.add_task(what, total=total)
-            bar.update(tasks[total], completed=done, description=what)
+            bar.update(tasks[total], completed=min(done, total), description=what)
 
         yield report
 

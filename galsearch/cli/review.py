@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import print_rows, tell
+from galsearch.cli.output import meta_of, print_rows, put_out, tell
 from galsearch.cli.pages import open_app
 from galsearch.cli.program import add_group, app
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 review = add_group(
     "review",
@@ -24,6 +21,7 @@ review = add_group(
 )
 
 QUEUED = ("object_id", "interest", "information", "novelty", "reason")
+LISTED = ("object_id", "kind", "verdict", "label", "note", "by", "time", "blind")
 RANKED = ("object_id", "score", "interest", "interest_low", "interest_high", "novelty")
 EXIT_NEW = 3  # exit code of `alerts --exit-code` where something is new
 
@@ -105,17 +103,23 @@ def review_queue(
     ] = 0.0,
     output_format: options.Format = "table",
     output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
 ):
     """List the next objects to judge, the most valuable first, each with the reason."""
     check_format(output_format)
     with galsearch.open(path) as atlas:
+        opened = _opened(atlas, path, verdicts)
+        _tell_kind(opened, kind)
         table = atlas.review_queue(
-            _opened(atlas, path, verdicts),
+            opened,
             **_stated(kind, label, query, novelty, where, near, radius_arcsec, embedding, k),
             reviewer=by,
             second_opinions=second_opinions,
         )
-        _give(table, QUEUED, output_format, output)
+        meta = meta_of(atlas, "objects to judge")
+        put_out(table, output_format, output, shown=QUEUED, meta=meta, quote_formulas=quote_formulas)
+    if not table.num_rows:
+        tell("nothing is left to judge: everybody that passes was judged; loosen --where or --near")
 
 
 @review.command("rank")
@@ -136,6 +140,7 @@ def review_rank(
     ] = False,
     output_format: options.Format = "table",
     output: options.Output = None,
+    quote_formulas: options.QuoteFormulas = False,
 ):
     """List the objects of the highest predicted interest, times novelty where that is given."""
     check_format(output_format)
@@ -145,7 +150,10 @@ def review_rank(
             **_stated(kind, label, query, novelty, where, near, radius_arcsec, embedding, k),
             include_judged=include_judged,
         )
-        _give(table, RANKED, output_format, output)
+        meta = meta_of(atlas, "objects by predicted interest")
+        put_out(table, output_format, output, shown=RANKED, meta=meta, quote_formulas=quote_formulas)
+    if not table.num_rows:
+        tell("all that pass were judged: list them with --include-judged, or loosen --where or --near")
 
 
 def _stated(
@@ -166,13 +174,12 @@ def _stated(
     return learned | {"where": where, "near": center, "radius_arcsec": radius_arcsec, "k": k}
 
 
-def _give(table: pa.Table, shown: tuple[str, ...], output_format: str, output: Path | None) -> None:
-    if output is not None:
-        rows = galsearch.write_table(table, output)
-        tell(f"wrote {output} ({rows} rows)")
-    else:
-        names = [name for name in shown if name in table.column_names]
-        print_rows(table.select(names) if output_format == "table" else table, output_format)
+def _tell_kind(verdicts: galsearch.Verdicts, kind: str | None) -> None:
+    """Say where there is no verdict of the kind that is judged for, but of others: it may be a typing error."""
+    kinds = verdicts.kinds()
+    if kind is not None and kinds and " ".join(kind.split()) not in kinds:
+        there = ", ".join(repr(one) for one in [*kinds][:10])
+        tell(f"no verdict is of kind {kind!r} yet, they are of {there}: the queue begins with its words")
 
 
 @review.command("add")
@@ -211,9 +218,7 @@ def review_list(
 ):
     """List the verdicts that stand."""
     check_format(output_format)
-    table = _read(path, verdicts).table(kind, history=history)
-    shown = ["object_id", "kind", "verdict", "label", "note", "by", "time", "blind"]
-    print_rows(table.select(shown) if output_format == "table" else table, output_format)
+    put_out(_read(path, verdicts).table(kind, history=history), output_format, shown=LISTED)
 
 
 @review.command("export")
@@ -232,10 +237,16 @@ def review_export(
 ):
     """Write the verdicts as a table, such as CSV or VOTable."""
     opened = _read(path, verdicts)
-    table = opened.consensus(kind) if consensus else opened.table(kind, history=history)
-    meta = {"title": "consensus" if consensus else "verdicts"}
-    rows = galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
-    tell(f"wrote {output} ({rows} rows)")
+    if not consensus:
+        opened.save(output, kind=kind, history=history, quote_formulas=quote_formulas)
+        tell(f"wrote {output} ({len(opened.table(kind, history=history))} rows)")
+        return
+    if history:
+        raise typer.BadParameter("a consensus has no history; give one of --consensus and --history")
+    table = opened.consensus(kind)
+    put_out(table, "table", output, meta={"title": "consensus"}, quote_formulas=quote_formulas)
+    if open_ones := table["label"].null_count:
+        tell(f"{open_ones} of {len(table)} objects have no label: as many say one thing as another, or are unsure")
 
 
 @review.command("import")
@@ -243,13 +254,18 @@ def review_import(
     path: options.AtlasPath,
     files: Annotated[list[Path], typer.Argument(help="Files of verdicts, or tables of them.", metavar="FILE...")],
     verdicts: VerdictsFile = None,
+    foreign: Annotated[
+        bool,
+        typer.Option("--foreign", help="Also take verdicts given on another atlas, or on objects not in this one."),
+    ] = False,
 ):
     """Merge verdicts of other people, from their files or from tables; nothing is lost or counted twice."""
     with galsearch.open(path) as atlas:
         opened = galsearch.Verdicts(_file(path, verdicts), atlas=atlas)
         for file in files:
-            merged = opened.merge(file)
-            tell(f"{file}: {merged.new} new, {merged.known} known already")
+            merged = opened.merge(file, foreign=foreign)
+            unknown = f", {merged.unknown} of them on objects that are not in the atlas" if merged.unknown else ""
+            tell(f"{file}: {merged.new} new{unknown}, {merged.known} known already")
         tell(*opened.notes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,17 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format, numbers
-from galsearch.cli.output import SHOWN_COLUMNS, again, print_data, print_rows, print_table, progress_bar, tell
+from galsearch.cli.output import (
+    SHOWN_COLUMNS,
+    again,
+    meta_of,
+    print_data,
+    print_rows,
+    print_table,
+    progress_bar,
+    put_out,
+    tell,
+)
 from galsearch.cli.program import Searching, app
 
 if TYPE_CHECKING:
@@ -63,6 +73,9 @@ def search(
     save_as: Annotated[
         str | None, typer.Option("--save-as", help="Keep the search under this name, for `galsearch alerts`.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --save-as: take the place of a search of that name.")
+    ] = False,
     least_score: Annotated[
         float | None, typer.Option("--least-score", help="With --save-as: the score from which on a hit is an alert.")
     ] = None,
@@ -105,7 +118,7 @@ def search(
     )
     kept_in = path.with_suffix(".searches") if searches is None else searches
     with galsearch.open(path, device=device, log=log) as atlas:
-        query = replace(query, terms=_as_stated(atlas, query.terms, stated))
+        query = with_changes(query, terms=_as_stated(atlas, query.terms, stated))
         query = query if saved is None else _kept_query(saved, query, atlas, kept_in)
         if words and not any(map(str.isdigit, words)):  # hardly a name
             atlas.prepare(by=words_by or by)
@@ -122,7 +135,7 @@ def search(
             tell(f"wrote {hits.contact_sheet(sheet)}")
         if send_to:
             tell(f"sent to {', '.join(hits.send(send_to))}")
-        _keep(save_as, query, atlas, kept_in, least_score)
+        _keep(save_as, query, atlas, kept_in, least_score=least_score, replace=replace)
         if output:
             written = hits.save(output, spectra=spectra, quote_formulas=quote_formulas)
             tell(f"wrote {written} ({len(hits)} rows)")
@@ -172,12 +185,18 @@ def _kept_query(name: str, typed: galsearch.Query, atlas: galsearch.Atlas, file:
 
 
 def _keep(
-    name: str | None, query: galsearch.Query, atlas: galsearch.Atlas, file: Path, least_score: float | None
+    name: str | None,
+    query: galsearch.Query,
+    atlas: galsearch.Atlas,
+    file: Path,
+    *,
+    least_score: float | None,
+    replace: bool,
 ) -> None:
     """Keep a search under a name, where one was given."""
     if name is not None:
         kept = galsearch.Searches(file)
-        kept.save(name, query, atlas, least_score=least_score)
+        kept.save(name, query, atlas, least_score=least_score, replace=replace)
         tell(f"kept as {name!r} in {kept.path}; `galsearch alerts` lists what is new from now on")
 
 
@@ -293,8 +312,7 @@ def sql(
         table = atlas.sql(statement)
         if output:
             meta = {"query": statement, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(table, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({table.num_rows} rows)")
+            put_out(table, output_format, output, meta=meta, quote_formulas=quote_formulas)
         else:
             print_rows(table, output_format)
 
@@ -339,10 +357,8 @@ def crossmatch(
             keep_unmatched=keep_unmatched,
         )
         if output:
-            title = f"{table.name} matched within {radius_arcsec:g} arcsec"
-            meta = {"title": title, "atlas": atlas.manifest.title, "sources": atlas.manifest.sources}
-            galsearch.write_table(result, output, meta=meta, quote_formulas=quote_formulas)
-            tell(f"wrote {output} ({result.num_rows} rows)")
+            meta = meta_of(atlas, f"{table.name} matched within {radius_arcsec:g} arcsec")
+            put_out(result, output_format, output, meta=meta, quote_formulas=quote_formulas)
         elif output_format == "table":
             print_table(result, columns=_matched_columns(result))
         else:

@@ -24,11 +24,17 @@ def watch(
     ] = False,
     processes: options.Processes = None,
 ):
-    """Take in pictures by a plan, measure, embed, score and identify them, and report; run it again to go on."""
+    """Take in pictures by a plan, measure, embed, score and identify them, and report; run it again to go on.
+
+    It exits with 1 where less was done than the plan says: the disk is full, or a host or source did not answer.
+    """
     if dry_run and report_only:
         raise typer.BadParameter("--dry-run changes nothing, --report-only writes a report; give one of them")
     if dry_run:
-        print("\n".join(galsearch.watch_forecast(plan).lines()))
+        forecast = galsearch.watch_forecast(plan)
+        print("\n".join(forecast.lines()))
+        if forecast.missing:
+            raise typer.Exit(1)
         return
     if report_only:
         result = galsearch.watch_report(plan)
@@ -37,3 +43,5 @@ def watch(
             result = galsearch.watch(plan, processes=processes, progress=progress)
     print(result.html)
     tell(*result.lines())
+    if result.unfinished:
+        raise typer.Exit(1)

@@ -59,14 +59,24 @@ class Searches:
         """Return the searches by name, in the order in which they were saved."""
         return _played(self._journal.rows(), self._journal.name)
 
-    def save(self, name: str, query: Query, atlas: Any = None, *, least_score: float | None = None) -> SavedSearch:
-        """Keep a query under a name; a search of that name is replaced. Of `atlas` what passes now counts as seen.
+    def save(
+        self,
+        name: str,
+        query: Query,
+        atlas: Any = None,
+        *,
+        least_score: float | None = None,
+        replace: bool = False,
+    ) -> SavedSearch:
+        """Keep a query under a name. Of `atlas` what passes now counts as seen.
 
-        `least_score` is the cosine from which on a hit counts. Raises QueryError for a name that is none, and for a
-        query with a picture or spectrum file, which may be gone when it is asked again, or a score that is none.
+        `least_score` is the cosine from which on a hit counts. With `replace` it takes the place of a search of that
+        name, and what that one has seen is forgotten. Raises QueryError for a name that is none or is there already,
+        for a query with a picture or spectrum file, which may be gone when it is asked again, and a score that is none.
         """
         if not isinstance(name, str) or not 1 <= len(name.strip()) <= MOST_NAME or not name.isprintable():
             raise QueryError(f"name is {name!r:.40}, expected 1 to {MOST_NAME} printable characters")
+        name = name.strip()
         if any(term.is_file for term in query.terms):
             raise QueryError(
                 "a search by a file cannot be saved: search by an object of the atlas, or by its embedding"
@@ -79,7 +89,16 @@ class Searches:
         if atlas is not None:
             row["atlas"] = atlas.fingerprint
         ids = [] if atlas is None else _passing(atlas, query, least_score).ids
-        self._journal.append(lambda _: [row, *_seen_rows(name, ids)])
+
+        def rows(there: list[Row]) -> list[Row]:
+            if not replace and name in _played(there, self._journal.name):
+                raise QueryError(
+                    f"{self._journal.name} has a search {name!r:.60} already; choose another name, or replace it with "
+                    "--replace (replace=True)"
+                )
+            return [row, *_seen_rows(name, ids)]
+
+        self._journal.append(rows)
         return self.all()[name]
 
     def drop(self, name: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import formats, notebook, schema
-from galsearch.discovery.results import TableResult, with_catalog
+from galsearch.discovery.results import TableResult, placeless, with_catalog
 from galsearch.errors import FormatError, GalsearchError, QueryError
 from galsearch.progress import Progress, silent
 from galsearch.query import Query
@@ -413,7 +413,8 @@ def find_anomalies(store: Store, request: Request, progress: Progress = silent) 
     if normals is not None:
         tested = tested[~np.isin(tested, normals)]
     if not len(tested):
-        raise QueryError(f"no object with a vector in '{embedding}' is left to judge; loosen where, near or among")
+        why = placeless(store, request.near)
+        raise QueryError(f"no object with a vector in '{embedding}' is left to judge{why}; loosen where, near or among")
     _check_count(population if normals is None else normals, embedding, known=normals is not None)
     source = _Source(store, embedding, request)
     sides = []

@@ -141,7 +141,7 @@ class Duplicates(TableResult, Sequence[DuplicateGroup]):
         self.radius_arcsec, self.radius_from = search.radius_arcsec, search.radius_from
         self.objects, self.grounds = len(search.rows), search.grounds
         self.compared = {name: int(there.sum()) for name, there in search.there.items()}
-        self.not_compared = {name: self.objects - count for name, count in self.compared.items()}
+        self.not_compared = {name: self.objects - self.compared.get(name, 0) for name in search.wanted}
         self.unreadable, self.candidates = search.unreadable, search.candidates
         self._search = search
         self.table, self._sizes = _table(search, links, labels)
@@ -180,7 +180,7 @@ class Duplicates(TableResult, Sequence[DuplicateGroup]):
         return DuplicateGroup(rows[0]["object_id"], tuple(row["object_id"] for row in rows), tuple(links))
 
     def __repr__(self) -> str:
-        return f"<Duplicates: {len(self)} groups of {len(self.table)} of {self.objects} objects>"
+        return f"<Duplicates: {len(self.table)} of {self.objects} objects in {len(self)} group{'s' * (len(self) != 1)}>"
 
     def _repr_html_(self) -> str:
         """Return the pictures of the first members with ids as HTML, as notebooks show them."""
@@ -239,7 +239,7 @@ class _Search:
             PICTURE: self.store.holds("thumbnails"),
             VECTOR: bool(self.has_vector.any()),
         }
-        wanted = GROUNDS if self.request.by is None else (self.request.by,)
+        self.wanted = wanted = GROUNDS if self.request.by is None else (self.request.by,)
         if not any(has[name] for name in wanted):
             raise QueryError(
                 f"none of the {len(self.rows)} objects has a {' or a '.join(wanted)} to compare; loosen where, or "
@@ -322,6 +322,7 @@ class _Search:
         self.progress(0, 1, "comparing positions")
         pairs = duplicates.close_pairs(self.sky, self.radius_arcsec)
         chance = duplicates.chance_alignment(self.sky, pairs, self.radius_arcsec)
+        self.progress(1, 1, "comparing positions")
         return _on_ground(pairs, 1 - chance, column)
 
     def _by_picture(self, column: int) -> _Links:
@@ -333,6 +334,7 @@ class _Search:
         sample = np.random.default_rng(self.request.seed).permutation(ours)[: duplicates.SAMPLE_ROWS]
         whitened = fingerprints.Whitening.fit(self.hashes[np.sort(sample)]).of(self.hashes[ours])
         pairs = duplicates.nearest_pairs(whitened, k=NEAREST, least=LEAST_LIKE, seed=self.request.seed)
+        self.progress(1, 1, "comparing hashes")
         first, second = ours[pairs.first], ours[pairs.second]
         if self.request.by is None:
             apart = self._apart(first, second)

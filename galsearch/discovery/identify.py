@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 TABLE = "identifications"
 ACTION = "identify"  # what provenance calls it
-KNOWN, OTHER, ABSENT, NOT_CHECKED = "known of this kind", "known of another kind", "not found", "not checked"
-STATES = (KNOWN, OTHER, ABSENT, NOT_CHECKED)
+KNOWN, OTHER, ABSENT, NOT_CHECKED = STATES = schema.STATES
 ASTROMETRY_ARCSEC = 2.0  # how far catalogs put one galaxy apart: photographic positions, other centers
 PIXELS = 2.0  # of its picture, by which an object's own position may be off
 MOST_RADIUS_ARCSEC = 3_600.0

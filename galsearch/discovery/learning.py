@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from galsearch import formats, schema
 from galsearch.discovery.anomalies import saved_anomalies
-from galsearch.discovery.results import with_catalog
+from galsearch.discovery.results import placeless, with_catalog
 from galsearch.discovery.verdicts import LABEL, NO, UNSURE, YES, Verdict
 from galsearch.errors import QueryError
 from galsearch.science.interest import Choice, Interest, Whitening, choose, information, probability, value
@@ -107,10 +107,12 @@ def judged(store: Store, embedding: str, verdicts: Iterable[Verdict], *, label: 
 def wanted_of(one: Verdict, label: str | None) -> float | None:
     """Return what a verdict says of the wanted: 1 yes, 0 no, 0.5 unsure; None where it says nothing of it.
 
-    Without a `label` in mind, a verdict in words of one's own says nothing.
+    Without a `label` in mind, a verdict in words of one's own says nothing, and a label beside a yes nothing more.
     """
     if label is None:
         return WANTED.get(one.verdict)
+    if one.verdict == UNSURE and one.label:
+        return WANTED[UNSURE]
     if one.verdict == LABEL or one.label:
         return float((one.label or "").casefold() == label.casefold())
     return 0.0 if one.verdict == NO else None
@@ -141,6 +143,11 @@ def _scored(store: Store, sample: Sample, task: Task) -> _Scored:
     condition = store.condition(task.where, task.near, task.radius_arcsec)
     rows, _ = store.listed(condition, k=max(store.manifest.rows, 1))
     rows = rows[store.has_vector(sample.embedding, rows)] if len(rows) else rows
+    if not len(rows):
+        raise QueryError(
+            f"no object with a vector in '{sample.embedding}' passes{placeless(store, task.near)}; loosen "
+            "where, near or radius_arcsec"
+        )
     mean, variance = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
     for first in range(0, len(rows), BLOCK_ROWS):
         part = slice(first, first + BLOCK_ROWS)
@@ -308,9 +315,9 @@ def _reason(fact: dict[str, Any], span: tuple[float, float], *, explores: bool) 
         return f"novel: odd beside others{strange}; {span_text}{near}"
     if explores:
         return f"novel: least is known of what is like it; {span_text}{near}"
-    if interest >= LIKELY:
+    if interest >= LIKELY and span[0] >= LIKELY:
         return f"likely: {span_text}{strange}{near}"
-    if bits >= interest:
+    if bits >= interest or interest >= LIKELY:
         return f"unsure: {span_text}, a verdict tells {bits:.2f} bits{strange}{near}"
     return f"best so far: {span_text}{strange}{near}"
 

@@ -38,16 +38,24 @@ class TableResult(ABC):
 
     def to_astropy(self) -> Table:
         """Return the table as an astropy Table with units; needs astropy."""
-        return formats.to_astropy(self.table, meta=self._meta())
+        return formats.to_astropy(self.table, meta=self.meta())
 
     def save(self, path: str | Path, *, quote_formulas: bool = False) -> Path:
         """Write the table in the format of the suffix, as `Hits.save` does; return the path."""
-        formats.write_table(self.table, Path(path), meta=self._meta(), quote_formulas=quote_formulas)
+        formats.write_table(self.table, Path(path), meta=self.meta(), quote_formulas=quote_formulas)
         return Path(path)
 
-    def _meta(self) -> dict[str, Any]:
+    def meta(self) -> dict[str, Any]:
+        """Return what a file of it says: title, atlas, sources and parameters."""
         manifest = self._store.manifest
         return {"title": self.title, "atlas": manifest.title, "sources": manifest.sources, **self.parameters()}
+
+
+def placeless(store: Store, near: tuple[float, float] | None) -> str:
+    """Return the clause of a message for who looks near a position where no object has one; "" otherwise."""
+    if near is None or store.count("ra IS NOT NULL AND dec IS NOT NULL"):
+        return ""
+    return f", since none of the {store.manifest.rows} objects has a position"
 
 
 def with_catalog(table: pa.Table, store: Store, rows: np.ndarray) -> pa.Table:

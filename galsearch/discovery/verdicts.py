@@ -11,11 +11,14 @@ import getpass
 import hashlib
 import json
 import os
+import re
+import tempfile
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,17 +40,53 @@ VERDICTS = YES, NO, UNSURE, LABEL = ("yes", "no", "unsure", "label")
 UNDO = "undo"
 REVIEWER = "GALSEARCH_REVIEWER"  # environment variable: who judges, where nobody is named
 MOST_TEXT = {"kind": 200, "object_id": 1_000, "label": 200, "note": 2_000, "by": 200, "id": 64, "time": 40}
-TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+NO_TIME = "1970-01-01T00:00:00.000000Z"  # of a row that does not say when
 MOST_NAMED = 3
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?(Z|[+-]\d\d(:?\d\d)?))?)?", re.IGNORECASE)
+_OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_BREAKS = re.compile("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+_QUOTED_FORMULA = re.compile(r"^'+(?=[=+\-@])")  # what `quote_formulas` puts before a text
+FLAGS = {**dict.fromkeys(("true", "1", "t", "yes", "y"), True), **dict.fromkeys(("false", "0", "f", "no", "n"), False)}
+
+
+def utc(text: str) -> str | None:
+    """Return a time of ISO 8601 as all of ours are written, in UTC to the microsecond; None for what is no time.
+
+    One without a zone is taken for UTC, a day for its first moment.
+
+    >>> utc("2026-05-01 12:00+02:00")
+    '2026-05-01T10:00:00.000000Z'
+    """
+    if _OURS.fullmatch(text) is None and _TIME.fullmatch(text) is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text.upper().replace(",", ".").replace(" Z", "Z").replace(" +", "+"))
+        read = read.replace(tzinfo=read.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return read.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def tidy(text: str, *, lines: bool = False) -> str:
+    """Return a text as every format of tables keeps it, so that what is written and read again is the same verdict.
+
+    White space at the edges goes, control characters become spaces, an accent is one character, and the apostrophe
+    that `quote_formulas` puts before a formula is taken off. `lines` keeps the lines of a text that are not empty;
+    without it each run of white space is one space.
+    """
+    text = unicodedata.normalize("NFC", _CONTROLS.sub(" ", _BREAKS.sub("\n", text)))
+    text = "\n".join(filter(None, map(str.strip, text.split("\n")))) if lines else " ".join(text.split())
+    return _QUOTED_FORMULA.sub("", text.strip()).strip()
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What one person says of one object: yes, no, unsure, or a label of one's own words.
 
-    `id` is unique, `time` ISO 8601 in UTC, `blind` whether name, scores and verdicts of others were hidden; `replaces`
-    is the id of the verdict of the same person that this one corrects. `undoes` is that of one taken back: such a row
-    says nothing else.
+    A `label` beside yes, no or unsure says what else it is. `id` is unique, `time` ISO 8601 in UTC, `blind` whether
+    name, scores and verdicts of others were hidden; `replaces` is the id of the verdict of the same person that this
+    one corrects. `undoes` is that of one taken back: such a row says nothing else.
     """
 
     object_id: str
@@ -77,6 +116,14 @@ class Verdict:
             raise QueryError(f"blind is {self.blind!r:.40}, expected True or False")
         return self
 
+    def tidied(self) -> Verdict:
+        """Return it with its texts as every format keeps them, and its time in UTC; NO_TIME where that is none."""
+        kind, by = (tidy(one) if isinstance(one, str) else one for one in (self.kind, self.by))
+        label = tidy(self.label) if isinstance(self.label, str) else self.label
+        note = tidy(self.note, lines=True) if isinstance(self.note, str) else self.note
+        time = utc(self.time) or NO_TIME if isinstance(self.time, str) else self.time
+        return replace(self, kind=kind, by=by, label=label or None, note=note or None, time=time)
+
     def to_row(self) -> Row:
         """Return it as the file keeps it: without what it does not say."""
         names = ("id", "time", "kind", "object_id", "verdict", "label", "note", "by", "blind", "replaces", "undoes")
@@ -95,14 +142,15 @@ def of_row(row: Mapping[str, Any]) -> Verdict:
     missing = [name for name in ("id", "time", "kind", "object_id", "verdict", "by") if name not in known]
     if missing:
         raise QueryError(f"a verdict without {missing[0]}")
-    return Verdict(**known).check()
+    return Verdict(**known).tidied().check()
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How far people agree on what two or more of them judged, of one kind.
 
-    `share` is the share of pairs of people who say the same of an object. `kappa` is Cohen's of two, Fleiss' of more
+    `share` is the share of pairs of people who judged the same object and say the same of it, of all such pairs: an
+    object that three judged has three of them. `kappa` is Cohen's of two, Fleiss' of more
     where all judged all of these objects; `alpha` is Krippendorff's, which takes missing verdicts. Each is None where
     there is nothing to tell apart. `pairs` has a row for each two people: first, second, objects, share, kappa.
     """
@@ -125,10 +173,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: rows that were new, and rows that were there already."""
+    """What a merge did: rows that were new, rows that were there already, and of the new those on unknown objects."""
 
     new: int
     known: int
+    unknown: int = 0
 
 
 class Verdicts:
@@ -207,7 +256,7 @@ class Verdicts:
 
     def current(self, kind: str | None = None, *, by: str | None = None) -> list[Verdict]:
         """Return what stands: of each person, object and kind the last verdict that was not taken back, by time."""
-        return standing(self.all(), kind=kind, by=by)
+        return standing(self.all(), kind=None if kind is None else tidy(kind), by=None if by is None else tidy(by))
 
     def kinds(self) -> dict[str, int]:
         """Return how many verdicts of each kind stand, the most first."""
@@ -222,8 +271,17 @@ class Verdicts:
         return f"<Verdicts {self._journal.name}: {len(self)} stand{f'; {kinds}' if kinds else ''}>"
 
     def table(self, kind: str | None = None, *, history: bool = False) -> pa.Table:
-        """Return what stands, a row for each; with `history` every row, also those corrected and taken back."""
-        shown = [one for one in self.all() if kind in (None, one.kind)] if history else self.current(kind)
+        """Return what stands, a row for each; with `history` every row, also those corrected and taken back.
+
+        Raises QueryError for a kind of which there is no row.
+        """
+        return self._table(self._shown(kind, history=history))
+
+    def _shown(self, kind: str | None, *, history: bool) -> list[Verdict]:
+        kind = None if kind is None else self.check_kind(kind)
+        return [one for one in self.all() if kind in (None, one.kind)] if history else self.current(kind)
+
+    def _table(self, shown: Sequence[Verdict]) -> pa.Table:
         columns = schema.VERDICTS.values()
         names = [column.name for column in columns]
         values = [[getattr(one, name) for one in shown] for name in names]
@@ -243,21 +301,33 @@ class Verdicts:
     def save(
         self, path: str | Path, *, kind: str | None = None, history: bool = False, quote_formulas: bool = False
     ) -> Path:
-        """Write the table in the format of the suffix, .csv, .vot, … as `Hits.save` does; return the path."""
-        table = self.table(kind, history=history)
-        formats.write_table(table, Path(path), meta=self._meta(), quote_formulas=quote_formulas)
-        return Path(path)
+        """Write the table in the format of the suffix, .csv, .vot, … as `Hits.save` does; return the path.
+
+        `merge` reads it as the same verdicts, which is tried before the file is there. Raises SchemaError for a format
+        that does not keep them, such as CSV for an object_id that ends with a space.
+        """
+        shown, path = self._shown(kind, history=history), Path(path)
+        _check_comes_back(shown, self._bytes(shown, path.suffix, quote_formulas=quote_formulas), path.suffix)
+        formats.write_table(self._table(shown), path, meta=self._meta(), quote_formulas=quote_formulas)
+        return path
 
     def to_bytes(self, suffix: str, *, kind: str | None = None, history: bool = False) -> bytes:
         """Return what `save` would write to a file of that suffix."""
-        return formats.table_bytes(self.table(kind, history=history), suffix, meta=self._meta())
+        shown = self._shown(kind, history=history)
+        content = self._bytes(shown, suffix)
+        _check_comes_back(shown, content, suffix)
+        return content
+
+    def _bytes(self, shown: Sequence[Verdict], suffix: str, *, quote_formulas: bool = False) -> bytes:
+        table, meta = self._table(shown), self._meta()
+        return formats.table_bytes(table, suffix, meta=meta, quote_formulas=quote_formulas)
 
     def _meta(self) -> dict[str, Any]:
         return {"title": "verdicts", "atlas": _title(self._journal.head.get("atlas"))}
 
     def agreement(self, kind: str | None = None, *, blind: bool = False) -> Agreement:
         """Return how far people agree, of the only kind unless one is named; with `blind` by blind verdicts alone."""
-        kind = self.only_kind(kind)
+        kind = self.check_kind(self.only_kind(kind))
         standing_ones = [one for one in self.current(kind) if one.blind or not blind]
         people = tuple(sorted({one.by for one in standing_ones}))
         opinions: dict[str, dict[str, str]] = {}
@@ -281,32 +351,45 @@ class Verdicts:
     def consensus(self, kind: str | None = None) -> pa.Table:
         """Return what most people say of each object of one kind: object_id, label, people, share, by object_id.
 
-        `label` is yes, no, unsure or the label in words of one's own, NULL where as many say one thing as another;
-        `share` is the part of the people who say it. It is a table that `galsearch.create_base` takes.
+        `label` is yes, no or the label in words of one's own, in its most usual spelling. It is NULL where as many say
+        one thing as another, and where the most are unsure, which is no class. `share` is the part of the people who
+        say it, or of those who say the most usual things. It is a table that `galsearch.create_base` takes.
         """
-        kind = self.only_kind(kind)
+        kind = self.check_kind(self.only_kind(kind))
         by_object: dict[str, Counter[str]] = {}
+        spelled: dict[str, Counter[str]] = {}
         for one in self.current(kind):
-            label = one.label if one.verdict == LABEL and one.label else one.verdict
+            label = class_of(one)
             by_object.setdefault(one.object_id, Counter())[label] += 1
-        rows = []
+            written = one.label if one.verdict == LABEL and one.label else one.verdict
+            spelled.setdefault(label, Counter())[written] += 1
+        names_of = {label: min(counts, key=lambda one: (-counts[one], one)) for label, counts in spelled.items()}
+        rows: list[tuple[str, str | None, int, float]] = []
         for name, counts in sorted(by_object.items()):
             (label, most), *others = counts.most_common(2)
-            tied = bool(others) and others[0][1] == most
-            rows.append((name, None if tied else label, counts.total(), most / counts.total()))
+            none = label == UNSURE or (bool(others) and others[0][1] == most)
+            rows.append((name, None if none else names_of[label], counts.total(), most / counts.total()))
         types = (pa.string(), pa.string(), pa.int64(), pa.float64())
         names = ("object_id", "label", "people", "share")
         return pa.table({name: pa.array([row[at] for row in rows], types[at]) for at, name in enumerate(names)})
 
     def only_kind(self, kind: str | None) -> str:
         """Return the kind that is meant: the one named, else the only one there is. Raises QueryError otherwise."""
-        kinds = list(self.kinds())
         if kind is not None:
-            return kind
+            return tidy(kind)
+        kinds = list(self.kinds())
         if len(kinds) != 1:
             there = f"they are of {', '.join(map(repr, kinds[:10]))}" if kinds else "there are none yet"
             raise QueryError(f"which kind of verdicts is meant is not named, and {there}; give kind")
         return kinds[0]
+
+    def check_kind(self, kind: str) -> str:
+        """Return a kind as it is kept. Raises QueryError where no row is of it, as after a typing error."""
+        kind, held = tidy(kind), {one.kind for one in self.all()}
+        if kind not in held:
+            there = f"they are of {', '.join(map(repr, sorted(held)[:10]))}" if held else "there are none yet"
+            raise QueryError(f"no verdict is of kind {kind!r:.60}, {there}; name one of these, or leave kind out")
+        return kind
 
     # ---- writing
 
@@ -329,7 +412,8 @@ class Verdicts:
         if self._atlas is not None:
             self._atlas[object_id]  # raises for one that is not there, with those it may be
         by = reviewer(by)
-        one = Verdict(object_id, verdict, kind, by, label or None, note or None, blind, "0", uuid.uuid4().hex).check()
+        one = Verdict(object_id, verdict, kind, by, label or None, note or None, blind, NO_TIME, uuid.uuid4().hex)
+        one = one.tidied().check()
         return self._append(lambda there: self._corrected(one, there))
 
     def undo(self, *, by: str | None = None, kind: str | None = None) -> Verdict | None:
@@ -337,7 +421,7 @@ class Verdicts:
 
         What it had corrected stands again. Doing it again goes further back.
         """
-        by = reviewer(by)
+        by, kind = reviewer(by), None if kind is None else tidy(kind)
         undone: list[Verdict] = []
 
         def make(there: list[Verdict]) -> Verdict | None:
@@ -367,26 +451,66 @@ class Verdicts:
         self._journal.append(rows)
         return made[0] if made else None
 
-    def merge(self, other: Verdicts | str | Path) -> Merged:
+    def merge(self, other: Verdicts | str | Path, *, foreign: bool = False) -> Merged:
         """Take in the verdicts of another file of verdicts, or of a table that `save` wrote (.csv, .vot, …).
 
         Rows are known by their ids, so nothing is lost or counted twice, whatever the order. A row of a table without
-        ids gets one that depends on what it says. Raises FormatError where one id stands for two different rows, and
-        SchemaError for a table that has no verdicts; nothing is then taken in.
+        ids gets one that depends on what it says. Times are read as UTC where they have no zone; of rows without a time
+        the later ones in the table count. With `foreign` also verdicts that were given on another atlas, or on objects
+        that this one does not have, are taken; they count where their object is there.
+
+        Raises QueryError for such verdicts otherwise, FormatError where one id stands for two different rows, and
+        SchemaError for a table that has no verdicts, or a time or flag that is none; nothing is then taken in.
         """
-        theirs = other.all() if isinstance(other, Verdicts) else read_verdicts(other)
+        theirs, about = _opened(other)
         counted: list[Merged] = []
 
         def rows(_: list[Row]) -> list[Row]:
             held = {one.id: one for one in self.all()}
             before = set(held)
             _unite(held, theirs, name="what is merged")
-            new = [held[name].to_row() for name in held if name not in before]
-            counted.append(Merged(len(new), len({one.id for one in theirs}) - len(new)))
-            return new
+            new = [one for name, one in held.items() if name not in before]
+            unknown = self._unknown(new)
+            if not foreign:
+                self._check_native(new, unknown, about)
+            counted.append(Merged(len(new), len({one.id for one in theirs}) - len(new), len(unknown)))
+            return [one.to_row() for one in new]
 
         self._journal.append(rows)
         return counted[0]
+
+    def _unknown(self, rows: Iterable[Verdict]) -> list[Verdict]:
+        """Return the verdicts on objects that the atlas does not have; none where no atlas is open."""
+        if self._atlas is None:
+            return []
+        rows = list(rows)
+        there = {name for name in {one.object_id for one in rows} if name in self._atlas}
+        return [one for one in rows if one.object_id not in there]
+
+    def _check_native(self, new: Sequence[Verdict], unknown: Sequence[Verdict], about: object) -> None:
+        """Raise QueryError for verdicts that were given on another atlas, or on objects that this one does not have."""
+        begun = self._journal.head.get("atlas")
+        ours = [begun if self._atlas is None else identity(self._atlas.manifest), begun]
+        if new and about is not None and ours[0] is not None and about not in ours:
+            raise QueryError(
+                f"these {len(new)} verdicts were given on {_title(about)}, and this is {_title(ours[0])}: equal ids "
+                "may be other objects; if they are the same, take them with --foreign (foreign=True)"
+            )
+        if unknown:
+            objects = len({one.object_id for one in unknown})
+            raise QueryError(
+                f"{len(unknown)} of {len(new)} new verdicts are on {objects} objects that are not in "
+                f"{self._atlas.path}, such as {unknown[0].object_id!r:.60}; nothing was taken: name another file, or "
+                "take them all the same with --foreign (foreign=True)"
+            )
+
+
+def _opened(other: Verdicts | str | Path) -> tuple[list[Verdict], object]:
+    """Return the rows of verdicts or of a file, and the atlas that they were begun with, None where none is named."""
+    if not isinstance(other, Verdicts) and not (Path(other).is_file() and _is_journal(Path(other))):
+        return read_verdicts(other), None
+    held = other if isinstance(other, Verdicts) else Verdicts(other)
+    return held.all(), held._journal.head.get("atlas")
 
 
 def standing(rows: Iterable[Verdict], *, kind: str | None = None, by: str | None = None) -> list[Verdict]:
@@ -406,7 +530,8 @@ def standing(rows: Iterable[Verdict], *, kind: str | None = None, by: str | None
 
 
 def _order(one: Verdict) -> tuple[str, str]:
-    return one.time, one.id
+    time = one.time if _OURS.fullmatch(one.time) else utc(one.time) or ""
+    return time, one.id
 
 
 def _unite(held: dict[str, Verdict], rows: Iterable[Verdict], *, name: str) -> None:
@@ -421,14 +546,13 @@ def _unite(held: dict[str, Verdict], rows: Iterable[Verdict], *, name: str) -> N
 
 def _next_time(there: Iterable[Verdict], by: str) -> str:
     """Return the time now, or just after the last row of a person, whose clock may have gone back since."""
-    now = datetime.now(UTC).strftime(TIME)
-    last = max((one.time for one in there if one.by == by), default="")
-    if last < now:
-        return now
+    now = datetime.now(UTC)
+    last = max((_order(one)[0] for one in there if one.by == by), default="") or NO_TIME
     try:
-        return (datetime.strptime(last, TIME) + timedelta(microseconds=1)).strftime(TIME)
-    except (ValueError, OverflowError):
-        return now  # of a table that writes time otherwise
+        latest = datetime.fromisoformat(last) + timedelta(microseconds=1)
+    except OverflowError:
+        latest = now  # the last moment that a date can have; what corrects it stands all the same
+    return max(now, latest).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def class_of(one: Verdict) -> str:
@@ -453,8 +577,9 @@ def reviewer(by: str | None) -> str:
     """Return who judges: `by`, the environment variable GALSEARCH_REVIEWER, or the login name."""
     if by is not None:
         _check_text("by", by)
+        _check_text("by", by := tidy(by))
         return by
-    named = os.environ.get(REVIEWER, "").strip()
+    named = tidy(os.environ.get(REVIEWER, ""))
     try:
         return named or getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -476,6 +601,27 @@ def _title(named: object) -> str:
 # ---- tables
 
 
+def _check_comes_back(shown: Sequence[Verdict], content: bytes, suffix: str) -> None:
+    """Raise SchemaError unless a table that was written is read as the same verdicts, where that format is read."""
+    if not shown or suffix.lower() not in formats.SUFFIXES:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"verdicts{suffix}"
+        path.write_bytes(content)
+        try:
+            back: list[Verdict] = read_verdicts(path)
+        except GalsearchError:
+            back = []
+    changed = next(
+        (one for one, again in zip(shown, [*back, *[None] * len(shown)], strict=False) if one != again), None
+    )
+    if changed is not None:
+        raise SchemaError(
+            f"{suffix} does not keep the verdict on {changed.object_id!r:.60} as it is, such as the spaces or control "
+            "characters of its object_id, and it could not be merged again; write .parquet"
+        )
+
+
 def read_verdicts(path: str | Path) -> list[Verdict]:
     """Return the rows of a file of verdicts, or of a table with object_id, verdict, kind and by.
 
@@ -486,11 +632,18 @@ def read_verdicts(path: str | Path) -> list[Verdict]:
         raise GalsearchError(f"{path} is not there; name a file of verdicts, or a table of them")
     if _is_journal(path):
         return Verdicts(path).all()
-    table = formats.read_table(path, text=tuple(schema.VERDICTS))
+    ids = ("object_id", "replaces", "undoes")
+    table = formats.read_table(path, text=ids, verbatim=set(schema.VERDICTS) - set(ids))
     missing = [name for name in ("object_id", "verdict", "kind", "by") if name not in table.column_names]
     if missing:
         raise SchemaError(f"{path} has no column '{missing[0]}'; a table of verdicts has object_id, verdict, kind, by")
-    return [_of_table(row, f"{path}, row {number}") for number, row in enumerate(table.to_pylist(), start=1)]
+    rows: list[Verdict] = []
+    last: dict[tuple[str, str, str], str] = {}  # of each person, object and kind the id of the row before
+    for number, row in enumerate(table.to_pylist(), start=1):
+        one = _of_table(row, f"{path}, row {number}", last)
+        last[(one.kind, one.object_id, one.by)] = one.id
+        rows.append(one)
+    return rows
 
 
 def _is_journal(path: Path) -> bool:
@@ -500,13 +653,50 @@ def _is_journal(path: Path) -> bool:
         return file.read(64).startswith(b'{"format": ')
 
 
-def _of_table(row: dict[str, Any], where: str) -> Verdict:
+def _of_table(row: dict[str, Any], where: str, last: Mapping[tuple[str, str, str], str]) -> Verdict:
+    """Return the verdict of a row of a table; one without time corrects what the same person says further up.
+
+    A row without an id gets one of what it says, and of what it corrects: the same table gives the same ids.
+    """
     known: dict[str, Any] = {name: row.get(name) for name in schema.VERDICTS}
-    known["blind"] = str(known["blind"]).lower() in ("true", "1", "t", "yes")
-    known["time"] = known["time"] or "1970-01-01T00:00:00.000000Z"
-    told = {name: value for name, value in known.items() if name != "id"}
-    known["id"] = known["id"] or hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    known = {name: _unquoted(value) for name, value in known.items()}
+    stated = known["time"]
     try:
-        return Verdict(**known).check()
+        known |= {"blind": _flag(known["blind"]), "time": _time(stated), "id": known["id"] or "0"}
+        one = Verdict(**known).tidied().check()
     except QueryError as error:
         raise SchemaError(f"{where}: {error}") from None
+    before = last.get((one.kind, one.object_id, one.by))
+    if stated is None and one.replaces is None and one.verdict != UNDO:
+        one = replace(one, replaces=before)
+    if not row.get("id"):
+        told = {name: getattr(one, name) for name in schema.VERDICTS if name != "id"}
+        one = replace(one, id=hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32])
+    return one
+
+
+def _unquoted(value: Any) -> Any:
+    """Return a cell without the apostrophe that `quote_formulas` puts before it; what is empty is nothing."""
+    return (_QUOTED_FORMULA.sub("", value) or None) if isinstance(value, str) else value
+
+
+def _flag(value: Any) -> bool:
+    """Return whether a cell says yes; empty is no. Raises QueryError for one that says neither."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if (known := FLAGS.get(str(value).strip().lower())) is None:
+        raise QueryError(f"blind is {value!r:.40}, expected true or false, or nothing; mend it in the table")
+    return known
+
+
+def _time(value: Any) -> str:
+    """Return the time of a cell in UTC, NO_TIME of an empty one. Raises QueryError for what is no time."""
+    text = value.isoformat() if isinstance(value, (date, datetime)) else value
+    if text is None:
+        return NO_TIME
+    if not isinstance(text, str) or (moment := utc(text.strip())) is None:
+        raise QueryError(
+            f"time is {value!r:.40}, expected ISO 8601 such as 2026-05-01T12:00:00Z, in UTC where it has no zone; mend "
+            "it in the table, or empty it: of rows without time the later ones count"
+        )
+    return moment

@@ -24,7 +24,7 @@ from galsearch.formats.fields import (
     with_notes,
 )
 from galsearch.formats.hats import all_files, hats_root, partitions_near, properties_of, write_hats
-from galsearch.formats.reading import read_table, read_table_content
+from galsearch.formats.reading import SUFFIXES, read_table, read_table_content
 from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
@@ -41,6 +41,7 @@ __all__ = [
     "FIELD_KEYS",
     "NOTES_KEY",
     "REGION_RADIUS_ARCSEC",
+    "SUFFIXES",
     "VOPARQUET_KEY",
     "ByteColumn",
     "all_files",

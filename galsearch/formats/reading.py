@@ -20,7 +20,7 @@ from galsearch.errors import SchemaError
 from galsearch.formats import delimited, standards
 from galsearch.formats.fields import ASTROPY_KEY, VOPARQUET_KEY, describe, facts_of, free_names, plain_types, with_notes
 from galsearch.formats.hats import ADDED, all_files, hats_root, properties_of
-from galsearch.formats.request import Request, check_count, is_id_name
+from galsearch.formats.request import Request, check_count
 
 PARQUET = (".parquet", ".pq")
 PARQUET_MAGIC = b"PAR1"
@@ -44,6 +44,7 @@ def read_table(
     path: str | Path,
     *,
     text: Iterable[str] = (),
+    verbatim: Iterable[str] = (),
     without: Collection[str] = (),
     table_name: str | int | None = None,
     missing: Iterable[float] = (),
@@ -59,7 +60,8 @@ def read_table(
 
     Units become VOUnit strings, and UCDs and descriptions are kept where the format has them. A column that
     is named like an identifier (`object_id`, `id`, `name`, `source_id`, `…objid`) and the columns in `text`
-    are strings, digit for digit: leading zeros and 19-digit numbers survive. A vector column is a
+    are strings, digit for digit: leading zeros and 19-digit numbers survive. Those in `verbatim` are strings as they
+    stand there, of which a spreadsheet's "12.0" is not taken for the identifier 12. A vector column is a
     `fixed_size_list`. The columns `without` are left out. `table_name` says which table of a file with several:
     in FITS the EXTNAME or the number of the HDU (0 is the primary one), in VOTable the name, ID or number (from 1)
     of the TABLE. `missing` are numbers that stand for no value, such as 99 and -99: they become null.
@@ -74,7 +76,7 @@ def read_table(
     where a VOTable holds an error in place of an answer.
     """
     path = Path(path)
-    request = Request(path.suffix, frozenset(text), table_name, tuple(missing))
+    request = Request(path.suffix, frozenset(text), frozenset(verbatim), table_name, tuple(missing))
     root = hats_root(path)
     suffix = kind_of(path) if root is None else ""
     with named(path):
@@ -205,7 +207,7 @@ def _tidy(table: pa.Table, request: Request) -> pa.Table:
     """Apply the rules of every format: identifiers are text, missing is null, no unusual arrow types, unlike names."""
     names = _unlike(table.column_names, request)
     arrays, fields = [], []
-    ids = [name for name in table.column_names if name in request.text or is_id_name(name)]
+    ids = [name for name in table.column_names if request.wants_text(name)]
     for name, field, values in zip(names, table.schema, table.columns, strict=True):
         values = plain_types(values)
         if pa.types.is_floating(values.type):
@@ -251,7 +253,7 @@ def _as_ids(values: pa.ChunkedArray, name: str, ids: list[str], request: Request
 
     An integer below 2**53 that arrives as a double is exact; a larger one has lost digits, and is refused.
     """
-    if pa.types.is_string(values.type):
+    if pa.types.is_string(values.type) and name not in request.verbatim:
         values = _unrounded(values)
     if pa.types.is_integer(values.type):
         return values.cast(pa.string())
@@ -267,7 +269,7 @@ def _as_ids(values: pa.ChunkedArray, name: str, ids: list[str], request: Request
         f"column {name} holds 64-bit identifiers as floating-point numbers, such as {rounded[0].as_py()!r}: above "
         "2**53 (9,007,199,254,740,992) these have lost their last digits"
     )
-    if name in request.text or ids == [name]:
+    if name in request.text or name in request.verbatim or ids == [name]:
         raise SchemaError(f"{cause}; export the table again with them as integers or as text")
     request.notes.append(f"{cause}; it was left out")
     return None

@@ -34,6 +34,7 @@ class Request:
 
     suffix: str = ""
     text: frozenset[str] = frozenset()
+    verbatim: frozenset[str] = frozenset()  # text that is no identifier: "12.0" is no rounded 12 there
     table_name: str | int | None = None
     missing: tuple[float, ...] = ()
     complete: bool = False  # a table that lacks rows or cells is no answer
@@ -47,7 +48,7 @@ class Request:
 
     def wants_text(self, name: str) -> bool:
         """Return whether the column is text whatever it looks like."""
-        return name in self.text or is_id_name(name)
+        return name in self.text or name in self.verbatim or is_id_name(name)
 
     def must_be_the_only_table(self) -> None:
         """Raise SchemaError where a table was named, for a format that holds one."""

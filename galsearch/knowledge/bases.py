@@ -23,6 +23,7 @@ from galsearch.knowledge.members import (
     KINDS,
     LABELS,
     NUMBER,
+    PROBES,
     KnowledgeBase,
     Members,
     are_labels,
@@ -119,6 +120,7 @@ def create_base(
 def drop_base(path: str | Path, name: str, *, version: int | None = None) -> int:
     """Drop a version of a knowledge base of the atlas folder `path`, or all of them; return how many.
 
+    With the last version its probes go, so that a later base of that name does not find them in use.
     Raises QueryError for a base or version that there is not, GalsearchError for a bundle.
     """
     path = Path(path)
@@ -131,7 +133,12 @@ def drop_base(path: str | Path, name: str, *, version: int | None = None) -> int
     finally:
         store.close()
     key: dict[str, str | int] = {"base": name, **({} if version is None else {"version": version})}
-    drop_rows(path, (BASES, LABELS), key, schema.provenance("kb drop", parameters=dict(key)))
+    gone = version is None or known == [version]
+    if gone:
+        key = {"base": name}
+    drop_rows(
+        path, (BASES, LABELS, *((PROBES,) if gone else ())), key, schema.provenance("kb drop", parameters=dict(key))
+    )
     return 1 if version is not None else len(known)
 
 

@@ -16,7 +16,7 @@ from galsearch import formats, schema
 from galsearch.errors import FormatError, QueryError
 from galsearch.store import Store
 
-BASES, LABELS = "knowledge_bases", "knowledge_labels"
+BASES, LABELS, PROBES = "knowledge_bases", "knowledge_labels", "probes"
 CLASS, NUMBER = "class", "number"
 KINDS = (CLASS, NUMBER)
 MOST_CLASSES = 1_000  # of labels; more are names of objects, not classes

@@ -18,17 +18,16 @@ import pyarrow as pa
 
 from galsearch import formats, schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
-from galsearch.knowledge.bases import must_be_folder, no_base
+from galsearch.knowledge.bases import list_bases, must_be_folder, no_base
 from galsearch.knowledge.classify import VOTES, Probed, Way, classify
 from galsearch.knowledge.heldout import Electorate
-from galsearch.knowledge.members import ARROW, CLASS, KnowledgeBase, Members, find_base, read_members
+from galsearch.knowledge.members import ARROW, CLASS, PROBES, KnowledgeBase, Members, find_base, read_members
 from galsearch.progress import Progress, silent
 from galsearch.science.metrics import bootstrap_interval, digests
 from galsearch.science.probe import LEAST_OF_A_CLASS, Probe
 from galsearch.science.votes import check_seed
 from galsearch.store import Rows, Store, open_store, put_rows
 
-TABLE = "probes"
 TRAINED, PROMOTED = "kb train", "kb promote"  # what provenance calls them
 TEST_PARTS = 5  # of which one is the frozen test
 TEST_SEED = 0  # of the digests that choose it, the same for ever
@@ -92,7 +91,7 @@ class TrainedProbe:
 
     def to_row(self) -> dict[str, Any]:
         """Return it as a row of the table `probes`."""
-        row = {column.name: getattr(self, column.name) for column in schema.TABLES[TABLE]}
+        row = {column.name: getattr(self, column.name) for column in schema.TABLES[PROBES]}
         flat = {name: np.ravel(row[name]).tolist() for name in ("weights", "intercept", "confusion")}
         return {**row, **flat, "classes": list(self.classes)}
 
@@ -107,7 +106,7 @@ class TrainedProbe:
         finite = fits and np.isfinite(weights).all() and np.isfinite(intercept).all()
         if None in needed.values() or None in classes or not finite:
             raise FormatError(
-                f"{path}: table {TABLE} has a row that describes no probe ({row['base']!r:.40}); train it again"
+                f"{path}: table {PROBES} has a row that describes no probe ({row['base']!r:.40}); train it again"
             )
         counts = tuple(tuple(line) for line in confusion.reshape(c, c).tolist())
         read = {"classes": classes, "weights": weights.reshape(-1, c), "intercept": intercept, "confusion": counts}
@@ -115,8 +114,10 @@ class TrainedProbe:
 
 
 def list_probes(store: Store, base: str) -> list[TrainedProbe]:
-    """Return every probe of a base that an atlas holds, by number."""
-    table = store.table(TABLE)
+    """Return every probe of a base that an atlas holds, by number. Raises QueryError for a base that there is not."""
+    if base not in {one.name for one in list_bases(store)}:
+        raise QueryError(no_base(store, base))
+    table = store.table(PROBES)
     rows = [] if table is None else [row for row in table.to_pylist() if row["base"] == base]
     return sorted((TrainedProbe.from_row(row, path=f"{store.path}") for row in rows), key=lambda one: one.probe)
 
@@ -130,14 +131,25 @@ def probe_in_use(store: Store, base: KnowledgeBase) -> TrainedProbe | None:
     if not promoted:
         return None
     result = max(promoted, key=lambda one: (one.promoted or 0, one.probe))
-    made_by = store.manifest.embeddings[base.embedding].get("sha256")
-    if (result.embedding, result.model_sha256) != (base.embedding, made_by) or len(result.weights) != _dim(store, base):
+    _check_vectors(store, base, result)
+    return result
+
+
+def _check_vectors(store: Store, base: KnowledgeBase, result: TrainedProbe) -> None:
+    """Raise ModelMismatchError for a probe of other vectors than those of the base, FormatError for a damaged one."""
+    made_by, dim = store.manifest.embeddings[base.embedding].get("sha256"), _dim(store, base)
+    if (result.embedding, result.model_sha256) != (base.embedding, made_by):
         raise ModelMismatchError(
             f"probe {result.probe} of base '{base.name}' was trained on '{result.embedding}' vectors of model "
             f"{result.model_sha256[:12]}, and these are '{base.embedding}' vectors of {str(made_by)[:12]}; train again "
             "with `galsearch kb train`"
         )
-    return result
+    if len(result.weights) != dim:
+        raise FormatError(
+            f"{store.path}: probe {result.probe} of base '{base.name}' has weights for vectors of "
+            f"{len(result.weights)} numbers, and those of '{base.embedding}' have {dim}: its row in the table {PROBES} "
+            "was changed; train again with `galsearch kb train`"
+        )
 
 
 def probed(electorate: Electorate, vectors: np.ndarray, method: str) -> Probed | None:
@@ -185,14 +197,15 @@ def train_probe(
         store.close()
     parameters = {name: getattr(result, name) for name in ("base", "version", "probe", "seed", "promoted")}
     record = schema.provenance(TRAINED, parameters=parameters, seconds=time.perf_counter() - started)
-    put_rows(path, {TABLE: Rows(probes_table([result]), ("base", "probe"), new=True)}, record)
+    put_rows(path, {PROBES: Rows(probes_table([result]), ("base", "probe"), new=True)}, record)
     return result
 
 
 def promote_probe(path: str | Path, base: str, probe: int | None) -> None:
     """Bring a probe of a base of the atlas folder `path` into use, whatever it gained; None brings votes back.
 
-    Raises QueryError for a probe that there is not, GalsearchError for a bundle.
+    Raises QueryError for a base or probe that there is not, and for a probe with a class that the members of the last
+    version of the base do not have; ModelMismatchError for one of other vectors, GalsearchError for a bundle.
     """
     path = Path(path)
     store = open_store(path)
@@ -203,17 +216,33 @@ def promote_probe(path: str | Path, base: str, probe: int | None) -> None:
         if probe is not None and probe not in numbers:
             there = ", ".join(map(str, numbers)) or "none; train one with `galsearch kb train`"
             raise QueryError(f"base '{base}' has no probe {probe!r:.20}, it has {there}")
+        for one in every:
+            if one.probe == probe:
+                _check_usable(store, base, one)
     finally:
         store.close()
     chosen = [replace(one, promoted=_next(every)) for one in every if one.probe == probe]
     changed = chosen if probe is not None else [replace(one, promoted=None) for one in every]
     record = schema.provenance(PROMOTED, parameters={"base": base, "probe": probe})
-    put_rows(path, {TABLE: Rows(probes_table(changed), ("base", "probe"))}, record)
+    put_rows(path, {PROBES: Rows(probes_table(changed), ("base", "probe"))}, record)
+
+
+def _check_usable(store: Store, base: str, probe: TrainedProbe) -> None:
+    """Raise unless a probe can classify by the last version of its base."""
+    known = find_base(store, base, version=None)
+    assert known is not None
+    _check_vectors(store, known, probe)
+    classes = read_members(store, known).classes
+    if unknown := [name for name in probe.classes if name not in classes]:
+        raise QueryError(
+            f"probe {probe.probe} of base '{base}' knows the class {unknown[0]!r:.40}, which version {known.version} "
+            "of the base does not have; train one on that with `galsearch kb train`, or create the base with that class"
+        )
 
 
 def probes_table(probes: Sequence[TrainedProbe]) -> pa.Table:
     """Return probes as the rows of the table `probes`."""
-    columns = schema.TABLES[TABLE]
+    columns = schema.TABLES[PROBES]
     fields = [formats.describe(pa.field(c.name, ARROW[c.type]), ucd=c.ucd, description=c.description) for c in columns]
     return pa.Table.from_pylist([one.to_row() for one in probes], schema=pa.schema(fields))
 

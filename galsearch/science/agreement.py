@@ -71,13 +71,18 @@ def krippendorff_alpha(ratings: Ratings) -> float | None:
 
 
 def agreed_share(ratings: Ratings) -> float | None:
-    """Return the share of pairs of raters of an object that say the same, its mean over objects of two or more."""
+    """Return the share of pairs of raters of an object that say the same, of all such pairs.
+
+    An object that n judged has n (n - 1) / 2 pairs, of which Σ m (m - 1) / 2 agree, m being how many say a class; both
+    are summed over the objects before they are divided. None where no object was judged by two.
+
+    >>> agreed_share([["yes", "yes", "yes"], ["yes", "no", None]])
+    0.75
+    """
     counts = _counts(ratings)
-    counts = counts[counts.sum(axis=1) > 1] if counts.size else counts
-    if not len(counts):
-        return None
     judged = counts.sum(axis=1)
-    return float(((counts * (counts - 1)).sum(axis=1) / (judged * (judged - 1))).mean())
+    pairs = float((judged * (judged - 1)).sum())
+    return float((counts * (counts - 1)).sum()) / pairs if pairs else None
 
 
 def _counts(ratings: Ratings) -> np.ndarray:

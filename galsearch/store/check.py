@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from galsearch import schema
 from galsearch.errors import FormatError, SchemaError
 from galsearch.schema import Finding
+from galsearch.science.fingerprints import HASH_BYTES, METHOD
 from galsearch.science.ranking import Scorer
 from galsearch.science.spectra import from_stored
 from galsearch.store.files import checked_aside
@@ -21,6 +22,7 @@ from galsearch.store.read.spectra import SPECTRA, SPECTRA_ROWS, each_row
 from galsearch.store.sql.macros import ROW_ALIGNED, vector_table
 
 NORM_TOLERANCE = 1e-3
+VERBS = {"identifications": "identify"}  # that make the tables which are not called so
 SAMPLE_QUERIES = 64
 LEAST_RECALL = 0.95
 
@@ -46,6 +48,7 @@ def _verify(store: BaseStore, seed: int) -> Iterator[Finding]:
         yield _phrases(store, name)
     if {"knowledge_bases", "knowledge_labels"} & store.tables:
         yield _bases(store)
+    yield from (_kept_rows(store, name) for name in FAULTS if name in store.tables)
     if "thumbnails" in store.tables:  # of a bundle
         yield _pictures(store)
     if store.holds("spectra"):
@@ -119,10 +122,137 @@ def _bases(store: BaseStore) -> Finding:
         "FROM knowledge_bases b FULL JOIN held h ON b.base = h.base AND b.version = h.version "
         "WHERE NOT coalesce(b.rows = h.members AND h.objects = h.members AND h.there = h.members "
         "AND CASE b.kind WHEN 'class' THEN h.labels = h.members AND h.numbers = 0 "
-        "WHEN 'number' THEN h.numbers = h.members AND h.labels = 0 ELSE false END, false) ORDER BY ALL LIMIT 3"
+        "WHEN 'number' THEN h.numbers = h.members AND h.labels = 0 ELSE false END "
+        "AND list_contains($1, b.embedding), false) ORDER BY ALL LIMIT 3",
+        [list(store.manifest.embeddings)],
     )
     message = f"members differ from what these bases say: {wrong}"
     return Finding.of("knowledge bases", "every base has its members", message, remedy, ok=not wrong)
+
+
+_THERE = "object_id IN (SELECT object_id FROM galaxies)"
+_NO_OBJECT = ("objects that are not in galaxies", f"SELECT count(*) FROM {{table}} WHERE NOT coalesce({_THERE}, false)")
+_PART = "coalesce({} BETWEEN 0 AND 1, {} IS NULL)"  # of a probability that may be missing
+
+
+def _twice(*key: str) -> tuple[str, str]:
+    """Return the fault of two rows of one key."""
+    names = ", ".join(key)
+    return f"rows of one {' and '.join(key)}", (
+        f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {{table}} GROUP BY {names})"
+    )
+
+
+# What may be wrong in tables of results: what to call such rows, and the statement that counts them.
+FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "anomalies": (
+        _NO_OBJECT,
+        _twice("run", "object_id"),
+        (
+            "p-values that are none",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(p_value > 0 AND p_value <= 1, false)",
+        ),
+        (
+            "embeddings that there are not",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(list_contains({embeddings}, embedding), false)",
+        ),
+    ),
+    "duplicates": (
+        _NO_OBJECT,
+        _twice("run", "object_id"),
+        (
+            "groups without two members and one that is kept",
+            "SELECT count(*) FROM (SELECT run FROM {table} GROUP BY run, group_id HAVING count(*) < 2 "
+            "OR count(*) FILTER (is_kept) <> 1)",
+        ),
+        (
+            "links to no member of the group",
+            "SELECT count(*) FROM {table} d WHERE is_kept IS DISTINCT FROM (linked_to IS NULL) "
+            "OR (linked_to IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {table} o WHERE o.run = d.run "
+            "AND o.group_id = d.group_id AND o.object_id = d.linked_to AND o.object_id <> d.object_id))",
+        ),
+        ("confidences that are none", f"SELECT count(*) FROM {{table}} WHERE NOT {_PART.format(*['confidence'] * 2)}"),
+    ),
+    "picture_hashes": (
+        _NO_OBJECT,
+        _twice("object_id", "method"),
+        (
+            f"hashes of other than {HASH_BYTES} bytes",
+            f"SELECT count(*) FROM {{table}} WHERE method IS NULL OR hash IS NULL "
+            f"OR (method = '{METHOD}' AND octet_length(hash) <> {HASH_BYTES})",
+        ),
+    ),
+    "identifications": (
+        _NO_OBJECT,
+        _twice("run", "object_id"),
+        (
+            "states that are none",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(list_contains({states}, state), false)",
+        ),
+        (
+            "states that differ from the number of matches",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(matches >= 0 "
+            "AND (matches > 0) = starts_with(state, 'known'), false)",
+        ),
+        (
+            "probabilities that are none",
+            f"SELECT count(*) FROM {{table}} WHERE NOT {_PART.format(*['false_probability'] * 2)} "
+            f"OR NOT {_PART.format(*['chance_probability'] * 2)}",
+        ),
+    ),
+    "probes": (
+        _twice("base", "probe"),
+        (
+            "probes of no base",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(base IN (SELECT base FROM {bases}), false)",
+        ),
+        (
+            "probes of vectors of another embedding, model or length",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(list_contains({vectors}, embedding || ' ' || model_sha256 "
+            "|| ' ' || (len(weights) / len(classes))::VARCHAR), false)",
+        ),
+        (
+            "probes whose numbers do not fit their classes",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(len(classes) > 1 "
+            "AND len(list_distinct(classes)) = len(classes) "
+            "AND len(intercept) = len(classes) AND len(confusion) = len(classes) * len(classes) "
+            "AND list_sum(confusion) = tested AND len(weights) % len(classes) = 0 "
+            "AND len([x FOR x IN list_concat(weights, intercept) IF NOT coalesce(isfinite(x), false)]) = 0 "
+            "AND list_min(confusion) >= 0, false)",
+        ),
+    ),
+}
+MENDED_BY = {
+    "probes": "train it again with `galsearch kb train`",
+    "picture_hashes": "build the atlas again, and keep its duplicates with `galsearch duplicates --save`",
+}
+
+
+def _kept_rows(store: BaseStore, table: str) -> Finding:
+    """Look for rows of a table of results that do not fit the atlas, or each other."""
+    spaces = store.manifest.embeddings
+    vectors = [f"{name} {space.get('sha256')} {float(space['dim'])}" for name, space in spaces.items()]
+    texts = {
+        "table": table,
+        "bases": "knowledge_bases" if "knowledge_bases" in store.tables else "(SELECT NULL AS base)",
+        "states": _listed(schema.STATES),
+        "embeddings": _listed(spaces),
+        "vectors": _listed(vectors),
+    }
+    wrong = []
+    for what, statement in FAULTS[table]:
+        if count := store.sandbox.rows(statement.format(**texts))[0][0]:
+            wrong.append(f"{count} {what}")
+    remedy = MENDED_BY.get(
+        table, f"list them again with `galsearch {VERBS.get(table, table)} --save`, and use that run"
+    )
+    return Finding.of(table, "its rows fit the atlas", "; ".join(wrong), remedy, ok=not wrong)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """Return texts as a list in SQL."""
+    quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    return f"[{quoted}]"
 
 
 def _pictures(store: BaseStore) -> Finding:

@@ -65,7 +65,11 @@ class Intake:
             state = STATE_OF.get(answer.status, FAILED if answer.passing else REJECTED)
             return Fetched(item, state, answer.reason, answer.requests)
         if there is None:
-            write_picture(folder / f"{stem_of(item.object_id)}{answer.suffix}", answer.content)
+            try:
+                write_picture(folder / f"{stem_of(item.object_id)}{answer.suffix}", answer.content)
+            except OSError as error:
+                why = f"its picture cannot be written ({error.strerror or error})"
+                return Fetched(item, WAITING, why, answer.requests, tried=False, unwritten=True)
         digest = hashlib.sha256(answer.content).hexdigest()
         return Fetched(item, FETCHED, None, answer.requests, answer.suffix, digest, len(answer.content))
 

@@ -74,6 +74,7 @@ class Fetched:
     digest: str | None = None
     bytes: int | None = None
     tried: bool = True  # False: nothing was tried, such as where a host is left alone
+    unwritten: bool = False  # the picture came, and the disk did not take it
 
 
 class Jobs:

@@ -240,6 +240,8 @@ class _Reader:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 self.fail(f"{what}.name", f"two are called '{twice[0]}'", "give each a name of its own")
+        for at, one in enumerate(sources, 1):
+            self.apart(one, f"source[{at}].path", workspace=workspace, atlas=atlas)
         title = rest.pop("title", self.path.stem)
         rest |= {"hosts": self.hosts(values), "webhook": self.webhook(values)}
         return Plan(self.path, title, workspace, atlas, sources, against, **rest)
@@ -273,6 +275,15 @@ class _Reader:
         except GalsearchError as error:
             raise GalsearchError(f"{self.path.name}: {where[:-1]} '{values['name']}': {error}") from None
         return SourcePlan(**given)
+
+    def apart(self, one: SourcePlan, key: str, **ours: Path) -> None:
+        """Raise where a source holds what the watch writes, or lies in it: it would take in its own pictures."""
+        theirs = None if one.path is None else one.path.resolve()
+        for name, path in ours.items():
+            written = path.resolve()
+            if theirs is not None and (written.is_relative_to(theirs) or theirs.is_relative_to(written)):
+                what = f"'{one.path}' and the {name} '{path}' lie in each other"
+                self.fail(key, what, f"name another {name}, or a folder of pictures alone")
 
     def columns(self, values: dict[str, Any], where: str) -> tuple[str, ...]:
         """Return the columns of its table that a source keeps."""
@@ -338,7 +349,8 @@ class _Reader:
         """Raise unless every key is known and every value is what it should be."""
         for name, value in values.items():
             if name not in known:
-                self.fail(where + name, "there is no such key", f"the keys are {', '.join(known)}")
+                keys = known if where else (*known, *TABLES)
+                self.fail(where + name, "there is no such key", f"the keys are {', '.join(keys)}")
             self.one(value, known[name], where + name)
 
     def one(self, value: Any, check: Check, where: str) -> None:

@@ -31,6 +31,7 @@ FOLDER = "reports"
 SHOWN = 60  # thumbnails
 EVENTS = 40
 HOOK_TRIES = 20
+UNFINISHED = "unfinished"  # kind of an event: why a run did less than the plan says
 COUNTED = (
     *("items", "requested", "answered", "empty", "out of footprint", "failed", "duplicate", "rejected"),
     *("added", "scored", "listed", "waiting", "requests"),
@@ -59,14 +60,20 @@ class WatchReport:
     numbers: dict[str, Any]
     webhook: str | None
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Why the last run did less than the plan says: a full disk, a host or source that did not answer."""
+        return self.numbers["unfinished"]
+
     def lines(self) -> list[str]:
         """Return what to tell, a line each."""
         total = self.numbers["total"]
-        counted = ", ".join(
-            f"{total[name]} {name}" for name in COUNTED if total[name] or name in ("requested", "added")
-        )
-        told = [f"{total['items']} items: {counted}", f"report: {self.html}"]
-        told += [f"not scored: {total['added'] - total['scored']} objects"] if total["added"] > total["scored"] else []
+        shown = [name for name in COUNTED[1:] if total[name] or name in ("requested", "added")]
+        told = [f"{_many(total['items'], 'item')}: {', '.join(f'{total[name]} {name}' for name in shown)}"]
+        told += [f"report: {self.html}"]
+        unscored = total["added"] - total["scored"]
+        told += [f"not scored: {_many(unscored, 'object')}"] if unscored else []
+        told += [f"not done: {text}" for text in self.unfinished]
         return told + ([f"webhook: {self.webhook}"] if self.webhook else [])
 
 
@@ -124,8 +131,19 @@ def send(plan: Plan, jobs: Jobs) -> str:
 
 def hook_message(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON that a webhook gets: the numbers of a report with what is listed, without pictures."""
-    kept = ("title", "number", "created_text", "total", "sources", "reasons", "queue", "identified", "changed")
-    return {"format": "galsearch-watch-report", "version": 1, **{name: numbers[name] for name in kept}}
+    kept = (
+        "title",
+        "number",
+        "created_text",
+        "unfinished",
+        "total",
+        "sources",
+        "reasons",
+        "queue",
+        "identified",
+        "changed",
+    )
+    return {"format": "galsearch-watch-report", "version": 1, **{name: numbers.get(name) for name in kept}}
 
 
 # ---- numbers
@@ -149,7 +167,14 @@ def numbers_of(plan: Plan, jobs: Jobs, verdicts: Sequence[Verdict]) -> dict[str,
         "scorings": _scorings(jobs),
         "queue": _queue(jobs, verdicts),
         "identified": _identified(plan, jobs),
-        "not_checked": list(NOT_CHECKED_AT_ALL),
+        "unfinished": [
+            row[0]
+            for row in jobs.rows(
+                "SELECT text FROM events WHERE kind = ? AND run = (SELECT max(number) FROM runs) ORDER BY happened",
+                [UNFINISHED],
+            )
+        ],
+        "not_checked": [*_left_open(jobs, total), *NOT_CHECKED_AT_ALL],
         "health": _health(plan, jobs),
         "null_results": _null_results(plan, jobs, sources, total),
     }
@@ -214,6 +239,29 @@ def _sources(plan: Plan, jobs: Jobs, judged: Mapping[str, dict[str, int]]) -> di
             "interval": wilson(votes["yes"], sure),
         }
     return result
+
+
+def _left_open(jobs: Jobs, total: Mapping[str, int]) -> list[str]:
+    """Return in words what the watch does not know yet, with its number: what waits, failed or was not scored."""
+    positions = jobs.value("SELECT count(*) FROM items WHERE state = 'waiting' AND ra IS NOT NULL")
+    placeless = jobs.value("SELECT count(*) FROM items WHERE state IN ('added', 'scored') AND ra IS NULL")
+    fetched, unscored = (
+        jobs.value("SELECT count(*) FROM items WHERE state = 'fetched'"),
+        total["added"] - total["scored"],
+    )
+    told = {
+        f"{_many(total['waiting'], 'item')} not requested or not answered yet, {positions} of them positions: what "
+        "is there is not known.": total["waiting"],
+        f"{_many(total['failed'], 'item')} failed: what is there is not known.": total["failed"],
+        f"{_many(fetched, 'picture')} fetched and not in the atlas yet.": fetched,
+        f"{_many(unscored, 'object')} in the atlas and not scored: nobody knows whether they are odd.": unscored,
+        f"{_many(placeless, 'object')} without a position: not looked up, nor compared by position.": placeless,
+    }
+    return [text for text, count in told.items() if count]
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _reasons(jobs: Jobs) -> list[dict[str, Any]]:
@@ -424,6 +472,7 @@ def _summary(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         told += [f"Sources that came or went: {', '.join(changed['sources'])}."] if changed["sources"] else []
     disk = f"{health['free_bytes'] / 1e9:.1f} GB free, the workspace takes {health['workspace_bytes'] / 1e6:.1f} MB"
     return [
+        *([("Not done", numbers["unfinished"])] if numbers["unfinished"] else []),
         ("What changed", told),
         ("Null results", numbers["null_results"] or ["None."]),
         ("Not checked", numbers["not_checked"]),

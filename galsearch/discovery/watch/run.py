@@ -7,6 +7,7 @@ any moment the next run asks the atlas what is in it, lets the records follow, a
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import shutil
@@ -51,6 +52,8 @@ class Forecast:
     plan: Path
     sources: tuple[dict[str, Any], ...]
     free_bytes: int
+    missing: tuple[str, ...] = ()  # what the plan names and cannot be used, with the remedy
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -74,6 +77,7 @@ class Forecast:
         told.append(
             f"in all {total} requests in at least {self.seconds:.0f} s; {self.free_bytes / 1e9:.1f} GB are free"
         )
+        told += [*self.notes, *(f"cannot be used: {one}" for one in self.missing)]
         return [*told, "nothing was requested and nothing was changed"]
 
 
@@ -91,14 +95,28 @@ def watch(
     another process watches with this workspace.
     """
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
-    plan.workspace.mkdir(parents=True, exist_ok=True)
-    with WriterLock(plan.workspace / "watch"):
+    with _written(plan):
+        plan.workspace.mkdir(parents=True, exist_ok=True)
+    with _written(plan), WriterLock(plan.workspace / "watch"):
         while True:
             result = _once(plan, processes, progress)
             if plan.repeat_hours is None:
                 return result
-            progress(0, 1, f"waiting {plan.repeat_hours:g} h")
+            progress(1, 1, f"waiting {plan.repeat_hours:g} h")
             time.sleep(plan.repeat_hours * 3600)
+
+
+@contextlib.contextmanager
+def _written(plan: Plan) -> Iterator[None]:
+    """Turn an error of the system about the workspace into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise GalsearchError(
+            f"{error.filename or plan.workspace}: {error.strerror or error}; the workspace {plan.workspace} "
+            "must be a folder that may be written, on a disk with room: make it so, or name another `workspace` in the "
+            "plan, then run the same command again"
+        ) from None
 
 
 def watch_forecast(plan: str | Path | Plan) -> Forecast:
@@ -114,8 +132,34 @@ def watch_forecast(plan: str | Path | Plan) -> Forecast:
             jobs.close()
     client = Client(per_second=plan.requests_per_second, faster=plan.hosts)
     rows = tuple(_forecast_of(plan, each, known.get(each.name, {}), client) for each in plan.sources)
-    home = next(each for each in (plan.workspace, *plan.workspace.parents) if each.exists())
-    return Forecast(plan.path, rows, shutil.disk_usage(home).free)
+    home = next(each for each in (plan.workspace, *plan.workspace.parents) if each.is_dir())
+    missing, notes = _missing(plan)
+    return Forecast(plan.path, rows, shutil.disk_usage(home).free, missing, notes)
+
+
+def _missing(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the plan names and cannot be used, and what is not there yet and may come."""
+    missing, notes = [], []
+    if plan.models is not None and not plan.models.is_dir():
+        missing.append(f"models: {plan.models}: no such folder; mend models")
+    for one in plan.against:
+        if one.table is not None and not one.table.exists():
+            missing.append(
+                f"identify '{one.name}': {one.table}: no such file or folder; mend table: nothing would be checked"
+            )
+    try:
+        shares.read_verdicts(plan.verdicts)
+    except (GalsearchError, OSError) as error:
+        missing.append(f"verdicts: {error}")
+    if plan.verdicts is not None and not plan.verdicts.exists():
+        notes.append(f"verdicts: {plan.verdicts} is not there yet: no yield is known, and requests are shared evenly")
+    if not plan.workspace.exists():
+        above = next(each for each in plan.workspace.parents if each.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            missing.append(f"workspace: {plan.workspace}: {above} is no folder that may be written; mend workspace")
+    elif not plan.workspace.is_dir() or not os.access(plan.workspace, os.W_OK):
+        missing.append(f"workspace: {plan.workspace} is no folder that may be written; mend workspace")
+    return tuple(missing), tuple(notes)
 
 
 def watch_report(plan: str | Path | Plan) -> report.WatchReport:
@@ -123,7 +167,7 @@ def watch_report(plan: str | Path | Plan) -> report.WatchReport:
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
     if not (plan.workspace / FILE).exists():
         raise GalsearchError(f"{plan.workspace}: nothing was watched there yet; run it once without --report-only")
-    with WriterLock(plan.workspace / "watch"):
+    with _written(plan), WriterLock(plan.workspace / "watch"):
         jobs = Jobs(plan.workspace / FILE, same_arcsec=plan.same_arcsec)
         try:
             return _reported(plan, jobs)
@@ -165,15 +209,17 @@ def _once(plan: Plan, processes: int | None, progress: Progress) -> report.Watch
                 stop.set()
                 jobs.end(STOPPED)
                 raise
-            except GalsearchError as error:
+            except (GalsearchError, OSError) as error:
                 stop.set()
-                jobs.event("error", str(error))
-                jobs.end("ended by an error")
-                jobs.keep_health(client.health)
-                with contextlib.suppress(GalsearchError):  # the one that ended the run is what counts
+                with contextlib.suppress(GalsearchError, OSError):  # the one that ended the run is what counts
+                    jobs.event("error", str(error))
+                    jobs.end("ended by an error")
+                    jobs.keep_health(client.health)
                     _reported(plan, jobs)
                 raise
             jobs.keep_health(client.health)
+        for text in run.unfinished():
+            jobs.event(report.UNFINISHED, text)
         jobs.end(how)
         return _reported(plan, jobs)
     finally:
@@ -218,6 +264,7 @@ class _Run:
     submitted: int = 0
     full: bool = False
     there: dict[int, Path] = field(default_factory=dict)  # pictures that were fetched and not recorded, by number
+    troubles: list[str] = field(default_factory=list)  # why the run did less than the plan says
     scores: bool = True  # whether a cycle is scored; not where that failed, which the end of the run tries again
 
     def go(self) -> str:
@@ -245,6 +292,7 @@ class _Run:
                 self.jobs.enroll(source.name, intake.entries())
             except (GalsearchError, OSError) as error:
                 self.jobs.event("error", f"source '{source.name}' cannot be read: {error}")
+                self.troubles.append(f"source '{source.name}' cannot be read: {error}")
                 if len(self.plan.sources) == 1:
                     raise
                 continue
@@ -388,9 +436,10 @@ class _Run:
             count = min(self.quota[name], room, AT_ONCE)
             items = self.jobs.next_items(name, count, after=self.after.get(name, 0))
             self.quota[name] -= count
+            fresh = self._new_ones(items)
             if len(items) < count:
                 self.left[name] = self.quota[name] = 0
-            for one in self._new_ones(items):
+            for one in fresh:
                 folder, there = self.plan.workspace / PICTURES, self.there.pop(one.number, None)
                 future = pool.submit(self.intakes[name].fetch, one, self.client, folder, there)
                 self.under_way.add(future)
@@ -436,6 +485,10 @@ class _Run:
             wait = bool(self.under_way) and len(done) < 32
         if not done:
             return
+        if unwritten := [one for one in done if one.unwritten]:
+            self._fill(
+                f"{len(unwritten)} pictures could not be kept: {unwritten[0].reason}; make room, then run it again"
+            )
         twins = self.jobs.record(done)
         for one in done:
             if one.item.number in twins:
@@ -508,13 +561,31 @@ class _Run:
         free = shutil.disk_usage(self.plan.workspace).free
         used = report.size_of(self.plan.workspace)
         if free < self.plan.free_gb * GB or used > self.plan.disk_gb * GB:
-            self.full = True
-            self.jobs.event(
-                "error",
-                f"{free / GB:.2f} GB are free and the workspace takes {used / GB:.2f} GB; the plan wants free_gb = "
-                f"{self.plan.free_gb:g} and disk_gb = {self.plan.disk_gb:g}: nothing more is fetched until there "
-                f"is room",
+            self._fill(
+                f"{free / GB:.2f} GB are free and the workspace takes {used / GB:.2f} GB; "
+                f"the plan wants free_gb = {self.plan.free_gb:g} and disk_gb = {self.plan.disk_gb:g}: nothing "
+                "more is fetched until there is room"
             )
+
+    def _fill(self, why: str) -> None:
+        """Keep that the disk takes nothing more: fetching ends, and the run says so."""
+        if not self.full:
+            self.full = True
+            self.jobs.event("error", why)
+            self.troubles.append(why)
+
+    def unfinished(self) -> list[str]:
+        """Return why the run did less than the plan says, a sentence each; a limit of the plan is no such reason."""
+        told = list(self.troubles)
+        for name, count in sorted(self.jobs.waiting().items()):
+            if name in self.intakes and self._is_down(name):
+                host = host_of(self.intakes[name].plan.service.base_url)  # type: ignore[union-attr]  # it is down
+                last = self.client.health[host].last_error
+                told.append(
+                    f"{count} item{'s' * (count != 1)} of '{name}' wait: {host} failed again and again and was left "
+                    f"alone (last: {last}); run the same command when it answers"
+                )
+        return told
 
     # ---- scores
 
