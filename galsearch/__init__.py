@@ -124,6 +124,8 @@ _HOMES = {
     "parse_position": "science.sky",
     "printable": "escaping",
     "write_space": "space",
+    "HttpAddress": "service.agents",
+    "serve_mcp": "service.agents",
 }
 
 __all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__
