@@ -8,15 +8,5 @@ from galsearch.cli import atlases, searches, labels, knowledge, discovery, revie
 from galsearch.cli.program import app, main
 
 __all__ = [
-    "agents",
-    "app",
-    "atlases",
-    "discovery",
-    "knowledge",
-    "labels",
-    "main",
-    "pages",
-    "review",
-    "searches",
-    "watch",
-]
+    "agents", "app", "atlases", "discovery", "knowledge", "labels", "main", "pages", "review", "searches", "watch",
+]  # fmt: skip

@@ -7,7 +7,6 @@ it is an instruction.
 
 from __future__ import annotations
 
-import datetime
 import decimal
 import json
 import math
@@ -37,29 +36,30 @@ def plain(value: object, *, depth: int = 0) -> Any:
     """Return a value as JSON holds it: texts cut and printable, numbers rounded, NaN and infinity as None."""
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):
-        return value if abs(value) < 2**53 else str(value)
-    if isinstance(value, (float, decimal.Decimal)):
-        return _number(float(value))
-    if isinstance(value, str):
-        return cut(value)
+    if isinstance(value, (int, float, decimal.Decimal)):
+        return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"({len(value)} bytes)"
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if depth >= MOST_DEPTH:
-        return cut(str(value))
-    if isinstance(value, Mapping):
-        items = list(value.items())[:MOST_ITEMS]
-        return {cut(str(name)): plain(one, depth=depth + 1) for name, one in items}
-    if isinstance(value, Sequence):
-        shown = [plain(one, depth=depth + 1) for one in value[:MOST_ITEMS]]
-        return [*shown, f"… {len(value) - MOST_ITEMS} more"] if len(value) > MOST_ITEMS else shown
+    if isinstance(value, (Mapping, list, tuple)) and depth < MOST_DEPTH:
+        return _nested(value, depth + 1)
     return cut(str(value))
 
 
-def _number(value: float) -> float | None:
-    """Return a number with the digits that it can mean; positions keep theirs, as 7 would be 0.04 arcsec."""
+def _nested(value: Mapping | Sequence, depth: int) -> dict[str, Any] | list[Any]:
+    if isinstance(value, Mapping):
+        return {cut(f"{name}"): plain(one, depth=depth) for name, one in list(value.items())[:MOST_ITEMS]}
+    shown: list[Any] = [plain(one, depth=depth) for one in value[:MOST_ITEMS]]
+    return [*shown, f"… {len(value) - MOST_ITEMS} more"] if len(value) > MOST_ITEMS else shown
+
+
+def _number(value: int | float | decimal.Decimal) -> int | float | str | None:
+    """Return a number with the digits that it can mean; positions keep theirs, as 7 would be 0.04 arcsec.
+
+    A whole number that JSON readers would round, such as an identifier, is text.
+    """
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    value = float(value)
     if not math.isfinite(value):
         return None
     digits = DIGITS if abs(value) < 10 or abs(value) >= 1000 else DIGITS + 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hmac
 import logging
+import os
+import signal
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import resources
 from typing import Annotated, Any, Literal
@@ -82,8 +84,10 @@ class AtlasServer(MCPServer):
         except UnexpectedToolError as error:
             cause = type(error.__cause__).__name__
             logger.error("%s failed", name, exc_info=error.__cause__)
-            raise ToolError(f"{name} failed inside galsearch ({cause}); that is a mistake of ours: ask another way, and "
-                            "tell the person who started the server") from error.__cause__  # fmt: skip
+            raise ToolError(
+                f"{name} failed inside galsearch ({cause}); that is a mistake of ours: ask another way, and tell the "
+                "person who started the server"
+            ) from error.__cause__
         except ToolError as error:
             raise ToolError(_told(name, error)) from error.__cause__
 
@@ -119,7 +123,14 @@ class _Face:
         self._turns = Turns(QUOTA)
 
     def register(self, server: AtlasServer) -> None:
-        reading = [self.describe, self.search, self.show, self.contact_sheet, self.sql, self.neighbors]
+        reading: list[Callable[..., Any]] = [
+            self.describe,
+            self.search,
+            self.show,
+            self.contact_sheet,
+            self.sql,
+            self.neighbors,
+        ]
         reading += [self.classify, self.crossmatch]
         if any(map(self._tools.has_anomalies, self._tools.names)):
             reading.append(self.anomalies)
@@ -174,6 +185,7 @@ class _Face:
     def search(
         self,
         ctx: Context,
+        *,
         words: Annotated[str | None, pydantic.Field(max_length=2_000, description="what the object looks like")] = None,
         like: Annotated[list[ObjectId], pydantic.Field(max_length=20, description="object_ids to be like")] = [],  # noqa: B006
         minus: Annotated[
@@ -184,9 +196,9 @@ class _Face:
         radius_arcsec: Radius = None,
         k: K = 12,
         by: By = None,
-        distinct: Annotated[bool, pydantic.Field(description="leave out duplicates of one object")] = False,  # noqa: FBT002
+        distinct: Annotated[bool, pydantic.Field(description="leave out duplicates of one object")] = False,
         columns: Columns = [],  # noqa: B006
-        sheet: Sheet = False,  # noqa: FBT002
+        sheet: Sheet = False,
     ) -> CallToolResult:
         """Find galaxies in words, by example, by SQL condition and by position, all at once; the best k, ranked.
 
@@ -199,20 +211,22 @@ class _Face:
     def show(
         self,
         ctx: Context,
+        *,
         object_id: ObjectId,
-        picture: Annotated[bool, pydantic.Field(description="give the picture")] = True,  # noqa: FBT002
-        spectrum: Annotated[bool, pydantic.Field(description="give a plot of the spectrum, if any")] = True,  # noqa: FBT002
+        picture: Annotated[bool, pydantic.Field(description="give the picture")] = True,
+        spectrum: Annotated[bool, pydantic.Field(description="give a plot of the spectrum, if any")] = True,
     ) -> CallToolResult:
         """Everything about one object: its columns with units, its picture whole and enlarged, its spectrum."""
         return self._ask(ctx, lambda: self._tools.show(object_id, picture=picture, spectrum=spectrum))
 
-    def contact_sheet(self, ctx: Context, object_ids: Ids) -> CallToolResult:
+    def contact_sheet(self, ctx: Context, *, object_ids: Ids) -> CallToolResult:
         """One picture of several objects with their ids, numbered in the order of object_ids."""
         return self._ask(ctx, lambda: self._tools.contact_sheet(object_ids))
 
     def sql(
         self,
         ctx: Context,
+        *,
         statement: Annotated[str, pydantic.Field(min_length=1, description="one SELECT; see galsearch://macros")],
         atlas: AtlasName = None,
     ) -> CallToolResult:
@@ -222,12 +236,13 @@ class _Face:
     def neighbors(
         self,
         ctx: Context,
+        *,
         object_id: ObjectId,
         by: By = None,
         where: Where = None,
         k: K = 12,
         columns: Columns = [],  # noqa: B006
-        sheet: Sheet = False,  # noqa: FBT002
+        sheet: Sheet = False,
     ) -> CallToolResult:
         """The k objects most like one object, which is left out."""
         options: dict[str, Any] = {"by": by, "where": where, "k": k, "columns": columns, "sheet": sheet}
@@ -236,6 +251,7 @@ class _Face:
     def classify(
         self,
         ctx: Context,
+        *,
         object_ids: Ids,
         base: Annotated[str, pydantic.Field(max_length=300, description="knowledge base, or column of known values")],
         atlas: AtlasName = None,
@@ -244,13 +260,14 @@ class _Face:
             float | None, pydantic.Field(gt=0, lt=1, description="share of the target class in your sample")
         ] = None,
     ) -> CallToolResult:
-        """What the nearest objects of known class vote for: label, probability, who voted; no label where none is sure."""
+        """What the nearest objects of known class vote for: label, probability, who voted; no label where unsure."""
         options: dict[str, Any] = {"atlas": atlas, "k": k, "prevalence": prevalence}
         return self._ask(ctx, lambda: self._tools.classify(object_ids, base, **options), line="sql")
 
     def crossmatch(
         self,
         ctx: Context,
+        *,
         positions: Annotated[list[Position], pydantic.Field(min_length=1, max_length=MOST_ROWS)],
         radius_arcsec: Annotated[float, pydantic.Field(gt=0, le=3600, description="inclusive, arcseconds")] = 1.0,
         mode: Annotated[Literal["best", "all"], pydantic.Field(description="the closest, or every object")] = "best",
@@ -264,11 +281,12 @@ class _Face:
     def anomalies(
         self,
         ctx: Context,
+        *,
         atlas: AtlasName = None,
         run: Annotated[str | None, pydantic.Field(max_length=100, description="which kept list; the last")] = None,
         fdr: Annotated[float, pydantic.Field(gt=0, lt=1, description="false discovery rate of candidates")] = 0.1,
         k: K = 12,
-        sheet: Sheet = False,  # noqa: FBT002
+        sheet: Sheet = False,
     ) -> CallToolResult:
         """The oddest objects of a list that this catalog keeps, with p-values, q-values and what is odd of them."""
         options: dict[str, Any] = {"atlas": atlas, "run": run, "fdr": fdr, "k": k, "sheet": sheet}
@@ -277,6 +295,7 @@ class _Face:
     def mark(
         self,
         ctx: Context,
+        *,
         verdict: Annotated[
             Literal["yes", "no", "unsure", "label", "undo"],
             pydantic.Field(description="label needs label; undo takes back your last verdict of this kind"),
@@ -332,8 +351,18 @@ def _text(name: str) -> str:
 
 
 def run_stdio(tools: Tools) -> None:
-    """Answer one client by stdin and stdout until it closes them."""
-    anyio.run(make_server(tools).run_stdio_async)
+    """Answer one client by stdin and stdout until it closes them, or Ctrl-C."""
+    before = signal.signal(signal.SIGINT, _stop)
+    try:
+        anyio.run(make_server(tools).run_stdio_async)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(*_: object) -> None:
+    """End at once: a thread waits in a read of stdin that nothing interrupts. Workers end with their pipes."""
+    os.write(2, b"galsearch: stopped\n")
+    os._exit(130)
 
 
 def run_http(tools: Tools, address: HttpAddress, hosts: tuple[str, ...]) -> None:

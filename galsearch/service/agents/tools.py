@@ -143,7 +143,9 @@ class Tools:
         statement = "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal ORDER BY table_name"
         tables = {row["table_name"]: row["estimated_size"] for row in atlas.sql(statement).to_pylist()}
         bases = atlas.bases()
-        stated = bases.select([one for one in ("name", "version", "kind", "embedding") if one in bases.column_names])
+        stated = bases.select(
+            [one for one in ("base", "version", "kind", "target", "embedding", "rows") if one in bases.column_names]
+        )
         return {
             "atlas": name,
             "galaxies": len(atlas),
@@ -197,9 +199,8 @@ class Tools:
             "convincing": hits.convincing,
             "not_heeded": [cut(one) for one in self.whole.hints(words, by=by)] if words else [],
         }
-        return self._hits(
-            hits, {name: value for name, value in told.items() if value not in (None, [])}, columns, sheet
-        )
+        told = {name: value for name, value in told.items() if value not in (None, [])}
+        return self._hits(hits, told, columns, sheet=sheet)
 
     def neighbors(
         self, object_id: str, *, by: str | None, where: str | None, k: int, columns: Sequence[str], sheet: bool
@@ -208,9 +209,9 @@ class Tools:
         [name] = self.known([object_id])
         hits = self.whole.search(Query((Term("object", name, by=by),), where=where, k=k))
         told = {"like": cut(name, MOST_ID), "matches": hits.plan.matches, "convincing": hits.convincing}
-        return self._hits(hits, told, columns, sheet)
+        return self._hits(hits, told, columns, sheet=sheet)
 
-    def _hits(self, hits: Hits, told: dict[str, Any], columns: Sequence[str], sheet: bool) -> Answer:  # noqa: FBT001
+    def _hits(self, hits: Hits, told: dict[str, Any], columns: Sequence[str], *, sheet: bool) -> Answer:
         wanted = self._wanted(hits.table, columns)
         table = hits.table.select(wanted)
         data = fitted({**told, "units": units_of(table), "hits": rows_of(table, most=MOST_HITS)}, "hits")
@@ -334,20 +335,20 @@ class Tools:
                 undone = self.verdicts.undo(by=by, kind=kind)
                 told: dict[str, Any] = {"undone": None if undone is None else cut(undone.object_id)}
             else:
-                told = {"marked": self._add(self.known(object_ids), verdict, kind, label, note, by)}
+                told = {"marked": self._add(self.known(object_ids), verdict, kind=kind, label=label, note=note, by=by)}
         standing = self.verdicts.current(kind, by=by)
         told |= {"by": cut(by), "kind": cut(kind), "standing": len(standing)}
         told["yes"] = [cut(one.object_id) for one in standing if one.verdict == YES][-MOST_HITS:]
         return Answer(told)
 
-    def _add(self, ids: list[str], verdict: str, kind: str, label: str | None, note: str | None, by: str) -> list[str]:
+    def _add(self, ids: list[str], verdict: str, **stated: Any) -> list[str]:
         assert self.verdicts is not None
         if not ids:
             raise QueryError("object_ids is empty; name the objects to mark, as search gives them")
         if self._marked + len(ids) > MOST_MARKS:
             raise LimitError(f"this service has taken {self._marked} marks, at most {MOST_MARKS}; start it again")
         for name in ids:
-            self.verdicts.add(name, verdict, kind=kind, label=label, note=note, by=by)
+            self.verdicts.add(name, verdict, **stated)
         self._marked += len(ids)
         return [cut(name, MOST_ID) for name in ids]
 
