@@ -74,14 +74,14 @@ def serve_mcp(
     _check_package()
     from galsearch.service.agents import server
 
-    asked = tools.Tools(several, verdicts=file)
+    opened = tools.Tools(several, verdicts=file)
     try:
         if http is None:
-            server.run_stdio(asked)
+            server.run_stdio(opened)
         else:
-            server.run_http(asked, http, allowed)
+            server.run_http(opened, http, allowed)
     finally:
-        asked.close()
+        opened.close()
 
 
 def _check_package() -> None:

@@ -240,10 +240,10 @@ class Tools:
         if thumbnail is not None:
             pictures.append(panels(images.decode_thumbnail(thumbnail)))
         data["picture"] = "the cutout, and beside it its middle half enlarged" if thumbnail else None
-        found = self.whole.spectra([object_id]).get(object_id) if spectrum else None
-        if found is not None:
-            pictures.append(_plot(found, object_id))
-            data[SPECTRUM] = _of_spectrum(found)
+        kept = self.whole.spectra([object_id]).get(object_id) if spectrum else None
+        if kept is not None:
+            pictures.append(_plot(kept, object_id))
+            data[SPECTRUM] = _of_spectrum(kept)
         return Answer({name: value for name, value in data.items() if value is not None}, tuple(pictures))
 
     def contact_sheet(self, object_ids: Sequence[str]) -> Answer:
@@ -380,24 +380,24 @@ def _weighted(text: str) -> tuple[float, str]:
         return 1.0, text
 
 
-def _of_spectrum(found: Spectrum) -> dict[str, Any]:
-    good = found.ivar > 0
-    ends = found.wavelength_angstrom[good] if good.any() else found.wavelength_angstrom
-    facts = {"pixels": len(found), "from_angstrom": float(ends[0]), "to_angstrom": float(ends[-1]), "z": found.z}
-    return plain({**facts, "median_snr": found.median_snr, "frame": found.frame, "medium": "vacuum"})
+def _of_spectrum(kept: Spectrum) -> dict[str, Any]:
+    good = kept.ivar > 0
+    ends = kept.wavelength_angstrom[good] if good.any() else kept.wavelength_angstrom
+    facts = {"pixels": len(kept), "from_angstrom": float(ends[0]), "to_angstrom": float(ends[-1]), "z": kept.z}
+    return plain({**facts, "median_snr": kept.median_snr, "frame": kept.frame, "medium": "vacuum"})
 
 
-def _plot(found: Spectrum, object_id: str) -> bytes:
-    flux = np.where(found.ivar > 0, found.flux, np.nan)
-    observed = found.frame == "observed"
-    stretch = 1 + found.z if observed and found.z is not None else 1.0
-    known = found.z is not None or not observed
+def _plot(kept: Spectrum, object_id: str) -> bytes:
+    flux = np.where(kept.ivar > 0, kept.flux, np.nan)
+    observed = kept.frame == "observed"
+    stretch = 1 + kept.z if observed and kept.z is not None else 1.0
+    known = kept.z is not None or not observed
     names = [(line.wavelength_angstrom * stretch, line.name) for line in SPECTRAL_LINES] if known else []
-    unit = "flux, 1e-17 erg / (s cm2 Å)" if found.is_calibrated else "flux, not calibrated"
-    redshift = "z not known, so no lines are named" if found.z is None else f"z = {found.z:.4f}"
+    unit = "flux, 1e-17 erg / (s cm2 Å)" if kept.is_calibrated else "flux, not calibrated"
+    redshift = "z not known, so no lines are named" if kept.z is None else f"z = {kept.z:.4f}"
     try:
         return images.line_plot(
-            found.wavelength_angstrom,
+            kept.wavelength_angstrom,
             flux,
             title=f"{cut(object_id, 60)}   {redshift}",
             x_title=f"{'observed' if observed else 'rest'} wavelength in vacuum, Å",
