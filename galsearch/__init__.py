@@ -105,6 +105,7 @@ _HOMES = {
     "caption": "captions",
     "caption_prompt": "captions.vlm",
     "estimate_captions": "captions.vlm",
+    "AgentJudge": "rerank.agent",
     "Judge": "rerank.judge",
     "Reranked": "rerank",
     "rerank_prompt": "rerank.judge",
