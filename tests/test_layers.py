@@ -381,7 +381,18 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
     assert not {"torch", "streamlit", "matplotlib", "export", "lancedb"} & set(run.stdout.split())
 
 
-BROUGHT_BY_EXTRAS = ("requests", "pyvo", "astroquery", "httpx2", "openai", "skimage", "sklearn", "umap", "photutils", "mcp")
+BROUGHT_BY_EXTRAS = (
+    "requests",
+    "pyvo",
+    "astroquery",
+    "httpx2",
+    "openai",
+    "skimage",
+    "sklearn",
+    "umap",
+    "photutils",
+    "mcp",
+)
 
 
 def test_everything_public_is_there_without_any_extra():
