@@ -326,6 +326,7 @@ def main(progress: Callable[[str], None] = lambda text: print(text, flush=True))
                 progress(_line(rows[-1]))
     if options.output is not None:
         about = {"draws": options.draws, "n": options.n, "k": K, "samples": options.samples}
+        about["wordings"] = WORDINGS
         record = {**about, "errors": [asdict(one) for one in ERRORS], "rows": [_rounded(one) for one in rows]}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
 

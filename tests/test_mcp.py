@@ -23,6 +23,7 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny
 import tiny_spectra
 from PIL import Image
 
@@ -613,3 +614,70 @@ def test_ctrl_c_ends_a_service_by_stdio(rich):
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert b"Traceback" not in process.stderr.read()
+
+
+# ---- the documents
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory, tiny_models) -> Path:
+    """An atlas of drawn galaxies with the ids of the demo."""
+    home = tmp_path_factory.mktemp("drawn")
+    (home / "cutouts").mkdir()
+    names = [f"xdf-{row:04d}" for row in range(1, 41)]
+    for row, name in enumerate(names):
+        Image.fromarray(tiny.draw(row)).save(home / "cutouts" / f"{name}.png")
+    ratios = [0.3 + 0.05 * (row % 12) for row in range(40)]
+    table = tiny.parquet(home / "rows.parquet", object_id=names, axis_ratio=ratios)
+    galsearch.build(home / "xdf.atlas", images=home / "cutouts", table=table, models=tiny_models)
+    return galsearch.bundle(home / "xdf.atlas", home / "xdf.duckdb")
+
+
+def shape(line: str) -> tuple:
+    """Return what of a line of a session does not depend on the atlas: tool, arguments, first key of an answer."""
+    mark, _, rest = line.partition(" ")
+    if mark == "->":
+        name, _, arguments = rest.partition(" ")
+        return mark, name, sorted(json.loads(arguments))
+    if rest.startswith("["):
+        return mark, "picture"
+    return mark, rest.startswith("error: "), re.findall(r'^\{"(\w+)"', rest)
+
+
+def test_the_session_in_the_documents_is_what_the_service_answers(drawn):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("agent_session", ROOT / "docs" / "agent_session.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = script.DOCUMENT.read_text()
+    kept = text[text.index(script.BEGIN) : text.index(script.END)]
+    made = anyio.run(script.transcript, drawn)
+    both = [[shape(line) for line in one.splitlines() if line.startswith(("->", "<-"))] for one in (kept, made)]
+    assert both[0] == both[1] and len(both[0]) > 18
+
+
+def test_the_bounds_in_the_documents_are_those_of_the_code():
+    from galsearch.rerank import agent
+    from galsearch.service.agents import tools
+
+    text = " ".join((ROOT / "docs" / "agents.md").read_text().split())
+    limits = tools.LIMITS
+    for told in (
+        f"| {bounds.MOST_HITS} |",
+        f"| {bounds.MOST_ROWS} |",
+        f"{limits.seconds:g} s, {limits.memory_bytes >> 30} GB, {limits.text_characters:,} characters",
+        f"{bounds.MOST_CHARACTERS:,} characters of JSON",
+        f"{bounds.MOST_TEXT} characters (an object_id {bounds.MOST_ID:,}), {bounds.MOST_ITEMS} items",
+        f"{service.QUOTA.lines['search']} searches and {service.QUOTA.lines['sql']} statements at a time",
+        f"{service.QUOTA.per_minute} a minute",
+        f"{service.MOST_BODY_BYTES >> 20} MB; {service.MOST_SESSIONS} sessions",
+        f"after {service.IDLE_SECONDS / 60:g} idle minutes",
+        f"{tools.MOST_MARKS:,} for one start",
+        f"up to {agent.MOST_ZOOMED} pictures, whole",
+        f"`--pictures` hits ({agent.AgentJudge.pictures} unless said)",
+        f"`--looks` times a sheet ({agent.AgentJudge.looks} unless said)",
+    ):
+        assert told in text, told
+    tools_told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "agents.md").read_text(), re.MULTILINE)
+    assert tools_told == NAMES

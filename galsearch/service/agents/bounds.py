@@ -98,9 +98,11 @@ def _first_rows(table: pa.Table, most: int) -> list[tuple]:
 
 
 def units_of(table: pa.Table) -> dict[str, str]:
-    """Return the units of the columns that have one."""
-    named = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in table.schema}
-    return {cut(name, 100): cut(unit, 60) for name, unit in list(named.items())[:MOST_COLUMNS] if unit}
+    """Return the units of the columns that have one, and a value."""
+    fields = [table.schema.field(index) for index in range(min(table.num_columns, MOST_COLUMNS))]
+    used = [one for index, one in enumerate(fields) if table.column(index).null_count < table.num_rows]
+    named = {one.name: (one.metadata or {}).get(b"unit", b"").decode() for one in used}
+    return {cut(name, 100): cut(unit, 60) for name, unit in named.items() if unit}
 
 
 def fitted(data: dict[str, Any], rows: str | None = None) -> dict[str, Any]:
