@@ -587,8 +587,8 @@ def agent_rerank() -> str:
         for error in found["errors"]
     )
     about = (
-        f"All judges say 8 ± {noise:g} of what fits and 3 ± {noise:g} of what does not, in whole points, of a picture alone "
-        f"or one they have zoomed into. {judges}. {found['n']} hits are looked at for the first {found['k']}, "
+        f"All judges say 8 ± {noise:g} of what fits and 3 ± {noise:g} of what does not, in whole points, of a picture "
+        f"alone or one they have zoomed into. {judges}. {found['n']} hits are looked at for the first {found['k']}, "
         f"{found['samples']} judgment each; means over {found['draws']} draws of the errors and {found['wordings']} "
         "wordings, ± is the standard deviation of the gain over draws."
     )

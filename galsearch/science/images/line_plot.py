@@ -15,6 +15,9 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 16, 46, 46
 PAPER, INK, AXIS, NAMED = (255, 255, 255), (30, 60, 120), (90, 90, 90), (170, 60, 30)
 CLIPPED = (0.5, 99.5)  # percentiles of the values, beyond which single pixels may leave the plot
 ROWS_OF_NAMES = 3
+LETTERS = str.maketrans(  # that the font does not have
+    {"α": " alpha", "β": " beta", "γ": " gamma", "δ": " delta", "Å": "Angstrom", "²": "2", "λ": "lambda"}
+)
 
 
 def line_plot(
@@ -42,8 +45,8 @@ def line_plot(
     pen = ImageDraw.Draw(picture)
     across = _Axis(float(x[good][0]), float(x[good][-1]), LEFT, WIDTH - RIGHT)
     up = _Axis(low, high, HEIGHT - BOTTOM, TOP)
-    _draw_axes(pen, across, up, x_title, y_title)
-    _draw_names(pen, across, names)
+    _draw_axes(pen, across, up, x_title.translate(LETTERS), y_title.translate(LETTERS))
+    _draw_names(pen, across, [(value, name.translate(LETTERS)) for value, name in names])
     _draw_line(pen, across, up, x, np.where(good, y, np.nan))
     pen.text((LEFT, 4), title, fill=(0, 0, 0), font=_font(14))
     stream = io.BytesIO()
