@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from test_layers import MAY_IMPORT  # noqa: E402
 
 OUT = ROOT / "docs" / "floors.svg"
-NO_ROOMS = ("__init__", "prompts", "science")
+NO_ROOMS = ("__init__", "prompts", "science", "service")
 FLOORS = (  # from above; a room is drawn on the first floor that names it
-    ("faces", ("cli", "space")),
+    ("faces", ("cli", "space", "service.agents")),
     (
         "what reads and writes atlases",
         (

@@ -35,6 +35,7 @@ APPS = tuple(
     for name, atlas in {"app.json": "demo/xdf.duckdb", "app_1m.json": "MILLION.duckdb --seconds 0"}.items()
 )
 RERANKING = ("reranking.json", "python -m benchmarks.rerank FOLDER -o docs/reranking.json")
+AGENTS = ("agent_rerank.json", "python -m benchmarks.agent_rerank FOLDER/test.atlas -o docs/agent_rerank.json")
 MORPHOLOGY = ("morphology.json", "python -m benchmarks.morphology")
 LINES = ("lines.json", "python -m benchmarks.lines")
 PICTURES = ("build.json", "python -m benchmarks.build")
@@ -96,6 +97,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "extrapolation": extrapolation,
         "app": app,
         "reranking": reranking,
+        "agent_rerank": agent_rerank,
         "morphology": morphology_truth,
         "morphology_speed": morphology_speed,
         "morphology_columns": morphology_columns,
@@ -613,6 +615,40 @@ def beyond() -> str:
     ]
     head = ("atlas", "concepts that the model was", "number", "end with a convincing hit", "by scores alone")
     return f"{table(head, rows)}\n\n`python -m benchmarks.beyond ATLAS ...`; intervals are Wilson's, 95 %."
+
+
+def agent_rerank() -> str:
+    """Return what sheets do to calls, cost and nDCG with scripted judges, a table for each target."""
+    found = _measured(*AGENTS)
+    noise = found["errors"][0]["noise"]
+    judges = "; ".join(
+        f"*{error['name'].split(':')[0]}*: on a sheet of N its error is √(1 + {error['crowd']:g} (N − 1)) times that, "
+        f"and {error['slip']:.0%} of the pictures get the score of the next"
+        for error in found["errors"]
+    )
+    about = (
+        f"All judges say 8 ± {noise:g} of what fits and 3 ± {noise:g} of what does not, in whole points, of a picture "
+        f"alone or one they have zoomed into. {judges}. {found['n']} hits are looked at for the first {found['k']}, "
+        f"{found['samples']} judgment each; means over {found['draws']} draws of the errors and {found['wordings']} "
+        "wordings, ± is the standard deviation of the gain over draws."
+    )
+    parts = [about]
+    for target in dict.fromkeys(row["target"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["target"] == target]
+        parts.append(f"**{target}**, nDCG@{found['k']} of the search {rows[0]['before']:.3f}:")
+        parts.append(table(_AGENTS_HEAD, map(_agents_row, rows)))
+    return "\n\n".join(parts)
+
+
+_AGENTS_HEAD = ("judge", "pictures a call", "calls", "tokens in", "US dollars", "nDCG@10 after")
+
+
+def _agents_row(row: dict) -> tuple[object, ...]:
+    single = row["way"] == "vlm"
+    count = "1 (`--by vlm`)" if single else f"{row['pictures']}{', zooms' if row['looks'] else ''}"
+    judge = "any" if single else row["error"].split(":")[0]
+    after = f"{row['after']:.3f} ± {row['spread']:.3f}"
+    return judge, count, f"{row['calls']:.0f}", f"{row['tokens_in']:,.0f}", f"{row['usd']:.4f}", after
 
 
 def learning() -> str:

@@ -113,6 +113,7 @@ _HOMES = {
     "caption": "captions",
     "caption_prompt": "captions.vlm",
     "estimate_captions": "captions.vlm",
+    "AgentJudge": "rerank.agent",
     "Judge": "rerank.judge",
     "Reranked": "rerank",
     "rerank_prompt": "rerank.judge",
@@ -134,6 +135,8 @@ _HOMES = {
     "parse_position": "science.sky",
     "printable": "escaping",
     "write_space": "space",
+    "HttpAddress": "service.agents",
+    "serve_mcp": "service.agents",
 }
 
 __all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__

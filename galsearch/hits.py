@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from galsearch.atlas import Atlas
     from galsearch.language.attributes import Refinement
-    from galsearch.rerank import Reranked
-    from galsearch.rerank.judge import JudgeOptions
+    from galsearch.rerank import AgentOptions, Reranked
     from galsearch.science.spectra import Spectrum
 
 BUNDLE, BIBTEX, MOC = ".duckdb", ".bib", ".moc"
@@ -197,7 +196,7 @@ class Hits(Sequence[Hit]):
         positives: Sequence[str | Path | Galaxy | np.ndarray] = (),
         negatives: Sequence[str | Path | Galaxy | np.ndarray] = (),
         progress: Callable[[int, int, str], None] | None = None,
-        **options: Unpack[JudgeOptions],
+        **options: Unpack[AgentOptions],
     ) -> Hits:
         """Return as many hits as these, in a better order of the first `n`, or in this one where none is better.
 
@@ -230,16 +229,17 @@ class Hits(Sequence[Hit]):
         )
         return Hits(atlas, self.query, result, reranked=done)
 
-    def estimate_rerank(self, *, n: int = 200, **options: Unpack[JudgeOptions]) -> pa.Table:
-        """Return what `rerank("vlm", ...)` would cost at most, before anything is sent: a row a model, cheapest first.
+    def estimate_rerank(self, *, by: str = "vlm", n: int = 200, **options: Unpack[AgentOptions]) -> pa.Table:
+        """Return what `rerank` by a model would cost, before anything is sent: a row a model, cheapest first.
 
-        The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is not known. `options` is
-        that of `galsearch.Judge`; without `model`, all models whose price is known. Tokens are estimates, within a
-        factor of two; fewer answers are needed where the order of these hits is settled earlier.
+        `by` is "vlm" or "agent". The columns are model, answers, tokens_in, tokens_out and usd, NULL where the price is
+        not known. `options` is that of `galsearch.Judge` or `galsearch.AgentJudge`; without `model`, all models whose
+        price is known. Tokens are estimates, within a factor of two, of all answers; fewer are needed where the order
+        of these hits is settled earlier, and an agent that looks closer gives more.
         """
         from galsearch.rerank import estimate
 
-        return estimate(self.query, hits=max(n, len(self)), **options)
+        return estimate(self.query, by=by, hits=max(n, len(self)), **options)
 
     def _names_objects(self) -> bool:
         """Say whether the only term is a text that names an object or a position: how alike it looks says nothing."""

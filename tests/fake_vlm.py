@@ -54,6 +54,7 @@ class Said:
     )
     headers: dict = field(default_factory=dict)
     raw: str | None = None
+    tool: tuple[str, object] | None = None  # a tool that is called, and its arguments
 
 
 def good(_: Asked) -> Said:
@@ -102,6 +103,10 @@ class Server:
         if said.status != 200:
             return said.status, said.headers, json.dumps({"error": {"message": "made to fail", "type": "test"}})
         message = {"role": "assistant", "content": said.content or None, "refusal": said.refusal}
+        if said.tool is not None:
+            stated = said.tool[1] if isinstance(said.tool[1], str) else json.dumps(said.tool[1])
+            function = {"name": said.tool[0], "arguments": stated}
+            message["tool_calls"] = [{"id": f"call-{asked.number}", "type": "function", "function": function}]
         whole = {
             "id": f"chatcmpl-{asked.number}",
             "object": "chat.completion",

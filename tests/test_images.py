@@ -17,6 +17,7 @@ from galsearch.science.images import (
     cutout,
     decode_thumbnail,
     encode_thumbnail,
+    line_plot,
     model_input,
     read_picture,
     red_first,
@@ -561,3 +562,31 @@ def test_bands_without_a_name_are_refused(tmp_path, bands):
     fits.writeto(path, np.arange(64, dtype=np.float32).reshape(8, 8))
     with pytest.raises(SchemaError, match="name images or planes"):
         read_picture(path, bands=bands)
+
+
+# ---- a plot of one line
+
+
+def plotted(x, y, **more) -> np.ndarray:
+    """Return where the line of a plot is drawn, `(h, w) bool`."""
+    png = line_plot(x, y, title="t", x_title="Å", y_title="y", **more)
+    return (np.asarray(Image.open(io.BytesIO(png))) == np.array([30, 60, 120])).all(axis=2)
+
+
+def test_a_plot_keeps_a_line_that_is_narrower_than_a_column_of_pixels():
+    x, y = np.linspace(3800, 9200, 20_000), np.zeros(20_000)
+    y[12_000:12_003] = 10.0
+    drawn = plotted(x, y)
+    heights = drawn.sum(axis=0)
+    assert heights.max() > 280 and (heights > 20).sum() <= 3
+    assert abs(int(heights.argmax()) - (70 + 0.6 * (900 - 16 - 70))) < 3
+
+
+def test_a_plot_is_interrupted_where_there_is_no_data_and_needs_two_points():
+    x, y = np.linspace(0, 1, 2000), np.sin(np.linspace(0, 9, 2000))
+    y[800:1200] = np.nan
+    drawn = plotted(x, y, names=[(0.5, "Hα"), (0.5001, "Hβ"), (7.0, "outside")])
+    assert drawn[:, 70 + 340 : 70 + 470].sum() == 0 and drawn.sum() > 500
+    for bad in (np.full(3, np.nan), np.array([np.nan, 1.0, np.inf])):
+        with pytest.raises(SchemaError, match="no two points"):
+            plotted(np.arange(3.0), bad)

@@ -98,6 +98,10 @@ MAY_IMPORT = {
     "ingest": BELOW_WHOLE | {"columns", "sources"},
     "evaluation": BELOW_WHOLE | {"atlas", "knowledge", "evaluation"},
     "space": BELOW_WHOLE | {"citations", "ingest", "space"},
+    "service": set(),
+    "service.agents": WORDS
+    | SCIENCE
+    | {"query", "workers", "quotas", "rerank", "hits", "atlas", "discovery", "service.agents"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": {"cli"},  # beside that the public surface only
@@ -145,7 +149,10 @@ OWNERS = {
     "charset_normalizer": {"formats"},
     "openai": {"remote"},
     "httpx2": {"remote", "remote.cutouts"},  # comes with openai
-    "pydantic": {"remote"},
+    "pydantic": {"remote", "service.agents"},
+    "mcp": {"service.agents"},
+    "anyio": {"service.agents"},  # comes with mcp, and so does the next
+    "uvicorn": {"service.agents"},
     "requests": {"remote"},  # comes with astropy's packages of services
     "urllib3": {"remote"},
     "pyvo": {"remote"},
@@ -387,7 +394,18 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
     assert not {"torch", "streamlit", "matplotlib", "export", "lancedb"} & set(run.stdout.split())
 
 
-BROUGHT_BY_EXTRAS = ("requests", "pyvo", "astroquery", "httpx2", "openai", "skimage", "sklearn", "umap", "photutils")
+BROUGHT_BY_EXTRAS = (
+    "requests",
+    "pyvo",
+    "astroquery",
+    "httpx2",
+    "openai",
+    "skimage",
+    "sklearn",
+    "umap",
+    "photutils",
+    "mcp",
+)
 
 
 def test_everything_public_is_there_without_any_extra():

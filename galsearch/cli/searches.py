@@ -204,7 +204,10 @@ def _keep(
 def rerank(
     path: Annotated[Path | None, typer.Argument(help="An atlas: name.atlas or name.duckdb.", metavar="ATLAS")] = None,
     words: options.Words = None,
-    by: Annotated[str, typer.Option("--by", help="local: nothing is sent; vlm: ask a vision model.")] = "local",
+    by: Annotated[
+        str,
+        typer.Option("--by", help="local: nothing is sent; vlm: ask a vision model; agent: one with tools, by sheets."),
+    ] = "local",
     n: Annotated[int, typer.Option("-n", help="How many hits to look at again.")] = 200,
     positive: Annotated[
         list[str] | None,
@@ -235,6 +238,12 @@ def rerank(
         str | None, typer.Option("--question", help="What to ask the model for; the words, unless said.")
     ] = None,
     samples: Annotated[int, typer.Option("--samples", help="Answers about one picture, at most.")] = 3,
+    pictures: Annotated[
+        int | None, typer.Option("--pictures", help="With --by agent: pictures on one sheet, 1 to 36; 12 unless said.")
+    ] = None,
+    looks: Annotated[
+        int | None, typer.Option("--looks", help="With --by agent: zooms and looks at measures a sheet; 3 unless said.")
+    ] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", help="US dollars on this question and model before it stops.")
     ] = None,
@@ -256,7 +265,7 @@ def rerank(
     """Search, look at the best hits again, and put them in a better order; or say that there is none."""
     check_format(output_format)
     if show_prompt:
-        print(galsearch.rerank_prompt(prompt))
+        print(galsearch.rerank_prompt(prompt, by="agent" if by == "agent" else "vlm"))
         return
     if path is None:
         raise typer.BadParameter("name the atlas to search", param_hint="ATLAS")
@@ -268,14 +277,18 @@ def rerank(
         **{"exact": exact, "recall": recall, "probes": probes, "distinct": distinct},
     )
     service: dict = {}
-    if by == "vlm" or estimate:
+    if by != "agent" and (pictures is not None or looks is not None):
+        raise typer.BadParameter("it is said of sheets: give --by agent", param_hint="--pictures, --looks")
+    if by in ("vlm", "agent") or estimate:
         service = {"model": model, "base_url": base_url, "key_env": key_env, "samples": samples, "max_cost": max_cost}
         service |= {"price_in": price_in, "price_out": price_out, "concurrency": concurrency}
         service |= {"question": question, "answers": answers, "prompt": prompt}
+        sheets = {"pictures": pictures, "looks": looks}
+        service |= {name: value for name, value in sheets.items() if value is not None}
     with galsearch.open(path, device=device) as atlas, progress_bar() as progress:
         hits = atlas.search(query)
         if estimate:
-            print_rows(hits.estimate_rerank(n=n, **service), output_format)
+            print_rows(hits.estimate_rerank(by="agent" if by == "agent" else "vlm", n=n, **service), output_format)
             tell("an estimate, within a factor of two, of all answers; fewer are asked for. Nothing was sent")
             return
         marks = {"positives": _examples(positive), "negatives": _examples(negative)}

@@ -4,7 +4,18 @@
 limit of cost and keeps every answer on disk as it arrives, `llm.prices` knows what models cost.
 """
 
-from galsearch.remote.llm.endpoint import FAILED, MALFORMED, OK, REFUSED, Endpoint, Reply, Request, Service
+from galsearch.remote.llm.endpoint import (
+    FAILED,
+    MALFORMED,
+    OK,
+    REFUSED,
+    Endpoint,
+    Reply,
+    Request,
+    Service,
+    ToolEndpoint,
+    picture_part,
+)
 from galsearch.remote.llm.jobs import Journal, Outcome, ask_all, estimate, journal_path, ledger_line, tokens_of
 from galsearch.remote.llm.prices import Price, known_models, price_of
 
@@ -20,11 +31,13 @@ __all__ = [
     "Reply",
     "Request",
     "Service",
+    "ToolEndpoint",
     "ask_all",
     "estimate",
     "journal_path",
     "known_models",
     "ledger_line",
+    "picture_part",
     "price_of",
     "tokens_of",
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ from galsearch.retrieval import Result
 from galsearch.science import images
 
 JUDGED, JUDGE_PART = "judged", "score_judge"
-PROMPT, PLACEHOLDER = "rerank-1.md", "{question}"
+PROMPTS, PLACEHOLDER = {"vlm": "rerank-1.md", "agent": "agent-rerank-1.md"}, "{question}"
 FIELDS: dict[str, Any] = {"explanation": str, "score": int}
 LOWEST, HIGHEST = 1, 10
 MIDDLE = (LOWEST + HIGHEST) / 2
@@ -87,6 +87,7 @@ class Judge(Service):
     in it. `answers` is the folder of the answers, beside the atlas unless said. Only prompt and pictures are sent.
     """
 
+    way: ClassVar[str] = "vlm"
     samples: int = 3
     max_cost: float | None = None
     question: str | None = None
@@ -94,12 +95,12 @@ class Judge(Service):
     answers: str | Path | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Judge:
+    def of(cls, options: Mapping[str, Any]) -> Self:
         """Return the judge with these options; GalsearchError for one that there is not."""
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(options) - set(known))
         if unknown:
-            raise GalsearchError(f"{unknown[0]!r} is no option of 'vlm'; there are {', '.join(known)}")
+            raise GalsearchError(f"{unknown[0]!r} is no option of '{cls.way}'; there are {', '.join(known)}")
         if not options.get("model"):
             raise GalsearchError("a vision model needs to be named: give model=…, or --model")
         judge = cls(**options)
@@ -122,13 +123,18 @@ class Judge(Service):
 
     def prompted(self, query: Query) -> str:
         """Return the whole prompt."""
-        return rerank_prompt(self.prompt).replace(PLACEHOLDER, self.question_for(query))
+        return rerank_prompt(self.prompt, by=self.way).replace(PLACEHOLDER, self.question_for(query))
 
 
-def rerank_prompt(path: str | Path | None = None) -> str:
-    """Return the prompt that vision models are asked with: ours, or that of a file, which must hold {question}."""
+def rerank_prompt(path: str | Path | None = None, *, by: str = "vlm") -> str:
+    """Return the prompt that models are asked with: ours, or that of a file, which must hold {question}.
+
+    `by` is "vlm", for one picture a call, or "agent", for sheets of them.
+    """
+    if by not in PROMPTS:
+        raise QueryError(f"by is {by!r:.40}, which asks no model; use one of {', '.join(PROMPTS)}")
     if path is None:
-        return resources.files("galsearch.prompts").joinpath(PROMPT).read_text()
+        return resources.files("galsearch.prompts").joinpath(PROMPTS[by]).read_text()
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -267,11 +273,11 @@ def by_model(
             stated = job.statements(stopped)
     finally:
         endpoint.close()
-    return _ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started)
+    return ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class _Statements:
+class Statements:
     """What the model said: explanations by place, sentences for the report, and the ledger."""
 
     explanations: list[str | None]
@@ -317,7 +323,7 @@ class _Job:
         sample, _, name = key.partition(":")
         return Request(key, self.prompt, panels(images.decode_thumbnail(self.pictures[name])), seed=int(sample))
 
-    def statements(self, stopped: str | None) -> _Statements:
+    def statements(self, stopped: str | None) -> Statements:
         """Return what there is to say of the answers."""
         replies = [
             [self.journal.replies.get(_key(name, sample)) for sample in range(int(tries))]
@@ -330,15 +336,18 @@ class _Job:
         )
         settled = f"; no more answers could change the first hits, at most it would have been {self._most}"
         sentences = [first + ("" if stopped else settled), *_odd(replies), *([stopped] if stopped else [])]
-        ledger = ledger_line(self.journal)
-        dollars = ledger["cost_usd"]
-        known = "not known, this model's price is not" if dollars is None else f"{dollars:.4f} US dollars"
-        sentences += [
-            f"a point counts {POINT:g} standard deviations of the search's score; no validation has settled that, so "
-            "mark a few examples to have the order judged",
-            f"cost of this question so far: {known}; answers are kept in {self.journal.path}",
-        ]
-        return _Statements(explanations, sentences, ledger)
+        return Statements(explanations, [*sentences, *last_sentences(self.journal)], ledger_line(self.journal))
+
+
+def last_sentences(journal: Journal) -> list[str]:
+    """Return what is said of any model: what a point counts, and the cost."""
+    dollars = ledger_line(journal)["cost_usd"]
+    known = "not known, this model's price is not" if dollars is None else f"{dollars:.4f} US dollars"
+    return [
+        f"a point counts {POINT:g} standard deviations of the search's score; no validation has settled that, so "
+        "mark a few examples to have the order judged",
+        f"cost of this question so far: {known}; answers are kept in {journal.path}",
+    ]
 
 
 def _odd(replies: list[list[Reply | None]]) -> list[str]:
@@ -367,8 +376,8 @@ def _nearest(replies: list[Reply | None], mean: float) -> str | None:
     return min(scored, key=lambda pair: pair[0])[1]["explanation"] if scored else None
 
 
-def _ordered(
-    pool: Pool, board: Board, stated: _Statements, marks: Marks, *, k: int, seconds: float
+def ordered(
+    pool: Pool, board: Board, stated: Statements, marks: Marks, *, k: int, seconds: float, by: str = "vlm"
 ) -> tuple[Result, Reranked]:
     """Return the first k by what answers and search say together; in the old order where marks find it no worse."""
     means = board.means
@@ -383,7 +392,7 @@ def _ordered(
         end = "so the order is that of the search" if kept else "so the new order is taken"
         sentences.append(f"pairs of marks in the right order: {before:.0%} before, {after:.0%} after, {end}")
     weights = {"a point of the model": POINT}
-    report = Reranked("vlm", kept, len(pool.base), weights, before, after, tuple(sentences), stated.cost, seconds)
+    report = Reranked(by, kept, len(pool.base), weights, before, after, tuple(sentences), stated.cost, seconds)
     if kept:
         return pool.result[:k], report
     told = {

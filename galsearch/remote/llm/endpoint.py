@@ -62,13 +62,22 @@ class Service:
 
 @dataclass(frozen=True)
 class Request:
-    """One question: a key of the caller's, words, a picture with its media type, and a seed."""
+    """One question: a key of the caller's, words, a picture with its media type, and a seed.
+
+    `turns` are the messages of a conversation after that, `must` the tool that has to be called now, of a ToolEndpoint.
+    `pictures` is how many pictures of about 500 px all that is sent is worth, and `more_characters` the length of what
+    is written in `turns`: for what it can cost.
+    """
 
     key: str
     prompt: str
     picture: bytes
     media_type: str = "image/png"
     seed: int = 0
+    turns: tuple[dict[str, Any], ...] = ()
+    must: str | None = None
+    pictures: float = 1.0
+    more_characters: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,10 +152,7 @@ class Endpoint:
         """Return the reply to one question. Raises RemoteError where no question can be answered (key, model)."""
         library = _library()
         try:
-            # parse() of the answer itself would raise on a malformed one, and lose what was paid for it
-            raw = self._client.chat.completions.with_raw_response.parse(
-                **self._body(request), response_format=self._shape
-            )
+            raw = self._send(request)
         except library.APIStatusError as error:
             self._refuse(error)
             return Reply(request.key, FAILED, said=_short(error), billed=False)
@@ -155,6 +161,10 @@ class Endpoint:
         except library.APIConnectionError as error:
             return Reply(request.key, FAILED, said=_short(error.__cause__ or error), billed=False)
         return self._read(request.key, raw.text)
+
+    def _send(self, request: Request) -> Any:
+        # parse() of the answer itself would raise on a malformed one, and lose what was paid for it
+        return self._client.chat.completions.with_raw_response.parse(**self._body(request), response_format=self._shape)
 
     def _refuse(self, error: openai.APIStatusError) -> None:
         if 300 <= error.status_code < 400:  # followed, it would carry the key and the pictures to another server
@@ -170,12 +180,11 @@ class Endpoint:
             ) from None
 
     def _body(self, request: Request) -> dict[str, Any]:
-        url = f"data:{request.media_type};base64,{base64.b64encode(request.picture).decode()}"
-        content = [{"type": "text", "text": request.prompt}, {"type": "image_url", "image_url": {"url": url}}]
+        content = [{"type": "text", "text": request.prompt}, picture_part(request.picture, request.media_type)]
         ours = self.host.endswith("api.openai.com")  # its newer models refuse the older name, other servers the newer
         return {
             "model": self.service.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [{"role": "user", "content": content}, *request.turns],
             "max_completion_tokens" if ours else "max_tokens": self.service.max_tokens,
             "seed": request.seed,
         }
@@ -292,6 +301,63 @@ class Endpoint:
                 yield Reply(key, FAILED, said=stated, billed=False)
             else:
                 yield self._read(key, json.dumps(response.get("body")))
+
+
+@dataclass
+class ToolEndpoint(Endpoint):
+    """A service that answers by calling one of `tools`: name -> what it is for, and its arguments (name -> type).
+
+    `values` of a reply are the `tool`, its `arguments`, and the `call` by which a next message names it. Of several
+    calls in one answer the first counts.
+    """
+
+    tools: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    _shapes: dict[str, type[pydantic.BaseModel]] = field(init=False, repr=False)
+
+    def open(self) -> ToolEndpoint:
+        """Make the client. Raises GalsearchError where the package or the key is missing."""
+        super().open()
+        self._shapes = {name: _shape(fields) for name, (_, fields) in self.tools.items()}
+        return self
+
+    def _send(self, request: Request) -> Any:
+        choice: Any = "required"
+        if request.must is not None:
+            choice = {"type": "function", "function": {"name": request.must}}
+        return self._client.chat.completions.with_raw_response.create(
+            **self._body(request), tools=self._stated(), tool_choice=choice
+        )
+
+    def _stated(self) -> Any:
+        return [
+            {"type": "function", "function": {"name": name, "description": about, "parameters": parameters}}
+            for name, (about, _) in self.tools.items()
+            for parameters in [self._shapes[name].model_json_schema()]
+        ]
+
+    def _content(self, body: dict) -> tuple[str, dict | None, str | None]:
+        import pydantic
+
+        try:
+            choice = body["choices"][0]
+            message = choice["message"]
+            calls = message.get("tool_calls") or []
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return MALFORMED, None, json.dumps(body)[:MOST_KEPT]
+        if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+            return REFUSED, None, str(message.get("refusal") or "stopped by the content filter")[:MOST_KEPT]
+        try:
+            name, stated = calls[0]["function"]["name"], calls[0]["function"]["arguments"]
+            arguments = self._shapes[name].model_validate_json(stated).model_dump()
+            return OK, {"tool": name, "arguments": arguments, "call": str(calls[0]["id"])[:200]}, None
+        except (pydantic.ValidationError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return MALFORMED, None, json.dumps(message)[:MOST_KEPT]
+
+
+def picture_part(picture: bytes, media_type: str = "image/png") -> dict[str, Any]:
+    """Return a picture as a part of a message."""
+    url = f"data:{media_type};base64,{base64.b64encode(picture).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _library() -> ModuleType:

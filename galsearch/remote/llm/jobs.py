@@ -182,11 +182,12 @@ class _Job:
     largest_in: float = 0.0  # tokens of a question, as the service counts them
     submitted: dict[str, list[str]] = field(default_factory=dict)  # tag of a batch of this run -> its keys
 
-    def most(self, prompt: str, mode: str) -> float:
+    def most(self, prompt: str, mode: str, *, pictures: float = 1.0, more_characters: int = 0) -> float:
         """Return the most that one question can cost."""
         if self.price is None:
             return 0.0
-        tokens = max(MARGIN * tokens_of(prompt, self.price), 1.05 * self.largest_in)
+        about = tokens_of(prompt, self.price, pictures=pictures) + more_characters / CHARACTERS_A_TOKEN
+        tokens = max(MARGIN * about, 1.05 * self.largest_in)
         return self.price.cost(tokens, self.endpoint.service.max_tokens, mode=mode)
 
     def take(self, reply: Reply, most: float, mode: str) -> None:
@@ -204,10 +205,10 @@ class _Job:
         self.progress(len(self.journal.replies), self.total, "asking")
 
 
-def tokens_of(prompt: str, price: Price | None) -> float:
-    """Return how many tokens a question with one picture has, about."""
+def tokens_of(prompt: str, price: Price | None, *, pictures: float = 1.0) -> float:
+    """Return how many tokens a question has, about, with one picture, or as much as several are worth."""
     picture = price.picture_tokens if price else UNKNOWN_PICTURE_TOKENS
-    return len(prompt) / CHARACTERS_A_TOKEN + picture
+    return len(prompt) / CHARACTERS_A_TOKEN + pictures * picture
 
 
 def estimate(
@@ -221,18 +222,19 @@ def estimate(
     price_in: float | None = None,
     price_out: float | None = None,
     batches: bool = False,
+    pictures: float = 1.0,
 ) -> pa.Table:
     """Return what `count` answers would cost, before anything is sent: a row a model, cheapest first.
 
     The columns are model, `what` (the count), tokens_in, tokens_out, usd and, with `batches`, usd_batch. Without
     `model`, all models whose price is known; dollars are NULL for one whose price is not. Tokens are estimates, within
-    a factor of two: of a prompt with one picture and the description of an answer's fields, and of answers
-    with `answer_tokens`.
+    a factor of two: of a prompt with one picture, or as much as `pictures` are worth, and the description of an
+    answer's fields, and of answers with `answer_tokens`.
     """
     rows = []
     for name in [model] if model else known_models():
         price = price_of(name, price_in=price_in, price_out=price_out)
-        tokens_in = round(count * (tokens_of(prompt, price) + fields_characters / 4))
+        tokens_in = round(count * (tokens_of(prompt, price, pictures=pictures) + fields_characters / 4))
         tokens_out = count * (answer_tokens + (price.thinking_tokens if price else 0))
         row = {"model": name, what: count, "tokens_in": tokens_in, "tokens_out": tokens_out}
         row["usd"] = price.cost(tokens_in, tokens_out) if price else None
@@ -330,7 +332,8 @@ def _send(job: _Job, requests: _Upcoming, answers: Answers, under_way: list[floa
     """Send as many questions as may be under way and as fit under the limit; say whether any was sent."""
     sent = False
     while (request := requests.first) is not None and len(under_way) < job.endpoint.service.concurrency:
-        most = job.most(request.prompt, "direct")
+        more = request.more_characters
+        most = job.most(request.prompt, "direct", pictures=request.pictures, more_characters=more)
         if not _fits(job, sum(under_way) + most):
             if not under_way:
                 job.outcome.stopped = _limit(job)

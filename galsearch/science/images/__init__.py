@@ -16,6 +16,7 @@ from galsearch.science.images.decode import (
     kind_of,
     read_picture,
 )
+from galsearch.science.images.line_plot import line_plot
 from galsearch.science.images.picture import RGB, Picture, band_wavelength
 from galsearch.science.images.render import (
     LUMA,
@@ -46,6 +47,7 @@ __all__ = [
     "decode_thumbnail",
     "encode_thumbnail",
     "kind_of",
+    "line_plot",
     "model_input",
     "read_picture",
     "red_first",

@@ -1,0 +1,1 @@
+"""Services over an atlas: HTTP, the Virtual Observatory, agents."""
