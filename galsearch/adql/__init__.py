@@ -1,0 +1,128 @@
+"""ADQL, the query language of the Virtual Observatory, over the tables of an atlas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galsearch import formats, schema
+from galsearch.errors import QueryError
+from galsearch.query import Query, Term
+
+if TYPE_CHECKING:
+    from galsearch.adql.translate import Known, Search, Translation
+    from galsearch.atlas import Atlas
+    from galsearch.workers import Pool
+
+TASK = "galsearch.adql.translate:task"
+UPLOADS = "tap_upload"
+PUBLISHED = (  # tables beside `galaxies` that say something of objects
+    "captions", "labels", "lines", "spectra", "knowledge_bases", "knowledge_labels", "anomalies", "duplicates",
+    "identifications", "evaluations", "rejected", "map_{name}",
+)  # fmt: skip
+
+
+def answer(
+    atlas: Atlas, workers: Pool | None, text: str, *, tables: Mapping[str, pa.Table], most: int
+) -> tuple[pa.Table, bool]:
+    """Return the rows of one ADQL query, at most `most`, and whether there are more."""
+    beside = {_full(name): table for name, table in tables.items()}
+    inside = {name: name.replace(".", "_") for name in beside}
+    found = _translated(workers, text, _known(atlas, inside), most)
+    given = {inside[name]: table for name, table in beside.items() if inside[name] in found.beside}
+    given |= {search.name: _searched(atlas, search) for search in found.searches}
+    result = _tidy(atlas.sql(found.sql, tables=given), given.values())
+    return result.slice(0, most), result.num_rows > most
+
+
+def published(atlas: Atlas) -> pa.Table:
+    """Return the columns of the tables that say something of objects, with units, UCDs and descriptions."""
+    names = [one.format(name=name) for one in PUBLISHED for name in (*atlas.manifest.embeddings, "")]
+    listed = ", ".join(f"'{name}'" for name in dict.fromkeys(["galaxies", *names]))
+    text = (
+        'SELECT c.table_name AS "table", c.column_name AS "column", c.data_type AS type, '
+        "coalesce(g.unit, '') AS unit, coalesce(g.ucd, '') AS ucd, coalesce(g.description, '') AS description "
+        f"FROM duckdb_columns() c LEFT JOIN {schema.COLUMNS_TABLE} g "
+        'ON g."table" = c.table_name AND g."column" = c.column_name '
+        f"WHERE NOT c.internal AND c.database_name = 'atlas' AND c.table_name IN ({listed}) "
+        "ORDER BY c.table_name <> 'galaxies', c.table_name, c.column_index"
+    )
+    return atlas.sql(text)
+
+
+def _full(name: str) -> str:
+    """Return "schema.table" in lower case; a name alone is that of an upload."""
+    full = name if "." in name else f"{UPLOADS}.{name}"
+    if not re.fullmatch(r"[A-Za-z_]\w{0,60}\.[A-Za-z_]\w{0,60}", full, re.ASCII):
+        raise QueryError(f"a table beside the atlas is called {name!r:.80}, expected letters, digits and _")
+    return full.lower()
+
+
+def _known(atlas: Atlas, beside: dict[str, str]) -> Known:
+    from galsearch.adql.translate import Known
+
+    columns = getattr(atlas, "_published", None)
+    if columns is None:
+        columns = published(atlas).select(["table", "column"]).to_pylist()
+        atlas._published = columns  # type: ignore[attr-defined]  # an atlas does not change
+    tables: dict[str, list[str]] = {}
+    for row in columns:
+        tables.setdefault(row["table"], []).append(row["column"])
+    manifest = atlas.manifest
+    words = {
+        name: ("embed" if name == manifest.main_embedding else f"embed_{name}") if manifest.knows_words(name) else ""
+        for name in manifest.embeddings
+    }
+    return Known(tables, beside, words, manifest.main_embedding)
+
+
+def _translated(workers: Pool | None, text: str, known: Known, most: int) -> Translation:
+    """Return the translation, made by a worker where there are any."""
+    from galsearch.adql.translate import of_facts, translate
+
+    if workers is None:
+        return translate(text, known, most=most)
+    facts, _ = workers.run(TASK, title="query", text=text, known=asdict(known), most=most)
+    return of_facts(facts)
+
+
+def _searched(atlas: Atlas, search: Search) -> pa.Table:
+    """Return gs_id and gs_score of what the index finds."""
+    if search.kind == "object":  # by its vector: as the value of a column it is most like itself
+        vector = atlas.embed(atlas[search.value], by=search.by)
+        term = Term("embedding", tuple(np.asarray(vector, float).tolist()), by=search.by)
+    else:
+        term = Term("text", search.value, by=search.by)
+    hits = atlas.search(Query(terms=(term,), where=search.where, k=search.k))
+    return pa.table({"gs_id": pa.array(hits.ids, pa.string()), "gs_score": pa.array(hits.scores, pa.float32())})
+
+
+def _tidy(table: pa.Table, given) -> pa.Table:
+    """Return the rows with a name for each column, whole numbers as such, and what is known of columns beside."""
+    names = formats.free_names(table.column_names, suffix="_also")
+    said = {field.name: field for one in given for field in one.schema if any(formats.facts_of(field).values())}
+    fields, columns = [], []
+    for name, field, values in zip(names, table.schema, table.columns, strict=True):
+        if pa.types.is_decimal(values.type):
+            values = _number(values)
+        if pa.types.is_float32(values.type) and field.name.startswith("gs_"):
+            field = formats.describe(field, ucd="stat.value", description="Cosine similarity, more is better")
+        known = said.get(field.name, field) if not field.metadata else field
+        fields.append(pa.field(name, values.type, metadata=known.metadata))
+        columns.append(values)
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _number(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return decimals, which DuckDB makes of sums and of numbers with a point, as what other programs have."""
+    if values.type.scale == 0:
+        whole = pc.cast(values, pa.float64())
+        if (pc.max(pc.abs(whole)).as_py() or 0) < 2**53:
+            return values.cast(pa.int64())
+    return values.cast(pa.float64())
