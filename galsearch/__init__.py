@@ -126,6 +126,7 @@ _HOMES = {
     "write_table": "formats",
     "parse_position": "science.sky",
     "printable": "escaping",
+    "serve": "service",
     "write_space": "space",
 }
 

@@ -22,8 +22,8 @@ MOST_DEPTH = 50  # of brackets in the JSON of a query, which has 4; thousands ov
 def to_permalink(query: Query) -> str:
     """Return a query as JSON without what every link says; `from_permalink` reads it."""
     whole, plain = json.loads(query.to_json()), json.loads(LINK_QUERY.to_json())
-    said = {name: value for name, value in whole.items() if name == "terms" or value != plain[name]}
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+    stated = {name: value for name, value in whole.items() if name == "terms" or value != plain[name]}
+    return json.dumps(stated, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_permalink(text: str) -> Query:
@@ -36,14 +36,14 @@ def from_permalink(text: str) -> Query:
     if nested(text) > MOST_DEPTH:
         raise QueryError(f"{text!r:.80} is nested too deeply for a query; make the link anew")
     try:
-        said = json.loads(text)
+        stated = json.loads(text)
     except ValueError:
-        said = None
-    if not isinstance(said, dict):
+        stated = None
+    if not isinstance(stated, dict):
         raise QueryError(f"{text!r:.80} is not a query in JSON; make the link anew")
-    _check(said)
+    _check(stated)
     plain = json.loads(LINK_QUERY.to_json())
-    query = Query.from_json(json.dumps(plain | said))
+    query = Query.from_json(json.dumps(plain | stated))
     _check_sizes(query)
     return query
 
@@ -80,6 +80,4 @@ def _check_sizes(query: Query) -> None:
         if len(term.value) > texts.get(term.kind, MOST_LINK):
             raise QueryError(f"a {term.kind} of the link has {len(term.value):,} characters; {MOST_TEXT:,} at most")
     if query.where and len(query.where) > MOST_WHERE:
-        raise QueryError(
-            f"the filter of the link has {len(query.where):,} characters, at most {MOST_WHERE:,} are read"
-        )
+        raise QueryError(f"the filter of the link has {len(query.where):,} characters, at most {MOST_WHERE:,} are read")

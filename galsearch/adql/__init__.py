@@ -34,10 +34,10 @@ def answer(
     """Return the rows of one ADQL query, at most `most`, and whether there are more."""
     beside = {_full(name): table for name, table in tables.items()}
     inside = {name: name.replace(".", "_") for name in beside}
-    found = _translated(workers, text, _known(atlas, inside), most)
-    given = {inside[name]: table for name, table in beside.items() if inside[name] in found.beside}
-    given |= {search.name: _searched(atlas, search) for search in found.searches}
-    result = _tidy(atlas.sql(found.sql, tables=given), given.values())
+    translation = _translated(workers, text, _known(atlas, inside), most)
+    given = {inside[name]: table for name, table in beside.items() if inside[name] in translation.beside}
+    given |= {search.name: _searched(atlas, search) for search in translation.searches}
+    result = _tidy(atlas.sql(translation.sql, tables=given), given.values())
     return result.slice(0, most), result.num_rows > most
 
 
@@ -106,14 +106,14 @@ def _searched(atlas: Atlas, search: Search) -> pa.Table:
 def _tidy(table: pa.Table, given) -> pa.Table:
     """Return the rows with a name for each column, whole numbers as such, and what is known of columns beside."""
     names = formats.free_names(table.column_names, suffix="_also")
-    said = {field.name: field for one in given for field in one.schema if any(formats.facts_of(field).values())}
+    stated = {field.name: field for one in given for field in one.schema if any(formats.facts_of(field).values())}
     fields, columns = [], []
     for name, field, values in zip(names, table.schema, table.columns, strict=True):
         if pa.types.is_decimal(values.type):
             values = _number(values)
         if pa.types.is_float32(values.type) and field.name.startswith("gs_"):
             field = formats.describe(field, ucd="stat.value", description="Cosine similarity, more is better")
-        known = said.get(field.name, field) if not field.metadata else field
+        known = stated.get(field.name, field) if not field.metadata else field
         fields.append(pa.field(name, values.type, metadata=known.metadata))
         columns.append(values)
     return pa.table(columns, schema=pa.schema(fields))

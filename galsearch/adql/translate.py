@@ -139,7 +139,7 @@ class _Translator:
         if not 1 <= k <= 100_000:
             return
         name = f"gs_search_{len(self.searches)}"
-        kind, value, by = self._asked(call)
+        kind, value, by = self._term_of(call)
         self.searches.append(Search(name, kind, value, by, self._condition(select, table), k))
         if any(isinstance(one, exp.Star) for one in select.expressions):
             every = [exp.Column(this=exp.Star(), table=exp.to_identifier(table.alias_or_name, quoted=True))
@@ -170,7 +170,9 @@ class _Translator:
         if isinstance(key, exp.Column) and not key.table and key.name.lower() in named:
             key = named[key.name.lower()]
         where = select.args.get("where")
-        nested = where is not None and (where.find(exp.Query) or any(map(_is_similarity, where.find_all(exp.Anonymous))))
+        nested = where is not None and (
+            where.find(exp.Query) or any(map(_is_similarity, where.find_all(exp.Anonymous)))
+        )
         return key if _is_similarity(key) and not nested and len(order.expressions) == 1 else None
 
     def _condition(self, select: exp.Select, table: exp.Table) -> str | None:
@@ -183,13 +185,15 @@ class _Translator:
             column.set("table", None)
         return written(self._functions(alone))
 
-    def _asked(self, call: exp.Anonymous) -> tuple[str, str, str | None]:
+    def _term_of(self, call: exp.Anonymous) -> tuple[str, str, str | None]:
         """Return the kind of term, its value and the embedding that a similarity is about."""
         name, given = call.name.lower(), call.expressions
         texts = [one.this for one in given if isinstance(one, exp.Literal) and one.is_string]
         if len(texts) != len(given) or len(texts) not in (1, 2):
             example = f"{SIMILARITY}('ring galaxy')" if name == SIMILARITY else f"{LIKE}('object_id')"
-            raise QueryError(f"{name} takes a text that is written out, such as {example}, and the name of an embedding")
+            raise QueryError(
+                f"{name} takes a text that is written out, such as {example}, and the name of an embedding"
+            )
         by = texts[1] if len(texts) == 2 else self.known.main
         if by not in self.known.embeddings:
             there = ", ".join(self.known.embeddings) or "none"
@@ -202,7 +206,7 @@ class _Translator:
 
     def _scored(self, call: exp.Anonymous) -> str:
         """Return a similarity as a value of the row that it stands in."""
-        kind, value, by = self._asked(call)
+        kind, value, by = self._term_of(call)
         select = call.find_ancestor(exp.Select)
         alias = self._object(select)
         vector = self.known.embeddings[by] if kind == "text" else ""
@@ -409,7 +413,9 @@ def _name_columns(tree: exp.Query) -> None:
     for number, one in enumerate(select.expressions, start=1):
         if isinstance(one, (exp.Alias, exp.Column, exp.Star)):
             continue
-        base = one.name.lower() if isinstance(one, exp.Anonymous) else one.key if isinstance(one, exp.Func) else "column"
+        base = (
+            one.name.lower() if isinstance(one, exp.Anonymous) else one.key if isinstance(one, exp.Func) else "column"
+        )
         name = base if base not in used and base != "column" else f"{base}_{number}"
         used.add(name)
         one.replace(exp.alias_(one.copy(), name, quoted=True))

@@ -4,7 +4,7 @@ Data goes to stdout; words and progress bars go to stderr. Exit codes: 0 well, 1
 stopped by Ctrl-C.
 """
 
-from galsearch.cli import atlases, searches, labels, knowledge, discovery, review, watch, pages  # isort: skip  their verbs are listed in this order
+from galsearch.cli import atlases, searches, labels, knowledge, discovery, review, watch, pages, service  # isort: skip  their verbs are listed in this order
 from galsearch.cli.program import app, main
 
-__all__ = ["app", "atlases", "discovery", "knowledge", "labels", "main", "pages", "review", "searches", "watch"]
+__all__ = ["app", "atlases", "discovery", "knowledge", "labels", "main", "pages", "review", "searches", "service", "watch"]

@@ -1,0 +1,106 @@
+"""The addresses of the service: what answers at each, how its errors are written, and what its parameters are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from galsearch.service import data
+from galsearch.service.params import Params
+from galsearch.service.vo import scs, tap, vosi
+
+if TYPE_CHECKING:
+    from galsearch.service.app import Service
+
+GET, POST, BOTH = ("GET",), ("POST",), ("GET", "POST")
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address: `errors` are written as "json", "votable", "cone" or "text"; `params` are its parameters in words."""
+
+    path: str
+    methods: tuple[str, ...]
+    handler: Callable[[Service, Params], Response]
+    about: str
+    params: dict[str, str] = field(default_factory=dict)
+    errors: str = "json"
+    is_quick: bool = False
+
+
+_FORMAT = {"format": "json, csv, ecsv, votable, fits, parquet, reg or ajs"}
+_QUERY = {
+    "query": "the JSON of a query, as a permalink has it; instead of what follows",
+    "text": "words; may be repeated",
+    "minus": "words that it is not; may be repeated",
+    "like": "object_id of an example; may be repeated",
+    "by": "embedding to compare in",
+    "where": "condition in SQL",
+    "near": "center of a cone: ra dec",
+    "radius_arcsec": "radius of the cone",
+    "k": "how many results",
+    "distinct": "true: without duplicates",
+    "exact": "true: compare all",
+    "hybrid": "rank or sum: words match names and captions too",
+    "recall": "share of the best to be found",
+}
+_SEARCH = {
+    **_QUERY,
+    "hints": "true: say what of the words cannot be heeded",
+    "format": "json, csv, ecsv, votable, fits, parquet, reg, ajs, bib or duckdb",
+}
+_TAP = {
+    "QUERY": "the query in ADQL",
+    "LANG": "ADQL",
+    "MAXREC": "most rows",
+    "RESPONSEFORMAT": "votable, csv, ecsv, fits, json or parquet",
+    "UPLOAD": "name,param:part",
+}
+
+ADDRESSES = (
+    Address("/health", GET, data.health, "Whether the service runs", is_quick=True),
+    Address("/info", GET, data.info, "What the atlas is, and what the service allows"),
+    Address("/columns", GET, data.columns, "Columns for filters", {"all": "true: of all tables", **_FORMAT}),
+    Address("/search", BOTH, data.search, "Search by words, examples, filters; also by image=@FILE or spectrum=@FILE", _SEARCH),
+    Address("/object/{object_id:path}", GET, data.one, "One object", _FORMAT),
+    Address("/thumbnail/{object_id:path}", GET, data.thumbnail, "Its picture, WebP"),
+    Address("/spectrum/{object_id:path}", GET, data.spectrum, "Its spectrum", _FORMAT),
+    Address("/contact-sheet", BOTH, data.contact_sheet, "Pictures of results or of ids, PNG", {"ids": "object_ids", **_QUERY}),
+    Address("/sql", BOTH, data.sql, "One SELECT", {"sql": "the statement", "rows": "most rows", **_FORMAT}),
+    Address(
+        "/crossmatch",
+        POST,
+        data.crossmatch,
+        "Objects near the rows of a table: table=@FILE",
+        {"radius_arcsec": "radius", "mode": "best or all", "where": "condition in SQL", "ra": "column", "dec": "column",
+         "keep_unmatched": "true: rows without a match too", **_FORMAT},
+    ),
+    Address("/label", POST, data.label, "Labels by words alone", {"labels": "lines of label: phrase", "where": "condition", "k": "objects", **_FORMAT}),
+    Address("/classify", BOTH, data.classify, "Votes of known neighbors", {"base": "base or column", "id": "object_id; may be repeated", "k": "neighbors"}),
+    Address(
+        "/anomalies",
+        GET,
+        data.anomalies,
+        "The oddest objects",
+        {"run": "a kept list", "live": "true: work it out now", "budget": "how many", "fdr": "false discovery rate",
+         "where": "condition in SQL", "among": "condition on those compared with", **_FORMAT},
+    ),
+    Address("/verdicts", BOTH, data.verdicts, "Verdicts, for who has the token",
+            {"object_id": "object", "verdict": "yes, no, unsure or label", "kind": "judged for", "label": "label",
+             "note": "note", "by": "who", **_FORMAT}),
+    Address("/scs", BOTH, scs.cone_search, "Simple Cone Search", {"RA": "deg", "DEC": "deg", "SR": "deg", "VERB": "1 to 3", "MAXREC": "rows"}, "cone"),
+    Address("/tap/sync", BOTH, tap.sync, "TAP, at once", _TAP, "votable"),
+    Address("/tap/async", BOTH, tap.jobs, "TAP, as a job", {**_TAP, "PHASE": "RUN"}, "votable"),
+    Address("/tap/async/{job}", ("GET", "POST", "DELETE"), tap.job, "A job", {"WAIT": "seconds", "PHASE": "RUN or ABORT"}, "text"),
+    Address("/tap/async/{job}/results/result", GET, tap.result, "Its result", errors="text"),
+    Address("/tap/async/{job}/{part}", BOTH, tap.job_part, "A part of a job", errors="text"),
+    Address("/tap/tables", GET, tap.tables, "Tables and columns (VOSI)", errors="votable"),
+    Address("/tap/capabilities", GET, vosi.tap_capabilities, "Capabilities of TAP (VOSI)"),
+    Address("/tap/availability", GET, vosi.availability, "Availability (VOSI)"),
+    Address("/capabilities", GET, vosi.capabilities, "Capabilities of all protocols (VOSI)"),
+    Address("/availability", GET, vosi.availability, "Availability (VOSI)"),
+    Address("/registry", GET, vosi.registry, "A record to hand in to a registry"),
+)  # fmt: skip
