@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TASK = "galsearch.adql.translate:task"
 UPLOADS = "tap_upload"
+_kept: WeakKeyDictionary[Atlas, list[dict[str, str]]] = WeakKeyDictionary()
 PUBLISHED = (  # tables beside `galaxies` that say something of objects
     "captions", "labels", "lines", "spectra", "knowledge_bases", "knowledge_labels", "anomalies", "duplicates",
     "identifications", "evaluations", "rejected", "map_{name}",
@@ -34,11 +36,27 @@ def answer(
     """Return the rows of one ADQL query, at most `most`, and whether there are more."""
     beside = {_full(name): table for name, table in tables.items()}
     inside = {name: name.replace(".", "_") for name in beside}
-    translation = _translated(workers, text, _known(atlas, inside), most)
+    columns = _columns(atlas)
+    translation = _translated(workers, text, _known(atlas, columns, inside, beside), most)
     given = {inside[name]: table for name, table in beside.items() if inside[name] in translation.beside}
-    given |= {search.name: _searched(atlas, search) for search in translation.searches}
-    result = _tidy(atlas.sql(translation.sql, tables=given), given.values())
+    results = {search.name: _searched(atlas, search) for search in translation.searches}
+    fields = {f"{row['table']}.{row['column']}".lower(): _field(row) for row in columns}
+    fields |= {f"{name}.{field.name}".lower(): field for name, table in given.items() for field in table.schema}
+    table = atlas.sql(translation.sql, tables=given | results)
+    origins = {name: fields.get(origin.lower()) for name, origin in translation.origins.items()}
+    result = _tidy(table, origins)
     return result.slice(0, most), result.num_rows > most
+
+
+def _columns(atlas: Atlas) -> list[dict[str, str]]:
+    """Return the columns of the tables of an atlas, which does not change while it is open."""
+    if atlas not in _kept:
+        _kept[atlas] = published(atlas).to_pylist()
+    return _kept[atlas]
+
+
+def _field(row: Mapping[str, str]) -> pa.Field:
+    return formats.describe(pa.field(row["column"], pa.null()), **{key: row[key] for key in formats.FIELD_KEYS})
 
 
 def published(atlas: Atlas) -> pa.Table:
@@ -64,13 +82,11 @@ def _full(name: str) -> str:
     return full.lower()
 
 
-def _known(atlas: Atlas, beside: dict[str, str]) -> Known:
+def _known(
+    atlas: Atlas, columns: list[dict[str, str]], inside: dict[str, str], beside: Mapping[str, pa.Table]
+) -> Known:
     from galsearch.adql.translate import Known
 
-    columns = getattr(atlas, "_published", None)
-    if columns is None:
-        columns = published(atlas).select(["table", "column"]).to_pylist()
-        atlas._published = columns  # type: ignore[attr-defined]  # an atlas does not change
     tables: dict[str, list[str]] = {}
     for row in columns:
         tables.setdefault(row["table"], []).append(row["column"])
@@ -79,7 +95,8 @@ def _known(atlas: Atlas, beside: dict[str, str]) -> Known:
         name: ("embed" if name == manifest.main_embedding else f"embed_{name}") if manifest.knows_words(name) else ""
         for name in manifest.embeddings
     }
-    return Known(tables, beside, words, manifest.main_embedding)
+    others = {inside[name]: table.column_names for name, table in beside.items()}
+    return Known(tables, inside, others, words, manifest.main_embedding)
 
 
 def _translated(workers: Pool | None, text: str, known: Known, most: int) -> Translation:
@@ -103,18 +120,15 @@ def _searched(atlas: Atlas, search: Search) -> pa.Table:
     return pa.table({"gs_id": pa.array(hits.ids, pa.string()), "gs_score": pa.array(hits.scores, pa.float32())})
 
 
-def _tidy(table: pa.Table, given) -> pa.Table:
-    """Return the rows with a name for each column, whole numbers as such, and what is known of columns beside."""
+def _tidy(table: pa.Table, origins: Mapping[str, pa.Field | None]) -> pa.Table:
+    """Return the rows with a name for each column, whole numbers as such, and what is known of where they come from."""
     names = formats.free_names(table.column_names, suffix="_also")
-    stated = {field.name: field for one in given for field in one.schema if any(formats.facts_of(field).values())}
     fields, columns = [], []
     for name, field, values in zip(names, table.schema, table.columns, strict=True):
         if pa.types.is_decimal(values.type):
             values = _number(values)
-        if pa.types.is_float32(values.type) and field.name.startswith("gs_"):
-            field = formats.describe(field, ucd="stat.value", description="Cosine similarity, more is better")
-        known = stated.get(field.name, field) if not field.metadata else field
-        fields.append(pa.field(name, values.type, metadata=known.metadata))
+        origin = origins.get(field.name)
+        fields.append(pa.field(name, values.type, metadata=None if origin is None else origin.metadata))
         columns.append(values)
     return pa.table(columns, schema=pa.schema(fields))
 

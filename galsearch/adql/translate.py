@@ -37,11 +37,15 @@ class Search:
 
 @dataclass(frozen=True)
 class Translation:
-    """A query as SQL of DuckDB, which names the tables in `beside` and what the `searches` give."""
+    """A query as SQL of DuckDB, which names the tables in `beside` and what the `searches` give.
+
+    `origins` says of columns of the answer which "table.column" they are unchanged.
+    """
 
     sql: str
     beside: tuple[str, ...]
     searches: tuple[Search, ...]
+    origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,13 @@ class Known:
 
     tables: Mapping[str, Sequence[str]]
     beside: Mapping[str, str]
+    beside_columns: Mapping[str, Sequence[str]]
     embeddings: Mapping[str, str]
     main: str | None
+
+    def columns(self, table: str) -> Sequence[str]:
+        """Return the columns of a table by its name inside."""
+        return self.tables.get(table) or self.beside_columns.get(table) or ()
 
 
 def task(payload: bytes, *, text: str, known: dict, most: int) -> tuple[dict, bytes]:
@@ -62,7 +71,7 @@ def task(payload: bytes, *, text: str, known: dict, most: int) -> tuple[dict, by
 def of_facts(facts: Mapping) -> Translation:
     """Return the translation that a worker sent."""
     searches = tuple(Search(**one) for one in facts["searches"])
-    return Translation(str(facts["sql"]), tuple(facts["beside"]), searches)
+    return Translation(str(facts["sql"]), tuple(facts["beside"]), searches, dict(facts["origins"]))
 
 
 def translate(text: str, known: Known, *, most: int) -> Translation:
@@ -91,11 +100,12 @@ class _Translator:
         for select in list(self.tree.find_all(exp.Select)):
             self._check_select(select)
         _name_columns(self.tree)
+        origins = self._origins()
         for select in list(self.tree.find_all(exp.Select)):
             self._plan(select)
         self.tree = self._functions(self.tree)
         _bound(self.tree, most)
-        return Translation(written(self.tree), tuple(self.beside), tuple(self.searches))
+        return Translation(written(self.tree), tuple(self.beside), tuple(self.searches), origins)
 
     # ---- tables
 
@@ -125,6 +135,34 @@ class _Translator:
         for clause in ("into", "locks", "pivots", "sample", "qualify", "windows", "laterals", "connect", "distribute"):
             if select.args.get(clause):
                 raise QueryError(f"ADQL has no {clause.upper()}")
+
+    def _origins(self) -> dict[str, str]:
+        """Return where columns come from unchanged, of a select whose FROM names tables."""
+        select = self.tree
+        start = select.args.get("from_") if isinstance(select, exp.Select) else None
+        if start is None:
+            return {}
+        sources = [start.this, *(one.this for one in select.args.get("joins") or [])]
+        tables = {one.alias_or_name.lower(): one.name for one in sources if isinstance(one, exp.Table)}
+        origins: dict[str, str] = {}
+        for one in select.expressions:
+            column = one.this if isinstance(one, exp.Alias) else one
+            if isinstance(column, exp.Star) or (isinstance(column, exp.Column) and isinstance(column.this, exp.Star)):
+                chosen = [tables.get(column.table.lower(), "")] if isinstance(column, exp.Column) else tables.values()
+                every = [(name, table) for table in chosen for name in self.known.columns(table)]
+                origins = {name: f"{table}.{name}" for name, table in reversed(every)} | origins
+            elif isinstance(column, exp.Column):
+                table = self._home(column, tables)
+                if table is not None:
+                    origins[one.alias_or_name] = f"{table}.{column.name}"
+        return origins
+
+    def _home(self, column: exp.Column, tables: Mapping[str, str]) -> str | None:
+        """Return the table that a column is of."""
+        if column.table:
+            return tables.get(column.table.lower())
+        name = column.name.lower()
+        return next((one for one in tables.values() if name in map(str.lower, self.known.columns(one))), None)
 
     # ---- similarity
 

@@ -7,4 +7,16 @@ stopped by Ctrl-C.
 from galsearch.cli import atlases, searches, labels, knowledge, discovery, review, watch, pages, service  # isort: skip  their verbs are listed in this order
 from galsearch.cli.program import app, main
 
-__all__ = ["app", "atlases", "discovery", "knowledge", "labels", "main", "pages", "review", "searches", "service", "watch"]
+__all__ = [
+    "app",
+    "atlases",
+    "discovery",
+    "knowledge",
+    "labels",
+    "main",
+    "pages",
+    "review",
+    "searches",
+    "service",
+    "watch",
+]

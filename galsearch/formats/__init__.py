@@ -22,8 +22,9 @@ from galsearch.formats.fields import (
     free_names,
     notes_of,
     with_notes,
+    with_vo_facts,
 )
-from galsearch.formats.reading import read_table, read_table_content
+from galsearch.formats.reading import read_table, read_table_content, read_table_file
 from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
@@ -52,11 +53,13 @@ __all__ = [
     "picture_column",
     "read_table",
     "read_table_content",
+    "read_table_file",
     "table_bytes",
     "to_astropy",
     "to_pandas",
     "vector_columns",
     "with_notes",
+    "with_vo_facts",
     "write_table",
     "write_text",
 ]

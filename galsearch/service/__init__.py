@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from galsearch import __version__
 from galsearch.errors import GalsearchError
 
 STOP_SECONDS = 10  # for requests under way, when the service is stopped
@@ -53,6 +54,7 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            headers=[("Server", f"galsearch/{__version__}")],
             proxy_headers=False,
             timeout_graceful_shutdown=STOP_SECONDS,
         )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from galsearch.service import data
 from galsearch.service.params import Params
-from galsearch.service.vo import scs, tap, vosi
+from galsearch.service.vo import pictures, scs, spectra, tap, vosi
 
 if TYPE_CHECKING:
     from galsearch.service.app import Service
@@ -92,12 +92,29 @@ ADDRESSES = (
             {"object_id": "object", "verdict": "yes, no, unsure or label", "kind": "judged for", "label": "label",
              "note": "note", "by": "who", **_FORMAT}),
     Address("/scs", BOTH, scs.cone_search, "Simple Cone Search", {"RA": "deg", "DEC": "deg", "SR": "deg", "VERB": "1 to 3", "MAXREC": "rows"}, "cone"),
+    Address(
+        "/sia2/query",
+        BOTH,
+        pictures.query,
+        "Pictures (SIA 2)",
+        {"POS": "CIRCLE, RANGE or POLYGON", "ID": "publisher's id", "MAXREC": "rows"},
+        "votable",
+    ),
+    Address(
+        "/ssa",
+        BOTH,
+        spectra.query,
+        "Spectra (SSA)",
+        {"REQUEST": "queryData", "POS": "ra,dec", "SIZE": "deg", "BAND": "m", "FORMAT": "votable or fits"},
+        "votable",
+    ),
     Address("/tap/sync", BOTH, tap.sync, "TAP, at once", _TAP, "votable"),
     Address("/tap/async", BOTH, tap.jobs, "TAP, as a job", {**_TAP, "PHASE": "RUN"}, "votable"),
     Address("/tap/async/{job}", ("GET", "POST", "DELETE"), tap.job, "A job", {"WAIT": "seconds", "PHASE": "RUN or ABORT"}, "text"),
     Address("/tap/async/{job}/results/result", GET, tap.result, "Its result", errors="text"),
     Address("/tap/async/{job}/{part}", BOTH, tap.job_part, "A part of a job", errors="text"),
     Address("/tap/tables", GET, tap.tables, "Tables and columns (VOSI)", errors="votable"),
+    Address("/tap/examples", GET, vosi.examples, "Examples of queries (DALI)"),
     Address("/tap/capabilities", GET, vosi.tap_capabilities, "Capabilities of TAP (VOSI)"),
     Address("/tap/availability", GET, vosi.availability, "Availability (VOSI)"),
     Address("/capabilities", GET, vosi.capabilities, "Capabilities of all protocols (VOSI)"),

@@ -18,17 +18,19 @@ from galsearch.errors import (
     LimitError,
     ModelMismatchError,
     QueryError,
+    RemoteError,
     SchemaError,
     UnknownIdError,
 )
 
 STATUS: dict[type[GalsearchError], int] = {
     UnknownIdError: 404,
+    LimitError: 422,
     QueryError: 400,
     SchemaError: 400,
-    LimitError: 422,
     ModelMismatchError: 400,
     BusyError: 503,
+    RemoteError: 400,
     FormatError: 500,
 }
 RETRY_SECONDS = "10"

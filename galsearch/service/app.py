@@ -67,6 +67,15 @@ class Service:
         """The tables of TAP_SCHEMA."""
         return tap_schema.tables(self.published)
 
+    @functools.cached_property
+    def _tables(self) -> set[str]:
+        listed = self.atlas.sql("SELECT table_name FROM duckdb_tables() WHERE NOT internal")
+        return set(listed["table_name"].to_pylist())
+
+    def holder(self, table: str) -> str | None:
+        """Return the table that lists the objects which have a picture or a spectrum; None where none has."""
+        return next((name for name in (table, f"rows_{table}") if name in self._tables), None)
+
     def close(self) -> None:
         """End jobs and processes, and release the files."""
         self.jobs.close()
@@ -176,6 +185,7 @@ def _endpoint(service: Service, address: Address) -> Callable[[Request], Awaitab
             print(f"galsearch: {address.path} failed: {printable(repr(error))[:500]}", file=sys.stderr)  # noqa: T201
             return _error(address, GalsearchError("the service failed at this; please report it"))
 
+    run.address = service.prefix + address.path  # type: ignore[attr-defined]  # for the log
     return run
 
 
@@ -248,7 +258,7 @@ class _Log:
         try:
             await self._app(scope, receive, note)
         finally:
-            path = "/" + "/".join(scope["path"].split("/")[1:3])  # what follows names objects and jobs
+            path = getattr(scope.get("endpoint"), "address", "-")  # as it is listed, without names of objects and jobs
             if self._with_queries:
                 path = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
             spent = 1000 * (time.perf_counter() - start)

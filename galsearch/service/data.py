@@ -83,7 +83,7 @@ def columns(service: Service, params: Params) -> Response:
 
 def query_of(service: Service, params: Params) -> Query:
     """Return the query that a request states: a permalink's JSON, or one parameter for each part of it."""
-    text = params.text("query") or (params.body if params.body and "terms" in params.values else None)
+    text = params.text("query") or (params.body if "terms" in params.stated else None)
     query = from_permalink(text) if text else _query_of_parts(service.atlas, params)
     if any(term.is_file for term in query.terms):
         raise QueryError(

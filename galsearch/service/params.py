@@ -24,12 +24,16 @@ TEXT = ("text/plain", "application/yaml", "application/x-yaml", "text/yaml", "te
 
 @dataclass
 class Params:
-    """The parameters of a request by their names in lower case, each with all its values in order."""
+    """The parameters of a request by their names in lower case, each with all its values in order.
+
+    `body` is the text of a body that is one, `stated` the object of one in JSON.
+    """
 
     request: Request
     values: dict[str, list[str]]
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     body: str = ""
+    stated: dict[str, Any] = field(default_factory=dict)
 
     def all(self, name: str) -> list[str]:
         """Return all values of a parameter that are not empty."""
@@ -135,6 +139,7 @@ def _add_json(params: Params, content: bytes) -> None:
         stated = None
     if not isinstance(stated, dict):
         raise QueryError("the body is not a JSON object")
+    params.stated = stated
     for name, value in stated.items():
         several = value if isinstance(value, list) and all(isinstance(one, str) for one in value) else [value]
         for one in several:

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from galsearch import formats
 from galsearch.errors import GalsearchError, QueryError, SchemaError
 from galsearch.quotas import Client
+from galsearch.remote.fetch import fetch
 from galsearch.service.answers import MEDIA, RETRY_SECONDS, status_of
 from galsearch.service.params import Params
 from galsearch.service.vo import tap_schema, uws, votable
@@ -102,7 +103,7 @@ def _sent(params: Params) -> Reader:
 
 
 def _uploads(service: Service, values: dict[str, list[str]], read: Reader) -> dict[str, pa.Table]:
-    """Return the tables that UPLOAD names; only such as were sent along, for this service fetches nothing."""
+    """Return the tables that UPLOAD names."""
     tables: dict[str, pa.Table] = {}
     for one in [part for value in values.get("upload", []) for part in value.split(";") if part.strip()]:
         name, _, where = one.partition(",")
@@ -110,17 +111,21 @@ def _uploads(service: Service, values: dict[str, list[str]], read: Reader) -> di
         name = name.removeprefix("TAP_UPLOAD.").removeprefix("tap_upload.")
         if not _NAME.fullmatch(name) or f"tap_upload.{name.lower()}" in tables:
             raise QueryError(f"UPLOAD names a table {name!r:.60}, expected letters, digits and _, each name once")
-        if not where.lower().startswith("param:"):
-            raise QueryError(
-                f"UPLOAD takes tables that are sent along (param:…), not {where!r:.60}: nothing is fetched"
-            )
         if len(tables) >= MOST_UPLOADS:
             raise QueryError(f"UPLOAD names more than {MOST_UPLOADS} tables")
-        tables[f"tap_upload.{name.lower()}"] = _read(service, name, *read(where[6:].strip().lower()))
+        tables[f"tap_upload.{name.lower()}"] = _read(service, name, _content(service, where, read))
     return tables
 
 
-def _read(service: Service, name: str, file: str, content: bytes) -> pa.Table:
+def _content(service: Service, where: str, read: Reader) -> bytes:
+    """Return a table that was sent along, or that lies at an address; a public service asks no local network."""
+    if where.lower().startswith("param:"):
+        return read(where[6:].strip().lower())[1]
+    settings = service.settings
+    return fetch(where, most_bytes=settings.upload_bytes, seconds=settings.limits.seconds, local=not settings.public)
+
+
+def _read(service: Service, name: str, content: bytes) -> pa.Table:
     try:
         table = service.atlas.read_table(content, name="upload.vot")
     except SchemaError as error:

@@ -54,7 +54,7 @@ OWN = {  # of TAP_SCHEMA itself: (column, type, description) by table
         ("datatype", "VARCHAR", "Type as in VOTable"),
         ("arraysize", "VARCHAR", "Shape as in VOTable"),
         ("xtype", "VARCHAR", "Extended type"),
-        ("size", "INTEGER", "Length; deprecated"),
+        ('"size"', "INTEGER", "Length; deprecated"),
         ("description", "VARCHAR", "Meaning in a sentence"),
         ("utype", "VARCHAR", "Its utype"),
         ("unit", "VARCHAR", "VOUnit"),
@@ -77,6 +77,13 @@ OWN = {  # of TAP_SCHEMA itself: (column, type, description) by table
         ("target_column", "VARCHAR", "Column that is referred to"),
     ),
 }
+OWN_KEYS = (
+    ("tables", "schema_name", "schemas", "schema_name"),
+    ("columns", "table_name", "tables", "table_name"),
+    ("keys", "from_table", "tables", "table_name"),
+    ("keys", "target_table", "tables", "table_name"),
+    ("key_columns", "key_id", "keys", "key_id"),
+)
 _ARROW = {"VARCHAR": pa.string(), "INTEGER": pa.int32()}
 
 
@@ -117,11 +124,20 @@ def vo_type(kind: str) -> tuple[str, str | None]:
     return (_TYPES[kind], None) if kind in _TYPES else ("char", "*")
 
 
+def keys_of(columns: list[Column]) -> list[tuple[str, str, str, str]]:
+    """Return the keys: (table, column) that refers, (table, column) that is referred to."""
+    main = f"{SCHEMA}.{GALAXIES}"
+    about = [one.table for one in columns if one.name == KEY and one.table.startswith(f"{SCHEMA}.")]
+    return [(name, KEY, main, KEY) for name in about if name != main] + [
+        (f"{TAP_SCHEMA}.{table}", column, f"{TAP_SCHEMA}.{target}", other) for table, column, target, other in OWN_KEYS
+    ]
+
+
 def tables(published: pa.Table) -> dict[str, pa.Table]:
     """Return the tables of TAP_SCHEMA by their full names."""
     columns = columns_of(published)
     names = list(dict.fromkeys(column.table for column in columns))
-    keys = [column.table for column in columns if column.name == KEY and column.table.startswith(f"{SCHEMA}.")]
+    keys = keys_of(columns)
     rows: dict[str, list[tuple]] = {
         "schemas": [
             (SCHEMA, None, "The tables of the atlas", 0),
@@ -131,14 +147,8 @@ def tables(published: pa.Table) -> dict[str, pa.Table]:
             (name.partition(".")[0], name, "table", None, _about(name), index) for index, name in enumerate(names)
         ],
         "columns": [_row(column, index) for index, column in enumerate(columns)],
-        "keys": [
-            (name, name, f"{SCHEMA}.{GALAXIES}", "The object that the row is about", None)
-            for name in keys
-            if name != f"{SCHEMA}.{GALAXIES}"
-        ]
-        + [("tables", "tap_schema.columns", "tap_schema.tables", "The table of a column", None)],
-        "key_columns": [(name, KEY, KEY) for name in keys if name != f"{SCHEMA}.{GALAXIES}"]
-        + [("tables", "table_name", "table_name")],
+        "keys": [(f"key{number}", table, target, None, None) for number, (table, _, target, _) in enumerate(keys)],
+        "key_columns": [(f"key{number}", column, other) for number, (_, column, _, other) in enumerate(keys)],
     }
     return {f"{TAP_SCHEMA}.{name}": _table(name, each) for name, each in rows.items()}
 
@@ -146,14 +156,20 @@ def tables(published: pa.Table) -> dict[str, pa.Table]:
 def _row(column: Column, index: int) -> tuple[Any, ...]:
     plain = column.table == f"{SCHEMA}.{GALAXIES}"
     principal = int(column.name in PRINCIPAL or not plain)
-    indexed = int(plain and column.name in (KEY, "dec"))
+    indexed = int(_is_indexed(column))
     about = (column.description or None, None, column.unit or None, column.ucd or None)
     return (column.table, column.name, column.datatype, column.arraysize, None, None, *about, indexed, principal,
             int(column.std), index)  # fmt: skip
 
 
+def _is_indexed(column: Column) -> bool:
+    return column.table == f"{SCHEMA}.{GALAXIES}" and column.name in (KEY, "dec")
+
+
 def _table(name: str, rows: list[tuple]) -> pa.Table:
-    fields = [formats.describe(pa.field(one, _ARROW[kind]), description=text) for one, kind, text in OWN[name]]
+    fields = [
+        formats.describe(pa.field(one.strip('"'), _ARROW[kind]), description=text) for one, kind, text in OWN[name]
+    ]
     columns = list(zip(*rows, strict=True)) or [()] * len(fields)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
     return pa.table(arrays, schema=pa.schema(fields))
@@ -169,11 +185,15 @@ def _about(name: str) -> str:
 def document(published: pa.Table) -> bytes:
     """Return the tables as VOSI has them."""
     by_table: dict[str, list[Column]] = {}
-    for column in columns_of(published):
+    columns = columns_of(published)
+    keys = keys_of(columns)
+    for column in columns:
         by_table.setdefault(column.table, []).append(column)
     parts = []
     for group, about in ((SCHEMA, "The tables of the atlas"), (TAP_SCHEMA, "What tables and columns there are")):
-        inside = "".join(_table_xml(name, each) for name, each in by_table.items() if name.startswith(f"{group}."))
+        inside = "".join(
+            _table_xml(name, each, keys) for name, each in by_table.items() if name.startswith(f"{group}.")
+        )
         parts.append(f"<schema><name>{group}</name><description>{about}</description>{inside}</schema>")
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -184,14 +204,14 @@ def document(published: pa.Table) -> bytes:
     ).encode()
 
 
-def _table_xml(name: str, columns: list[Column]) -> str:
+def _table_xml(name: str, columns: list[Column], keys: list[tuple[str, str, str, str]]) -> str:
     inside = "".join(map(_column_xml, columns))
-    key = ""
-    if any(column.name == KEY for column in columns) and name not in (f"{SCHEMA}.{GALAXIES}",):
-        pair = f"<fromColumn>{KEY}</fromColumn><targetColumn>{KEY}</targetColumn>"
-        key = f"<foreignKey><targetTable>{SCHEMA}.{GALAXIES}</targetTable><fkColumn>{pair}</fkColumn></foreignKey>"
+    for table, column, target, other in keys:
+        if table == name:
+            pair = f"<fromColumn>{column}</fromColumn><targetColumn>{other}</targetColumn>"
+            inside += f"<foreignKey><targetTable>{target}</targetTable><fkColumn>{pair}</fkColumn></foreignKey>"
     about = xml_text(_about(name))
-    return f'<table type="table"><name>{xml_text(name)}</name><description>{about}</description>{inside}{key}</table>'
+    return f'<table type="table"><name>{xml_text(name)}</name><description>{about}</description>{inside}</table>'
 
 
 def _column_xml(column: Column) -> str:
@@ -203,4 +223,5 @@ def _column_xml(column: Column) -> str:
     )
     kind = f'<dataType xsi:type="vs:VOTableType"{size}>{column.datatype}</dataType>'
     std = ' std="true"' if column.std else ""
-    return f"<column{std}><name>{xml_text(column.name)}</name>{facts}{kind}</column>"
+    flag = "<flag>indexed</flag>" if _is_indexed(column) else ""
+    return f"<column{std}><name>{xml_text(column.name)}</name>{facts}{kind}{flag}</column>"

@@ -27,6 +27,19 @@ _NAMES = (
 GEOMETRY = (
     "POINT", "CIRCLE", "BOX", "POLYGON", "CONTAINS", "INTERSECTS", "DISTANCE", "COORD1", "COORD2", "AREA", "CENTROID",
 )  # fmt: skip
+EXAMPLES = (
+    (
+        "cone",
+        "Galaxies of a cone",
+        "SELECT TOP 100 object_id, ra, dec FROM galsearch.galaxies "
+        "WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', 180.0, 0.0, 1.0))",
+    ),
+    (
+        "words",
+        "Galaxies most like words",
+        "SELECT TOP 20 object_id, gs_similarity('spiral galaxy') AS score FROM galsearch.galaxies ORDER BY score DESC",
+    ),
+)
 STANDARD = "ivo://ivoa.net/std"
 
 
@@ -41,7 +54,8 @@ def availability(service: Service, params: Params) -> Response:
 def tap_capabilities(service: Service, params: Params) -> Response:
     """Return the capabilities of TAP."""
     base = f"{service.base(params)}/tap"
-    return _document(_tap(service, base) + _vosi(base, tables=True))
+    examples = f'<capability standardID="{STANDARD}/DALI#examples">{_interface(f"{base}/examples")}</capability>'
+    return _document(_tap(service, base) + _vosi(base, tables=True) + examples)
 
 
 def capabilities(service: Service, params: Params) -> Response:
@@ -76,19 +90,19 @@ def _tap(service: Service, base: str) -> str:
     settings = service.settings
     features = "".join(f"<feature><form>{name}</form></feature>" for name in GEOMETRY)
     own = "".join(
-        f"<feature><form>{name}({argument} VARCHAR, embedding VARCHAR) -&gt; REAL</form>"
-        f"<description>{about}</description></feature>"
+        f"<feature><form>{name}({arguments}) -&gt; REAL</form><description>{about}</description></feature>"
         for name, argument, about in (
             (SIMILARITY, "words", "Cosine of an object with words; orders a TOP query by the index"),
             (LIKE, "object_id", "Cosine of an object with another object; orders a TOP query by the index"),
         )
+        for arguments in (f"{argument} VARCHAR", f"{argument} VARCHAR, embedding VARCHAR")
     )
     text = "".join(f"<feature><form>{name}</form></feature>" for name in ("LOWER", "UPPER", "ILIKE"))
     other = {
         "adqlgeo": features,
         "string": text,
         "sets": "".join(f"<feature><form>{name}</form></feature>" for name in ("UNION", "EXCEPT", "INTERSECT")),
-        "commontable": "<feature><form>WITH</form></feature>",
+        "common-table": "<feature><form>WITH</form></feature>",
         "type": "<feature><form>CAST</form></feature>",
         "offset": "<feature><form>OFFSET</form></feature>",
     }
@@ -112,6 +126,7 @@ def _tap(service: Service, base: str) -> str:
         f'<capability standardID="{STANDARD}/TAP" xsi:type="tr:TableAccess">{_interface(base, version="1.1", use="base")}'
         f"<language><name>ADQL</name>{versions}<description>ADQL 2.1, see the documents</description>{listed}</language>"
         f'{output}<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-inline"/>'
+        f'<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-http"/><uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-https"/>'
         "<retentionPeriod><default>604800</default><hard>2592000</hard></retentionPeriod>"
         f"<executionDuration><default>{settings.limits.seconds:.0f}</default>"
         f"<hard>{settings.limits.seconds:.0f}</hard></executionDuration>"
@@ -129,9 +144,8 @@ def _cone(service: Service, base: str) -> str:
 
 
 def _pictures(base: str) -> str:
-    query = f'<capability standardID="{STANDARD}/SIA#query-2.0">{_interface(f"{base}/sia2/query", version="2.0")}'
-    soda = f'<capability standardID="{STANDARD}/SODA#sync-1.0">{_interface(f"{base}/soda/sync", version="1.0")}'
-    return f"{query}</capability>{soda}</capability>"
+    url = _interface(f"{base}/sia2/query", version="2.0")
+    return f'<capability standardID="{STANDARD}/SIA#query-2.0">{url}</capability>'
 
 
 def _spectra(service: Service, base: str) -> str:
@@ -141,6 +155,20 @@ def _spectra(service: Service, base: str) -> str:
         "<dataSource>survey</dataSource><creationType>archival</creationType><supportedFrame>ICRS</supportedFrame>"
         f"<maxSearchRadius>180</maxSearchRadius><maxRecords>{service.settings.rows}</maxRecords>"
         f"<defaultMaxRecords>{service.settings.rows}</defaultMaxRecords><maxAperture>180</maxAperture></capability>"
+    )
+
+
+def examples(service: Service, params: Params) -> Response:
+    """Return examples of queries as DALI has them."""
+    parts = "".join(
+        f'<div typeof="example" id="{name}" resource="#{name}"><h2 property="name">{title}</h2>'
+        f'<pre property="query">{xml_text(text)}</pre></div>'
+        for name, title, text in EXAMPLES
+    )
+    return Response(
+        '<?xml version="1.0" encoding="UTF-8"?>\n<html xmlns="http://www.w3.org/1999/xhtml"><head><title>Examples</title>'
+        f'</head><body vocab="http://www.ivoa.net/rdf/examples#">{parts}</body></html>\n',
+        media_type="application/xhtml+xml",
     )
 
 
