@@ -48,6 +48,14 @@ def stilts(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def finished(url: str):
+    """Wait until a job is over, and return what is told of it."""
+    while True:
+        job = ElementTree.fromstring(request(f"{url}?WAIT=30").content)
+        if job.find(f"{UWS}phase").text not in ("PENDING", "QUEUED", "EXECUTING"):
+            return job
+
+
 def votable(content: bytes):
     from astropy.io.votable import parse
 
@@ -112,8 +120,9 @@ def test_jobs_by_pyvo_step_by_step(base):
     assert len(job.fetch_result()) == 2
     assert job.result_uri.endswith("/results/result")
     assert job.destruction is not None and job.execution_duration.value == 60
+    url = job.url
     job.delete()
-    assert request(job.url).status == 404
+    assert request(url).status == 404
 
 
 def test_tables_and_capabilities_by_pyvo(base):
@@ -123,7 +132,6 @@ def test_tables_and_capabilities_by_pyvo(base):
     assert (column.unit, column.ucd) == ("deg", "pos.eq.ra;meta.main")
     assert service.maxrec == 100_000 and service.hardlimit == 1_000_000
     assert service.available
-    assert {one.name for one in service.get_tap_capability().uploadmethods} or True
     listed = service.run_sync(
         "SELECT column_name, unit, ucd FROM TAP_SCHEMA.columns WHERE table_name = 'galsearch.galaxies'"
     )
@@ -216,7 +224,7 @@ def test_errors_are_votables_at_once_and_in_jobs(base, params):
     info = votable(answer.content).resources[0].infos[0]
     assert (info.name, info.value) == ("QUERY_STATUS", "ERROR") and info.content
     made = post(base, "/tap/async", PHASE="RUN", **{"LANG": "ADQL", **params})
-    job = ElementTree.fromstring(request(made.headers["location"] + "?WAIT=30").content)
+    job = finished(made.headers["location"])
     assert job.find(f"{UWS}phase").text == "ERROR"
     assert job.find(f"{UWS}errorSummary/{UWS}message").text == info.content
     told = request(made.headers["location"] + "/error").content
@@ -230,7 +238,7 @@ def test_a_job_runs_at_its_creation_and_its_result_is_called_result(base):
     made = post(base, "/tap/async", LANG="ADQL", QUERY=QUERY, PHASE="RUN")
     assert made.status == 303
     url = made.headers["location"]
-    job = ElementTree.fromstring(request(f"{url}?WAIT=30").content)
+    job = finished(url)
     assert job.find(f"{UWS}phase").text == "COMPLETED"
     result = job.find(f"{UWS}results/{UWS}result")
     assert result.get("id") == "result"
@@ -262,18 +270,13 @@ def test_jobs_outlive_the_service_in_a_folder_and_else_are_told_to_be_gone(tiny_
     settings = Settings(jobs=tmp_path / "jobs")
     with running(tiny_bundle, settings=settings) as address:
         url = post(address, "/tap/async", LANG="ADQL", QUERY=QUERY, PHASE="RUN").headers["location"]
-        request(f"{url}?WAIT=30")
+        finished(url)
         before = request(f"{url}/results/result").content
         waiting = post(address, "/tap/async", LANG="ADQL", QUERY=QUERY).headers["location"]
     path = url.removeprefix(address)
     with running(tiny_bundle, settings=settings) as address:
         assert request(f"{address}{path}/results/result").content == before
-        assert (
-            request(
-                f"{address}{waiting[len(address) :] if False else '/tap/async/' + waiting.rpartition('/')[2]}/phase"
-            ).text
-            == "PENDING"
-        )
+        assert request(f"{address}/tap/async/{waiting.rpartition('/')[2]}/phase").text == "PENDING"
     with running(tiny_bundle) as address:
         answer = request(f"{address}{path}")
         assert answer.status == 404 and "started anew" in answer.text
@@ -323,7 +326,7 @@ def test_boxes_and_polygons_of_pictures(base, plain):
 
 
 def test_an_atlas_without_spectra_lists_none(base):
-    result = pyvo.dal.SSAService(f"{base}/ssa").search((0.0, 10.0), 1.0)
+    result = pyvo.dal.SSAService(f"{base}/ssa").search(pos=(0.0, 10.0), diameter=1.0)
     assert len(result) == 0
     assert get(base, "/ssa", REQUEST="doit").status == 400
     assert get(base, "/ssa", REQUEST="queryData", POS="1,2;GALACTIC").status == 400
@@ -354,21 +357,20 @@ def test_votlint_is_silent(base, path, tmp_path):
 
 def test_stilts_asks_tap_and_cones(base, plain, tmp_path):
     text = "SELECT TOP 5 object_id, z FROM galsearch.galaxies ORDER BY object_id"
-    lines = stilts("tapquery", f"tapurl={base}/tap", f"adql={text}", "ofmt=csv").splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == plain.search(k=5).ids
-    lines = stilts("tapquery", f"tapurl={base}/tap", f"adql={text}", "sync=true", "ofmt=csv").splitlines()
-    assert len(lines) == 6
+    for mode in ("true", "false"):
+        out = tmp_path / f"{mode}.csv"
+        stilts("tapquery", f"tapurl={base}/tap", f"adql={text}", f"sync={mode}", "ofmt=csv", f"out={out}")
+        assert [line.split(",")[0] for line in out.read_text().splitlines()[1:]] == plain.search(k=5).ids
     lines = stilts("cone", f"serviceurl={base}/scs", "lon=0", "lat=10", "radius=1", "ofmt=csv").splitlines()
     assert len(lines) - 1 == len(plain.search(near=(0.0, 10.0), radius_arcsec=3600, k=1000))
     table = plain.sql(
         "SELECT object_id AS name, ra, dec FROM galaxies WHERE ra IS NOT NULL ORDER BY object_id LIMIT 30"
     )
     galsearch.write_table(table, tmp_path / "mine.csv")
-    lines = stilts(
-        "coneskymatch", f"serviceurl={base}/scs", f"in={tmp_path / 'mine.csv'}", "ifmt=csv", "ra=ra", "dec=dec",
-        "sr=0.0003", "find=best", "ofmt=csv", "parallel=3",
-    ).splitlines()  # fmt: skip
-    assert len(lines) - 1 == 30
+    out = tmp_path / "matched.csv"
+    where = (f"serviceurl={base}/scs", f"in={tmp_path / 'mine.csv'}", "ifmt=csv", "ra=ra", "dec=dec", "sr=0.0003")
+    stilts("coneskymatch", *where, "find=best", "ofmt=csv", "parallel=3", f"out={out}")
+    assert len(out.read_text().splitlines()) == 31
 
 
 # ---- tables at addresses

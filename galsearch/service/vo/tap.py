@@ -249,7 +249,9 @@ def result(service: Service, params: Params) -> Response:
 
 def tables(service: Service, params: Params) -> Response:
     """Return the tables and their columns, or those of one table."""
-    return Response(tap_schema.document(service.published), media_type="text/xml")
+    is_esa = "astroquery" in params.request.headers.get("user-agent", "").lower()
+    made = tap_schema.document_of_esa if is_esa else tap_schema.document
+    return Response(made(service.published), media_type="text/xml")
 
 
 def error_response(error: GalsearchError) -> Response:

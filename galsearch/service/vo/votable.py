@@ -35,7 +35,7 @@ def error(message: str) -> bytes:
 def cone_error(message: str) -> bytes:
     """Return the VOTable of an error of a cone search, as version 1.03 has it."""
     info = f'<INFO ID="Error" name="Error" value={attribute(message)}/>'
-    return f"{_HEAD}{_ROOT}\n{info}\n</VOTABLE>\n".encode()
+    return f'{_HEAD}{_ROOT}\n{info}\n<RESOURCE type="results"></RESOURCE>\n</VOTABLE>\n'.encode()
 
 
 def xml_text(text: str) -> str:
