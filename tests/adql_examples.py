@@ -1,5 +1,7 @@
 """Queries as STILTS, GAVO and Gaia publish them, adapted to the tables of an atlas, each beside DuckDB by hand."""
 
+# ruff: noqa: E501  queries are read best in one line
+
 SEP = "separation_arcsec(ra, dec, {0}, {1}) / 3600.0"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import formats, schema
-from galsearch.errors import QueryError
+from galsearch.errors import GalsearchError, QueryError
 from galsearch.query import Query, Term
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def answer(
     atlas: Atlas, workers: Pool | None, text: str, *, tables: Mapping[str, pa.Table], most: int
 ) -> tuple[pa.Table, bool]:
     """Return the rows of one ADQL query, at most `most`, and whether there are more."""
+    if find_spec("sqlglot") is None:
+        raise GalsearchError("ADQL needs sqlglot: pip install 'galsearch[serve]'")
     beside = {_full(name): table for name, table in tables.items()}
     inside = {name: name.replace(".", "_") for name in beside}
     columns = _columns(atlas)

@@ -44,7 +44,7 @@ class Raw(exp.Expression):
     arg_types = {"this": True}  # noqa: RUF012
 
 
-class Generator(DuckDB.Generator):
+class Generator(DuckDB.Generator):  # type: ignore[misc, valid-type]
     """Writes trees as SQL of DuckDB."""
 
     TRANSFORMS = {**DuckDB.Generator.TRANSFORMS, Raw: lambda self, node: f"({node.this})"}  # noqa: RUF012

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlglot import exp
 
@@ -85,7 +86,7 @@ def translate(text: str, known: Known, *, most: int) -> Translation:
 
 
 class _Translator:
-    def __init__(self, tree: exp.Query, known: Known) -> None:
+    def __init__(self, tree: Any, known: Known) -> None:
         self.tree, self.known = tree, known
         self.beside: dict[str, None] = {}
         self.searches: list[Search] = []
@@ -223,7 +224,7 @@ class _Translator:
             column.set("table", None)
         return written(self._functions(alone))
 
-    def _term_of(self, call: exp.Anonymous) -> tuple[str, str, str | None]:
+    def _term_of(self, call: exp.Anonymous) -> tuple[str, str, str]:
         """Return the kind of term, its value and the embedding that a similarity is about."""
         name, given = call.name.lower(), call.expressions
         texts = [one.this for one in given if isinstance(one, exp.Literal) and one.is_string]
@@ -232,7 +233,7 @@ class _Translator:
             raise QueryError(
                 f"{name} takes a text that is written out, such as {example}, and the name of an embedding"
             )
-        by = texts[1] if len(texts) == 2 else self.known.main
+        by = texts[1] if len(texts) == 2 else self.known.main or ""
         if by not in self.known.embeddings:
             there = ", ".join(self.known.embeddings) or "none"
             raise QueryError(f"{name} is of the embedding {by!r:.60}, there are: {there}")
@@ -245,7 +246,7 @@ class _Translator:
     def _scored(self, call: exp.Anonymous) -> str:
         """Return a similarity as a value of the row that it stands in."""
         kind, value, by = self._term_of(call)
-        select = call.find_ancestor(exp.Select)
+        select: Any = call.find_ancestor(exp.Select)
         alias = self._object(select)
         vector = self.known.embeddings[by] if kind == "text" else ""
         suffix = "" if by == self.known.main else f"_{by}"
@@ -254,7 +255,7 @@ class _Translator:
         scored = f"list_dot_product(CAST(v.embedding AS FLOAT[]), CAST({query} AS FLOAT[]))"
         return f'SELECT {scored} FROM "embedding_{by}" v WHERE v."{KEY}" = {alias}."{KEY}"'
 
-    def _object(self, select: exp.Select | None) -> str:
+    def _object(self, select: Any) -> str:
         """Return the name of the table in a select whose objects a similarity is about."""
         start = None if select is None else select.args.get("from_")
         tables = [] if start is None else [start.this, *(one.this for one in select.args.get("joins") or [])]
@@ -267,7 +268,7 @@ class _Translator:
 
     # ---- functions
 
-    def _functions(self, tree: exp.Expression) -> exp.Expression:
+    def _functions(self, tree: Any) -> Any:
         """Replace what ADQL calls otherwise than DuckDB, from the inside out."""
         _flag_comparisons(tree)
         for node in reversed(list(tree.walk(bfs=True))):
@@ -278,7 +279,7 @@ class _Translator:
                 node.replace(Raw(this=made))
         return tree
 
-    def _replaced(self, node: exp.Expression) -> str | None:
+    def _replaced(self, node: Any) -> str | None:
         if not isinstance(node, exp.Anonymous):
             return None
         name = node.name.upper()
@@ -293,7 +294,7 @@ class _Translator:
         return None if made is None else made(node)
 
 
-def _flag_comparisons(tree: exp.Expression) -> None:
+def _flag_comparisons(tree: Any) -> None:
     """Turn CONTAINS(…) = 1, which is how ADQL writes a condition, into the condition itself."""
     for node in list(tree.find_all(exp.EQ)):
         for call, number in ((node.this, node.expression), (node.expression, node.this)):
@@ -350,14 +351,14 @@ _VALUES: dict[str, Callable[[exp.Anonymous], str]] = {
 _TAKES_SHAPES = {*_PREDICATES, *_SHAPES, "DISTANCE", "COORD1", "COORD2", "COORDSYS", "AREA"}
 
 
-def _arguments(node: exp.Anonymous, count: int) -> list[exp.Expression]:
+def _arguments(node: exp.Anonymous, count: int) -> list[Any]:
     if len(node.expressions) != count:
         given = len(node.expressions)
         raise QueryError(f"{node.name.upper()} has {given} arguments, expected {count}")
     return node.expressions
 
 
-def _shape(node: exp.Expression) -> geometry.Shape:
+def _shape(node: Any) -> geometry.Shape:
     """Return the shape that a call makes; the name of a frame in front of its numbers is ICRS or empty."""
     name = node.name.upper() if isinstance(node, exp.Anonymous) else ""
     if name not in _SHAPES:
@@ -374,7 +375,7 @@ def _shape(node: exp.Expression) -> geometry.Shape:
     return _MADE[name](name, points, numbers)
 
 
-def _read(name: str, given: list[exp.Expression]) -> tuple[list[geometry.Point], list[str]]:
+def _read(name: str, given: list[Any]) -> tuple[list[geometry.Point], list[str]]:
     """Return the points in front, written as POINT(…) or as pairs of numbers, and the numbers after them."""
     points: list[geometry.Point] = []
     while given and isinstance(given[0], exp.Anonymous) and given[0].name.upper() in ("POINT", "CENTROID"):
@@ -392,12 +393,9 @@ def _made(name: str, points: list[geometry.Point], numbers: list[str]) -> geomet
     if len(points) != 1 or len(numbers) != sizes[name]:
         wanted = {"POINT": "ra, dec", "CIRCLE": "a center and a radius", "BOX": "a center, a width and a height"}[name]
         raise QueryError(f"{name} takes {wanted}, in degrees")
-    center = points[0]
-    return {
-        "POINT": lambda: center,
-        "CIRCLE": lambda: geometry.Circle(center, *numbers),
-        "BOX": lambda: geometry.Box(center, *numbers),
-    }[name]()
+    if name == "POINT":
+        return points[0]
+    return geometry.Circle(points[0], numbers[0]) if name == "CIRCLE" else geometry.Box(points[0], *numbers)
 
 
 def _polygon(name: str, points: list[geometry.Point], numbers: list[str]) -> geometry.Shape:
@@ -412,18 +410,18 @@ _MADE: dict[str, Callable[[str, list[geometry.Point], list[str]], geometry.Shape
 }
 
 
-def _point(node: exp.Expression) -> geometry.Point:
+def _point(node: Any) -> geometry.Point:
     shape = _shape(node)
     if not isinstance(shape, geometry.Point):
         raise QueryError(f"{written(node)[:60]} is no point; write POINT(ra, dec)")
     return shape
 
 
-def _is_similarity(node: exp.Expression) -> bool:
+def _is_similarity(node: Any) -> bool:
     return isinstance(node, exp.Anonymous) and node.name.lower() in (SIMILARITY, LIKE)
 
 
-def _number(node: exp.Expression | None) -> int | None:
+def _number(node: Any | None) -> int | None:
     """Return the number of a TOP or an OFFSET, None for none; what is no number cannot be bounded."""
     if node is None:
         return None

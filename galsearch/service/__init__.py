@@ -61,7 +61,7 @@ def serve(
         server = uvicorn.Server(config)
         for one in app.state.services:
             where = f"http://{host}:{port}{one.prefix}"
-            print(
+            print(  # noqa: T201
                 f"galsearch: {one.atlas.manifest.title} ({len(one.atlas):,} objects) at {where}/docs", file=sys.stderr
             )
         server.run()

@@ -60,57 +60,63 @@ _TAP = {
     "UPLOAD": "name,param:part",
 }
 
+_LABEL = {"labels": "lines of label: phrase", "where": "condition in SQL", "k": "how many objects", **_FORMAT}
+_CLASSIFY = {"base": "knowledge base or column", "id": "object_id; may be repeated", "k": "neighbors"}
+_CROSSMATCH = {
+    "radius_arcsec": "radius",
+    "mode": "best or all",
+    "where": "condition in SQL",
+    "ra": "column",
+    "dec": "column",
+    "keep_unmatched": "true: rows without a match too",
+    **_FORMAT,
+}
+_ANOMALIES = {
+    "run": "a kept list",
+    "live": "true: work it out now",
+    "budget": "how many",
+    "fdr": "false discovery rate",
+    "where": "condition in SQL",
+    "among": "condition on those compared with",
+    **_FORMAT,
+}
+_VERDICTS = {
+    "object_id": "object",
+    "verdict": "yes, no, unsure or label",
+    "kind": "judged for",
+    "label": "label",
+    "note": "note",
+    "by": "who",
+    **_FORMAT,
+}
+_CONE = {"RA": "deg", "DEC": "deg", "SR": "deg", "VERB": "1 to 3", "MAXREC": "rows"}
+_SIA = {"POS": "CIRCLE, RANGE or POLYGON", "ID": "publisher's id", "MAXREC": "rows"}
+_SSA = {"REQUEST": "queryData", "POS": "ra,dec", "SIZE": "deg", "BAND": "m", "FORMAT": "votable or fits"}
+_JOB = {"WAIT": "seconds", "PHASE": "RUN or ABORT"}
+_SHEET = {"ids": "object_ids with commas", **_QUERY}
+_EVERY = ("GET", "POST", "DELETE")
+
 ADDRESSES = (
     Address("/health", GET, data.health, "Whether the service runs", is_quick=True),
     Address("/info", GET, data.info, "What the atlas is, and what the service allows"),
     Address("/columns", GET, data.columns, "Columns for filters", {"all": "true: of all tables", **_FORMAT}),
-    Address("/search", BOTH, data.search, "Search by words, examples, filters; also by image=@FILE or spectrum=@FILE", _SEARCH),
+    Address("/search", BOTH, data.search, "Search; also by image=@FILE or spectrum=@FILE", _SEARCH),
     Address("/object/{object_id:path}", GET, data.one, "One object", _FORMAT),
     Address("/thumbnail/{object_id:path}", GET, data.thumbnail, "Its picture, WebP"),
     Address("/spectrum/{object_id:path}", GET, data.spectrum, "Its spectrum", _FORMAT),
-    Address("/contact-sheet", BOTH, data.contact_sheet, "Pictures of results or of ids, PNG", {"ids": "object_ids", **_QUERY}),
+    Address("/contact-sheet", BOTH, data.contact_sheet, "Pictures of results or of ids, PNG", _SHEET),
     Address("/sql", BOTH, data.sql, "One SELECT", {"sql": "the statement", "rows": "most rows", **_FORMAT}),
-    Address(
-        "/crossmatch",
-        POST,
-        data.crossmatch,
-        "Objects near the rows of a table: table=@FILE",
-        {"radius_arcsec": "radius", "mode": "best or all", "where": "condition in SQL", "ra": "column", "dec": "column",
-         "keep_unmatched": "true: rows without a match too", **_FORMAT},
-    ),
-    Address("/label", POST, data.label, "Labels by words alone", {"labels": "lines of label: phrase", "where": "condition", "k": "objects", **_FORMAT}),
-    Address("/classify", BOTH, data.classify, "Votes of known neighbors", {"base": "base or column", "id": "object_id; may be repeated", "k": "neighbors"}),
-    Address(
-        "/anomalies",
-        GET,
-        data.anomalies,
-        "The oddest objects",
-        {"run": "a kept list", "live": "true: work it out now", "budget": "how many", "fdr": "false discovery rate",
-         "where": "condition in SQL", "among": "condition on those compared with", **_FORMAT},
-    ),
-    Address("/verdicts", BOTH, data.verdicts, "Verdicts, for who has the token",
-            {"object_id": "object", "verdict": "yes, no, unsure or label", "kind": "judged for", "label": "label",
-             "note": "note", "by": "who", **_FORMAT}),
-    Address("/scs", BOTH, scs.cone_search, "Simple Cone Search", {"RA": "deg", "DEC": "deg", "SR": "deg", "VERB": "1 to 3", "MAXREC": "rows"}, "cone"),
-    Address(
-        "/sia2/query",
-        BOTH,
-        pictures.query,
-        "Pictures (SIA 2)",
-        {"POS": "CIRCLE, RANGE or POLYGON", "ID": "publisher's id", "MAXREC": "rows"},
-        "votable",
-    ),
-    Address(
-        "/ssa",
-        BOTH,
-        spectra.query,
-        "Spectra (SSA)",
-        {"REQUEST": "queryData", "POS": "ra,dec", "SIZE": "deg", "BAND": "m", "FORMAT": "votable or fits"},
-        "votable",
-    ),
+    Address("/crossmatch", POST, data.crossmatch, "Objects near the rows of a table: table=@FILE", _CROSSMATCH),
+    Address("/label", POST, data.label, "Labels by words alone", _LABEL),
+    Address("/classify", BOTH, data.classify, "Votes of known neighbors", _CLASSIFY),
+    Address("/anomalies", GET, data.anomalies, "The oddest objects", _ANOMALIES),
+    Address("/verdicts", BOTH, data.verdicts, "Verdicts, for who has the token", _VERDICTS),
+    Address("/scs", BOTH, scs.cone_search, "Simple Cone Search", _CONE, "cone"),
+    Address("/sia2/query", BOTH, pictures.query, "Pictures (SIA 2)", _SIA, "votable"),
+    Address("/ssa", BOTH, spectra.query, "Spectra (SSA)", _SSA, "votable"),
     Address("/tap/sync", BOTH, tap.sync, "TAP, at once", _TAP, "votable"),
     Address("/tap/async", BOTH, tap.jobs, "TAP, as a job", {**_TAP, "PHASE": "RUN"}, "votable"),
-    Address("/tap/async/{job}", ("GET", "POST", "DELETE"), tap.job, "A job", {"WAIT": "seconds", "PHASE": "RUN or ABORT"}, "text"),
+    Address("/tap/async/{job}", _EVERY, tap.job, "A job", _JOB, "text"),
     Address("/tap/async/{job}/results/result", GET, tap.result, "Its result", errors="text"),
     Address("/tap/async/{job}/{part}", BOTH, tap.job_part, "A part of a job", errors="text"),
     Address("/tap/tables", GET, tap.tables, "Tables and columns (VOSI)", errors="votable"),
@@ -120,4 +126,4 @@ ADDRESSES = (
     Address("/capabilities", GET, vosi.capabilities, "Capabilities of all protocols (VOSI)"),
     Address("/availability", GET, vosi.availability, "Availability (VOSI)"),
     Address("/registry", GET, vosi.registry, "A record to hand in to a registry"),
-)  # fmt: skip
+)

@@ -76,6 +76,18 @@ class Service:
         """Return the table that lists the objects which have a picture or a spectrum; None where none has."""
         return next((name for name in (table, f"rows_{table}") if name in self._tables), None)
 
+    def warm(self) -> None:
+        """Load in the background what the first requests would wait for: the encoder, the parser, the writers."""
+
+        def load() -> None:
+            with contextlib.suppress(GalsearchError):
+                self.atlas.prepare()
+            with contextlib.suppress(GalsearchError):
+                table, _ = self.atlas.adql("SELECT TOP 1 object_id FROM galaxies", tables=self.tap_schema)
+                votable.document(table, self.about("start"))
+
+        threading.Thread(target=load, daemon=True, name="warm the service").start()
+
     def close(self) -> None:
         """End jobs and processes, and release the files."""
         self.jobs.close()
@@ -143,6 +155,8 @@ def service_app(paths: Sequence[str | Path], settings: Settings | None = None) -
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        for one in services:
+            one.warm()
         with kept:
             yield
 

@@ -347,10 +347,10 @@ def anomalies(service: Service, params: Params) -> Response:
     fdr = params.number("fdr")
     with service.turn(params, line="sql"):
         if params.flag("live"):
-            found_now = service.atlas.anomalies(
+            listed = service.atlas.anomalies(
                 budget, where=params.text("where"), among=params.text("among"), by=params.text("by"), fdr=fdr
             )
-            table = found_now.to_arrow()
+            table = listed.to_arrow()
         else:
             table = service.atlas.saved_anomalies(params.text("run"), fdr=0.1 if fdr is None else fdr, budget=budget)
         return table_answer(params.request, table, form, _about(service, "anomalies"), name="anomalies")

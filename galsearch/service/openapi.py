@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from galsearch.service.addresses import Address
     from galsearch.service.app import Service
 
-STYLE = "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td{vertical-align:top;padding:.2em .8em}"
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "td{vertical-align:top;padding:.2em .8em}"
+)
 
 
 def document(service: Service, params: Params) -> Response:
@@ -57,9 +60,10 @@ def page(service: Service, params: Params) -> Response:
         f"<td>{escape(one.about)}{_listed(one)}</td></tr>"
         for one in ADDRESSES
     )
-    about = f"{len(service.atlas):,} galaxies, served by galsearch {galsearch.__version__}. TAP: <code>{escape(base)}/tap</code>"
+    served = f"{len(service.atlas):,} galaxies, served by galsearch {galsearch.__version__}."
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    body = f"<h1>{escape(title)}</h1><p>{about}, cone search: <code>{escape(base)}/scs</code>.</p><table>{rows}</table></html>"
+    where = f"TAP: <code>{escape(base)}/tap</code>, cone search: <code>{escape(base)}/scs</code>."
+    body = f"<h1>{escape(title)}</h1><p>{served} {where}</p><table>{rows}</table></html>"
     return respond(params.request, (head + body).encode(), "text/html; charset=utf-8")
 
 

@@ -101,11 +101,11 @@ async def read_params(request: Request) -> Params:
     if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
         most = request.app.state.upload_bytes
         async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=most) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    params.files[name.lower()] = value.filename or name, await value.read()
+            for name, part in form.multi_items():
+                if isinstance(part, UploadFile):
+                    params.files[name.lower()] = part.filename or name, await part.read()
                 else:
-                    _add(params, name, value)
+                    _add(params, name, part)
     elif kind == JSON:
         _add_json(params, await request.body())
     elif kind in TEXT:

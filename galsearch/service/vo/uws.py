@@ -105,8 +105,10 @@ class Jobs:
         self._sweep()
         job = self._jobs.get(name)
         if job is None:
-            raise UnknownIdError(f"there is no job '{name[:60]}' here: it was deleted, its time is over, or the service was"
-                                 " started anew without a folder of jobs; run the query again")  # fmt: skip
+            raise UnknownIdError(
+                f"there is no job '{name[:60]}' here: it was deleted, its time is over, or the service started anew "
+                "without a folder of jobs; run the query again"
+            )
         return job
 
     def all(self) -> list[Job]:
@@ -272,7 +274,8 @@ def results_xml(job: Job, url: str, *, whole: bool = True) -> str:
     """Return where the result of a job is, which is called `result`."""
     inside = ""
     if job.phase == COMPLETED:
-        inside = f'<uws:result id="result" mime-type={attribute(job.media)} xlink:href={attribute(url + "/results/result")}/>'
+        where = attribute(f"{url}/results/result")
+        inside = f'<uws:result id="result" mime-type={attribute(job.media)} xlink:href={where}/>'
     return _wrapped("results", inside, whole=whole)
 
 

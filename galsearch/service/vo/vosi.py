@@ -123,10 +123,12 @@ def _tap(service: Service, base: str) -> str:
         )
     )
     return (
-        f'<capability standardID="{STANDARD}/TAP" xsi:type="tr:TableAccess">{_interface(base, version="1.1", use="base")}'
-        f"<language><name>ADQL</name>{versions}<description>ADQL 2.1, see the documents</description>{listed}</language>"
+        f'<capability standardID="{STANDARD}/TAP" xsi:type="tr:TableAccess">'
+        f"{_interface(base, version='1.1', use='base')}"
+        f"<language><name>ADQL</name>{versions}<description>ADQL 2.1</description>{listed}</language>"
         f'{output}<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-inline"/>'
-        f'<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-http"/><uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-https"/>'
+        f'<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-http"/>'
+        f'<uploadMethod ivo-id="{STANDARD}/TAPRegExt#upload-https"/>'
         "<retentionPeriod><default>604800</default><hard>2592000</hard></retentionPeriod>"
         f"<executionDuration><default>{settings.limits.seconds:.0f}</default>"
         f"<hard>{settings.limits.seconds:.0f}</hard></executionDuration>"
@@ -178,14 +180,15 @@ def registry(service: Service, params: Params) -> Response:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     short = re.sub(r"\s+", " ", manifest.title)[:16]
     about = f"{len(service.atlas):,} galaxies, searched in words, by example and by position"
+    name = re.sub(r"[^a-z0-9]+", "-", manifest.title.lower()).strip("-") or "galaxies"
     sources = "; ".join(str(one.get("title")) for one in manifest.sources if one.get("title"))
     inside = (
         f"<title>{xml_text(manifest.title)}</title><shortName>{xml_text(short)}</shortName>"
-        f"<identifier>ivo://example.invalid/{re.sub(r'[^a-z0-9]+', '-', manifest.title.lower()).strip('-')}</identifier>"
+        f"<identifier>ivo://example.invalid/{name}</identifier>"
         "<curation><publisher>TO BE COMPLETED</publisher><creator><name>TO BE COMPLETED</name></creator>"
         "<contact><name>TO BE COMPLETED</name><email>TO@BE.COMPLETED</email></contact></curation>"
         f"<content><subject>galaxies</subject><description>{xml_text(about)}"
-        f"{xml_text(f'. Sources: {sources}') if sources else ''}. Served by galsearch {galsearch.__version__}.</description>"
+        f". Sources: {xml_text(sources) or 'none stated'}. Served by galsearch {galsearch.__version__}.</description>"
         f"<referenceURL>{xml_text(base)}/docs</referenceURL><type>Catalog</type></content>"
         f"{_every(service, base)}{_vosi(f'{base}/tap', tables=True)}"
     )
