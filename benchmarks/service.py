@@ -60,8 +60,9 @@ def main() -> None:
         port = probe.getsockname()[1]
     server = start(args.atlas, port, public=args.public)
     try:
-        found = {"rows": rows, "clients": args.clients, "seconds": args.seconds, "public": args.public,
-                 "machine": f"{platform.machine()}, {os.cpu_count()} cores", "asks": load(port, draws, args)}  # fmt: skip
+        found = {name: getattr(args, name) for name in ("clients", "seconds", "public")}
+        found |= {"rows": rows, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+        found["asks"] = load(port, draws, args)
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)

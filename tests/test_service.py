@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -403,3 +409,41 @@ def test_tables_beside_an_atlas_are_named_in_sql(tiny_path):
             for name in ("galaxies", "Galaxies", "x; y", ""):
                 with pytest.raises(galsearch.QueryError, match="beside the atlas"):
                     atlas.sql("SELECT 1", tables={name: mine})
+
+
+# ---- the documents, and the command
+
+
+def test_the_examples_of_the_document_are_answered(base):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "service.md").read_text()
+    paths = re.findall(r"curl '?http://localhost:8080(/[^\s']+)", page)
+    assert len(paths) >= 6
+    for path in paths:
+        plain = path.replace("axis_ratio", "z").replace("<", "%3C")
+        assert request(f"{base}{plain}").status == 200, path
+
+
+def test_the_command_serves_and_stops_when_it_is_told_to(tiny_bundle):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "galsearch.cli", "serve", str(tiny_bundle), "--port", str(port)]
+        probe.listen()
+        taken = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert taken.returncode == 1
+        assert "choose another --port" in taken.stderr
+    served = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                answer = request(f"http://127.0.0.1:{port}/health")
+                break
+            except OSError:
+                time.sleep(0.1)
+        assert answer.json["objects"] == tiny.ROWS
+        served.send_signal(signal.SIGTERM)
+        _, told = served.communicate(timeout=30)
+    finally:
+        served.kill()
+    assert "/docs" in told and "Traceback" not in told

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from service import get, post, post_parts, request, running
 
@@ -405,3 +409,93 @@ def test_the_registry_record_names_every_protocol(base):
     ElementTree.fromstring(record)
     for standard in ("TAP", "ConeSearch", "SIA#query-2.0", "SSA"):
         assert f'standardID="ivo://ivoa.net/std/{standard}"' in record
+
+
+# ---- an atlas with spectra
+
+
+@pytest.fixture(scope="module")
+def with_spectra(tmp_path_factory):
+    """A bundle of a few spectra with positions."""
+    from tiny_spectra import OBJECTS, write_models, write_spectra
+
+    home = tmp_path_factory.mktemp("with spectra")
+    spectra, models = write_spectra(home / "spectra", OBJECTS), write_models(home / "models")
+    names = list(OBJECTS)
+    table = home / "rows.csv"
+    galsearch.write_table(
+        pa.table({"object_id": names, "ra": [10.0 + n for n in range(len(names))], "dec": [5.0] * len(names)}), table
+    )
+    galsearch.build(home / "s.atlas", spectra=spectra, table=table, models=models)
+    galsearch.bundle(home / "s.atlas", home / "s.duckdb")
+    return home / "s.duckdb"
+
+
+@pytest.mark.parametrize("form", ["folder", "bundle"])
+def test_spectra_by_pyvo_and_as_tables(with_spectra, form):
+    path = with_spectra if form == "bundle" else with_spectra.with_name("s.atlas")
+    with galsearch.open(path) as atlas, running(path) as address:
+        service = pyvo.dal.SSAService(f"{address}/ssa")
+        listed = service.search(pos=(10.0, 5.0), diameter=3.0, format="votable")
+        expected = atlas.search(near=(10.0, 5.0), radius_arcsec=1.5 * 3600, k=100).ids
+        assert sorted(row["target_name"] for row in listed) == sorted(expected)
+        assert len(expected) == 2
+        name, url = listed[0]["target_name"], listed[0].acref
+        assert listed[0].format == "application/x-votable+xml"
+        stored = atlas.spectra([name])[name]
+        table = votable(request(url).content).get_first_table()
+        assert np.allclose(table.array["flux"], stored.flux.astype(np.float32))
+        assert np.allclose(table.array["wavelength"], stored.wavelength_angstrom)
+        assert listed[0]["spectral_start"] == pytest.approx(stored.wavelength_angstrom[0] * 1e-10)
+        answer = get(address, f"/spectrum/{name}")
+        assert answer.json["object_id"] == name and len(answer.json["flux"]) == len(stored.flux)
+        every = votable(get(address, "/ssa", REQUEST="queryData").content).get_first_table()
+        assert len(every.array) == 2 * len(atlas)  # as VOTable and as FITS
+        assert len(votable(get(address, "/ssa", BAND="1e-3/2e-3").content).get_first_table().array) == 0
+        many = votable(get(address, "/ssa", BAND="3e-7/9e-7", FORMAT="fits").content).get_first_table()
+        assert len(many.array) == len(atlas)
+        assert stilts_is_silent(request(url).content) and stilts_is_silent(get(address, "/ssa").content)
+
+
+def stilts_is_silent(content: bytes) -> bool:
+    """Say whether votlint has nothing to say; where there is no STILTS, nobody knows."""
+    if STILTS is None:
+        return True
+    done = subprocess.run([STILTS, "votlint"], input=content, capture_output=True, timeout=300, check=False)
+    return (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+# ---- hostile queries
+
+
+HOSTILE = (
+    "SELECT COUNT(*) FROM galaxies AS a, galaxies AS b, galaxies AS c, galaxies AS d, galaxies AS e",
+    "SELECT a.object_id FROM galaxies AS a, galaxies AS b, galaxies AS c ORDER BY a.z * b.z * c.z",
+    "SELECT repeat('x', 2000000000) FROM galaxies",
+    "SELECT COUNT(*) FROM galaxies AS a, galaxies AS b, galaxies AS c WHERE DISTANCE(a.ra, a.dec, b.ra, c.dec) < 1",
+    "WITH a AS (SELECT 1 AS x UNION ALL SELECT 2), b AS (SELECT p.x FROM a AS p, a AS q, a AS r, a AS s), "
+    "c AS (SELECT p.x FROM b AS p, b AS q, b AS r), d AS (SELECT p.x FROM c AS p, c AS q) SELECT COUNT(*) FROM d, d AS e",
+)
+
+
+def test_hostile_queries_end_within_their_limit_with_others_served(tiny_bundle, monkeypatch):
+    limits = galsearch.Limits(
+        seconds=2, cpu_seconds=2, memory_bytes=512 << 20, processes=2, spare=1, text_characters=300_000,
+        result_bytes=4 << 20,
+    )  # fmt: skip
+    monkeypatch.setattr(Settings, "limits", property(lambda _: limits))
+    with running(tiny_bundle, settings=Settings()) as address:
+        get(address, "/tap/sync", LANG="ADQL", QUERY="SELECT TOP 1 object_id FROM galaxies")
+        with ThreadPoolExecutor(3) as pool:
+            heavy = [pool.submit(get, address, "/tap/sync", LANG="ADQL", QUERY=text) for text in HOSTILE]
+            others = []
+            for _ in range(8):
+                start = time.monotonic()
+                assert get(address, "/scs", RA=0, DEC=10, SR=1).status == 200
+                others.append(time.monotonic() - start)
+            answers = [one.result(timeout=120) for one in heavy]
+        for answer in answers:
+            assert answer.status in (200, 422, 503), answer.text
+            assert votable(answer.content)
+        assert sorted(others)[len(others) // 2] < 3
+        assert get(address, "/tap/sync", LANG="ADQL", QUERY="SELECT TOP 1 object_id FROM galaxies").status == 200
