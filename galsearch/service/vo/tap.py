@@ -249,7 +249,8 @@ def result(service: Service, params: Params) -> Response:
 
 def tables(service: Service, params: Params) -> Response:
     """Return the tables and their columns, or those of one table."""
-    is_esa = "astroquery" in params.request.headers.get("user-agent", "").lower()
+    agent = params.request.headers.get("user-agent", "").lower()
+    is_esa = not agent or "astroquery" in agent  # which names itself in POST only
     made = tap_schema.document_of_esa if is_esa else tap_schema.document
     return Response(made(service.published), media_type="text/xml")
 
