@@ -106,6 +106,34 @@ def test_the_index_is_asked_only_where_it_gives_the_same():
         assert searches(text) == 0, text
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("WHERE 1 = CONTAINS(POINT(g.ra, g.dec), CIRCLE(0, 10, 1))", "separation_arcsec(ra, dec, 0, 10) <= 3600"),
+        ("WHERE CONTAINS(POINT(ra, dec), CIRCLE(0, 10, 1)) = 0", "NOT separation_arcsec(ra, dec, 0, 10) <= 3600"),
+        ("WHERE g.z < 0.1 AND LOG10(mag_r) > 1.2", "z < 0.1 AND log10(mag_r) > 1.2"),
+    ],
+)
+def test_the_filter_of_a_search_is_the_condition_of_the_query(plain, text, where):
+    result, _ = plain.adql(f"SELECT TOP 5 * FROM galaxies AS g {text} ORDER BY gs_similarity('red') DESC")
+    assert result["object_id"].to_pylist() == plain.search("red", where=where, k=5).ids
+    assert result.column_names == plain.columns()["column"].to_pylist()
+
+
+def test_names_of_a_query_do_not_mix_with_those_inside(plain):
+    first = plain.search("red", k=1)
+    for text in (
+        "SELECT v.object_id, gs_similarity('red') AS s FROM galaxies AS v WHERE gs_similarity('red') > {0}",
+        "WITH galaxies AS (SELECT object_id FROM galsearch.galaxies) SELECT TOP 1 object_id, "
+        "gs_similarity('red') AS s FROM galaxies ORDER BY s DESC",
+        "SELECT TOP 1 object_id, (SELECT MAX(gs_similarity('red')) FROM galaxies AS g2) AS s FROM galaxies "
+        "ORDER BY gs_similarity('red') DESC",
+    ):
+        rows = plain.adql(text.format(float(first.scores[0]) - 1e-6))[0].to_pylist()
+        assert [row["object_id"] for row in rows] == first.ids
+        assert rows[0]["s"] == pytest.approx(float(first.scores[0]), abs=1e-5)
+
+
 def test_a_similarity_is_a_value_anywhere_else(plain):
     hits = plain.search("red", k=300, exact=True)
     scores = dict(zip(hits.ids, hits.scores.tolist(), strict=True))

@@ -300,6 +300,20 @@ def test_a_job_that_ran_when_the_service_was_killed_says_so(tmp_path):
     assert later.upload(again, "mine") == b"table"
 
 
+def test_nobody_keeps_more_jobs_than_others_have_room_for(tmp_path, monkeypatch):
+    from galsearch.service.vo import uws
+
+    monkeypatch.setattr(uws, "MOST_OF_ONE", 2)
+    jobs = uws.Jobs(tmp_path, lambda job: (b"", "text/plain"))
+    for _ in range(2):
+        jobs.create({}, {}, "me", None)
+    with pytest.raises(galsearch.BusyError, match="of yours"):
+        jobs.create({}, {}, "me", None)
+    monkeypatch.setattr(uws, "MOST_BYTES", 1)
+    with pytest.raises(galsearch.BusyError, match="bytes"):
+        jobs.create({}, {}, "you", None)
+
+
 def test_a_public_service_lists_no_jobs(tiny_bundle):
     for public, count in ((True, 0), (False, 1)):
         with running(tiny_bundle, settings=Settings(public=public)) as address:

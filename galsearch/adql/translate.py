@@ -179,7 +179,7 @@ class _Translator:
             return
         name = f"gs_search_{len(self.searches)}"
         kind, value, by = self._term_of(call)
-        self.searches.append(Search(name, kind, value, by, self._condition(select, table), k))
+        self.searches.append(Search(name, kind, value, by, self._condition(select), k))
         if any(isinstance(one, exp.Star) for one in select.expressions):
             every = [exp.Column(this=exp.Star(), table=exp.to_identifier(table.alias_or_name, quoted=True))
                      if isinstance(one, exp.Star) else one for one in select.expressions]  # fmt: skip
@@ -188,18 +188,18 @@ class _Translator:
         joined = exp.Join(this=exp.to_table(name, dialect="duckdb"), kind="INNER", on=Raw(this=on))
         select.set("joins", [joined])
         select.set("where", None)
-        same = [one for one in select.find_all(exp.Anonymous) if one == call]
+        calls = list(select.find_all(exp.Anonymous))
+        same = [one for one in calls if one == call and one.find_ancestor(exp.Select) is select]
         for one in same:
             one.replace(Raw(this=f'"{name}".gs_score'))
-        if len(select.args["order"].expressions) == 1:
-            last = exp.Ordered(this=Raw(this=f'{_quoted(table.alias_or_name)}."{KEY}"'), desc=False)
-            select.args["order"].append("expressions", last)
+        last = exp.Ordered(this=Raw(this=f'{_quoted(table.alias_or_name)}."{KEY}"'), desc=False)
+        select.args["order"].append("expressions", last)
 
     def _ordering(self, select: exp.Select) -> exp.Anonymous | None:
         """Return the similarity that a plain select over the galaxies is ordered by first, downward."""
         order, start = select.args.get("order"), select.args.get("from_")
         others = ("joins", "group", "having", "distinct", "with_")
-        if order is None or start is None or any(select.args.get(one) for one in others):
+        if order is None or start is None or GALAXIES in self.common or any(select.args.get(one) for one in others):
             return None
         table, first = start.this, order.expressions[0]
         if not isinstance(table, exp.Table) or table.name != GALAXIES or not first.args.get("desc"):
@@ -214,12 +214,12 @@ class _Translator:
         )
         return key if _is_similarity(key) and not nested and len(order.expressions) == 1 else None
 
-    def _condition(self, select: exp.Select, table: exp.Table) -> str | None:
+    def _condition(self, select: exp.Select) -> str | None:
         """Return what a select asks of its rows as a condition on the columns of galaxies alone."""
         where = select.args.get("where")
         if where is None:
             return None
-        alone = where.this.copy()
+        alone = exp.Paren(this=where.this.copy())
         for column in alone.find_all(exp.Column):
             column.set("table", None)
         return written(self._functions(alone))
@@ -252,8 +252,8 @@ class _Translator:
         suffix = "" if by == self.known.main else f"_{by}"
         literal = "'" + value.replace("'", "''") + "'"
         query = f"{vector}({literal})" if kind == "text" else f"like_object{suffix}({literal})"
-        scored = f"list_dot_product(CAST(v.embedding AS FLOAT[]), CAST({query} AS FLOAT[]))"
-        return f'SELECT {scored} FROM "embedding_{by}" v WHERE v."{KEY}" = {alias}."{KEY}"'
+        scored = f"list_dot_product(CAST(gs_vectors.embedding AS FLOAT[]), CAST({query} AS FLOAT[]))"
+        return f'SELECT {scored} FROM "embedding_{by}" gs_vectors WHERE gs_vectors."{KEY}" = {alias}."{KEY}"'
 
     def _object(self, select: Any) -> str:
         """Return the name of the table in a select whose objects a similarity is about."""

@@ -189,7 +189,7 @@ def one(service: Service, params: Params) -> Response:
 
 
 def thumbnail(service: Service, params: Params) -> Response:
-    """Return the picture of an object as WebP, or in another size as PNG."""
+    """Return the picture of an object as WebP."""
     name = params.request.path_params["object_id"]
     with service.turn(params):
         picture = service.atlas.thumbnails([name]).get(name)
@@ -366,13 +366,14 @@ def verdicts(service: Service, params: Params) -> Response:
         return refused
     kept = service.verdicts()
     if params.request.method == "POST":
-        given = {name: params.text(name) for name in ("label", "note", "by")}
         verdict = kept.add(
             params.needed("object_id"),
             params.needed("verdict"),
             kind=params.needed("kind"),
             blind=params.flag("blind"),
-            **{**given, "by": given["by"] or "service"},
+            label=params.text("label"),
+            note=params.text("note"),
+            by=params.text("by") or "service",
         )
         return respond(params.request, as_json(verdict.to_row()), "application/json")
     form = format_named(params.text("format"), "json")

@@ -22,7 +22,9 @@ COMPLETED, ERROR, ABORTED = "COMPLETED", "ERROR", "ABORTED"
 OVER = (COMPLETED, ERROR, ABORTED)
 PHASES = (PENDING, QUEUED, EXECUTING, *OVER, "ARCHIVED", "HELD", "SUSPENDED", "UNKNOWN")
 KEPT_DAYS, LONGEST_DAYS = 7, 30
-MOST_JOBS = 500
+MOST_JOBS, MOST_OF_ONE = 500, 100  # that are kept: of all, and of one client
+MOST_BYTES = 4 << 30  # of all jobs together
+BUSY_TRIES, BUSY_SECONDS = 30, 2.0  # while others are served
 AT_ONCE = 2  # jobs that run
 MOST_WAITING = 8  # requests that wait for a job to change
 LONGEST_WAIT = 60.0
@@ -85,9 +87,7 @@ class Jobs:
     def create(self, values: dict[str, list[str]], files: dict[str, bytes], session: str, address: str | None) -> Job:
         """Keep a new job."""
         self._sweep()
-        with self._change:
-            if len(self._jobs) >= MOST_JOBS:
-                raise BusyError(f"{MOST_JOBS} jobs are kept here; delete those that are done, or try again later")
+        self._check_room(session)
         now = datetime.now(UTC)
         job = Job(secrets.token_urlsafe(16), values, created=_told(now), session=session, address=address)
         job.destruction = _told(now + timedelta(days=KEPT_DAYS))
@@ -99,6 +99,19 @@ class Jobs:
             self._jobs[job.id] = job
         self._keep(job)
         return job
+
+    def _check_room(self, session: str) -> None:
+        """Raise BusyError where more jobs are kept than may be."""
+        with self._change:
+            every, mine = len(self._jobs), sum(job.session == session for job in self._jobs.values())
+        size = sum(path.stat().st_size for path in self.folder.glob("*/*"))
+        for reached, most, what in (
+            (every, MOST_JOBS, "jobs are"),
+            (mine, MOST_OF_ONE, "jobs of yours are"),
+            (size, MOST_BYTES, "bytes of jobs are"),
+        ):
+            if reached >= most:
+                raise BusyError(f"{most:,} {what} kept here, the most there may be; delete those that are done")
 
     def get(self, name: str) -> Job:
         """Return a job. Raises UnknownIdError for one that there is not."""
@@ -194,7 +207,7 @@ class Jobs:
             job.started = _told(datetime.now(UTC))
             self._enter(job, EXECUTING)
         try:
-            content, job.media = self._work(job)
+            content, job.media = self._worked(job)
             with replacing(self.folder / job.id / "result") as partial:
                 partial.write_bytes(content)
             phase = COMPLETED
@@ -206,6 +219,17 @@ class Jobs:
             if job.phase == EXECUTING:
                 job.ended = _told(datetime.now(UTC))
                 self._enter(job, phase)
+
+    def _worked(self, job: Job) -> tuple[bytes, str]:
+        """Return the result, after waiting longer than who asks at once does."""
+        for _ in range(BUSY_TRIES):
+            try:
+                return self._work(job)
+            except BusyError:
+                if self._closed or job.phase != EXECUTING:
+                    break
+                time.sleep(BUSY_SECONDS)
+        return self._work(job)
 
     def _enter(self, job: Job, phase: str) -> None:
         with self._change:
