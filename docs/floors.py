@@ -23,7 +23,7 @@ from test_layers import MAY_IMPORT  # noqa: E402
 OUT = ROOT / "docs" / "floors.svg"
 NO_ROOMS = ("__init__", "prompts", "science", "service")
 FLOORS = (  # from above; a room is drawn on the first floor that names it
-    ("faces", ("cli", "space", "service.agents")),
+    ("faces", ("cli", "service", "service.agents", "space")),
     (
         "what reads and writes atlases",
         (
@@ -39,9 +39,9 @@ FLOORS = (  # from above; a room is drawn on the first floor that names it
             "ingest",
         ),
     ),
-    ("", ("retrieval", "lookup", "zeroshot", "crossmatch", "sources", "columns")),
+    ("", ("retrieval", "lookup", "zeroshot", "crossmatch", "adql", "sources", "columns")),
     ("engines and the outside", ("store", "encode", "graphs", "formats", "remote", "remote.cutouts", "citations")),
-    ("plain Python", ("query", "language", "workers", "quotas", "notebook", "atomic", "compiled")),
+    ("plain Python", ("query", "permalinks", "language", "workers", "quotas", "notebook", "atomic", "compiled")),
     ("science: numpy in, numpy out", ()),
     ("words", ("schema", "escaping", "errors", "progress")),
 )

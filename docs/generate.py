@@ -96,6 +96,7 @@ def documents() -> Iterable[tuple[Path, str]]:
         "growth": growth,
         "extrapolation": extrapolation,
         "app": app,
+        "service": service,
         "reranking": reranking,
         "agent_rerank": agent_rerank,
         "morphology": morphology_truth,
@@ -858,6 +859,19 @@ def latency() -> str:
         "process that imports DuckDB and ONNX Runtime and does nothing."
     )
     return f"{found['galaxies']:,} galaxies; {found['machine']}. {how}\n\n{table(head, rows)}"
+
+
+def service() -> str:
+    """Return what `python -m benchmarks.service` wrote to docs/service.json."""
+    path = ROOT / "docs" / "service.json"
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.service ATLAS --out docs/service.json` does."
+    found = json.loads(path.read_text())
+    head = ("asked", "answers", "errors", "median, ms", "p95, ms", "slowest, ms")
+    keys = ("answers", "errors", "median_ms", "p95_ms", "most_ms")
+    rows = ([name, *(f"{row.get(key, 0):,}" for key in keys)] for name, row in found["asks"].items())
+    how = f"{found['clients']} clients for {found['seconds']:.0f} s, {found['rows']:,} galaxies; {found['machine']}."
+    return f"{how}\n\n{table(head, rows)}"
 
 
 def bars() -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 import numpy as np
 import pyarrow as pa
 
-from galsearch import citations, schema
+from galsearch import citations, formats, schema
 from galsearch.encode import Encoder, Words, check_same_model, check_takes, read_card, shipped, shipped_words
 from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
 from galsearch.escaping import printable
@@ -55,11 +55,13 @@ if TYPE_CHECKING:
     from galsearch.store.files import Content
 
 LOG_VARIABLE = "GALSEARCH_QUERY_LOG"
+MOST_ADQL_ROWS = 1_000_000
 CACHED_TEXTS = 256
 CACHED_BASES = 8  # knowledge bases whose members are kept; a million of them take some 20 MB
 CACHED_SAMPLES = 2  # of vectors that verdicts are learned beside; 10 MB each at 256 dimensions
 ITERATED_ROWS = 1_000  # read at a time while somebody goes through all galaxies
 RENDER = "galsearch.encode:render_picture"  # tasks of a worker
+TABLE = "galsearch.formats.reading:table_of"
 ONE = "galsearch.sources.spectra.source:one_of"
 CHECK = "galsearch.atlas:check_here"
 CHECK_LIMITS = Limits(  # of a whole atlas and its models
@@ -443,13 +445,16 @@ class Atlas:
         """Return how many objects pass a SQL condition."""
         return self._store.count(self._store.condition(where, None, None))
 
-    def sql(self, text: str) -> pa.Table:
+    def sql(self, text: str, *, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run one SELECT over the atlas's tables and macros, read-only, and return its rows.
+
+        `tables` are Arrow tables that the statement may name too, each by its name of letters, digits and _.
 
         `embed('any words')` gives a query vector, so that
         `FROM nearest(embed('ring galaxy'), cut := z < 0.1) JOIN galaxies USING (object_id)` works; beside pictures,
         words for spectra are `nearest_spectrum(embed_spectrum('strong [O III] emission'))`.
-        Raises QueryError for anything but one SELECT, and for what DuckDB refuses.
+        Raises QueryError for anything but one SELECT, for a table by a name that the atlas has, and for what DuckDB
+        refuses.
         """
         for call in _CALLS_EMBED.finditer(text) if self._workers is None else ():
             name = (call[1] or "")[1:].lower() or self.manifest.main_embedding
@@ -463,7 +468,48 @@ class Atlas:
                 raise QueryError("the atlas was closed while it was asked; open it again")
             return atlas.embed(words, by=embedding)
 
-        return self._store.sql(text, embed=embed)
+        return self._store.sql(text, embed=embed, tables=tables)
+
+    def adql(
+        self, text: str, *, tables: Mapping[str, pa.Table] | None = None, most: int = MOST_ADQL_ROWS
+    ) -> tuple[pa.Table, bool]:
+        """Run one ADQL 2.1 query over the tables of the atlas; return its rows, and whether there are more than `most`.
+
+        Geometry, TOP, joins and sub-queries are those of the standard; docs/service.md says what is not there.
+        `gs_similarity('ring galaxy')` is the cosine of an object with words and `gs_like('object_id')` that with an
+        object, in an embedding that may stand as a second argument; where a TOP query is ordered by one of them,
+        downward, the index answers. `tables` are Arrow tables to be named as TAP_UPLOAD.name, or with a schema of their
+        own as "schema.name". Columns keep units, UCDs and descriptions where they come from a table unchanged. Raises
+        QueryError for what is no query, and for tables and functions that there are not.
+        """
+        from galsearch.adql import answer
+
+        return answer(self, self._workers, text, tables=tables or {}, most=most)
+
+    def tables(self) -> pa.Table:
+        """Return the columns of all tables about objects: table, column, type, unit, ucd, description, in their order.
+
+        Tables that only make searching quicker, vectors and pictures are not among them.
+        """
+        from galsearch.adql import published
+
+        return published(self)
+
+    def read_table(self, source: Path | bytes, *, name: str | None = None) -> pa.Table:
+        """Return a table file, a path or its bytes with a `name`, as `crossmatch` and `build` read it.
+
+        Where the atlas was opened for `visitors`, a worker process reads it under their limits. Raises SchemaError for
+        what is no table, LimitError for one that takes more than a visitor's may.
+        """
+        called = name or (source.name if isinstance(source, Path) else "table.vot")
+        if isinstance(source, Path):
+            content = source.read_bytes() if self._workers is None else self._bounded(source)
+        else:
+            content = source
+        if self._workers is None:
+            return formats.read_table_file(content, called)
+        _, stream = self._workers.run(TABLE, content, title="table", name=called)
+        return pa.ipc.open_stream(stream).read_all()
 
     def crossmatch(
         self,

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "science.regions": WORDS | {"science.sky"},
     "notebook": {"errors"},
     "query": WORDS | {"science.sky", "science.ranking"},
+    "permalinks": WORDS | {"query"},
     "language": WORDS | {"query", "language"},
     "workers": {"errors"},
     "quotas": {"errors", "workers"},
@@ -72,6 +73,7 @@ MAY_IMPORT = {
     "sources": BELOW_WHOLE | {"columns", "sources"},
     "retrieval": BELOW_WHOLE,
     "crossmatch": BELOW_WHOLE | {"columns"},
+    "adql": BELOW_WHOLE | {"adql"},
     "lookup": BELOW_WHOLE,
     "zeroshot": BELOW_WHOLE,
     "captions": BELOW_WHOLE | {"captions"},
@@ -93,7 +95,7 @@ MAY_IMPORT = {
     "hits": BELOW_WHOLE | {"retrieval", "rerank", "zeroshot", "notebook"},
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
     "atlas": BELOW_WHOLE
-    | {"sources", "citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits"}
+    | {"sources", "citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits", "adql"}
     | {"knowledge", "discovery"},
     "ingest": BELOW_WHOLE | {"columns", "sources"},
     "evaluation": BELOW_WHOLE | {"atlas", "knowledge", "evaluation"},
@@ -102,6 +104,7 @@ MAY_IMPORT = {
     "service.agents": WORDS
     | SCIENCE
     | {"query", "workers", "quotas", "rerank", "hits", "atlas", "discovery", "service.agents"},
+    "service": BELOW_WHOLE | {"", "adql", "atlas", "atomic", "discovery", "permalinks", "quotas", "service"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": {"cli"},  # beside that the public surface only
@@ -157,6 +160,10 @@ OWNERS = {
     "urllib3": {"remote"},
     "pyvo": {"remote"},
     "astroquery": {"remote"},
+    "sqlglot": {"adql"},
+    "starlette": {"service"},
+    "anyio": {"service"},  # comes with Starlette
+    "uvicorn": {"service"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -33,6 +33,7 @@ FAMILIES = {  # of commands, by the file that they are in
     "review": "Review, and be told what is new",
     "watch": "Watch unattended",
     "pages": "Open the app, or write a Space",
+    "service": "Serve over HTTP",
     "agents": "Serve agents",
 }
 

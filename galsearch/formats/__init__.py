@@ -22,9 +22,10 @@ from galsearch.formats.fields import (
     free_names,
     notes_of,
     with_notes,
+    with_vo_facts,
 )
 from galsearch.formats.hats import all_files, hats_root, partitions_near, properties_of, write_hats
-from galsearch.formats.reading import SUFFIXES, read_table, read_table_content
+from galsearch.formats.reading import SUFFIXES, read_table, read_table_content, read_table_file
 from galsearch.formats.standards import CUT_SHORT
 from galsearch.formats.writing import (
     REGION_RADIUS_ARCSEC,
@@ -58,11 +59,13 @@ __all__ = [
     "properties_of",
     "read_table",
     "read_table_content",
+    "read_table_file",
     "table_bytes",
     "to_astropy",
     "to_pandas",
     "vector_columns",
     "with_notes",
+    "with_vo_facts",
     "write_hats",
     "write_table",
     "write_text",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from astropy.units import UnitBase
 
 FIELD_KEYS = ("unit", "ucd", "description")
+VO_KEYS = ("xtype", "utype")  # what VOTable alone says of a column
 NOTES_KEY = b"galsearch.notes"
 ASTROPY_KEY = b"table_meta_yaml"  # in Parquet by astropy
 VOPARQUET_KEY = b"IVOA.VOTable-Parquet.content"
@@ -67,6 +68,18 @@ def describe(
     given = {"unit": unit, "ucd": ucd, "description": description}
     facts = {key.encode(): value.encode() for key, value in given.items() if value}
     return field.with_metadata(facts or None)
+
+
+def with_vo_facts(field: pa.Field, **facts: str) -> pa.Field:
+    """Return the field with what VOTable says beside unit and UCD: `xtype`, such as "timestamp", and `utype`."""
+    told = {name.encode(): text.encode() for name, text in facts.items() if text and name in VO_KEYS}
+    return field.with_metadata({**(field.metadata or {}), **told}) if told else field
+
+
+def vo_facts_of(field: pa.Field) -> dict[str, str]:
+    """Return xtype and utype of a field, "" for none."""
+    metadata = field.metadata or {}
+    return {name: metadata.get(name.encode(), b"").decode() for name in VO_KEYS}
 
 
 def facts_of(field: pa.Field) -> dict[str, str]:

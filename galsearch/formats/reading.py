@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -111,6 +112,22 @@ def read_table_content(content: bytes, name: str, *, suffix: str = ".txt", compl
         return with_notes(_tidy(table, request), dict.fromkeys(request.notes))
 
 
+def read_table_file(content: bytes, name: str) -> pa.Table:
+    """Read the bytes of a table file by its name, whose suffix says what it is, compressed or not."""
+    suffix = kind_of(Path(name))
+    with named(Path(name)):
+        content = _inflated(content)
+    return read_table_content(content, name, suffix=suffix)
+
+
+def table_of(payload: bytes, *, name: str) -> tuple[dict, bytes]:
+    """Read a table file, as a task of a worker process; the rows travel as an Arrow stream."""
+    table, sink = read_table_file(payload, name), io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return {}, sink.getvalue()
+
+
 def kind_of(path: Path) -> str:
     """Return the suffix of a table file without that of its compression; SchemaError for one that is not known."""
     if path.is_dir():
@@ -151,13 +168,16 @@ def bound(size: int) -> int:
 
 def _content(path: Path) -> bytes:
     """Return the bytes of a file, inflated under a cap where they are compressed, whatever it is called."""
-    with path.open("rb") as file:
-        start = file.read(3)
-    inflator = next((opened for magic, opened in INFLATORS if start.startswith(magic)), None)
+    return _inflated(path.read_bytes())
+
+
+def _inflated(packed: bytes) -> bytes:
+    """Return bytes inflated under a cap where they are compressed."""
+    inflator = next((opened for magic, opened in INFLATORS if packed.startswith(magic)), None)
     if inflator is None:
-        return path.read_bytes()
-    most = bound(path.stat().st_size)
-    with inflator(path) as file:
+        return packed
+    most = bound(len(packed))
+    with inflator(io.BytesIO(packed)) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise SchemaError(

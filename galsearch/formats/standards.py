@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch.errors import SchemaError
-from galsearch.formats.fields import describe, free_names, quiet, spelled
+from galsearch.formats.fields import describe, free_names, quiet, spelled, with_vo_facts
 from galsearch.formats.request import Part, Request, check_count, chosen
 
 if TYPE_CHECKING:
@@ -403,7 +403,8 @@ def _fields_of(column: Column, name: str, taken: set[str]) -> Iterator[tuple[pa.
     values = _to_arrow(_plain_values(column), null)
     ucd = (info.meta or {}).get("ucd")
     unit = spelled(str(unit or ""), "vounit")
-    yield describe(pa.field(name, values.type), unit=unit, ucd=str(ucd or ""), description=info.description), values
+    field = describe(pa.field(name, values.type), unit=unit, ucd=str(ucd or ""), description=info.description)
+    yield with_vo_facts(field, xtype=str((info.meta or {}).get("xtype") or "")), values
 
 
 def _positions(column, name: str, taken: set[str]) -> Iterator[tuple[pa.Field, pa.Array]]:

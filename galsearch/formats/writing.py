@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from galsearch.atomic import replacing
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.formats.fields import VOPARQUET_KEY, facts_of, free_names, plain_types, spelled, unit_of
+from galsearch.formats.fields import VOPARQUET_KEY, facts_of, free_names, plain_types, spelled, unit_of, vo_facts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -344,7 +344,7 @@ def _votable_header(plain: pa.Table, meta: dict) -> bytes:
     for field in plain.schema:
         stated, words = facts_of(field), facts_of(field)["description"]
         stated |= {"name": field.name, **_vo_type(plain[field.name])}
-        stated |= {"ref": "icrs" if field.name in sky else "", "description": ""}
+        stated |= {"ref": "icrs" if field.name in sky else "", "description": ""} | vo_facts_of(field)
         stated |= {"ID": field.name} if field.name in sky else {}
         node = ElementTree.SubElement(columns, "FIELD", {key: fact for key, fact in stated.items() if fact})
         if words:

@@ -6,7 +6,7 @@ float32` of unit length, scores `(n,) float32` cosines. What `condition` returns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,8 +195,11 @@ class Store(Protocol):
     def model(self, name: str) -> tuple[dict[str, Any], bytes, bytes | None] | None:
         """Return (card, ONNX bytes, tokenizer bytes) of a model; None where there is none."""
 
-    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+    def sql(
+        self, text: str, *, embed: Callable[[str, str], np.ndarray], tables: Mapping[str, pa.Table] | None = None
+    ) -> pa.Table:
         """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox.
 
-        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name.
+        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name. `tables` are
+        those that the statement may name beside the atlas's own.
         """

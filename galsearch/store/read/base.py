@@ -11,7 +11,7 @@ import functools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
 MOST_MEASURED = 100_000  # rows of measured recall
 REFERENCE_ROWS = 4_096  # vectors that a score is compared with to say how unusual it is
 MOST_PICTURE_BYTES = 16 << 20  # of a thumbnail; a larger one is none
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")  # of a table beside those of the atlas
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RECALL = 0.98  # wished for, unless a search says otherwise; what is reached is a little more
 ENGINE_TABLES = (
@@ -823,17 +824,33 @@ class BaseStore:
 
     # ---- SQL
 
-    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+    def sql(
+        self, text: str, *, embed: Callable[[str, str], np.ndarray], tables: Mapping[str, pa.Table] | None = None
+    ) -> pa.Table:
         """Run one SELECT with every table and macro of the atlas, and `embed('words')`, in the sandbox.
 
-        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name.
+        `embed` takes an embedding and words: `embed_spectrum('words')` is of the embedding of that name. `tables` are
+        those that the statement may name beside the atlas's own.
         """
+        beside = dict(tables or {})
+        self._check_beside(beside)
         if self.sandbox.visits is not None:
-            return self._with_units(self.sandbox.visits.sql(text, embed))
+            return self._with_units(self.sandbox.visits.sql(text, embed, beside))
         self.sandbox.check_select(text)
         self._register(embed)
         self.prepare(text)
-        return self._with_units(self.sandbox.select(text, title="sql"))
+        with self.sandbox.beside(beside):
+            return self._with_units(self.sandbox.select(text, title="sql"))
+
+    def _check_beside(self, tables: Mapping[str, pa.Table]) -> None:
+        """Raise QueryError for a table beside the atlas's own that would hide one, or has no plain name."""
+        held = {name.casefold() for name in self.tables}
+        for name in tables:
+            if not _NAME.fullmatch(name) or name.casefold() in held:
+                raise QueryError(
+                    f"a table beside the atlas is called {name!r:.80}, expected a name of letters, digits and _ that "
+                    "no table of the atlas has; call it otherwise"
+                )
 
     def prepare(self, text: str) -> None:
         """Have our own macros at hand for this thread where a SQL text may call them, whatever the file has instead."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -272,7 +272,9 @@ class MultiStore:
         """Return the model of the first atlas that has it."""
         return next((result for store in self.parts if (result := store.model(name))), None)
 
-    def sql(self, text: str, *, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+    def sql(
+        self, text: str, *, embed: Callable[[str, str], np.ndarray], tables: Mapping[str, pa.Table] | None = None
+    ) -> pa.Table:
         """Refuse: each atlas is a database of its own."""
         raise QueryError(f"sql() asks one atlas, and {len(self.parts)} are open as one; open the one to ask")
 

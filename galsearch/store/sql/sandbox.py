@@ -13,7 +13,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,6 +140,19 @@ class Sandbox:
                 for name, table in tables.items():
                     cursor.register(name, table)
             self._prepared.add(thread)
+
+    @contextlib.contextmanager
+    def beside(self, tables: Mapping[str, pa.Table]) -> Iterator[None]:
+        """Let statements of this thread in the block name these tables too."""
+        cursor = self.cursor()
+        try:
+            for name, table in tables.items():
+                cursor.register(name, table)
+            yield
+        finally:
+            for name in tables:
+                with contextlib.suppress(duckdb.Error):  # one that was not registered, or a closed connection
+                    cursor.unregister(name)
 
     def define(self, statements: list[str]) -> None:
         """Run statements that create temporary macros for this thread's cursor, if they did not run for it before."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,23 +51,25 @@ class Visits:
                 self._passed.clear()
             self._passed[where] = None
 
-    def sql(self, text: str, embed: Callable[[str, str], np.ndarray]) -> pa.Table:
+    def sql(self, text: str, embed: Callable[[str, str], np.ndarray], tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of one SELECT; the vectors of its `embed('…')` are made here and sent along.
 
-        `embed` takes an embedding and words.
+        `embed` takes an embedding and words, `tables` are those that the statement may name beside the atlas's.
         """
         self._check_length("sql", text)
-        facts, content = self._run("run_select", title="sql", text=text)
+        sizes, payload = _packed(tables)
+        run = functools.partial(self._run, "run_select", payload, title="sql", text=text, tables=sizes)
+        facts, content = run()
         if "embed" in facts:
             vectors = [
                 [name, words, np.asarray(embed(name, words), np.float64).tolist()] for name, words in facts["embed"]
             ]
-            facts, content = self._run("run_select", title="sql", text=text, vectors=vectors)
+            facts, content = run(vectors=vectors)
         return _table(facts, content)
 
-    def _run(self, task: str, *, title: str, **arguments: Any) -> tuple[dict, bytes]:
+    def _run(self, task: str, payload: bytes = b"", *, title: str, **arguments: Any) -> tuple[dict, bytes]:
         named = {"number": self._number, "most": self._pool.limits.result_bytes, **arguments}
-        return self._pool.run(f"{__name__}:{task}", title=title, **named)
+        return self._pool.run(f"{__name__}:{task}", payload, title=title, **named)
 
     def _check_length(self, title: str, text: str) -> None:
         most = self._pool.limits.text_characters
@@ -84,6 +86,25 @@ def guard(stores: Sequence[BaseStore], limits: Limits) -> Pool:
     for number, store in enumerate(stores):
         store.sandbox.visits = Visits(pool, number)
     return pool
+
+
+def _packed(tables: Mapping[str, pa.Table]) -> tuple[list[list], bytes]:
+    """Return (name, bytes) of each table, and their Arrow streams one after another."""
+    streams = []
+    for table in tables.values():
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        streams.append(sink.getvalue())
+    return [[name, len(stream)] for name, stream in zip(tables, streams, strict=True)], b"".join(streams)
+
+
+def _unpacked(sizes: list[list], payload: bytes) -> dict[str, pa.Table]:
+    tables, start = {}, 0
+    for name, size in sizes:
+        tables[name] = pa.ipc.open_stream(payload[start : start + size]).read_all()
+        start += size
+    return tables
 
 
 def _identity(file: Path) -> list[int]:
@@ -149,10 +170,23 @@ def run_statement(payload: bytes, *, number: int, most: int, statement: str, par
 
 
 def run_select(
-    payload: bytes, *, number: int, most: int, text: str, vectors: list[tuple[str, str, list[float]]] | None = None
+    payload: bytes,
+    *,
+    number: int,
+    most: int,
+    text: str,
+    tables: list[list],
+    vectors: list[tuple[str, str, list[float]]] | None = None,
 ) -> tuple[dict, bytes]:
-    """Run one SELECT, or return the texts whose vectors it needs first."""
+    """Run one SELECT, or return the texts whose vectors it needs first; the payload holds the `tables` beside."""
     store = _stores[number]
+    with store.sandbox.beside(_unpacked(tables, payload)):
+        return _run_select(store, text, vectors, most)
+
+
+def _run_select(
+    store: BaseStore, text: str, vectors: list[tuple[str, str, list[float]]] | None, most: int
+) -> tuple[dict, bytes]:
     store.sandbox.check_select(text)
     texts = _embedded(store, _check(store, store.sandbox.select_tree(text), title="sql"))
     if texts and vectors is None:

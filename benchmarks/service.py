@@ -1,0 +1,182 @@
+"""What clients of the service wait for, many at once: `python -m benchmarks.service ATLAS --out docs/service.json`.
+
+The service is a process of its own, as `galsearch serve` starts it; the clients are threads that keep their connection,
+draw a request, wait for the whole answer, read it for a while, and draw the next. Cones are drawn around objects of the
+atlas, words from a list (objects as examples where the atlas knows no words), and TAP queries are cones in ADQL. Every
+answer must be 200 and hold rows; what is not counts as an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+import galsearch
+
+SUBJECTS = (
+    "spiral galaxy",
+    "elliptical galaxy",
+    "edge-on galaxy",
+    "ring galaxy",
+    "merging galaxies",
+    "irregular galaxy",
+)
+DETAILS = ("", "blue ", "red ", "small ", "bright ", "faint ", "compact ", "disturbed ")
+READING_SECONDS = (0.5, 3.5)  # between an answer and the next request of a client
+RADIUS_DEG = 0.2
+START_SECONDS = 120.0
+
+
+def main() -> None:
+    """Measure and print; with --out, also keep what docs/service.md shows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("atlas", type=Path)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--public", action="store_true", help="with the limits for strangers")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with galsearch.open(args.atlas) as atlas:
+        draws, rows = make_draws(atlas, seed=args.seed), len(atlas)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = start(args.atlas, port, public=args.public)
+    try:
+        found = {name: getattr(args, name) for name in ("clients", "seconds", "public")}
+        found |= {"rows": rows, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+        found["asks"] = load(port, draws, args)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+def start(atlas: Path, port: int, *, public: bool) -> subprocess.Popen:
+    """Start the service and wait until it answers."""
+    options = ["--public", "--host", "127.0.0.1"] if public else []
+    command = [sys.executable, "-m", "galsearch.cli", "serve", str(atlas), "--port", str(port), *options]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            ask(http.client.HTTPConnection("127.0.0.1", port, timeout=5), "/health")
+            return server
+        except OSError:
+            time.sleep(0.2)
+    server.kill()
+    raise SystemExit(f"the service did not answer within {START_SECONDS:g} s")
+
+
+def make_draws(atlas: galsearch.Atlas, *, seed: int) -> dict[str, list[str]]:
+    """Return paths to ask, by what they ask for."""
+    rng = random.Random(seed)
+    some = atlas.sql("SELECT object_id, ra, dec FROM galaxies WHERE ra IS NOT NULL USING SAMPLE 500 ROWS").to_pylist()
+    cones = [(one["ra"], one["dec"]) for one in some]
+    draws = {
+        "cone": ["/scs?" + urlencode({"RA": ra, "DEC": dec, "SR": RADIUS_DEG}) for ra, dec in cones],
+        "cone in ADQL": ["/tap/sync?" + urlencode({"LANG": "ADQL", "QUERY": adql(ra, dec)}) for ra, dec in cones],
+        "object": [f"/object/{quote(one['object_id'], safe='')}" for one in some],
+    }
+    if atlas.manifest.main_embedding and atlas.manifest.knows_words(atlas.manifest.main_embedding):
+        texts = [detail + subject for subject in SUBJECTS for detail in DETAILS]
+        draws["words"] = ["/search?" + urlencode({"text": text, "k": 24}) for text in texts]
+        tops = [
+            f"SELECT TOP 24 object_id, gs_similarity('{text}') AS s FROM galaxies ORDER BY s DESC" for text in texts
+        ]
+        draws["words in ADQL"] = ["/tap/sync?" + urlencode({"LANG": "ADQL", "QUERY": text}) for text in tops]
+    else:
+        draws["example"] = ["/search?" + urlencode({"like": one["object_id"], "k": 24}) for one in some]
+    for paths in draws.values():
+        rng.shuffle(paths)
+    return draws
+
+
+def adql(ra: float, dec: float) -> str:
+    """Return a cone in ADQL."""
+    circle = f"CIRCLE({ra!r}, {dec!r}, {RADIUS_DEG})"
+    return f"SELECT TOP 100 object_id, ra, dec FROM galaxies WHERE 1 = CONTAINS(POINT(ra, dec), {circle})"
+
+
+def load(port: int, draws: dict[str, list[str]], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return times and errors by what was asked for."""
+    times: dict[str, list[float]] = defaultdict(list)
+    errors: dict[str, int] = defaultdict(int)
+    for paths in draws.values():  # what is loaded at first use is no client's wait
+        ask(http.client.HTTPConnection("127.0.0.1", port, timeout=60), paths[0])
+    lock, end = threading.Lock(), time.monotonic() + args.seconds
+
+    def note(kind: str, seconds: float | None) -> None:
+        with lock:
+            if seconds is None:
+                errors[kind] += 1
+            else:
+                times[kind].append(1e3 * seconds)
+
+    clients = [
+        threading.Thread(target=visit, args=(port, draws, random.Random(args.seed + number), end, note))
+        for number in range(args.clients)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return {
+        kind: {
+            "answers": len(every),
+            "errors": errors[kind],
+            "median_ms": round(float(np.median(every)), 1),
+            "p95_ms": round(float(np.quantile(every, 0.95)), 1),
+            "most_ms": round(max(every), 1),
+        }
+        for kind, every in sorted(times.items())
+    } | {kind: {"answers": 0, "errors": count} for kind, count in errors.items() if kind not in times}
+
+
+def visit(port: int, draws: dict, rng: random.Random, end: float, note: Callable[[str, float | None], None]) -> None:
+    """Ask until the end, as one client."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    time.sleep(rng.uniform(0, READING_SECONDS[1]))
+    while time.monotonic() < end:
+        kind = rng.choice(sorted(draws))
+        start_of = time.monotonic()
+        try:
+            ask(connection, rng.choice(draws[kind]))
+            note(kind, time.monotonic() - start_of)
+        except (OSError, http.client.HTTPException, AssertionError):
+            note(kind, None)
+            connection.close()
+        time.sleep(rng.uniform(*READING_SECONDS))
+    connection.close()
+
+
+def ask(connection: http.client.HTTPConnection, path: str) -> None:
+    """Ask and read the whole answer. Raises AssertionError for one that is not 200, or is empty."""
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read()
+    assert answer.status == 200 and content and b'"ERROR"' not in content and b'name="Error"' not in content
+
+
+if __name__ == "__main__":
+    main()
