@@ -170,7 +170,7 @@ class Encoder:
         if isinstance(items, (str, bytes)):
             raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
         if self.kind == "text":
-            return self._encode_texts([_checked_text(item) for item in items])
+            return self._encode_texts(list(items))
         prepare = {
             "image": self._image_feed,
             "flux": self._flux_feed,
@@ -204,9 +204,13 @@ class Encoder:
             )
         return cosine
 
+    def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
+        """Return the tokens of each text as a text encoder sees them, cut at MOST_CHARACTERS and at `max_tokens`."""
+        cut = [_checked_text(text)[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts what was taken apart
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+
     def _encode_texts(self, texts: list[str]) -> np.ndarray:
-        cut = [text[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts only what has been taken apart
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+        tokens = self.token_ids(texts)
         # neighbors of like length need little padding
         by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
@@ -574,6 +578,21 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
         "RuntimeException", "EPFail",
     )  # fmt: skip
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+def run_graph(content: bytes, feed: dict[str, np.ndarray], *, output: str, name: str) -> np.ndarray:
+    """Return one output of an ONNX graph that was made here of a model's, on the CPU.
+
+    Raises ModelMismatchError, naming the model, where the graph does not load or does not run.
+    """
+    check_graph(content, name=name)
+    session = _load_session({"id": name}, content, device="cpu", threads=None)
+    try:
+        return session.run([output], feed)[0]
+    except _runtime_errors() as error:
+        raise ModelMismatchError(
+            f"model {name}: what was made of it does not run on {_describe(feed)} ({_first_line(error)})"
+        ) from error
 
 
 # --- pictures of visitors ---------------------------------------------------------------------------------------

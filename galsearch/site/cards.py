@@ -66,7 +66,7 @@ def write_columns(staging: Staging, store: BaseStore, rows: np.ndarray, columns:
         about: dict[str, Any] = {"min": None, "max": None, "histogram": None, "values": None}
         if len(there):
             about |= {"min": float(there.min()), "max": float(there.max())}
-        if name in ("ra", "dec"):
+        if name in ("ra", "dec") and len(there):
             about |= {"values": staging.array(name, values, "<f8"), "values_type": "float64"}
         elif len(there) and about["min"] < about["max"] and sliders < MOST_SLIDERS and _spread(about):
             sliders += 1

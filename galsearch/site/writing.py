@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+
 from galsearch import schema
 from galsearch.errors import GalsearchError
 from galsearch.escaping import printable
 from galsearch.progress import Progress, silent
-from galsearch.site import cards, records, vectors
+from galsearch.site import cards, models, records, vectors
 from galsearch.site.folder import ASSETS, FORMAT, MANIFEST, PAGE, VERSION, Staging, replacing_site
 from galsearch.store import open_store
 from galsearch.store.index.cells import LEAST_ROWS, LIKE, WORDS
@@ -150,8 +151,7 @@ def _filled(
         "maps": records.write_maps(staging, store, rows),
         "facts": _facts(staging, store, rows, most, progress),
         "ids": cards.write_ids(staging, store.ids(rows)),
-        "text_encoder": None,
-        "image_encoder": None,
+        **_encoders(staging, store, phrases, wanted=encoders, progress=progress),
         "spectra": records.write_spectra(staging, store, rows, progress),
         "lines": records.lines(),
         "knowledge": records.write_bases(staging, store, place),
@@ -206,6 +206,16 @@ def _facts(staging: Staging, store: BaseStore, rows: np.ndarray, most: int, prog
     ]
     tables = dict.fromkeys(name for one in files for name in one["tables"])
     return {"files": files, "tables": list(tables)}
+
+
+def _encoders(
+    staging: Staging, store: BaseStore, phrases: dict[str, Any], *, wanted: bool, progress: Progress
+) -> dict[str, Any]:
+    if not wanted:
+        return {"text_encoder": None, "image_encoder": None, "encoders_left_out": {}}
+    progress(0, 1, "writing models")
+    known = phrases[store.manifest.main_embedding][0] if store.manifest.main_embedding else []
+    return models.write_encoders(staging, store, known)
 
 
 def _bundle(path: Path, url: str | None) -> dict[str, Any]:
