@@ -123,6 +123,8 @@ _HOMES = {
     "write_table": "formats",
     "parse_position": "science.sky",
     "printable": "escaping",
+    "serve_site": "site",
+    "write_site": "site",
     "write_space": "space",
 }
 

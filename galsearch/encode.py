@@ -170,7 +170,7 @@ class Encoder:
         if isinstance(items, (str, bytes)):
             raise QueryError(f"encode() takes a list, not one text ({items!r:.40}); write encode([text])")
         if self.kind == "text":
-            return self._encode_texts(list(items))
+            return self._encode_texts([_checked_text(item) for item in items])
         prepare = {
             "image": self._image_feed,
             "flux": self._flux_feed,
@@ -206,7 +206,8 @@ class Encoder:
 
     def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the tokens of each text as a text encoder sees them, cut at MOST_CHARACTERS and at `max_tokens`."""
-        cut = [_checked_text(text)[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts what was taken apart
+        checked = [_checked_text(text) for text in texts]
+        cut = [text[:MOST_CHARACTERS] for text in checked]  # `max_tokens` cuts only what has been taken apart
         return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
 
     def _encode_texts(self, texts: list[str]) -> np.ndarray:

@@ -32,7 +32,18 @@ SLIDERS = (
     "z", "mag_r", "mag_g", "mag_i", "radius_arcsec", "axis_ratio", "concentration", "color_gr", "color_br", "asymmetry",
     "sersic_n", "radius_px", "bar_strength", "d4000", "ew_halpha", "snr", "snr_spectrum",
 )  # fmt: skip
-NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT")
+NUMBERS = (
+    "DOUBLE",
+    "FLOAT",
+    "BIGINT",
+    "INTEGER",
+    "SMALLINT",
+    "TINYINT",
+    "UBIGINT",
+    "UINTEGER",
+    "USMALLINT",
+    "UTINYINT",
+)
 PICTURES = (b"RIFF", b"\xff\xd8\xff", b"\x89PNG")  # WebP, JPEG, PNG
 
 

@@ -25,7 +25,9 @@ from galsearch.store.write.disk import disk_errors
 
 MANIFEST, DATA, ASSETS, PAGE = "site.json", "data", "assets", "index.html"
 FORMAT, VERSION = "galsearch.site", "1.0"
-OUR_DATA = re.compile(r"[a-z0-9_-]+-[0-9a-f]{12}\.(?:bin|duckdb)")  # what a site calls its files, and nobody else theirs
+OUR_DATA = re.compile(
+    r"[a-z0-9_-]+-[0-9a-f]{12}\.(?:bin|duckdb)"
+)  # what a site calls its files, and nobody else theirs
 PIECE = 1 << 20
 REMEDY = "free some space, or name a place that you may write to, then run the same command again"
 MOST_MANIFEST = 64 << 20  # bytes of a site.json that is read to see whose it is
@@ -44,8 +46,8 @@ class FileWriter:
 
     def write(self, content: bytes | np.ndarray) -> None:
         """Add bytes."""
-        left = memoryview(content).cast("B")
-        while len(left):
+        left = np.frombuffer(content, np.uint8).data
+        while left.nbytes:
             if self._open is None:
                 self._path = self._folder / f"{self._name}.{len(self._parts)}"
                 self._open, self._digest, self._held = self._path.open("wb"), hashlib.sha256(), 0
@@ -127,6 +129,7 @@ def replacing_site(out: Path, *, most: int) -> Iterator[Staging]:
     GalsearchError where `out` holds something other than a site, another process writes it, or the disk is full.
     """
     check_target(out)
+    out = out.resolve()
     aside = out.with_name(out.name + PARTIAL)
     with disk_errors(out, REMEDY), WriterLock(out):
         shutil.rmtree(aside, ignore_errors=True)

@@ -29,13 +29,14 @@ GROUP = 32  # numbers with one scale, where a model has no groups of its own
 GROUPS = (16, 32, 64, 128, 256)  # that MatMulNBits takes
 ZERO = 128  # of unsigned 8-bit numbers
 PROBES = (
-    "edge-on disk with a dust lane", "NGC 1300", "a", "spiral galaxy without a bar, z < 0.05", "Röntgen-hell, très rouge",
+    "edge-on disk with a dust lane", "NGC 1300", "a", "spiral galaxy without a bar, z < 0.05",
+    "Röntgen-hell, très rouge",
     "two interacting galaxies joined by a bridge of stars, one of them with a long tidal tail and a bright nucleus",
     "銀河 galaxy 🌌 (M51)", "unbelievablyoverextendedcompoundword",
 )  # fmt: skip
 MISSING = (
-    "the package onnx rewrites a text model for browsers, and is not installed: pip install 'galsearch[site]', or leave "
-    "the models out with encoders=False (--no-encoders), then visitors ask by example phrases, objects and filters"
+    "the package onnx rewrites a text model for browsers, and is not installed: pip install 'galsearch[site]', or "
+    "leave the models out with encoders=False (--no-encoders): visitors then ask by example phrases, objects, filters"
 )
 
 
@@ -153,7 +154,9 @@ def word_pieces(tokenizer: bytes | None) -> tuple[dict[str, Any], list[str | Non
     normalizer, model = stated.get("normalizer") or {}, stated.get("model") or {}
     kinds = (normalizer.get("type"), (stated.get("pre_tokenizer") or {}).get("type"), model.get("type"))
     if kinds != ("BertNormalizer", "BertPreTokenizer", "WordPiece"):
-        raise NotForBrowsersError(f"its tokenizer is {' + '.join(map(str, kinds))}, and the page knows BERT's WordPiece")
+        raise NotForBrowsersError(
+            f"its tokenizer is {' + '.join(map(str, kinds))}, and the page knows BERT's WordPiece"
+        )
     vocabulary: dict[str, int] = model["vocab"]
     if not vocabulary or max(vocabulary.values()) >= 4 * len(vocabulary):
         raise NotForBrowsersError("its tokenizer has no usable vocabulary")
@@ -292,9 +295,7 @@ def _eight_bits(graph: Any, constants: dict[str, Any]) -> None:
         graph.node[index].CopyFrom(product)
 
 
-def _grouped(
-    name: str, made_by: dict[str, Any], constants: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _grouped(name: str, made_by: dict[str, Any], constants: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return a constant matrix (k, n) as 8-bit numbers in groups along k, with their scales; None for what is not one.
 
     One that a model stores so, int8 * scale and reshaped, is taken as it is.
@@ -302,13 +303,7 @@ def _grouped(
     from onnx import numpy_helper
 
     if name in constants:
-        whole = numpy_helper.to_array(constants[name]).astype(np.float32)
-        if whole.ndim != 2 or whole.size < LEAST_NUMBERS or len(whole) % GROUP:
-            return None
-        blocks = whole.reshape(-1, GROUP, whole.shape[1])
-        scales = (np.abs(blocks).max(axis=1) / 127).astype(np.float32)
-        codes = np.rint(blocks / np.maximum(scales, 1e-30)[:, None])
-        return np.clip(codes, -127, 127).astype(np.int8), scales
+        return _in_groups(numpy_helper.to_array(constants[name]))
     chain: list[Any] = []
     for kind in ("Reshape", "Mul", "Cast"):
         node = made_by.get(name)
@@ -316,16 +311,28 @@ def _grouped(
             return None
         chain.append(node)
         name = node.input[0]
-    parts = [constants.get(one) for one in (chain[2].input[0], chain[1].input[1], chain[0].input[1])]
-    if None in parts:
+    stored = [chain[2].input[0], chain[1].input[1], chain[0].input[1]]
+    if not all(one in constants for one in stored):
         return None
-    codes, scales, shape = (numpy_helper.to_array(one) for one in parts)
-    fits = codes.dtype == np.int8 and codes.ndim == 3 and codes.shape[1] in GROUPS
-    if not fits or scales.shape != (len(codes), 1, codes.shape[2]):
+    codes, scales, shape = (numpy_helper.to_array(constants[one]) for one in stored)
+    is_grouped = (
+        codes.dtype == np.int8
+        and codes.ndim == 3
+        and codes.shape[1] in GROUPS
+        and scales.shape == (len(codes), 1, codes.shape[2])
+        and shape.tolist() == [codes.shape[0] * codes.shape[1], codes.shape[2]]
+    )
+    return (codes, scales[:, 0].astype(np.float32)) if is_grouped else None
+
+
+def _in_groups(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return a matrix (k, n) as 8-bit numbers in groups of GROUP along k, and their scales; None for a small one."""
+    if matrix.ndim != 2 or matrix.size < LEAST_NUMBERS or len(matrix) % GROUP or matrix.dtype.kind != "f":
         return None
-    if shape.tolist() != [codes.shape[0] * codes.shape[1], codes.shape[2]] or codes.min() < -127:
-        return None
-    return codes, scales[:, 0].astype(np.float32)
+    blocks = matrix.astype(np.float32).reshape(-1, GROUP, matrix.shape[1])
+    scales = (np.abs(blocks).max(axis=1) / 127).astype(np.float32)
+    codes = np.rint(blocks / np.maximum(scales, 1e-30)[:, None])
+    return np.clip(codes, -127, 127).astype(np.int8), scales
 
 
 def _drop_unused(graph: Any) -> None:
@@ -343,9 +350,7 @@ def _drop_unused(graph: Any) -> None:
     graph.initializer.extend(constants)
 
 
-def lowest_cosine(
-    encoder: Encoder, body: bytes, table: np.ndarray, scales: np.ndarray, texts: list[str]
-) -> float:
+def lowest_cosine(encoder: Encoder, body: bytes, table: np.ndarray, scales: np.ndarray, texts: list[str]) -> float:
     """Return the lowest cosine between the vectors of `texts` by the encoder and by what a browser has of it."""
     expected = encoder.encode(texts)
     tokens = encoder.token_ids(texts)

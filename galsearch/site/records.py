@@ -81,9 +81,7 @@ def write_bases(staging: Staging, store: BaseStore, place: np.ndarray) -> list[d
     return [_base(staging, store, base, place, number) for number, base in enumerate(last.values())]
 
 
-def _base(
-    staging: Staging, store: BaseStore, base: KnowledgeBase, place: np.ndarray, number: int
-) -> dict[str, Any]:
+def _base(staging: Staging, store: BaseStore, base: KnowledgeBase, place: np.ndarray, number: int) -> dict[str, Any]:
     members, way, stem = read_members(store, base), Way(), f"base-{number}"
     about: dict[str, Any] = {
         "name": base.name,

@@ -82,7 +82,7 @@ def coded(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_vectors(staging: Staging, arranged: Arranged, place: np.ndarray, progress: Progress) -> dict[str, Any]:
-    """Write codes, scales and residuals; return their entries. `place (n,)` is the site's row of each row of the store."""
+    """Write codes, scales and residuals; return their entries. `place (n,)` has the site's row of each of the store."""
     names = ("codes", "scales", "residuals", "residual_scales")
     files = {one: staging.file(f"{slug(arranged.name)}-{one}") for one in names}
     for part, vectors in _batches(arranged, progress):

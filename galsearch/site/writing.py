@@ -61,6 +61,8 @@ def write_site(
     most = _checked_limit(max_file_mb)
     front = front_end()
     url = checked_url(bundle_url)
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise GalsearchError(f"{out} lies in the atlas {path}; write the site into a folder outside of it")
     store = open_store(path)
     try:
         with replacing_site(out, most=most) as staging:
@@ -101,7 +103,9 @@ def checked_url(url: str | None) -> str | None:
         return None
     parts = urlsplit(url)
     relative = not parts.scheme and not parts.netloc and not url.startswith("/")
-    if not (relative or (parts.scheme in ("http", "https") and parts.netloc)) or re.search(r"[\s<>\"'\\\x00-\x1f]", url):
+    if not (relative or (parts.scheme in ("http", "https") and parts.netloc)) or re.search(
+        r"[\s<>\"'\\\x00-\x1f]", url
+    ):
         raise GalsearchError(
             f"bundle_url is {url!r:.120}; give an address that begins with https:// or http://, or a path from the page"
         )
@@ -123,7 +127,7 @@ def _filled(
     stated = store.manifest
     spaces = sorted(stated.embeddings, key=lambda name: name != stated.main_embedding)
     phrases = {name: _phrases(store, name) for name in spaces}
-    arranged = []
+    arranged: list[vectors.Arranged] = []
     for name in spaces:
         progress(0, 1, f"arranging {name} vectors")
         words = phrases[name][1] if name in phrases and phrases[name][0] else None
@@ -143,9 +147,7 @@ def _filled(
         "software": schema.software(),
         **records.credits(store, model_cards),
         "spaces": [_space(staging, store, each, place, progress) for each in arranged],
-        "chips": {
-            name: vectors.write_chips(staging, name, *known) for name, known in phrases.items() if known[0]
-        },
+        "chips": {name: vectors.write_chips(staging, name, *known) for name, known in phrases.items() if known[0]},
         **cards.write_cards(staging, store, rows, columns, progress),
         "columns": columns,
         "maps": records.write_maps(staging, store, rows),
@@ -195,6 +197,7 @@ def _space(
 
 def _facts(staging: Staging, store: BaseStore, rows: np.ndarray, most: int, progress: Progress) -> dict[str, Any]:
     progress(0, 1, "writing facts")
+    written = write_facts(store, staging.data, rows, most=most)
     files = [
         {
             "file": staging.adopt(one.path, "facts", "duckdb"),
@@ -202,14 +205,19 @@ def _facts(staging: Staging, store: BaseStore, rows: np.ndarray, most: int, prog
             "rows": one.rows,
             "tables": one.tables,
         }
-        for one in write_facts(store, staging.data, rows, most=most)
+        for one in written
     ]
-    tables = dict.fromkeys(name for one in files for name in one["tables"])
+    tables = dict.fromkeys(name for one in written for name in one.tables)
     return {"files": files, "tables": list(tables)}
 
 
 def _encoders(
-    staging: Staging, store: BaseStore, phrases: dict[str, Any], *, wanted: bool, progress: Progress
+    staging: Staging,
+    store: BaseStore,
+    phrases: dict[str, tuple[list[str], np.ndarray]],
+    *,
+    wanted: bool,
+    progress: Progress,
 ) -> dict[str, Any]:
     if not wanted:
         return {"text_encoder": None, "image_encoder": None, "encoders_left_out": {}}

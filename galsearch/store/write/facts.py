@@ -1,10 +1,11 @@
 """The facts of an atlas as DuckDB files for a browser: tables without vectors, in a given order of rows, under a limit.
 
-What the browser's DuckDB would need an extension for is stored as plain text or time, since nothing may be loaded there.
+What the browser's DuckDB would need an extension for is stored as plain text or time, since none is loaded there.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -67,12 +68,12 @@ def _files(
     path.unlink()
     if stop - start < 2:
         raise GalsearchError(
-            f"the facts of one object take {size:,} bytes, and a file of the site may have {most:,}; allow larger files "
-            "with --max-file-mb, or leave that column out of the atlas"
+            f"the facts of one object take {size:,} bytes, and a file of the site may have {most:,}; allow larger "
+            "files with --max-file-mb, or leave that column out of the atlas"
         )
     parts = min(stop - start, max(2, -(-size // int(FILLED * most))))
     edges = np.linspace(start, stop, parts + 1).astype(int).tolist()
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         yield from _files(galaxies, tables, folder, (low, high), most)
 
 
