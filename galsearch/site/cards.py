@@ -18,7 +18,7 @@ from galsearch.site.vectors import slug
 from galsearch.store.read.base import BaseStore
 
 BATCH_ROWS = 2_048
-MOST_ID = 500  # characters; an id is looked up by, so it is never cut
+MOST_ID = 20_000  # characters; an id is looked up by, so it is never cut
 MOST_TEXT, MOST_CAPTION = 300, 1_000  # characters of a value and of a caption; what is longer is cut, and ends in "…"
 MOST_SHOWN = 24  # columns of a card
 MOST_LISTED = 200  # columns that site.json describes; all are in the files of facts
@@ -146,7 +146,7 @@ def check_id(object_id: str) -> None:
     """Raise SchemaError for an id that is too long to be looked up by."""
     if len(object_id) > MOST_ID:
         raise SchemaError(
-            f"object_id {object_id[:40]!r}… has {len(object_id):,} characters, and a site takes {MOST_ID}; build the "
+            f"object_id {object_id[:40]!r}… has {len(object_id):,} characters, and a site takes {MOST_ID:,}; build the "
             "atlas with shorter ids"
         )
 

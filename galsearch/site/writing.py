@@ -25,7 +25,8 @@ from galsearch.store.read.base import vectors as as_array
 from galsearch.store.write.facts import write_facts
 
 MOST_FILE_MB = 24.0  # Cloudflare Pages refuses files over 25 MB
-LEAST_FILE_MB = 0.02
+LEAST_FILE_MB = 0.5  # an almost empty DuckDB file has half of that
+MOST_PHRASES, MOST_PHRASE = 500, 200  # phrases that a page offers, and their characters
 FRONT_END = Path(__file__).with_name("assets")  # built from `web/`, by `make web` or when the wheel is built
 MISSING_FRONT_END = (
     "the page of a site is not built in this checkout ({folder}); build it with `make web`, which brings a Node by pip "
@@ -173,8 +174,11 @@ def _phrases(store: BaseStore, name: str) -> tuple[list[str], np.ndarray]:
     if held is None or not held.num_rows:
         return [], np.empty((0, dim), np.float32)
     held = held.sort_by("phrase")
-    found = as_array(held["embedding"])
-    return (held["phrase"].to_pylist(), found) if found.shape[1] == dim else ([], found[:0])
+    found, phrases = as_array(held["embedding"]), held["phrase"].to_pylist()
+    if found.shape[1] != dim:
+        return [], found[:0]
+    kept = [index for index, phrase in enumerate(phrases) if phrase and len(phrase) <= MOST_PHRASE][:MOST_PHRASES]
+    return [phrases[index] for index in kept], found[kept]
 
 
 def _space(

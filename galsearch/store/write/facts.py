@@ -19,7 +19,7 @@ from galsearch import schema
 from galsearch.errors import GalsearchError
 from galsearch.store.read.base import BaseStore
 from galsearch.store.sql import macros
-from galsearch.store.sql.sandbox import identifier
+from galsearch.store.sql.sandbox import identifier, quoted
 from galsearch.store.write.bundle import STORAGE_VERSION
 from galsearch.store.write.disk import writing
 from galsearch.store.write.index_tables import create_table
@@ -27,6 +27,8 @@ from galsearch.store.write.index_tables import create_table
 SITE_ROW = "site_row"
 OF_OBJECTS = ("captions", "lines", "anomalies", "duplicates", "identifications")  # each row about one object
 OF_ALL = (schema.COLUMNS_TABLE, "knowledge_bases")
+SMALL_ROWS = 20_000  # up to which a file is fetched whole, so that it should be short: blocks of DuckDB are not shared
+SMALL_BLOCK, BLOCK = 16_384, 262_144  # bytes
 FILLED = 0.85  # of the limit, for which rows are shared out: files do not grow in proportion
 
 
@@ -93,8 +95,8 @@ def _write(path: Path, galaxies: pa.Table, tables: dict[str, pa.Table], *, whole
             kept[name] = table
     connection: duckdb.DuckDBPyConnection = writing(path)
     try:
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS facts (STORAGE_VERSION '{STORAGE_VERSION}')")
+        size = SMALL_BLOCK if galaxies.num_rows <= SMALL_ROWS else BLOCK
+        connection.execute(f"ATTACH {quoted(path)} AS facts (STORAGE_VERSION '{STORAGE_VERSION}', BLOCK_SIZE {size})")
         connection.execute("USE facts")
         for name, table in kept.items():
             create_table(connection, name, table)
