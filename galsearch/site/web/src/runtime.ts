@@ -48,7 +48,8 @@ export class Runtime {
     });
     const [ort, bytes] = await Promise.all([loading, cached(files, entry, progress).then(inflate)]);
     try {
-      return new Runtime(ort, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], graphOptimizationLevel: "all" }));
+      // "basic": all of it would take longer than it saves, as a visitor asks few questions.
+      return new Runtime(ort, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], graphOptimizationLevel: "basic" }));
     } catch (error) {
       throw new SiteError(`The model cannot be run in this browser (${told(error).slice(0, 200)}). Examples and “More like this” work without it.`);
     }

@@ -12,7 +12,6 @@ const RADIUS_ARCSEC = 60;
 
 export interface FilterActions {
   change(part: Partial<Query>): void;
-  cancel(): void;
 }
 
 /** The box of filters; `show` brings it to what a query says. */
@@ -24,7 +23,6 @@ export class Filters {
   #where: HTMLTextAreaElement;
   #problem: HTMLElement;
   #count: HTMLElement;
-  #cancel: HTMLButtonElement;
   #clear: HTMLButtonElement;
   #sliders: Slider[];
   #position: HTMLInputElement;
@@ -44,8 +42,7 @@ export class Filters {
       }
     });
     this.#problem = h("div", { id: "where-problem", "aria-live": "polite" });
-    this.#count = h("p", { class: "hint", "aria-live": "polite" });
-    this.#cancel = h("button", { class: "button small", onclick: () => actions.cancel() }, "Cancel");
+    this.#count = h("span", { class: "hint", "aria-live": "polite" });
     this.#sliders = atlas.columns.sliders().map((column) => new Slider(column, (ends) => this.#slid(column.name, ends)));
     this.#position = h("input", { id: "position", class: "field", placeholder: "189.2 +62.2 or 12:36:49 +62:12:58", autocomplete: "off", spellcheck: false });
     this.#radius = h("input", { id: "radius", class: "field", type: "number", min: "0.1", step: "any", value: String(RADIUS_ARCSEC) });
@@ -54,30 +51,24 @@ export class Filters {
   }
 
   #sections(): HTMLElement[] {
-    const sections: HTMLElement[] = [];
-    const head = h("div", { class: "spread" }, h("h2", {}, "Filters"), this.#clear);
-    if (this.#sliders.length) sections.push(h("section", { class: "section" }, head, ...this.#sliders.map((slider) => slider.element), this.#count));
-    else sections.push(h("section", { class: "section" }, head, this.#count));
+    const sections: HTMLElement[] = [h("div", { class: "spread filters-head" }, h("h2", {}, "Filters"), this.#count, this.#clear)];
     if (this.#atlas.site.facts) {
       const apply = h("button", { class: "button small", onclick: () => this.#take() }, "Apply");
-      sections.push(
-        h("section", { class: "section" }, h("label", { for: "where" }, "Condition (SQL)"), this.#where, h("div", { class: "pair" }, apply, this.#cancel, this.#columnList()), this.#problem,
-          h("p", { class: "hint" }, `Runs DuckDB in your browser: ${size(this.#atlas.loads.sql)} are loaded with the first condition.`)),
-      );
+      const note = h("p", { class: "hint" }, `DuckDB runs in your browser; the first condition loads ${size(this.#atlas.loads.sql)}.`);
+      sections.push(h("section", { class: "section" }, h("label", { for: "where" }, "Condition in SQL"), this.#where, h("div", { class: "pair" }, apply, this.#columnList()), this.#problem, note));
     }
+    if (this.#sliders.length) sections.push(h("section", { class: "section" }, ...this.#sliders.map((slider) => slider.element)));
     if (this.#atlas.columns.has("ra") && this.#atlas.columns.has("dec")) {
       const apply = h("button", { class: "button small", onclick: () => this.#takeCone() }, "Apply");
       for (const field of [this.#position, this.#radius]) field.addEventListener("keydown", (event) => event.key === "Enter" && this.#takeCone());
-      sections.push(
-        h("section", { class: "section" }, h("label", { for: "position" }, "Around a position (ICRS)"), this.#position,
-          h("label", { for: "radius" }, "Radius, arcsec"), this.#radius, h("div", { class: "pair" }, apply), this.#coneProblem),
-      );
+      const radius = h("div", { class: "radius" }, h("label", { for: "radius" }, "Radius, arcsec"), this.#radius, apply);
+      sections.push(h("section", { class: "section" }, h("label", { for: "position" }, "Around a position (ICRS)"), this.#position, radius, this.#coneProblem));
     }
     return sections;
   }
 
-  /** Show what is asked; `passing` of the last answer, a problem of its condition, whether it still runs. */
-  show(query: Query, { passing, problem, isRunning }: { passing: number | null; problem: string | null; isRunning: boolean }): void {
+  /** Show what is asked, how many pass, and what is wrong with its condition. */
+  show(query: Query, { passing, problem }: { passing: number | null; problem: string | null }): void {
     this.#query = query;
     const isAny = query.where !== "" || query.near !== null || Object.keys(query.ranges).length > 0;
     this.#clear.classList.toggle("hidden", !isAny);
@@ -85,7 +76,6 @@ export class Filters {
     this.#problem.replaceChildren(...(problem ? [h("p", { class: "error" }, problem)] : []));
     this.#where.setAttribute("aria-invalid", String(problem !== null));
     if (problem) this.#where.setAttribute("aria-describedby", "where-problem");
-    this.#cancel.classList.toggle("hidden", !isRunning || !query.where);
     this.#count.textContent = isAny && passing !== null ? `${passing.toLocaleString("en")} of ${this.#atlas.site.rows.toLocaleString("en")} pass` : "";
     for (const slider of this.#sliders) slider.show(query.ranges[slider.name] ?? [null, null]);
     if (document.activeElement !== this.#position) this.#position.value = query.near ? `${query.near.ra} ${query.near.dec < 0 ? "" : "+"}${query.near.dec}` : "";

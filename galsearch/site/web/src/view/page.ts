@@ -44,7 +44,7 @@ export class Page {
   constructor(atlas: Atlas, root: HTMLElement) {
     this.#atlas = atlas;
     this.#root = root;
-    this.#filters = new Filters(atlas, { change: (part) => this.#change(part), cancel: () => atlas.cuts.cancel() });
+    this.#filters = new Filters(atlas, { change: (part) => this.#change(part) });
     this.#input = h("input", { type: "search", id: "ask", list: "phrases", autocomplete: "off", maxLength: MOST_TEXT, placeholder: "edge-on disk with a dust lane", "aria-label": "Search galaxies in words", enterKeyHint: "search" });
     this.#file = h("input", { type: "file", accept: "image/*", class: "hidden", tabIndex: -1, "aria-label": "An image to compare with" });
   }
@@ -242,7 +242,7 @@ export class Page {
 
   #drawFilters(): void {
     const passing = this.#answer && !this.#isRunning ? this.#answer.passing : null;
-    this.#filters.show(this.#state.query, { passing, problem: this.#whereProblem, isRunning: this.#isRunning });
+    this.#filters.show(this.#state.query, { passing, problem: this.#whereProblem });
   }
 
   #drawViews(): void {

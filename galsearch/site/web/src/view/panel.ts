@@ -27,7 +27,8 @@ export function panel(atlas: Atlas, card: Card, space: string | null, actions: P
     h("button", { class: "button", onclick: () => actions.add(card, -0.5) }, "Minus this"),
     ...others.map((one) => h("button", { class: "button wide", onclick: () => actions.like(card, one.name) }, icon(ICONS.search), `More by ${one.name}`)),
   );
-  const parts = [head, picture, ...(atlas.main ? [acts] : []), ...(card.caption ? [h("p", { class: "words" }, card.caption)] : [])];
+  const first = h("div", { class: "first" }, picture, atlas.main && acts);
+  const parts = [head, first, ...(card.caption ? [h("p", { class: "words" }, card.caption)] : [])];
   const box = h("aside", { class: "panel", "aria-label": `Object ${card.id}` }, ...parts);
   if (atlas.spectra) box.append(spectrum(atlas, card));
   for (const base of atlas.bases) box.append(votes(atlas, base, card, actions));
