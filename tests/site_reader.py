@@ -77,14 +77,18 @@ class Site:
         passing = np.ones(len(rows), bool) if allowed is None else allowed[rows]
         candidates = np.flatnonzero(passing)
         if (cells := space["cells"]) is not None:
-            candidates = candidates[np.isin(candidates, self._visited(cells, query, k, passing, kind, space["dim"]))]
+            centroids = self.array(cells["centroids"], "<f4", -1, space["dim"])
+            visited = self._visited(cells, centroids @ query, k, passing=passing, kind=kind)
+            candidates = candidates[np.isin(candidates, visited)]
         scores = scales[candidates] * (codes[candidates].astype(np.float32) @ query)
         best = candidates[np.argsort(-scores, kind="stable")[: RESCORED * k]]
         again = self.vectors(name)[best] @ query
         return rows[best[np.lexsort((best, -again))[:k]]].tolist()
 
-    def _visited(self, cells, query, k, passing, kind, dim) -> np.ndarray:
-        centroids = self.array(cells["centroids"], "<f4", -1, dim)
+    def _visited(
+        self, cells: dict[str, Any], near: np.ndarray, k: int, *, passing: np.ndarray, kind: str
+    ) -> np.ndarray:
+        """Return the numbers of the vectors looked at: those of the closest cells in which something passes."""
         starts = self.array(cells["starts"], "<u4").astype(int)
         share = passing.mean()
         probes = cells["probes" if kind == "like" else "probes_words"]
@@ -92,7 +96,7 @@ class Site:
             probes = max(probes, self.probes(cells, kind, k / max(share, 1e-9)))
         visited: list[np.ndarray] = []
         held = seen = 0
-        for cell in np.argsort(-(centroids @ query), kind="stable"):
+        for cell in np.argsort(-near, kind="stable"):
             inside = np.arange(starts[cell], starts[cell + 1])
             if not passing[inside].any():
                 continue
@@ -193,7 +197,7 @@ def _words(text: str, rules: dict[str, Any]) -> list[str]:
     text = "".join(signs)
     if rules["strip_accents"]:
         text = "".join(sign for sign in unicodedata.normalize("NFD", text) if unicodedata.category(sign) != "Mn")
-    text = text.lower() if rules["lowercase"] else text
+    text = "".join(map(str.lower, text)) if rules["lowercase"] else text  # no rule for a last sigma
     spaced = "".join(f" {sign} " if _is_punctuation(sign) else sign for sign in text)
     return spaced.split()
 

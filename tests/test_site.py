@@ -1,5 +1,6 @@
 """A static site says what its atlas says: its files are read back with numpy and compared with Atlas."""
 
+import contextlib
 import errno
 import json
 import os
@@ -15,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
-from site_reader import Site, entries, faults, tokens
+from site_reader import Site, entries, faults
 
 import galsearch
 from galsearch import GalsearchError
-from galsearch.site import cards, folder, models, vectors, writing
+from galsearch.site import cards, folder, vectors, writing
 from galsearch.store.write import facts
 
 K = 10
@@ -27,23 +28,13 @@ MOST = 24_000_000
 QUERIES = 50
 ROWS, DIM = 20_500, 32
 CUTS = (None, "mag_r < 16", "mag_r BETWEEN 14 AND 14.2", "z > 0.1 AND mag_r < 15")
-PAGE = '<!doctype html><script type="module" src="assets/index-1.js"></script>'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def page(tmp_path_factory):
-    """A page in the place of the built one, which these tests do not need."""
-    home = tmp_path_factory.mktemp("page")
-    (home / "assets").mkdir()
-    (home / "index.html").write_text(PAGE)
-    (home / "assets" / "index-1.js").write_text("'the page'")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "FRONT_END", home)
-        yield home
+pytestmark = pytest.mark.usefixtures("page")
 
 
 @pytest.fixture(scope="module")
-def tiny_site(tiny_bundle, tmp_path_factory) -> Path:
+def tiny_site(page, tiny_bundle, tmp_path_factory) -> Path:
     """A site of the tiny bundle; never change it."""
     return galsearch.write_site(tiny_bundle, tmp_path_factory.mktemp("site") / "out")
 
@@ -65,7 +56,7 @@ def large(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def large_site(large, tmp_path_factory) -> Path:
+def large_site(page, large, tmp_path_factory) -> Path:
     """A site of it, in files of half a megabyte."""
     return galsearch.write_site(large, tmp_path_factory.mktemp("large-site") / "out", max_file_mb=0.6)
 
@@ -192,8 +183,8 @@ def test_a_facts_file_is_for_old_readers_and_has_a_cone(tiny_site):
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{tiny_site / file}' AS g (READ_ONLY)")
         connection.execute("USE g")
-        tags = connection.execute("SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = 'g'")
-        assert "v1.2" in str(tags.fetchall()[0][0]) or "v1.0" in str(tags.fetchall())
+        stated = connection.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'g'").fetchall()[0][0]
+        assert stated["storage_version"] == "v1.2.0+"
         inside = connection.execute("SELECT count(*) FROM cone(0.0, 10.0, 3600)").fetchall()[0][0]
         assert 10 < inside < tiny.ROWS / 2
 
@@ -259,11 +250,13 @@ def test_hostile_texts_arrive_as_they_are_and_stay_within_bounds(hostile_path, t
 # ---- files
 
 
-def test_every_file_is_listed_with_its_digest_and_under_the_limit(tiny_site, large_site):
+def test_every_file_is_listed_with_its_digest_and_under_the_limit(tiny_site, large_site, page):
     assert faults(tiny_site, MOST) == []
     assert faults(large_site, 600_000) == []
     assert (tiny_site / "site.json").stat().st_size < 100_000
-    assert (tiny_site / "index.html").read_text() == PAGE and (tiny_site / ".nojekyll").is_file()
+    assert (tiny_site / "index.html").read_bytes() == (page / "index.html").read_bytes() and (
+        tiny_site / ".nojekyll"
+    ).is_file()
 
 
 def test_what_is_over_the_limit_is_split_and_reads_as_one(large, large_site, tmp_path):
@@ -284,7 +277,7 @@ def test_an_object_whose_facts_are_too_long_for_a_file_is_told(tmp_path):
         tmp_path / "source.parquet",
     )
     galsearch.build(tmp_path / "a.atlas", table=tmp_path / "source.parquet", vectors="vector", model="none")
-    with pytest.raises(GalsearchError, match="facts of one object take .* --max-file-mb"):
+    with pytest.raises(GalsearchError, match=r"facts of one object take .* --max-file-mb"):
         galsearch.write_site(tmp_path / "a.atlas", tmp_path / "out", max_file_mb=1)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial*"))
 
@@ -436,3 +429,40 @@ def test_a_page_that_is_not_built_is_told_with_what_builds_it(tiny_bundle, tmp_p
     with pytest.raises(GalsearchError, match="make web"):
         galsearch.write_site(tiny_bundle, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- the command
+
+
+def test_the_command_writes_a_site_and_says_how_to_see_it(run, tiny_bundle, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, stderr = run("site", tiny_bundle, out, "--title", "Mine", "--bundle-url", "../tiny.duckdb")
+    assert (code, stdout) == (0, "")
+    assert "files" in stderr and "--serve" in stderr
+    manifest = Site(out).manifest
+    assert (manifest["title"], manifest["bundle"]["url"]) == ("Mine", "../tiny.duckdb")
+
+
+def test_without_encoders_no_model_goes_along(run, tiny_bundle, tmp_path):
+    assert run("site", tiny_bundle, tmp_path / "out", "--no-encoders")[0] == 0
+    manifest = Site(tmp_path / "out").manifest
+    assert (manifest["text_encoder"], manifest["image_encoder"], manifest["encoders_left_out"]) == (None, None, {})
+    assert manifest["chips"]["image"]["phrases"] and not list((tmp_path / "out" / "data").glob("*model*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["tiny.duckdb"], 2, "name the folder to write"),
+        (["none.duckdb", "out"], 1, "no such file"),
+        (["tiny.duckdb", "none/out"], 1, "no such folder"),
+        (["tiny.duckdb", "out", "--max-file-mb", "0"], 1, "max_file_mb is"),
+        (["here", "--serve"], 1, "is no site of galsearch"),
+    ],
+)
+def test_what_cannot_be_written_or_shown_is_one_line(run, bundle_path, arguments, code, words):
+    (bundle_path.parent / "here").mkdir()
+    with contextlib.chdir(bundle_path.parent):
+        got, stdout, stderr = run("site", *arguments)
+    assert (got, stdout) == (code, "") and words in " ".join(stderr.split())
+    assert not (bundle_path.parent / "out").exists()
