@@ -117,7 +117,7 @@ export class Filters {
 
   #example(): string {
     const there = new Set(this.#atlas.site.columns.map((column) => column.name));
-    return ["z < 0.05 AND mag_r < 17", "mag_r < 20", "axis_ratio < 0.4"].find((text) => (text.match(/[a-z_]+(?= <)/g) ?? []).every((name) => there.has(name))) ?? "column < 1";
+    return ["z < 0.05 AND mag_r < 17", "z < 0.1", "mag_r < 20", "axis_ratio < 0.4"].find((text) => (text.match(/[a-z_]+(?= <)/g) ?? []).every((name) => there.has(name))) ?? "column < 1";
   }
 
   #columnList(): HTMLElement {

@@ -7,28 +7,30 @@ import { h, short } from "./dom.ts";
 export interface Actions {
   pick(card: Card): void;
   like(card: Card): void;
+  note(card: Card): string; // what stands below a tile
+  instead(card: Card): HTMLElement | null; // of a picture that is not there
 }
 
 /** Draw tiles; each fills when its card is there. */
-export function gallery(answer: Answer, cards: Promise<Card>[], selected: string | null, actions: Actions, note: (card: Card) => string): HTMLElement {
+export function gallery(answer: Answer, cards: Promise<Card>[], selected: string | null, actions: Actions): HTMLElement {
   const list = h("ul", { class: "grid", "aria-label": answer.scores ? "Results, best first" : "Galaxies" });
   cards.forEach((wait, n) => {
     if (answer.weak === n && n > 0) list.append(h("li", { class: "line" }, "Weaker matches below"));
-    list.append(tile(wait, answer.scores?.[n] ?? null, selected, actions, note));
+    list.append(tile(wait, answer.scores?.[n] ?? null, selected, actions));
   });
   list.addEventListener("keydown", (event) => step(list, event));
   return list;
 }
 
-function tile(wait: Promise<Card>, score: number | null, selected: string | null, actions: Actions, note: (card: Card) => string): HTMLElement {
+function tile(wait: Promise<Card>, score: number | null, selected: string | null, actions: Actions): HTMLElement {
   const place = h("li", { class: "place" }, h("span", { class: "tile empty", "aria-hidden": "true" }, h("span", { class: "picture" }), h("span", { class: "caption" }, " ")));
   wait.then(
     (card) => {
       const picture = card.picture
         ? h("img", { class: "picture", alt: alt(card), decoding: "async", src: card.picture, width: 160, height: 160 })
-        : h("span", { class: "picture none" }, "no image");
+        : (actions.instead(card) ?? h("span", { class: "picture none" }, "no image"));
       const first = h("span", { class: "row" }, h("span", { class: "id", title: card.id }, card.id), score !== null && h("span", { class: "score" }, score.toFixed(3)));
-      const more = note(card);
+      const more = actions.note(card);
       const button = h(
         "button",
         { class: "tile", data: { id: card.id }, "aria-pressed": String(card.id === selected), onclick: () => actions.pick(card) },

@@ -23,7 +23,7 @@ export function maps(atlas: Atlas, shown: Shown, pick: (row: number) => void): H
   const box = h("div", { class: "maps" });
   const name = atlas.main && atlas.site.maps[atlas.main.name] ? atlas.main.name : Object.keys(atlas.site.maps)[0];
   const vectors = name ? atlas.map(name) : null;
-  if (vectors) box.append(map("Map of likeness", "Galaxies that look alike lie close together.", vectors.then(pairs), shown, pick, false));
+  if (vectors) box.append(map("Map of likeness", "Galaxies that are alike lie close together.", vectors.then(pairs), shown, pick, false));
   if (atlas.columns.has("ra") && atlas.columns.has("dec")) {
     const sky = Promise.all([atlas.columns.values("ra"), atlas.columns.values("dec")]).then(([ra, dec]) => onSky(ra, dec));
     box.append(map("Sky", "Right ascension grows to the left, degrees ICRS.", sky, shown, pick, true));

@@ -12,6 +12,7 @@ import { Filters } from "./filters.ts";
 import { gallery, table } from "./gallery.ts";
 import { maps } from "./maps.ts";
 import { panel } from "./panel.ts";
+import { sparkline } from "./plots.ts";
 import { turnTheme } from "./theme.ts";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["table", "Table"], ["maps", "Maps"]];
@@ -45,8 +46,15 @@ export class Page {
     this.#atlas = atlas;
     this.#root = root;
     this.#filters = new Filters(atlas, { change: (part) => this.#change(part) });
-    this.#input = h("input", { type: "search", id: "ask", list: "phrases", autocomplete: "off", maxLength: MOST_TEXT, placeholder: "edge-on disk with a dust lane", "aria-label": "Search galaxies in words", enterKeyHint: "search" });
+    this.#input = h("input", { type: "search", id: "ask", list: "phrases", autocomplete: "off", maxLength: MOST_TEXT, placeholder: this.#example(), "aria-label": "Search galaxies in words", enterKeyHint: "search" });
     this.#file = h("input", { type: "file", accept: "image/*", class: "hidden", tabIndex: -1, "aria-label": "An image to compare with" });
+  }
+
+  /** Return words that this site knows, to show what may be typed. */
+  #example(): string {
+    const chips = this.#atlas.chips(null);
+    const phrases = (chips?.examples ?? []).map((n) => chips!.phrases[n]!);
+    return phrases.find((phrase) => phrase.length > 20) ?? phrases[0] ?? "";
   }
 
   /** Draw the page and ask what the address says. */
@@ -276,10 +284,10 @@ export class Page {
       return;
     }
     const cards = this.#atlas.cards.get(answer.rows);
-    const actions = { pick: (card: Card) => this.#pick(card), like: (card: Card) => this.#like(card, query.space) };
+    const actions = { pick: (card: Card) => this.#pick(card), like: (card: Card) => this.#like(card, query.space), note: (card: Card) => this.#note(card), instead: (card: Card) => this.#atlas.spectra && sparkline(this.#atlas.spectra, card.row, card.id) };
     const whole = Promise.all(cards);
     whole.catch((error) => this.#tell(told(error)));
-    if (view === "gallery") this.#results.replaceChildren(gallery(answer, cards, object, actions, (card) => this.#note(card)), this.#more(answer));
+    if (view === "gallery") this.#results.replaceChildren(gallery(answer, cards, object, actions), this.#more(answer));
     else if (view === "maps") {
       const selected = this.#panel?.dataset.row !== undefined ? Number(this.#panel.dataset.row) : null;
       this.#results.replaceChildren(maps(this.#atlas, { hits: answer.scores || answer.mask ? answer.rows : [], mask: answer.mask, selected }, (row) => void this.#pickRow(row)));
@@ -297,13 +305,13 @@ export class Page {
     const { near } = this.#state.query;
     if (near && card.ra !== null && card.dec !== null) return `${separation(card.ra, card.dec, near.ra, near.dec).toFixed(1)}″`;
     const { z, mag_r } = card.columns;
-    return [typeof z === "number" ? `z ${z.toFixed(3)}` : "", typeof mag_r === "number" ? `r ${mag_r.toFixed(1)}` : ""].filter(Boolean).join(" · ");
+    return [typeof z === "number" ? `z ${z.toFixed(3).replace(/^-(?=0\.000)/, "").replace("-", "−")}` : "", typeof mag_r === "number" ? `r ${mag_r.toFixed(1)}` : ""].filter(Boolean).join(" · ");
   }
 
   #more(answer: Answer): HTMLElement {
     const { k } = this.#state.query;
     if (answer.rows.length < k || answer.rows.length >= answer.passing || k >= MOST_K) return h("span");
-    return h("div", { class: "more" }, h("button", { class: "button", onclick: () => this.#change({ k: Math.min(MOST_K, k * 2) }) }, "Show more"));
+    return h("div", { class: "show-more" }, h("button", { class: "button", onclick: () => this.#change({ k: Math.min(MOST_K, k * 2) }) }, "Show more"));
   }
 
   #pick(card: Card): void {

@@ -5,7 +5,7 @@ import { told } from "../errors.ts";
 import type { Electorate } from "../votes.ts";
 import { h, icon, ICONS, short } from "./dom.ts";
 import { shownValue } from "./gallery.ts";
-import { spectrumPlot } from "./plots.ts";
+import { sparkline, spectrumPlot } from "./plots.ts";
 
 export interface PanelActions {
   close(): void;
@@ -17,7 +17,7 @@ export interface PanelActions {
 /** Draw an object beside the results. */
 export function panel(atlas: Atlas, card: Card, space: string | null, actions: PanelActions): HTMLElement {
   const head = h("div", { class: "spread" }, h("h2", { tabIndex: -1 }, card.id), h("button", { class: "button bare", "aria-label": "Close", onclick: actions.close }, icon(ICONS.close)));
-  const picture = card.picture ? h("img", { class: "portrait", src: card.picture, alt: alt(card) }) : h("div", { class: "portrait none" }, "no image");
+  const picture = card.picture ? h("img", { class: "portrait", src: card.picture, alt: alt(card) }) : atlas.spectra ? null : h("div", { class: "portrait none" }, "no image");
   const others = atlas.site.spaces.filter((one) => one.name !== (space ?? atlas.main?.name));
   const acts = h(
     "div",
@@ -27,7 +27,7 @@ export function panel(atlas: Atlas, card: Card, space: string | null, actions: P
     h("button", { class: "button", onclick: () => actions.add(card, -0.5) }, "Minus this"),
     ...others.map((one) => h("button", { class: "button wide", onclick: () => actions.like(card, one.name) }, icon(ICONS.search), `More by ${one.name}`)),
   );
-  const first = h("div", { class: "first" }, picture, atlas.main && acts);
+  const first = h("div", { class: picture ? "first" : "first alone" }, picture, atlas.main && acts);
   const parts = [head, first, ...(card.caption ? [h("p", { class: "words" }, card.caption)] : [])];
   const box = h("aside", { class: "panel", "aria-label": `Object ${card.id}` }, ...parts);
   if (atlas.spectra) box.append(spectrum(atlas, card));
@@ -61,15 +61,16 @@ function votes(atlas: Atlas, electorate: Electorate, card: Card, actions: PanelA
       part.append(
         h("p", { class: "label" }, found.label ?? (found.value !== null ? short(found.value) : `no answer: ${found.reason ?? "no votes"}`)),
         h("div", { class: "votes" }, ...found.shares.slice(0, 6).map(([label, share]) => bar(label, share))),
-        h("p", { class: "hint" }, `${found.calibrated ? "Probabilities" : "Shares of the votes"}, ${how}. Why: who voted.`),
+        h("p", { class: "hint" }, `${found.value !== null ? "Mean of the votes" : found.calibrated ? "Probabilities" : "Shares of the votes"}, ${how}. Why: who voted.`),
         voters,
       );
       const cards = await Promise.all(atlas.cards.get(found.voters.map((voter) => voter.row)));
       found.voters.forEach((voter, n) => {
         const one = cards[n]!;
-        const shown = one.picture ? h("img", { class: "picture", src: one.picture, alt: "", width: 76, height: 76 }) : h("span", { class: "picture none" }, "no image");
-        const label = `${one.id} voted ${voter.label}, at distance ${voter.distance.toFixed(3)}, weight ${voter.weight.toFixed(2)}`;
-        voters.append(h("button", { class: "voter", "aria-label": label, title: label, onclick: () => actions.open(one.id) }, shown, h("span", {}, voter.label), h("span", {}, `d ${voter.distance.toFixed(2)}`)));
+        const shown = one.picture ? h("img", { class: "picture", src: one.picture, alt: "", width: 76, height: 76 }) : (atlas.spectra ? sparkline(atlas.spectra, one.row, one.id) : h("span", { class: "picture none" }, "no image"));
+        const said = base.kind === "number" ? short(Number(voter.label)) : voter.label;
+        const label = `${one.id} voted ${said}, at distance ${voter.distance.toFixed(3)}, weight ${voter.weight.toFixed(2)}`;
+        voters.append(h("button", { class: "voter", "aria-label": label, title: label, onclick: () => actions.open(one.id) }, shown, h("span", {}, said), h("span", {}, `d ${voter.distance.toFixed(2)}`)));
       });
     },
     (error) => part.lastElementChild!.replaceWith(h("p", { class: "error" }, told(error))),

@@ -1,6 +1,6 @@
 // A spectrum, drawn: flux over wavelength with its error, and where lines would be at its redshift.
 import type { Site } from "../manifest.ts";
-import type { Spectrum } from "../spectra.ts";
+import type { Spectra, Spectrum } from "../spectra.ts";
 import { color, h, short, surface, ticks } from "./dom.ts";
 
 const LINES = 14; // labels at most; more overlap
@@ -50,7 +50,8 @@ function draw(canvas: HTMLCanvasElement, spectrum: Spectrum, lines: Site["lines"
   context.beginPath();
   context.rect(MARGIN.left, MARGIN.top, width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom);
   context.clip();
-  trace(context, there, (n) => x(spectrum.wavelength[n]!), (n) => y(low + spectrum.error[n]!), color("faint"), 1);
+  const sure = there.filter((n) => spectrum.error[n]! < (high - low) / 3); // the error of a bad pixel says nothing more
+  trace(context, sure, (n) => x(spectrum.wavelength[n]!), (n) => y(low + spectrum.error[n]!), color("faint"), 1);
   trace(context, there, (n) => x(spectrum.wavelength[n]!), (n) => y(spectrum.flux[n]!), color("accent"), 1.2);
   if (cursor !== null) {
     context.strokeStyle = color("text");
@@ -163,4 +164,51 @@ function trace(context: CanvasRenderingContext2D, there: number[], x: (n: number
     before = n;
   }
   context.stroke();
+}
+
+const near = new Map<Element, () => void>();
+const watcher = "IntersectionObserver" in globalThis ? new IntersectionObserver((seen) => seen.forEach(({ isIntersecting, target }) => isIntersecting && near.get(target)?.()), { rootMargin: "300px" }) : null;
+
+/** Return a small drawing of a galaxy's spectrum, read when it comes into view: for galaxies without a picture. */
+export function sparkline(spectra: Spectra, row: number, id: string): HTMLElement {
+  const canvas = h("canvas", { class: "picture spark", role: "img", "aria-label": `Spectrum of ${id}` });
+  const show = () => {
+    near.delete(canvas);
+    watcher?.unobserve(canvas);
+    spectra.get(row).then(
+      (spectrum) => {
+        if (!spectrum) return canvas.replaceWith(h("span", { class: "picture none" }, "no image"));
+        sketch(canvas, spectrum);
+        document.addEventListener("themechange", () => canvas.isConnected && sketch(canvas, spectrum));
+      },
+      () => canvas.replaceWith(h("span", { class: "picture none" }, "not read")),
+    );
+  };
+  near.set(canvas, show);
+  if (watcher) watcher.observe(canvas);
+  else show();
+  return canvas;
+}
+
+function sketch(canvas: HTMLCanvasElement, spectrum: Spectrum): void {
+  const { context, width, height } = surface(canvas);
+  const flux = smoothed(spectrum, Math.max(40, Math.round(width)));
+  const known = flux.filter((one) => Number.isFinite(one));
+  if (known.length < 2) return;
+  const [low, high] = span(known);
+  const there = flux.flatMap((one, n) => (Number.isFinite(one) ? [n] : []));
+  trace(context, there, (n) => 6 + (n / (flux.length - 1)) * (width - 12), (n) => height - 10 - ((flux[n]! - low) / (high - low || 1)) * (height - 20), color("accent"), 1.2);
+}
+
+/** Return mean fluxes of as many stretches as are seen, NaN where there is no data. */
+function smoothed({ flux, error }: Spectrum, stretches: number): number[] {
+  return Array.from({ length: stretches }, (_, n) => {
+    let [sum, count] = [0, 0];
+    for (let i = Math.floor((n * flux.length) / stretches); i < ((n + 1) * flux.length) / stretches; i++) {
+      if (!Number.isFinite(flux[i]!) || Number.isNaN(error[i]!)) continue;
+      sum += flux[i]!;
+      count++;
+    }
+    return count ? sum / count : NaN;
+  });
 }
