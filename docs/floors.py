@@ -23,7 +23,7 @@ from test_layers import MAY_IMPORT  # noqa: E402
 OUT = ROOT / "docs" / "floors.svg"
 NO_ROOMS = ("__init__", "prompts", "science")
 FLOORS = (  # from above; a room is drawn on the first floor that names it
-    ("faces", ("cli", "space")),
+    ("faces", ("cli", "space", "site", "site.serving")),
     (
         "what reads and writes atlases",
         (

@@ -110,7 +110,7 @@ STORE = (
     *("sql.macros", "read.admission", "read.spectra", "read.base", "read.bundle", "read.folder", "read.multi"),
     *("read.row_view", "check"),
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
-    *("write.bundle", "write.facts", "sql.visitors"),
+    *("write.bundle", "write.site_tables", "sql.visitors"),
 )
 # package from outside -> the modules that may import it; what is not named here nobody may
 OWNERS = {

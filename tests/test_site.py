@@ -21,7 +21,7 @@ from site_reader import Site, entries, faults
 import galsearch
 from galsearch import GalsearchError
 from galsearch.site import cards, folder, vectors, writing
-from galsearch.store.write import facts
+from galsearch.store.write import site_tables
 
 K = 10
 MOST = 24_000_000
@@ -198,7 +198,7 @@ def test_what_a_browser_would_need_an_extension_for_is_stored_plainly():
             "plain": [1.5, 2.5],
         }
     )
-    table = facts._plain(given)
+    table = site_tables._plain(given)
     assert table.schema.types == [pa.string(), pa.timestamp("us"), pa.string(), pa.float64()]
     assert table["json"].to_pylist() == ['{"a": 1}', None]
 

@@ -139,7 +139,7 @@ def replacing_site(out: Path, *, most: int) -> Iterator[Staging]:
                 yield staging
             finally:
                 staging.close()
-            _put_in_place(aside, out)
+            _commit(aside, out)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -186,7 +186,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return stated
 
 
-def _put_in_place(aside: Path, out: Path) -> None:
+def _commit(aside: Path, out: Path) -> None:
     for path in _files(aside):
         _synced(path)
     if not out.exists():
@@ -196,9 +196,9 @@ def _put_in_place(aside: Path, out: Path) -> None:
     new = {path.relative_to(aside) for path in _files(aside)}
     old = _of_site(out)
     for path in [*(path for path in _files(aside) if path not in last), *last]:
-        place = out / path.relative_to(aside)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+        target = out / path.relative_to(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
     for name in old - new:
         (out / name).unlink(missing_ok=True)
 

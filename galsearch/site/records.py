@@ -75,13 +75,13 @@ def lines() -> list[dict[str, Any]]:
     return [{"name": line.name, "wavelength_angstrom": line.wavelength_angstrom} for line in SPECTRAL_LINES]
 
 
-def write_bases(staging: Staging, store: BaseStore, place: np.ndarray) -> list[dict[str, Any]]:
-    """Write the last version of each knowledge base; `place (n,)` is the site's row of each row of the store."""
+def write_bases(staging: Staging, store: BaseStore, site_row: np.ndarray) -> list[dict[str, Any]]:
+    """Write the last version of each knowledge base; `site_row (n,)` is the site's row of each row of the store."""
     last = {base.name: base for base in list_bases(store)}
-    return [_base(staging, store, base, place, number) for number, base in enumerate(last.values())]
+    return [_base(staging, store, base, site_row, number) for number, base in enumerate(last.values())]
 
 
-def _base(staging: Staging, store: BaseStore, base: KnowledgeBase, place: np.ndarray, number: int) -> dict[str, Any]:
+def _base(staging: Staging, store: BaseStore, base: KnowledgeBase, site_row: np.ndarray, number: int) -> dict[str, Any]:
     members, way, stem = read_members(store, base), Way(), f"base-{number}"
     about: dict[str, Any] = {
         "name": base.name,
@@ -97,7 +97,7 @@ def _base(staging: Staging, store: BaseStore, base: KnowledgeBase, place: np.nda
         "calibration": base.calibration,
         "columns": list(base.columns),
         "rows": len(members.rows),
-        "members": staging.array(f"{stem}-members", place[members.rows], "<u4"),
+        "members": staging.array(f"{stem}-members", site_row[members.rows], "<u4"),
     }
     if base.kind == CLASS:
         kind = "int16" if len(members.classes) < 2**15 else "int32"

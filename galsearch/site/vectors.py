@@ -81,8 +81,8 @@ def coded(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(codes, -LARGEST, LARGEST).astype(np.int8), scales
 
 
-def write_vectors(staging: Staging, arranged: Arranged, place: np.ndarray, progress: Progress) -> dict[str, Any]:
-    """Write codes, scales and residuals; return their entries. `place (n,)` has the site's row of each of the store."""
+def write_vectors(staging: Staging, arranged: Arranged, site_row: np.ndarray, progress: Progress) -> dict[str, Any]:
+    """Write codes, scales and residuals; return their entries. `site_row (n,)` is the row in the site of each row."""
     names = ("codes", "scales", "residuals", "residual_scales")
     files = {one: staging.file(f"{slug(arranged.name)}-{one}") for one in names}
     for part, vectors in _batches(arranged, progress):
@@ -92,8 +92,8 @@ def write_vectors(staging: Staging, arranged: Arranged, place: np.ndarray, progr
             files[one].write(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
         arranged.vectors.done(int(part[0]), int(part[-1]) + 1)
     entries: dict[str, Any] = {one: file.entry() for one, file in files.items()}
-    site_rows = place[arranged.rows]
-    same = len(site_rows) == len(place) and np.array_equal(site_rows, np.arange(len(place)))
+    site_rows = site_row[arranged.rows]
+    same = len(site_rows) == len(site_row) and np.array_equal(site_rows, np.arange(len(site_row)))
     entries["site_rows"] = None if same else staging.array(f"{slug(arranged.name)}-rows", site_rows, "<u4")
     entries["cells"] = _write_cells(staging, arranged)
     return entries

@@ -22,7 +22,7 @@ from galsearch.store import open_store
 from galsearch.store.index.cells import LEAST_ROWS, LIKE, WORDS
 from galsearch.store.read.base import BaseStore
 from galsearch.store.read.base import vectors as as_array
-from galsearch.store.write.facts import write_facts
+from galsearch.store.write.site_tables import write_facts
 
 MOST_FILE_MB = 24.0  # Cloudflare Pages refuses files over 25 MB
 LEAST_FILE_MB = 0.5  # an almost empty DuckDB file has half of that
@@ -134,8 +134,8 @@ def _filled(
         words = phrases[name][1] if name in phrases and phrases[name][0] else None
         arranged.append(vectors.arrange(store, name, cells_from=cells_from, words=words, seed=seed))
     rows = _row_order(store, arranged[0].rows if arranged else np.empty(0, np.int64))
-    place = np.empty(len(rows), np.int64)
-    place[rows] = np.arange(len(rows))
+    site_row = np.empty(len(rows), np.int64)
+    site_row[rows] = np.arange(len(rows))
     columns = cards.describe_columns(store)
     cards.write_columns(staging, store, rows, columns)
     model_cards = [model[0] for name in store.models() if (model := store.model(name)) is not None]
@@ -147,7 +147,7 @@ def _filled(
         "created": schema.now(),
         "software": schema.software(),
         **records.credits(store, model_cards),
-        "spaces": [_space(staging, store, each, place, progress) for each in arranged],
+        "spaces": [_space(staging, store, each, site_row, progress) for each in arranged],
         "chips": {name: vectors.write_chips(staging, name, *known) for name, known in phrases.items() if known[0]},
         **cards.write_cards(staging, store, rows, columns, progress),
         "columns": columns,
@@ -157,7 +157,7 @@ def _filled(
         **_encoders(staging, store, phrases, wanted=encoders, progress=progress),
         "spectra": records.write_spectra(staging, store, rows, progress),
         "lines": records.lines(),
-        "knowledge": records.write_bases(staging, store, place),
+        "knowledge": records.write_bases(staging, store, site_row),
     }
     return manifest
 
@@ -174,15 +174,15 @@ def _phrases(store: BaseStore, name: str) -> tuple[list[str], np.ndarray]:
     if held is None or not held.num_rows:
         return [], np.empty((0, dim), np.float32)
     held = held.sort_by("phrase")
-    found, phrases = as_array(held["embedding"]), held["phrase"].to_pylist()
-    if found.shape[1] != dim:
-        return [], found[:0]
+    held_vectors, phrases = as_array(held["embedding"]), held["phrase"].to_pylist()
+    if held_vectors.shape[1] != dim:
+        return [], held_vectors[:0]
     kept = [index for index, phrase in enumerate(phrases) if phrase and len(phrase) <= MOST_PHRASE][:MOST_PHRASES]
-    return [phrases[index] for index in kept], found[kept]
+    return [phrases[index] for index in kept], held_vectors[kept]
 
 
 def _space(
-    staging: Staging, store: BaseStore, arranged: vectors.Arranged, place: np.ndarray, progress: Progress
+    staging: Staging, store: BaseStore, arranged: vectors.Arranged, site_row: np.ndarray, progress: Progress
 ) -> dict[str, Any]:
     name = arranged.name
     entry = store.manifest.embeddings[name]
@@ -193,7 +193,7 @@ def _space(
         "model": entry.get("model"),
         "dim": entry["dim"],
         "rows": len(arranged.order),
-        **vectors.write_vectors(staging, arranged, place, progress),
+        **vectors.write_vectors(staging, arranged, site_row, progress),
         "thresholds": {"words": store.threshold(name, WORDS), "like": store.threshold(name, LIKE)},
         "words": "text" if store.manifest.knows_words(name) else None,
     }
