@@ -10,7 +10,7 @@ import type { Chips, Site, Space } from "./manifest.ts";
 import { Pictures } from "./pictures.ts";
 import type { Query, Term } from "./query.ts";
 import { runtimeBytes, runtimeEntry } from "./runtime.ts";
-import { combined, type Mask, VectorSpace } from "./search.ts";
+import { combined, type Found, type Mask, VectorSpace } from "./search.ts";
 import { Spectra } from "./spectra.ts";
 import { Electorate } from "./votes.ts";
 import { Words } from "./words.ts";
@@ -82,7 +82,7 @@ export class Atlas {
   /** Return the bytes to load before the first free words, and those before the first condition. */
   get loads(): { words: number; sql: number } {
     const { text_encoder: text } = this.site;
-    const facts = this.site.facts?.files.reduce((sum, { file }) => sum + Math.min(file.bytes, 4e6), 0) ?? 0;
+    const facts = Math.min(4e6, this.site.facts?.files.reduce((sum, { file }) => sum + file.bytes, 0) ?? 0);
     return { words: text ? runtimeBytes() + text.bytes_total : 0, sql: Cuts.bytes() + facts };
   }
 
@@ -127,7 +127,8 @@ export class Atlas {
     const vector = await wait;
     const kind = query.terms.length === 1 && query.terms[0]!.kind === "text" ? "words" : "like";
     const space = this.space(query.space);
-    const found = await space.search(vector, query.k, mask, kind);
+    const itself = await this.#objects(query); // what a query is about is no answer to it
+    const found = without(await space.search(vector, query.k + itself.size, mask, kind), itself, query.k);
     const threshold = query.terms.length === 1 ? (space.space.thresholds?.[kind] ?? null) : null;
     const weak = threshold === null ? -1 : found.scores.findIndex((score) => score < threshold);
     const cells = found.cellsOf ? ` in ${number(found.cells)} of ${number(found.cellsOf)} cells` : "";
@@ -140,6 +141,26 @@ export class Atlas {
       milliseconds: performance.now() - started,
       mask,
     };
+  }
+
+  async #objects(query: Query): Promise<Set<number>> {
+    const rows = await Promise.all(query.terms.filter((term) => term.kind === "object").map((term) => this.row(term.value)));
+    return new Set(rows.filter((row) => row !== null));
+  }
+
+  /** Take what this site does not have out of a query; return what to tell of it. */
+  fit(query: Query): string[] {
+    const wrong: string[] = [];
+    if (query.space !== null && !this.#spaces.has(query.space)) {
+      wrong.push(`This site has no space “${query.space.slice(0, 80)}”; the main one is searched.`);
+      query.space = null;
+    }
+    for (const name of Object.keys(query.ranges)) {
+      if (this.columns.has(name)) continue;
+      wrong.push(`This site has no slider for “${name.slice(0, 80)}”; it is left out.`);
+      delete query.ranges[name];
+    }
+    return wrong;
   }
 
   #listed(k: number, mask: Mask, passing: number): Omit<Answer, "milliseconds" | "mask"> {
@@ -192,6 +213,11 @@ export class Atlas {
     }
     return found;
   }
+}
+
+function without(found: Found, rows: Set<number>, k: number): Found {
+  const kept = Array.from(found.rows.keys()).filter((at) => !rows.has(found.rows[at]!)).slice(0, k);
+  return { ...found, rows: Uint32Array.from(kept, (at) => found.rows[at]!), scores: Float32Array.from(kept, (at) => found.scores[at]!) };
 }
 
 export function number(value: number): string {

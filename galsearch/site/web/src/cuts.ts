@@ -8,7 +8,7 @@ import { checkedCondition } from "./expression.ts";
 import { Files, inflate, type FileEntry, type Progress } from "./files.ts";
 import type { Site } from "./manifest.ts";
 
-const WHOLE_BYTES = 4e6; // a file below this is read at once rather than piece by piece, each a round trip
+const WHOLE_BYTES = 4e6; // tables below this are read at once rather than piece by piece, each a round trip
 const KEPT = 24; // answers
 
 interface Running {
@@ -138,7 +138,8 @@ export class Cuts {
   /** Return the name to attach a file by: its address where the host answers ranges and it is long, else a copy of it. */
   async #attachable(db: DuckDB.AsyncDuckDB, file: FileEntry, n: number, progress?: Progress): Promise<string> {
     const part = file.parts[0]!;
-    if (part.bytes > WHOLE_BYTES && (await this.#files.answersRanges(part))) return this.#files.address(part).replaceAll("'", "%27");
+    const every = this.#site.facts!.files.reduce((sum, one) => sum + one.file.bytes, 0);
+    if (every > WHOLE_BYTES && (await this.#files.answersRanges(part))) return this.#files.address(part).replaceAll("'", "%27");
     const bytes = await this.#files.whole(file, progress);
     await db.registerFileBuffer(`facts-${n}.duckdb`, bytes.slice()); // which goes to the worker
     return `facts-${n}.duckdb`;

@@ -76,7 +76,7 @@ export class Page {
   #read(): void {
     const { state, wrong } = fromHash(location.hash);
     this.#state = state;
-    wrong.forEach((text) => this.#tell(text));
+    [...wrong, ...this.#atlas.fit(state.query)].forEach((text) => this.#tell(text));
     void this.#show();
   }
 
@@ -281,6 +281,7 @@ export class Page {
     if (!shown) {
       const why = answer.passing ? "None of the galaxies that pass has a vector here." : "No galaxy passes the filters. Widen them or clear them.";
       this.#results.replaceChildren(h("p", { class: "nothing" }, why));
+      this.#results.dataset.answers = location.hash;
       return;
     }
     const cards = this.#atlas.cards.get(answer.rows);
@@ -297,7 +298,10 @@ export class Page {
         this.#results.replaceChildren(table(this.#atlas.site, answer, all, this.#state.object, actions, this.#sort), this.#more(answer));
       }, () => {});
     }
-    void whole.then(() => performance.mark("galsearch:drawn"), () => {});
+    void whole.then(() => {
+      performance.mark("galsearch:drawn");
+      this.#results.dataset.answers = location.hash; // what is drawn, for who waits for it
+    }, () => {});
   }
 
   /** Return what stands below a tile: what the query is about. */
