@@ -218,6 +218,46 @@ def test_sliders_have_the_values_of_their_columns(tiny_site):
     assert columns["survey"]["values"] is None and columns["object_id"]["histogram"] is None
 
 
+def test_columns_that_are_odd_are_all_there(tmp_path):
+    odd = {
+        "object_id": ["a", "b"],
+        "numbers": [[1, 2], None],
+        "Site_Row": [7, 8],
+        "caption": ["a caption of the table", None],
+        "when": pa.array([0, None], pa.timestamp("us", tz="UTC")),
+        "huge": [2**60, -1],
+        "infinite": [float("inf"), 1.0],
+        "vector": _listed(np.eye(2, dtype=np.float32)),
+    }
+    pq.write_table(pa.table(odd), tmp_path / "source.parquet")
+    galsearch.build(tmp_path / "a.atlas", table=tmp_path / "source.parquet", vectors="vector", model="none")
+    site = Site(galsearch.write_site(tmp_path / "a.atlas", tmp_path / "out"))
+    card = site.card(site.row_of("a"))[0]
+    assert (card["numbers"], card["Site_Row"], card["huge"]) == ("[1, 2]", 7, str(2**60))
+    assert card["caption"] == "a caption of the table" and card["when"].startswith("1970-01-01T00:00:00")
+    stored = site.facts("SELECT site_row, Site_Row_in_table, numbers, huge FROM galaxies WHERE object_id = 'a'")
+    assert stored == [(site.row_of("a"), 7, [1, 2], 2**60)]
+
+
+@pytest.mark.parametrize("score", ["'NaN'", "'inf'"])
+def test_a_number_that_json_has_not_is_none(bundle_path, tmp_path, score):
+    with duckdb.connect(str(bundle_path)) as connection:
+        connection.execute(f"UPDATE line_image SET score = {score}::DOUBLE WHERE asked = 'like'")
+    thresholds = Site(galsearch.write_site(bundle_path, tmp_path / "out")).space()["thresholds"]
+    assert thresholds["like"] is None and thresholds["words"] > 0
+
+
+def test_a_picture_that_is_none_or_too_long_is_left_out_and_counted(run, bundle_path, tmp_path):
+    with duckdb.connect(str(bundle_path)) as connection:
+        first, second = [row[0] for row in connection.execute("SELECT object_id FROM galaxies LIMIT 2").fetchall()]
+        for name, content in {first: b"<svg onload=alert(1)>", second: b"RIFF" + bytes(cards.MOST_PICTURE)}.items():
+            connection.execute("UPDATE thumbnails SET image = $1::BLOB WHERE object_id = $2", [content, name])
+    code, _, stderr = run("site", bundle_path, tmp_path / "out")
+    site = Site(tmp_path / "out")
+    assert code == 0 and "2 pictures are left out" in stderr and site.manifest["cards_without_picture"] == 2
+    assert site.card(site.row_of(first))[1] == b"" == site.card(site.row_of(second))[1]
+
+
 def test_every_id_is_found_and_no_other(tiny_site):
     site = Site(tiny_site)
     for row in range(tiny.ROWS):

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import duckdb
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +16,7 @@ from galsearch import GalsearchError
 from galsearch.encode import Encoder, run_graph, shipped
 from galsearch.site import models
 
+EMBEDDINGS = "SELECT value FROM galsearch_manifest WHERE key = 'embeddings'"
 pytestmark = pytest.mark.usefixtures("page")
 CORPUS = (
     "edge-on disk with a dust lane", "NGC 1300", "a", "M51", "spiral galaxy without a bar",
@@ -176,6 +178,17 @@ def test_a_tokenizer_of_another_kind_leaves_the_model_out(change):
     stated = json.loads((shipped("text") / "tokenizer.json").read_text())
     with pytest.raises(models.NotForBrowsersError, match="tokenizer"):
         models.word_pieces(json.dumps({**stated, **change}).encode())
+
+
+def test_a_model_that_did_not_make_the_vectors_is_left_out(atlas_path, tmp_path):
+    path = galsearch.bundle(atlas_path, tmp_path / "a.duckdb")
+    with duckdb.connect(str(path)) as connection:
+        stated = json.loads(connection.execute(EMBEDDINGS).fetchall()[0][0])
+        stated["image"] |= {"sha256": "5" * 64, "space": "another"}
+        connection.execute("UPDATE galsearch_manifest SET value = $1 WHERE key = 'embeddings'", [json.dumps(stated)])
+    manifest = Site(galsearch.write_site(path, tmp_path / "out")).manifest
+    assert (manifest["text_encoder"], manifest["image_encoder"]) == (None, None)
+    assert all("must not be compared" in reason for reason in manifest["encoders_left_out"].values())
 
 
 def test_a_model_that_would_answer_otherwise_in_8_bits_is_left_out(atlas_path, tmp_path, monkeypatch):

@@ -109,6 +109,8 @@ def _tell_site(out: Path) -> None:
     manifest = json.loads((out / "site.json").read_bytes())
     for model, reason in manifest["encoders_left_out"].items():
         tell(f"without the {model} model: {reason}")
+    if dropped := manifest.get("cards_without_picture"):
+        tell(f"{dropped} pictures are left out: they are longer than 128 kB, or no WebP, JPEG or PNG")
     tell(f"  {again('site', out, '--serve')}")
 
 

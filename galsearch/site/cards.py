@@ -66,7 +66,7 @@ def write_columns(staging: Staging, store: BaseStore, rows: np.ndarray, columns:
 
     Positions keep double precision. A column whose values are all missing, or all one, has no slider.
     """
-    numeric = {each["name"]: each for each in columns if each["type"].startswith((*NUMBERS, "DECIMAL"))}
+    numeric = {each["name"]: each for each in columns if _is_number(each["type"])}
     sliders = 0
     names = [*("ra", "dec"), *(one for one in SLIDERS if one in numeric)]
     for name in dict.fromkeys([*names, *numeric]):
@@ -87,6 +87,10 @@ def write_columns(staging: Staging, store: BaseStore, rows: np.ndarray, columns:
         numeric[name] |= about
     for each in columns:
         each |= {key: each.get(key) for key in ("min", "max", "histogram", "values")}
+
+
+def _is_number(kind: str) -> bool:
+    return kind in NUMBERS or (kind.startswith("DECIMAL(") and kind.endswith(")"))
 
 
 def _spread(about: dict[str, Any]) -> bool:
@@ -114,12 +118,15 @@ def write_cards(
         progress(start, len(rows), "writing cards")
         part = rows[start : start + BATCH_ROWS]
         ids = store.ids(part)
+        for name in ids:
+            check_id(name)
         pictures = store.thumbnails(ids) if store.holds("thumbnails") else {}
         for values in _cards(store, part, shown):
             picture = pictures.get(values["object_id"], b"")
             dropped += bool(picture) and not _is_picture(picture)
             picture = picture if _is_picture(picture) else b""
-            text = json.dumps({**values, "caption": captions.get(values["object_id"])}, ensure_ascii=False).encode()
+            caption = captions.get(values["object_id"], values.get("caption"))
+            text = json.dumps({**values, "caption": caption}, ensure_ascii=False).encode()
             file.write(len(text).to_bytes(4, "little") + text + picture)
             starts.append(file.bytes)
     kind = "uint32" if file.bytes < 2**32 else "float64"
@@ -138,12 +145,13 @@ def _cards(store: BaseStore, rows: np.ndarray, shown: list[str]) -> Iterator[dic
         renamed = ["score" if name == "score_in_table" else name for name in table.column_names]
         table = table.rename_columns(renamed)
     for row in table.select([name for name in shown if name in table.column_names]).to_pylist():
-        check_id(row["object_id"])
         yield {name: plain(value) if name != "object_id" else value for name, value in row.items()}
 
 
-def check_id(object_id: str) -> None:
-    """Raise SchemaError for an id that is too long to be looked up by."""
+def check_id(object_id: str | None) -> None:
+    """Raise SchemaError for an id that is missing, or too long to be looked up by."""
+    if not isinstance(object_id, str):
+        raise SchemaError("a row of galaxies has no object_id; run `galsearch check`, and build the atlas again")
     if len(object_id) > MOST_ID:
         raise SchemaError(
             f"object_id {object_id[:40]!r}… has {len(object_id):,} characters, and a site takes {MOST_ID:,}; build the "

@@ -45,7 +45,7 @@ class NotForBrowsersError(Exception):
 
 
 def write_encoders(staging: Staging, store: BaseStore, phrases: list[str]) -> dict[str, Any]:
-    """Write the models that a page runs; return `text_encoder`, `image_encoder` and `left_out`, reasons by model.
+    """Write the models that a page runs; return `text_encoder`, `image_encoder`, `encoders_left_out`.
 
     `phrases` are texts on which the rewritten text model is compared with the one of the atlas.
     """
@@ -59,21 +59,38 @@ def write_encoders(staging: Staging, store: BaseStore, phrases: list[str]) -> di
             about[f"{name}_encoder"] = write(staging, store, model, phrases)
         except NotForBrowsersError as error:
             left_out[name] = str(error)
+    projectors = (about["text_encoder"] or {}).get("projectors", {})
+    for name in store.manifest.embeddings:
+        if f"words_{name}" in there and name not in projectors:
+            left_out[f"words_{name}"] = "the text model that it takes vectors of does not go along"
     return {**about, "encoders_left_out": left_out}
+
+
+def _misfit(store: BaseStore, space: str | None, card: Mapping[str, Any]) -> str | None:
+    """Return why the vectors of an embedding may not be compared with those of a model; None where they may."""
+    if space is None:
+        return f"{card['id']} serves no embedding of the atlas"
+    try:
+        encode.check_same_model(store.manifest.embeddings[space], dict(card), name="the atlas")
+    except ModelMismatchError as error:
+        return str(error)
+    return None
 
 
 def _write_image(staging: Staging, store: BaseStore, model: tuple, phrases: list[str]) -> dict[str, Any]:
     card, onnx, _ = model
     if card["kind"] != "image":
         raise NotForBrowsersError(f"{card['id']} takes calibrated {card['kind']}, which a browser does not read")
+    space = store.manifest.embedding_of_model(IMAGE)
+    if (reason := _misfit(store, space, card)) is not None:
+        raise NotForBrowsersError(reason)
     Encoder.from_bytes(card, onnx, device="cpu")  # raises where card and graph do not belong together
     body = compressed(staging, "image-model", onnx)
-    keys = ("max_tokens", "size_px", "channels", "range", "stretch")
-    stated = {key: value for key, value in card["input"].items() if key in keys}
+    stated = {key: value for key, value in card["input"].items() if key in ("size_px", "stretch")}
     return {
         "body": body,
         "model": card["id"],
-        "space": card["embedding"],
+        "space": space,
         "input": {**stated, "name": "image", "layout": "n, y, x, rgb uint8", "resized": "central square, bicubic"},
         "output": card.get("output", "embedding"),
         "bytes": body["bytes"],
@@ -87,6 +104,10 @@ def compressed(staging: Staging, name: str, content: bytes) -> Entry:
 
 def _write_text(staging: Staging, store: BaseStore, model: tuple, phrases: list[str]) -> dict[str, Any]:
     card, onnx, tokenizer = model
+    space, projecting = store.manifest.embedding_of_model(TEXT), _projecting(store, card)
+    reason = _misfit(store, space, card)
+    if reason is not None and not projecting:
+        raise NotForBrowsersError(reason)
     encoder = Encoder.from_bytes(card, onnx, tokenizer, device="cpu")
     rules, vocabulary = word_pieces(tokenizer)
     body, table, scales = without_words(onnx, name=card["id"])
@@ -106,13 +127,13 @@ def _write_text(staging: Staging, store: BaseStore, model: tuple, phrases: list[
         "rows": len(table),
         "dim": table.shape[1],
     }
-    projectors = _projectors(staging, store, card)
+    projectors = {name: _projector(staging, name, *one) for name, one in projecting.items()}
     fetched = [*entries.values(), words["scales"], *(one["body"] for one in projectors.values())]
     return {
         **entries,
         "embedding_rows": words,
         "model": card["id"],
-        "space": card["embedding"],
+        "space": space if reason is None else None,
         "inputs": {"embeddings": ROWS_INPUT, "attention_mask": MASK},
         "output": output,
         "tokenizer": rules,
@@ -125,21 +146,25 @@ def _write_text(staging: Staging, store: BaseStore, model: tuple, phrases: list[
     }
 
 
-def _projectors(staging: Staging, store: BaseStore, text: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the models that take the text model's vectors into other spaces, by the name of the embedding."""
+def _projecting(store: BaseStore, text: Mapping[str, Any]) -> dict[str, tuple[dict, bytes]]:
+    """Return card and graph of the models that take the text model's vectors into other spaces, by embedding."""
     result = {}
     for name in store.manifest.embeddings:
         model = store.model(f"words_{name}") if f"words_{name}" in store.models() else None
-        if model is None:
+        if model is None or _misfit(store, name, model[0]) is not None:
             continue
-        card, onnx, _ = model
         try:
-            encode.check_takes(card, text)
+            encode.check_takes(model[0], text)
         except ModelMismatchError:
             continue  # it belongs to another text model, which does not go along
-        body = compressed(staging, f"words-{slug(name)}", onnx)
-        result[name] = {"body": body, "input": "vector", "output": card.get("output", "embedding"), "model": card["id"]}
+        result[name] = model[:2]
     return result
+
+
+def _projector(staging: Staging, name: str, card: dict, onnx: bytes) -> dict[str, Any]:
+    Encoder.from_bytes(card, onnx, device="cpu")
+    body = compressed(staging, f"words-{slug(name)}", onnx)
+    return {"body": body, "input": "vector", "output": card.get("output", "embedding"), "model": card["id"]}
 
 
 # ---- the tokenizer

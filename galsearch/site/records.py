@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from galsearch.knowledge.classify import Way
 from galsearch.knowledge.members import CLASS, KnowledgeBase, list_bases, read_members
 from galsearch.progress import Progress
 from galsearch.science.lines import SPECTRAL_LINES
+from galsearch.site.cards import plain
 from galsearch.site.folder import Entry, Staging
 from galsearch.site.vectors import slug
 from galsearch.store import each_spectrum
@@ -56,13 +56,12 @@ def _spectrum(row: Mapping[str, Any]) -> bytes:
     flux = np.where(is_there, row["flux"], np.nan).astype("<f4")
     error = np.full(len(ivar), np.nan)
     error[is_there] = 1 / np.sqrt(ivar[is_there])
-    z = row.get("z")
     about = {
-        "log_wavelength_start": row["log_wavelength_start"],
-        "log_wavelength_step": row["log_wavelength_step"],
+        "log_wavelength_start": plain(row["log_wavelength_start"]),
+        "log_wavelength_step": plain(row["log_wavelength_step"]),
         "n": len(flux),
-        "z": z if z is None or math.isfinite(z) else None,
-        "frame": row["frame"],
+        "z": plain(row.get("z")),
+        "frame": plain(row["frame"]),
         "unit": CALIBRATED_UNIT if row.get("is_calibrated") else printable(row.get("flux_unit") or "")[:80],
         "kind": printable(row.get("kind") or "")[:80],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from galsearch.errors import GalsearchError
 from galsearch.escaping import printable
 from galsearch.progress import Progress, silent
 from galsearch.site import cards, models, records, vectors
-from galsearch.site.folder import ASSETS, FORMAT, MANIFEST, PAGE, VERSION, Staging, replacing_site
+from galsearch.site.folder import FORMAT, MANIFEST, PAGE, VERSION, Staging, replacing_site
 from galsearch.store import open_store
 from galsearch.store.index.cells import LEAST_ROWS, LIKE, WORDS
 from galsearch.store.read.base import BaseStore
@@ -75,12 +76,21 @@ def write_site(
                 progress=progress,
             )  # fmt: skip
             manifest["bundle"] = _bundle(path, url)
-            text = json.dumps(manifest, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = json.dumps(_finite(manifest), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             (folder / MANIFEST).write_text(text, encoding="utf-8")
     finally:
         store.close()
     progress(1, 1, "written")
     return out
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for each number that JSON has not, such as the NaN of a damaged table."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def front_end() -> Path:
@@ -237,6 +247,3 @@ def _bundle(path: Path, url: str | None) -> dict[str, Any]:
         with path.open("rb") as file:
             about |= {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     return about
-
-
-__all__ = ["ASSETS", "front_end", "write_site"]

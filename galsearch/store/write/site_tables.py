@@ -6,6 +6,7 @@ What the browser's DuckDB would need an extension for is stored as plain text or
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galsearch import schema
+from galsearch.atomic import spill_of
 from galsearch.errors import GalsearchError
 from galsearch.store.read.base import BaseStore
 from galsearch.store.sql import macros
@@ -49,9 +51,8 @@ def write_facts(store: BaseStore, folder: Path, rows: np.ndarray, *, most: int) 
     """
     tables = {name: _plain(store.sandbox.arrow(f"SELECT * FROM {identifier(name)}")) for name in _tables(store)}
     galaxies = tables.pop("galaxies").take(pa.array(rows))
-    if SITE_ROW in galaxies.column_names:
-        renamed = [f"{name}_in_table" if name == SITE_ROW else name for name in galaxies.column_names]
-        galaxies = galaxies.rename_columns(renamed)
+    renamed = [f"{name}_in_table" if name.lower() == SITE_ROW else name for name in galaxies.column_names]
+    galaxies = galaxies.rename_columns(renamed)
     galaxies = galaxies.add_column(0, SITE_ROW, pa.array(np.arange(len(rows)), pa.int32()))
     return list(_files(galaxies, tables, folder, (0, len(rows)), most))
 
@@ -105,6 +106,7 @@ def _write(path: Path, galaxies: pa.Table, tables: dict[str, pa.Table], *, whole
         connection.execute("CHECKPOINT facts")
     finally:
         connection.close()
+        shutil.rmtree(spill_of(path), ignore_errors=True)
     return list(kept)
 
 
