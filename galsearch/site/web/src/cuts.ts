@@ -3,7 +3,7 @@
 import engines from "virtual:engines";
 import type * as DuckDB from "@duckdb/duckdb-wasm";
 import { cached } from "./cache.ts";
-import { Canceled, SiteError, told } from "./errors.ts";
+import { Canceled, ConditionError, SiteError, told } from "./errors.ts";
 import { checkedCondition } from "./expression.ts";
 import { Files, inflate, type FileEntry, type Progress } from "./files.ts";
 import type { Site } from "./manifest.ts";
@@ -47,7 +47,7 @@ export class Cuts {
   /** Return which galaxies pass a condition, a byte each. */
   async mask(text: string, progress?: Progress): Promise<Uint8Array> {
     const where = checkedCondition(text);
-    if (!this.#site.facts) throw new SiteError("This site was exported without its tables, so it takes no condition in SQL. Use the sliders.");
+    if (!this.#site.facts) throw new ConditionError("This site was exported without its tables, so it takes no condition in SQL. Use the sliders.");
     let found = this.#answers.get(where);
     if (!found) {
       const before = this.#turn;
@@ -82,7 +82,7 @@ export class Cuts {
       if (error instanceof Canceled) this.#end();
       if (error instanceof Canceled || error instanceof SiteError) throw error;
       if (/out of memory|abort|unreachable|memory access/i.test(told(error))) this.#end();
-      throw new SiteError(plainError(told(error)));
+      throw new ConditionError(plainError(told(error)));
     } finally {
       this.#stop = undefined;
     }

@@ -3,6 +3,11 @@ export class SiteError extends Error {
   override name = "SiteError";
 }
 
+/** What is wrong with a condition in SQL: it is told beside the box. */
+export class ConditionError extends SiteError {
+  override name = "ConditionError";
+}
+
 /** Thrown where somebody no longer waits. */
 export class Canceled extends Error {
   override name = "Canceled";

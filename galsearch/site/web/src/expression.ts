@@ -1,5 +1,5 @@
 // A condition in SQL is checked before the engine sees it: one expression, nothing that reads, writes or never ends.
-import { SiteError } from "./errors.ts";
+import { ConditionError } from "./errors.ts";
 import { MOST_WHERE } from "./query.ts";
 
 const FORBIDDEN = new Set(
@@ -25,31 +25,31 @@ interface Token {
   at: number;
 }
 
-/** Return the condition as it goes to the engine; SiteError with what is wrong with it. */
+/** Return the condition as it goes to the engine; ConditionError with what is wrong with it. */
 export function checkedCondition(text: string): string {
   const where = text.trim();
-  if (!where) throw new SiteError("The condition is empty. Write one such as z < 0.05 AND mag_r < 17.");
-  if (where.length > MOST_WHERE) throw new SiteError(`The condition has ${where.length} characters, at most ${MOST_WHERE} are taken.`);
+  if (!where) throw new ConditionError("The condition is empty. Write one such as z < 0.05 AND mag_r < 17.");
+  if (where.length > MOST_WHERE) throw new ConditionError(`The condition has ${where.length} characters, at most ${MOST_WHERE} are taken.`);
   const tokens = tokensOf(where);
   let depth = 0;
   tokens.forEach((token, n) => {
     if (token.text === "(" || token.text === "[") depth++;
     if (token.text === ")" || token.text === "]") depth--;
-    if (depth < 0) throw new SiteError("A bracket closes that was not opened.");
-    if (depth > 60) throw new SiteError("The condition is nested too deeply; at most 60 brackets may be open at once.");
-    if (token.kind === "sign" && token.text === ";") throw new SiteError("Only one condition is taken, without “;”.");
-    if (token.kind === "sign" && /[{}\\$?]/.test(token.text)) throw new SiteError(`“${token.text}” does not belong in a condition.`);
+    if (depth < 0) throw new ConditionError("A bracket closes that was not opened.");
+    if (depth > 60) throw new ConditionError("The condition is nested too deeply; at most 60 brackets may be open at once.");
+    if (token.kind === "sign" && token.text === ";") throw new ConditionError("Only one condition is taken, without “;”.");
+    if (token.kind === "sign" && /[{}\\$?]/.test(token.text)) throw new ConditionError(`“${token.text}” does not belong in a condition.`);
     const called = tokens[n + 1]?.text === "(";
     if (token.kind === "word" && FORBIDDEN.has(token.text.toLowerCase())) {
       const fix = token.text.toLowerCase() === "from" ? "x IS DISTINCT FROM y is written as x <> y here" : "write what a galaxy must have, such as z < 0.05";
-      throw new SiteError(`“${token.text}” does not belong in a condition: ${fix}.`);
+      throw new ConditionError(`“${token.text}” does not belong in a condition: ${fix}.`);
     }
     const name = token.text.toLowerCase();
     if (called && (token.kind === "word" || token.kind === "quoted") && !FUNCTIONS.has(name) && !(token.kind === "word" && OPERATORS.has(name))) {
-      throw new SiteError(`The function “${token.text}” is not available in a condition.`);
+      throw new ConditionError(`The function “${token.text}” is not available in a condition.`);
     }
   });
-  if (depth) throw new SiteError("A bracket is not closed.");
+  if (depth) throw new ConditionError("A bracket is not closed.");
   return where;
 }
 
@@ -62,14 +62,14 @@ function tokensOf(text: string): Token[] {
       at++;
       continue;
     }
-    if (/^(--|\/\*)/.test(rest)) throw new SiteError("Comments are not taken in a condition.");
-    if (/^e'/i.test(rest)) throw new SiteError("Texts with escapes (e'…') are not taken; write '…' and double a quote inside it.");
+    if (/^(--|\/\*)/.test(rest)) throw new ConditionError("Comments are not taken in a condition.");
+    if (/^e'/i.test(rest)) throw new ConditionError("Texts with escapes (e'…') are not taken; write '…' and double a quote inside it.");
     const found =
       match("text", /^'(?:[^']|'')*'/, rest) ??
       match("quoted", /^"(?:[^"]|"")*"/, rest) ??
       match("number", /^(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?/i, rest) ??
       match("word", /^[\p{L}_][\p{L}\p{N}_]*/u, rest);
-    if (!found && (sign === "'" || sign === '"')) throw new SiteError(`A quote (${sign}) is not closed.`);
+    if (!found && (sign === "'" || sign === '"')) throw new ConditionError(`A quote (${sign}) is not closed.`);
     const [kind, length] = found ?? (["sign", 1] as const);
     const raw = text.slice(at, at + length);
     tokens.push({ kind, text: kind === "quoted" ? raw.slice(1, -1).replaceAll('""', '"') : raw, at });

@@ -7,6 +7,8 @@ import type { Space } from "./manifest.ts";
 const CELL_CACHE_BYTES = 96e6;
 const MOST_BYTES = 24e6; // of codes read for one search; what a condition leaves may lie anywhere
 const GAP_BYTES = 4096;
+const SCALES_BYTES = 4e6; // below it all scales are read at once: a request less for each cell
+const KEPT_SHARE = 0.7; // of a cell; what is less is read for one search and not kept
 
 /** Which galaxies may be found: a byte each, 0 for no; null for all. */
 export type Mask = Uint8Array | null;
@@ -142,7 +144,7 @@ export class VectorSpace {
 
   /** Fetch what every search needs, beside other work. */
   prepare(): void {
-    const wait = this.space.cells ? [this.#cellsOf(), this.#rows()] : [this.#allCodes(), this.#allScales(), this.#rows()];
+    const wait = this.space.cells ? [this.#cellsOf(), this.#rows(), ...(this.space.scales.bytes <= SCALES_BYTES ? [this.#allScales()] : [])] : [this.#allCodes(), this.#allScales(), this.#rows()];
     for (const one of wait) one.catch(() => {}); // told by the search that needs it
   }
 
@@ -212,24 +214,21 @@ export class VectorSpace {
     const scores = Float32Array.from({ length: count }, (_, cell) => dotFloat(query, centroids, cell, dim));
     const order = Uint32Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]! || a - b);
     const passes = mask ? countIn(mask, rows, 0, this.vectors) : this.vectors;
-    const probes = wantedCells(cells!, kind, (k * this.vectors) / Math.max(1, passes), mask !== null);
-    const chosen: number[] = [];
+    const probes = wantedCells(cells!, kind, (DEPTH * this.vectors) / Math.max(1, passes), mask !== null);
+    const chosen: Stretch[] = [];
     let [passing, bytes, occupied] = [0, 0, 0];
     for (const cell of order) {
-      const here = mask ? countIn(mask, rows, starts[cell]!, starts[cell + 1]!) : starts[cell + 1]! - starts[cell]!;
-      if (!here) continue;
-      const size = (starts[cell + 1]! - starts[cell]!) * dim;
-      const enough = chosen.length >= probes && passing >= 4 * k;
-      if (enough || bytes + size > MOST_BYTES) {
-        occupied++;
-        continue;
-      }
-      chosen.push(cell);
-      passing += here;
-      bytes += size;
+      const stretch = passingStretch(cell, starts, mask, rows);
+      if (!stretch.passing) continue;
       occupied++;
+      const size = (stretch.to - stretch.from) * dim;
+      const enough = chosen.length >= probes && passing >= Math.max(2 * k, 4 * DEPTH);
+      if (enough || bytes + size > MOST_BYTES) continue;
+      chosen.push(stretch);
+      passing += stretch.passing;
+      bytes += size;
     }
-    const read = await Promise.all(chosen.map((cell) => this.#cell(cell, starts)));
+    const read = await Promise.all(chosen.map((stretch) => this.#stretch(stretch, starts)));
     const compared = read.reduce((sum, cell) => sum + scan(cell, query, mask, rows, best), 0);
     this.#trim();
     return { compared, cells: chosen.length, cellsOf: count, exact: occupied === chosen.length };
@@ -257,7 +256,7 @@ export class VectorSpace {
   }
 
   async #scalesAt(ids: number[]): Promise<ArrayLike<number>> {
-    if (this.space.cells) return new Pages(this.#files, this.space.scales, "float32").at(ids);
+    if (this.space.scales.bytes > SCALES_BYTES) return new Pages(this.#files, this.space.scales, "float32").at(ids);
     const all = await this.#allScales();
     return ids.map((id) => all[id]!);
   }
@@ -285,22 +284,24 @@ export class VectorSpace {
     ));
   }
 
-  #cell(cell: number, starts: Uint32Array): Promise<Cell> {
-    let found = this.#held.get(cell);
+  /** Read the vectors of a stretch: all of a cell, which is kept, or less of it where a condition leaves few. */
+  #stretch(stretch: Stretch, starts: Uint32Array): Promise<Cell> {
+    const [from, to] = [starts[stretch.cell]!, starts[stretch.cell + 1]!];
+    let found = this.#held.get(stretch.cell);
+    if (!found && stretch.to - stretch.from < KEPT_SHARE * (to - from)) return this.#read(stretch.from, stretch.to);
     if (!found) {
-      const [from, to] = [starts[cell]!, starts[cell + 1]!];
-      const { codes, scales, dim } = this.space;
-      found = Promise.all([this.#files.range(codes, from * dim, to * dim), this.#files.range(scales, from * 4, to * 4)]).then(([code, scale]) => ({
-        codes: asNumbers(code, "int8"),
-        scales: asNumbers(scale, "float32"),
-        first: from,
-        count: to - from,
-      }));
-      found.catch(() => this.#held.delete(cell));
+      found = this.#read(from, to);
+      found.catch(() => this.#held.delete(stretch.cell));
     }
-    this.#held.delete(cell); // put at the end: used last
-    this.#held.set(cell, found);
+    this.#held.delete(stretch.cell); // put at the end: used last
+    this.#held.set(stretch.cell, found);
     return found;
+  }
+
+  async #read(from: number, to: number): Promise<Cell> {
+    const { codes, scales, dim } = this.space;
+    const scale = scales.bytes <= SCALES_BYTES ? this.#allScales().then((all) => all.subarray(from, to)) : this.#files.range(scales, from * 4, to * 4).then((bytes) => asNumbers(bytes, "float32"));
+    return { codes: asNumbers(await this.#files.range(codes, from * dim, to * dim), "int8"), scales: await scale, first: from, count: to - from };
   }
 
   /** Let go of the cells that were used longest ago. */
@@ -317,6 +318,7 @@ interface Cell {
   count: number;
 }
 
+const DEPTH = 10; // of the best, what recall is measured of
 const WANTED_RECALL = 0.98;
 const MARGIN = 1.25; // of cells, over what was measured on other queries
 
@@ -353,6 +355,26 @@ export function scan(cell: Cell, query: Float32Array, mask: Mask, rows: Uint32Ar
     if (score >= best.floor) best.push(id, score);
   }
   return compared;
+}
+
+interface Stretch {
+  cell: number;
+  from: number; // the first vector that passes
+  to: number; // after the last one
+  passing: number;
+}
+
+/** Return what of a cell has to be read under a mask. */
+function passingStretch(cell: number, starts: Uint32Array, mask: Mask, rows: Uint32Array | null): Stretch {
+  const [first, end] = [starts[cell]!, starts[cell + 1]!];
+  if (!mask) return { cell, from: first, to: end, passing: end - first };
+  let [from, to, passing] = [end, first, 0];
+  for (let id = first; id < end; id++) {
+    if (!mask[rows ? rows[id]! : id]) continue;
+    if (!passing++) from = id;
+    to = id + 1;
+  }
+  return { cell, from, to, passing };
 }
 
 function countIn(mask: Uint8Array, rows: Uint32Array | null, from: number, to: number): number {

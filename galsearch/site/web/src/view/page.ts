@@ -2,7 +2,7 @@
 import iconAddress from "../../icon.svg?url";
 import { number, size, type Answer, type Atlas } from "../atlas.ts";
 import type { Card } from "../cards.ts";
-import { Canceled, SiteError, told } from "../errors.ts";
+import { Canceled, ConditionError, SiteError, told } from "../errors.ts";
 import { tableOf, toCsv, toJson, toVotable } from "../exports.ts";
 import { separation } from "../filters.ts";
 import { FIRST_K, formula, fromHash, isWeight, MOST_K, MOST_TEXT, type Query, type State, type Term, toHash, type View } from "../query.ts";
@@ -131,7 +131,7 @@ export class Page {
   #failed(error: unknown): void {
     if (!(error instanceof SiteError || error instanceof Canceled)) console.error(error);
     const said = told(error);
-    if (this.#state.query.where && (error instanceof Canceled || !this.#state.query.terms.length || /SQL|column|condition|Binder|Parser|Conversion|function|referenced/i.test(said))) this.#whereProblem = said;
+    if (error instanceof ConditionError || error instanceof Canceled) this.#whereProblem = said;
     else this.#tell(said);
     this.#answered = "";
     this.#status.replaceChildren(h("span", {}, this.#answer ? "No new results; those below are of the query before." : "No results."));
