@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -290,16 +291,31 @@ def test_hostile_texts_arrive_as_they_are_and_stay_within_bounds(hostile_path, t
 # ---- files
 
 
-def test_every_file_is_listed_with_its_digest_and_under_the_limit(tiny_site, large_site, page):
+def test_every_file_is_listed_with_its_digest(tiny_site, page):
     assert faults(tiny_site, MOST) == []
-    assert faults(large_site, 600_000) == []
     assert (tiny_site / "site.json").stat().st_size < 100_000
     assert (tiny_site / "index.html").read_bytes() == (page / "index.html").read_bytes() and (
         tiny_site / ".nojekyll"
     ).is_file()
 
 
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 350])
+def test_a_file_that_is_longer_than_the_limit_is_parts(tmp_path, size):
+    content = os.urandom(size)
+    with contextlib.closing(folder.Staging(tmp_path / "aside", 100)) as staging:
+        writer = staging.file("one")
+        for start in range(0, size, 70):
+            writer.write(content[start : start + 70])
+        entry = writer.entry()
+    parts = [(tmp_path / "aside" / part["path"]).read_bytes() for part in entry["parts"]]
+    assert b"".join(parts) == content and entry["bytes"] == size
+    assert [len(part) for part in parts] == [100] * (size // 100) + [size % 100] * bool(size % 100)
+    assert [part["sha256"] for part in entry["parts"]] == [hashlib.sha256(part).hexdigest() for part in parts]
+
+
+@pytest.mark.slow
 def test_what_is_over_the_limit_is_split_and_reads_as_one(large, large_site, tmp_path):
+    assert faults(large_site, 600_000) == []
     split, whole = Site(large_site), Site(galsearch.write_site(large, tmp_path / "out"))
     assert len(split.manifest["cards"]["parts"]) > 1 == len(whole.manifest["cards"]["parts"])
     assert split.read(split.manifest["cards"]) == whole.read(whole.manifest["cards"])
@@ -454,6 +470,8 @@ def test_a_site_that_is_killed_while_it_is_put_in_place_is_the_old_one_or_the_ne
     assert faults(site, MOST) == [] and len(Site(site).manifest["spaces"]) == 2
 
 
+@pytest.mark.durability
+@pytest.mark.slow
 def test_a_first_export_that_is_killed_leaves_nothing_by_that_name(tiny_bundle, page, tmp_path):
     assert killed(tiny_bundle, tmp_path / "out", page, -1, "writing facts") == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
