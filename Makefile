@@ -9,12 +9,14 @@ DEMO := demo/xdf.duckdb
 FAST := not slow and not browser and not durability and not hostile and not torch
 # As many processes as there are cores; the tests of a file stay together, because they share what is costly to make.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --timeout 600
+WEB := galsearch/site/web
+NPM := PATH="$(abspath $(VENV))/bin:$$PATH" npm --prefix $(WEB) --silent
 MUTANTS ?= --count 200 --minutes 60
 PYTEST_ARGS ?=
 export PYTHONDONTWRITEBYTECODE =  # tests start hundreds of processes, and compiling is a third of what one takes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-durability test-hostile mutants lint docs app bench
+.PHONY: help demo web test test-web test-slow test-durability test-hostile mutants lint docs app bench
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -22,6 +24,12 @@ help:  ## list these commands
 
 demo: $(VENV)/.has-demo  ## build and search a first atlas of real galaxies (demo/)
 	@$(RUN) demo
+
+web: $(WEB)/node_modules/.package-lock.json  ## build the page of static sites (galsearch/site/assets), with the Node that pip brings
+	@$(NPM) run build
+
+test-web: $(WEB)/node_modules/.package-lock.json  ## run the page's own tests; those in a browser are tests/test_site_browser.py
+	@$(NPM) test
 
 test: $(VENV)/.has-dev  ## run the fast tests, on all cores
 	@$(PY) -m pytest $(PARALLEL) -m "$(FAST)" $(PYTEST_ARGS)
@@ -83,6 +91,13 @@ $(VENV)/.has-app: pyproject.toml | $(PY)
 
 $(VENV)/.has-dev: pyproject.toml | $(PY)
 	$(call install,cpu$(comma)demo$(comma)app$(comma)dev,$@ $(VENV)/.has-app $(VENV)/.has-demo)
+
+$(VENV)/.has-web: pyproject.toml | $(PY)
+	$(call install,web,$@)
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json | $(VENV)/.has-web
+	@$(NPM) ci
+	@touch $@
 
 $(VENV)/.has-bench: pyproject.toml | $(PY)
 	$(call install,cpu$(comma)demo$(comma)app$(comma)dev$(comma)bench,$@ $(VENV)/.has-dev $(VENV)/.has-app $(VENV)/.has-demo)

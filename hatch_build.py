@@ -21,15 +21,20 @@ SOURCES = {
     # rounded as numpy rounds, and no function of mathematics sets errno, so that several can be worked out side by side
     Path("galsearch/science/pixels.c"): ("-ffp-contract=off", "-fno-math-errno"),
 }
+PAGE = "galsearch/site/assets"  # of static sites, built from galsearch/site/web; git ignores it, a wheel has it
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 
 class CompileSources(BuildHookInterface):
-    """Compile each C file next to itself, kernel.c to _kernel.so, and put the libraries into the wheel."""
+    """Compile each C file next to itself, kernel.c to _kernel.so; the wheel gets the libraries and the built page."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
+        if (Path(self.root) / PAGE / "index.html").is_file():
+            build_data["artifacts"].append(f"{PAGE}/**")
+        elif version != "editable":
+            self.app.display_warning(f"`galsearch site` will have no page: {PAGE} is not built, run `make web` first")
         for source in SOURCES:
             if trouble := compiled(Path(self.root), source):
                 self.app.display_warning(f"galsearch will do with numpy what is compiled elsewhere: {trouble}")

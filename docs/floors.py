@@ -23,7 +23,7 @@ from test_layers import MAY_IMPORT  # noqa: E402
 OUT = ROOT / "docs" / "floors.svg"
 NO_ROOMS = ("__init__", "prompts", "science", "service")
 FLOORS = (  # from above; a room is drawn on the first floor that names it
-    ("faces", ("cli", "service", "service.agents", "space")),
+    ("faces", ("cli", "service", "service.agents", "site", "site.serving", "space")),
     (
         "what reads and writes atlases",
         (

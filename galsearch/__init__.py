@@ -138,6 +138,8 @@ _HOMES = {
     "parse_position": "science.sky",
     "printable": "escaping",
     "serve": "service",
+    "serve_site": "site",
+    "write_site": "site",
     "write_space": "space",
     "HttpAddress": "service.agents",
     "serve_mcp": "service.agents",

@@ -206,9 +206,14 @@ class Encoder:
             )
         return cosine
 
+    def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
+        """Return the tokens of each text as a text encoder sees them, cut at MOST_CHARACTERS and at `max_tokens`."""
+        checked = [_checked_text(text) for text in texts]
+        cut = [text[:MOST_CHARACTERS] for text in checked]  # `max_tokens` cuts only what has been taken apart
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+
     def _encode_texts(self, texts: list[str]) -> np.ndarray:
-        cut = [text[:MOST_CHARACTERS] for text in texts]  # `max_tokens` cuts only what has been taken apart
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+        tokens = self.token_ids(texts)
         # neighbors of like length need little padding
         by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
@@ -591,6 +596,21 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
         "RuntimeException", "EPFail",
     )  # fmt: skip
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+def run_graph(content: bytes, feed: dict[str, np.ndarray], *, output: str, name: str) -> np.ndarray:
+    """Return one output of an ONNX graph that was made here of a model's, on the CPU.
+
+    Raises ModelMismatchError, naming the model, where the graph does not load or does not run.
+    """
+    check_graph(content, name=name)
+    session = _load_session({"id": name}, content, device="cpu", threads=None)
+    try:
+        return session.run([output], feed)[0]
+    except _runtime_errors() as error:
+        raise ModelMismatchError(
+            f"model {name}: what was made of it does not run on {_describe(feed)} ({_first_line(error)})"
+        ) from error
 
 
 # --- pictures of visitors ---------------------------------------------------------------------------------------

@@ -317,6 +317,20 @@ def folder_path(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny.atlas"))
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory):
+    """A page in the place of the built one of static sites, for tests of what Python writes."""
+    from galsearch.site import writing
+
+    home = tmp_path_factory.mktemp("page")
+    (home / "assets").mkdir()
+    (home / "index.html").write_text('<!doctype html><script type="module" src="assets/index-1.js"></script>')
+    (home / "assets" / "index-1.js").write_text("'the page'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "FRONT_END", home)
+        yield home
+
+
 # ---- a real browser
 
 

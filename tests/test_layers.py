@@ -105,6 +105,8 @@ MAY_IMPORT = {
     | SCIENCE
     | {"query", "workers", "quotas", "rerank", "hits", "atlas", "discovery", "service.agents"},
     "service": BELOW_WHOLE | {"", "adql", "atlas", "atomic", "discovery", "permalinks", "quotas", "service"},
+    "site": BELOW_WHOLE | {"atomic", "citations", "knowledge", "site", "site.serving"},
+    "site.serving": {"errors", "site"},
     "prompts": set(),  # text files
     "__init__": {"errors"},  # everything else is found by name at first use
     "cli": {"cli"},  # beside that the public surface only
@@ -127,6 +129,8 @@ STORE = (
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert"),
     *("write.tombstones", "write.folder"),
     *("write.bundle", "sql.visitors"),
+    *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
+    *("write.bundle", "write.site_tables", "sql.visitors"),
 )
 # package from outside -> the modules that may import it; what is not named here nobody may
 OWNERS = {
@@ -144,6 +148,7 @@ OWNERS = {
     "packaging": {"space"},
     "huggingface_hub": {"space"},  # in the script that runs in a Space
     "onnxruntime": {"encode"},
+    "onnx": {"site"},  # which rewrites a text model for browsers
     "tokenizers": {"encode"},
     "skimage": {"sources"},
     "yaml": {"language", "formats"},
@@ -168,7 +173,7 @@ OWNERS = {
     "rich": {"cli"},
 }
 NETWORK = {"socket", "ssl", "http", "ftplib", "smtplib", "urllib", "xmlrpc"}
-MAY_REACH_OUT = {"remote"}
+MAY_REACH_OUT = {"remote", "site.serving"}  # the latter only listens, on this machine
 EXPORT_MAY_IMPORT = WORDS | SCIENCE | {"language", "captions", "encode"}
 
 
@@ -412,6 +417,18 @@ BROUGHT_BY_EXTRAS = (
     "umap",
     "photutils",
     "mcp",
+)
+BROUGHT_BY_EXTRAS = (
+    "onnx",
+    "requests",
+    "pyvo",
+    "astroquery",
+    "httpx2",
+    "openai",
+    "skimage",
+    "sklearn",
+    "umap",
+    "photutils",
 )
 
 

@@ -1,7 +1,8 @@
-"""Commands that open the app or write a Space."""
+"""Commands that open the app, or write a Space or a static site."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ import typer
 
 import galsearch
 from galsearch.cli import options
-from galsearch.cli.output import progress_bar, tell
+from galsearch.cli.output import again, progress_bar, tell
 from galsearch.cli.program import app
 
 PUBLIC_APP = (  # Streamlit's options for a server that anyone may reach
@@ -45,6 +46,72 @@ def space(
     elif size > SPACE_BYTES:
         tell(f"a Space holds {SPACE_BYTES / 1e9:.0f} GB at most: put the bundle into a data set, and use --dataset")
     tell(f"  {shlex.join(['hf', 'upload', 'USER/NAME', str(out), '.', '--repo-type', 'space'])}")
+
+
+@app.command()
+def site(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Atlas: a folder 'name.atlas' or a bundle 'name.duckdb'; to --serve alone, a site.", metavar="ATLAS"
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(help="The folder to write: a new one, an empty one, or a site.", metavar="OUT")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="What to call the site; the atlas's title.")] = None,
+    encoders: Annotated[
+        bool,
+        typer.Option("--encoders/--no-encoders", help="Take the models along, so that visitors can ask in any words."),
+    ] = True,
+    bundle_url: Annotated[
+        str | None, typer.Option("--bundle-url", help="Where the atlas itself can be fetched; the page links to it.")
+    ] = None,
+    max_file_mb: Annotated[
+        float, typer.Option("--max-file-mb", help="Split what is longer than so many MB; hosts take 25 or 100.")
+    ] = 24.0,
+    cells_from: Annotated[
+        int, typer.Option("--cells-from", help="From how many vectors on a visitor fetches a part of them.")
+    ] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the cells.")] = 0,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the site to the browsers of this machine, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", help="Port for --serve; 0 takes any that is free.")] = 8000,
+):
+    """Write a folder that any web server shows: the atlas, searched in the visitor's browser. Nothing is sent anywhere.
+
+    `galsearch site OUT --serve` shows a site that is there already.
+    """
+    if out is None and not serve:
+        raise typer.BadParameter("name the folder to write, or --serve a site that is there", param_hint="OUT")
+    if out is not None:
+        with progress_bar() as progress:
+            galsearch.write_site(
+                path,
+                out,
+                title=title,
+                encoders=encoders,
+                bundle_url=bundle_url,
+                max_file_mb=max_file_mb,
+                cells_from=cells_from,
+                seed=seed,
+                progress=progress,
+            )
+        _tell_site(out)
+    if serve:
+        galsearch.serve_site(out or path, port=port, ready=lambda address: tell(f"{address} (Ctrl-C ends it)"))
+
+
+def _tell_site(out: Path) -> None:
+    sizes = [file.stat().st_size for file in out.rglob("*") if file.is_file()]
+    tell(f"wrote {out} ({len(sizes)} files, {sum(sizes) / 1e6:.1f} MB, the largest {max(sizes) / 1e6:.1f} MB)")
+    manifest = json.loads((out / "site.json").read_bytes())
+    for model, reason in manifest["encoders_left_out"].items():
+        tell(f"without the {model} model: {reason}")
+    if dropped := manifest.get("cards_without_picture"):
+        tell(f"{dropped} pictures are left out: they are longer than 128 kB, or no WebP, JPEG or PNG")
+    tell(f"  {again('site', out, '--serve')}")
 
 
 @app.command("app")

@@ -23,7 +23,7 @@ LINUX = {
 SAME_AS = {"onnxruntime": "onnxruntime-gpu"}  # the same version for another processor
 BESIDE = {"_models": "onnx_models", "_app": "streamlit_app"}  # in the package -> beside it in a checkout
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # that a zip file can name; the same files give the same wheel
-LEFT_OUT = ("__pycache__",)
+LEFT_OUT = ("__pycache__", "node_modules", "web")  # the last two: the source of the page of static sites
 NOT_PASSED_ON = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")
 TAG = "py3-none-any"
 

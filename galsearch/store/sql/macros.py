@@ -166,6 +166,11 @@ FROM codes_{name} JOIN cells_{name} USING (cell)"""
 NEAREST_WITHOUT_CELLS = NEAREST_EXACT.replace("k := 10, cut", "k := 10, probes := 32, cut")
 
 
+def site_macros() -> list[str]:
+    """Return the macros of a static site's files of facts: positions; words and vectors are the page's own business."""
+    return [statement.format(temp="") for statement in (SEPARATION, CONE)]
+
+
 def facts_macros(*, temp: str = "") -> list[str]:
     """Return the statements that store the macros which need no vectors; both forms have them in their file."""
     concept = CONCEPT.format(temp=temp, suffix="", phrases=schema.PHRASES)
