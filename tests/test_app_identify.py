@@ -278,7 +278,7 @@ def test_it_can_be_stopped_while_a_service_is_slow(page, own):
             time.sleep(0.05)
         assert job.state == "running"
         job.stop()
-        job.wait(10)
+        job.wait(20)
         assert job.state == "stopped"
         app.run()
         assert "Stopped" in text_of(app)

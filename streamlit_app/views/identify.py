@@ -23,6 +23,7 @@ from anomaly_lists import run_text as list_text
 from anomaly_lists import saved_runs
 from anomaly_reasons import galaxies_of, way
 from choices import number_of, segmented, selected, take
+from conditions import count
 from identifications import STATES, Known
 from state import PAGE_ROWS, State, current
 
@@ -162,10 +163,8 @@ def choose_objects(state: State) -> tuple[tuple[str, ...] | None, str | None, in
     of = state.param("of", RESULTS) if state.param("of", RESULTS) in options else RESULTS
     segmented(state, "of", options, of, label="Objects")
     if of == FILTER:
-        condition = state.condition()
-        where = None if condition == "true" else condition
-        with limits.turn():
-            many = state.atlas.count(where)
+        where = kept_by_search(state)
+        many = count(state, where)
         told_objects(f"{many:,} of {len(state.atlas):,} objects, by the filter and the cone of the page Search")
         return None, where, many
     ids = tuple(dict.fromkeys(ids_of(state, of, odd)))
@@ -177,6 +176,18 @@ def choose_objects(state: State) -> tuple[tuple[str, ...] | None, str | None, in
     }
     told_objects(f"{len(ids):,}: {told[of]}")
     return ids, None, len(ids)
+
+
+def kept_by_search(state: State) -> str | None:
+    """Return the filter and the cone of the page Search as one condition; None without either."""
+    query, parts = state.query, []
+    if query.where:
+        state.passing()  # what is not one condition is refused here; counted once while it stays
+        parts.append(f"({query.where}\n)")
+    if query.near:
+        ra, dec = query.near
+        parts.append(f"separation_arcsec(ra, dec, {ra!r}, {dec!r}) <= {query.radius_arcsec!r}")
+    return " AND ".join(parts) or None
 
 
 def told_objects(text: str) -> None:
@@ -391,7 +402,7 @@ def begin(asked: Asked) -> None:
     acted()
     state = current()
     agreed, st.session_state.identify_agreed = confirmed(asked), False
-    many = len(asked.ids) if asked.ids is not None else state.atlas.count(asked.where)
+    many = len(asked.ids) if asked.ids is not None else count(state, asked.where)
     if asked.services and (limits.PUBLIC or not agreed):
         return
     if MOST_OBJECTS is not None and many > MOST_OBJECTS:
