@@ -100,7 +100,6 @@ MAY_IMPORT = {
     "ingest": BELOW_WHOLE | {"columns", "sources"},
     "evaluation": BELOW_WHOLE | {"atlas", "knowledge", "evaluation"},
     "space": BELOW_WHOLE | {"citations", "ingest", "space"},
-    "service": set(),
     "service.agents": WORDS
     | SCIENCE
     | {"query", "workers", "quotas", "rerank", "hits", "atlas", "discovery", "service.agents"},
@@ -128,8 +127,6 @@ STORE = (
     *("read.row_view", "check"),
     *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert"),
     *("write.tombstones", "write.folder"),
-    *("write.bundle", "sql.visitors"),
-    *("write.disk", "write.index_tables", "write.lance_offsets", "write.recluster", "write.upsert", "write.folder"),
     *("write.bundle", "write.site_tables", "sql.visitors"),
 )
 # package from outside -> the modules that may import it; what is not named here nobody may
@@ -159,16 +156,14 @@ OWNERS = {
     "httpx2": {"remote", "remote.cutouts"},  # comes with openai
     "pydantic": {"remote", "service.agents"},
     "mcp": {"service.agents"},
-    "anyio": {"service.agents"},  # comes with mcp, and so does the next
-    "uvicorn": {"service.agents"},
     "requests": {"remote"},  # comes with astropy's packages of services
     "urllib3": {"remote"},
     "pyvo": {"remote"},
     "astroquery": {"remote"},
     "sqlglot": {"adql"},
     "starlette": {"service"},
-    "anyio": {"service"},  # comes with Starlette
-    "uvicorn": {"service"},
+    "anyio": {"service", "service.agents"},  # comes with Starlette and mcp, and so does the next
+    "uvicorn": {"service", "service.agents"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
