@@ -93,3 +93,9 @@ def test_the_length_of_a_hash_is_that_of_the_method_that_makes_it():
     from galsearch.science import fingerprints
 
     assert schema.HASH_BYTES[fingerprints.METHOD] == fingerprints.HASH_BYTES
+
+
+def test_a_part_of_an_atlas_with_results_is_in_order(judged, tmp_path):
+    with galsearch.open(judged) as atlas:
+        atlas.search(k=50).bundle(tmp_path / "part.duckdb")
+    assert found(tmp_path / "part.duckdb") == {}
