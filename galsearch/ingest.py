@@ -51,7 +51,8 @@ from galsearch.store import (
     write_bundle,
 )
 
-BATCH_ROWS = 256
+BATCH_ROWS = 256  # at most, that are prepared and kept at a time; what is killed loses those that are not kept
+LEAST_BATCH_ROWS, BATCHES = 32, 8  # a small addition is kept in so many batches, so that little of it is lost
 VECTOR_BATCH_ROWS = 16_384  # of vectors that come with their table
 SPECTRUM, LINES = schema.MODALITIES["spectrum"].name, "lines"
 
@@ -514,7 +515,8 @@ def _inputs(taken: Iterable[Source]) -> dict[str, str]:
 
 def _plan(action: str, parts: Sequence[_Part], parameters: dict[str, Any]) -> dict[str, Any]:
     """Return everything that decides what the batches hold: an interrupted run goes on only under the same plan."""
-    made_by = {"software": schema.software(), "batch_rows": [BATCH_ROWS, VECTOR_BATCH_ROWS]}
+    sizes = [_batch_rows(part.taken) for part in parts]
+    made_by = {"software": schema.software(), "batch_rows": sizes}
     inputs = _inputs(part.taken for part in parts)
     models = [part.space["sha256"] for part in parts]
     return {"action": action, "inputs": inputs, "parameters": parameters, **made_by, "model": models}
@@ -1187,6 +1189,13 @@ def concept_phrases(modality: str = schema.MAIN) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _batch_rows(taken: Source) -> int:
+    """Return how many rows of a source are prepared and kept at a time."""
+    if taken.dim is not None:
+        return VECTOR_BATCH_ROWS
+    return min(BATCH_ROWS, max(LEAST_BATCH_ROWS, taken.table.num_rows // BATCHES))
+
+
 def _numbered(total: int, size: int, *, first: int = 0) -> dict[int, range]:
     """Return the rows of batches by their numbers, which begin with `first`."""
     starts = range(0, total, size)
@@ -1200,8 +1209,7 @@ def _stage(
     total = sum(part.taken.table.num_rows for part in parts)
     number, before = 0, 0
     for part in parts:
-        size = BATCH_ROWS if part.taken.dim is None else VECTOR_BATCH_ROWS
-        ranges = _numbered(part.taken.table.num_rows, size, first=number)
+        ranges = _numbered(part.taken.table.num_rows, _batch_rows(part.taken), first=number)
         what = part.taken.doing if workshop.measure != "none" else "embedding"
 
         def seen(done: int, before: int = before, what: str = what) -> None:

@@ -445,6 +445,8 @@ _ARROW = {
     "BOOLEAN": pa.bool_(),
 }
 
+HASH_BYTES = {"rings-1": 72}  # of the hash of a picture, by the method that made it
+
 # What is known of an object that was looked up in catalogs.
 STATES = ("known of this kind", "known of another kind", "not found", "not checked")
 

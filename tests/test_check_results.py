@@ -53,7 +53,7 @@ CHANGED = [
     ("duplicates", "UPDATE duplicates SET is_kept = true", "groups without"),
     ("duplicates", "UPDATE duplicates SET linked_to = object_id WHERE NOT is_kept", "links to no member"),
     ("duplicates", "UPDATE duplicates SET confidence = 1.5", "confidences"),
-    ("picture_hashes", "UPDATE picture_hashes SET hash = hash[1:70]", "300 hashes of other than 72 bytes"),
+    ("picture_hashes", "UPDATE picture_hashes SET hash = hash[1:70]", "300 hashes of another length"),
     (
         "picture_hashes",
         "UPDATE picture_hashes SET object_id = 'x' || object_id",
@@ -86,3 +86,16 @@ def test_a_changed_table_of_results_is_a_finding(judged, tmp_path, table, statem
     with duckdb.connect(str(path)) as connection:
         connection.execute(statement)
     assert message in found(path).get(table, "nothing")
+
+
+def test_the_length_of_a_hash_is_that_of_the_method_that_makes_it():
+    from galsearch import schema
+    from galsearch.science import fingerprints
+
+    assert schema.HASH_BYTES[fingerprints.METHOD] == fingerprints.HASH_BYTES
+
+
+def test_a_part_of_an_atlas_with_results_is_in_order(judged, tmp_path):
+    with galsearch.open(judged) as atlas:
+        atlas.search(k=50).bundle(tmp_path / "part.duckdb")
+    assert found(tmp_path / "part.duckdb") == {}

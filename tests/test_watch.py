@@ -850,6 +850,12 @@ def test_a_wrong_key_of_a_plan_is_told_beside_all_that_there_are(home):
         read_plan(plan)
 
 
+def test_a_dry_run_tells_a_source_that_cannot_be_read_and_counts_the_others(home, sky, run):
+    plan = write(home, cone(sky), 'name = "gone"\nkind = "folder"\npath = "gone"\n')
+    code, told, _ = run("watch", plan, "--dry-run")
+    assert code == 1 and "cannot be used: source 'gone' cannot be read" in told and "cone: 12 items" in told
+
+
 def test_a_dry_run_tells_what_the_plan_names_and_is_not_there_and_exits_with_1(home, sky, run):
     rest = '[[identify]]\nname = "gone"\ntable = "gone.csv"\nradius_arcsec = 2\n'
     plan = write(home, cone(sky), top='verdicts = "none.verdicts"', rest=rest)

@@ -167,7 +167,7 @@ class Agreement:
         if self.share is None:
             return f"{self.kind}: no object was judged by two people"
         values = [f"{name} {value:.2f}" for name in ("kappa", "alpha") if (value := getattr(self, name)) is not None]
-        among = f"{len(self.people)} people, {self.objects} objects judged by two or more"
+        among = f"{len(self.people)} people, {self.objects} object{'s' * (self.objects != 1)} judged by two or more"
         return f"{self.kind}: {among}, {100 * self.share:.0f} % of pairs agree" + "".join(f", {one}" for one in values)
 
 
@@ -319,6 +319,8 @@ class Verdicts:
         return content
 
     def _bytes(self, shown: Sequence[Verdict], suffix: str, *, quote_formulas: bool = False) -> bytes:
+        if suffix.lower() in (".reg", ".ajs"):
+            raise SchemaError(f"{suffix} draws positions, and verdicts have none; write .csv, .vot, .fits or .parquet")
         table, meta = self._table(shown), self._meta()
         return formats.table_bytes(table, suffix, meta=meta, quote_formulas=quote_formulas)
 

@@ -10,7 +10,6 @@ import numpy as np
 from galsearch import schema
 from galsearch.errors import FormatError, SchemaError
 from galsearch.schema import Finding
-from galsearch.science.fingerprints import HASH_BYTES, METHOD
 from galsearch.science.ranking import Scorer
 from galsearch.science.spectra import from_stored
 from galsearch.store.files import checked_aside
@@ -177,9 +176,11 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
         _NO_OBJECT,
         _twice("object_id", "method"),
         (
-            f"hashes of other than {HASH_BYTES} bytes",
-            f"SELECT count(*) FROM {{table}} WHERE method IS NULL OR hash IS NULL "
-            f"OR (method = '{METHOD}' AND octet_length(hash) <> {HASH_BYTES})",
+            "hashes of another length than those of their method",
+            "SELECT count(*) FROM {table} WHERE method IS NULL OR hash IS NULL OR "
+            + " OR ".join(
+                f"(method = '{name}' AND octet_length(hash) <> {n})" for name, n in schema.HASH_BYTES.items()
+            ),
         ),
     ),
     "identifications": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -278,9 +279,9 @@ class _Reader:
 
     def apart(self, one: SourcePlan, key: str, **ours: Path) -> None:
         """Raise where a source holds what the watch writes, or lies in it: it would take in its own pictures."""
-        theirs = None if one.path is None else one.path.resolve()
+        theirs = None if one.path is None else Path(os.path.realpath(one.path))  # a loop of links is no error here
         for name, path in ours.items():
-            written = path.resolve()
+            written = Path(os.path.realpath(path))
             if theirs is not None and (written.is_relative_to(theirs) or theirs.is_relative_to(written)):
                 what = f"'{one.path}' and the {name} '{path}' lie in each other"
                 self.fail(key, what, f"name another {name}, or a folder of pictures alone")

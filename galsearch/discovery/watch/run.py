@@ -131,10 +131,17 @@ def watch_forecast(plan: str | Path | Plan) -> Forecast:
         finally:
             jobs.close()
     client = Client(per_second=plan.requests_per_second, faster=plan.hosts)
-    rows = tuple(_forecast_of(plan, each, known.get(each.name, {}), client) for each in plan.sources)
+    rows, unread = [], []
+    for each in plan.sources:
+        try:
+            rows.append(_forecast_of(plan, each, known.get(each.name, {}), client))
+        except (GalsearchError, OSError) as error:
+            unread.append(f"source '{each.name}' cannot be read, and the others go on without it: {error}")
+            if len(plan.sources) == 1:
+                raise
     home = next(each for each in (plan.workspace, *plan.workspace.parents) if each.is_dir())
     missing, notes = _missing(plan)
-    return Forecast(plan.path, rows, shutil.disk_usage(home).free, missing, notes)
+    return Forecast(plan.path, tuple(rows), shutil.disk_usage(home).free, (*unread, *missing), notes)
 
 
 def _missing(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
