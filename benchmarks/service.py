@@ -61,7 +61,11 @@ def main() -> None:
     server = start(args.atlas, port, public=args.public)
     try:
         found = {name: getattr(args, name) for name in ("clients", "seconds", "public")}
-        found |= {"rows": rows, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+        found |= {
+            "rows": rows,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "load_before": os.getloadavg()[0],
+        }
         found["asks"] = load(port, draws, args)
     finally:
         server.send_signal(signal.SIGTERM)

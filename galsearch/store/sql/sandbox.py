@@ -140,7 +140,10 @@ class Sandbox:
         cursor = self.cursor()
         try:
             for name, table in tables.items():
-                cursor.register(name, table)
+                try:
+                    cursor.register(name, table)
+                except duckdb.Error as error:
+                    raise QueryError(f"the table {name} cannot be asked in SQL: {_first_lines(error)}") from None
             yield
         finally:
             for name in tables:
