@@ -456,6 +456,6 @@ def damaged(path: Path, error: Exception) -> FormatError:
 
 
 def _first_lines(error: Exception) -> str:
-    """Return what DuckDB said without the caret drawing."""
-    text = str(error).split("\n\nLINE ")[0]
+    """Return what DuckDB said without the caret drawing, and without a stack trace, which names our folders."""
+    text = str(error).split("\n\nLINE ")[0].split("Stack Trace:")[0]
     return " ".join(text.split())[:400]
