@@ -61,7 +61,11 @@ def main() -> None:
     server = start(args.atlas, port, public=args.public)
     try:
         found = {name: getattr(args, name) for name in ("clients", "seconds", "public")}
-        found |= {"rows": rows, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+        found |= {
+            "rows": rows,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "load_before": os.getloadavg()[0],
+        }
         found["asks"] = load(port, draws, args)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -98,7 +102,7 @@ def make_draws(atlas: galsearch.Atlas, *, seed: int) -> dict[str, list[str]]:
         "cone in ADQL": ["/tap/sync?" + urlencode({"LANG": "ADQL", "QUERY": adql(ra, dec)}) for ra, dec in cones],
         "object": [f"/object/{quote(one['object_id'], safe='')}" for one in some],
     }
-    if atlas.manifest.main_embedding and atlas.manifest.knows_words(atlas.manifest.main_embedding):
+    if _knows_words(atlas):
         texts = [detail + subject for subject in SUBJECTS for detail in DETAILS]
         draws["words"] = ["/search?" + urlencode({"text": text, "k": 24}) for text in texts]
         tops = [
@@ -107,9 +111,21 @@ def make_draws(atlas: galsearch.Atlas, *, seed: int) -> dict[str, list[str]]:
         draws["words in ADQL"] = ["/tap/sync?" + urlencode({"LANG": "ADQL", "QUERY": text}) for text in tops]
     else:
         draws["example"] = ["/search?" + urlencode({"like": one["object_id"], "k": 24}) for one in some]
+        tops = [
+            f"SELECT TOP 24 object_id, gs_like('{one['object_id']}') AS s FROM galaxies ORDER BY s DESC" for one in some
+        ]
+        draws["example in ADQL"] = ["/tap/sync?" + urlencode({"LANG": "ADQL", "QUERY": text}) for text in tops]
     for paths in draws.values():
         rng.shuffle(paths)
     return draws
+
+
+def _knows_words(atlas: galsearch.Atlas) -> bool:
+    try:
+        atlas.embed("galaxy")
+    except galsearch.GalsearchError:
+        return False
+    return True
 
 
 def adql(ra: float, dec: float) -> str:

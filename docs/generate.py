@@ -870,7 +870,8 @@ def service() -> str:
     head = ("asked", "answers", "errors", "median, ms", "p95, ms", "slowest, ms")
     keys = ("answers", "errors", "median_ms", "p95_ms", "most_ms")
     rows = ([name, *(f"{row.get(key, 0):,}" for key in keys)] for name, row in found["asks"].items())
-    how = f"{found['clients']} clients for {found['seconds']:.0f} s, {found['rows']:,} galaxies; {found['machine']}."
+    of = f"{found['clients']} clients for {found['seconds']:.0f} s, {found['rows']:,} galaxies; {found['machine']}"
+    how = f"{of}, which others used meanwhile: the load average was {found['load_before']:.0f} before it began."
     return f"{how}\n\n{table(head, rows)}"
 
 

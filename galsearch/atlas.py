@@ -21,7 +21,15 @@ import pyarrow as pa
 
 from galsearch import citations, formats, schema
 from galsearch.encode import Encoder, Words, check_same_model, check_takes, read_card, shipped, shipped_words
-from galsearch.errors import FormatError, GalsearchError, LimitError, ModelMismatchError, QueryError, UnknownIdError
+from galsearch.errors import (
+    FormatError,
+    GalsearchError,
+    LimitError,
+    ModelMismatchError,
+    QueryError,
+    SchemaError,
+    UnknownIdError,
+)
 from galsearch.escaping import printable
 from galsearch.formats import describe, write_hats
 from galsearch.formats.hats import PARTITION_ROWS
@@ -509,7 +517,14 @@ class Atlas:
         if self._workers is None:
             return formats.read_table_file(content, called)
         _, stream = self._workers.run(TABLE, content, title="table", name=called)
-        return pa.ipc.open_stream(stream).read_all()
+        try:
+            table = pa.ipc.open_stream(stream).read_all()
+            table.validate(full=True)  # it comes from a process that a stranger may have taken over
+        except pa.ArrowInvalid:
+            raise SchemaError(
+                f"{printable(called)}: what was read of it is no table; send it in another format"
+            ) from None
+        return table
 
     def crossmatch(
         self,

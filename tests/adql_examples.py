@@ -1,4 +1,4 @@
-"""Queries as STILTS, GAVO and Gaia publish them, adapted to the tables of an atlas, each beside DuckDB by hand."""
+"""Queries in the forms that examples of STILTS, GAVO and Gaia have, for an atlas, each beside DuckDB by hand."""
 
 # ruff: noqa: E501  queries are read best in one line
 

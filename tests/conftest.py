@@ -37,7 +37,7 @@ OTHERS = ("renamed", "two", "remote")
 CREDIT = {"title": "Tiny", "license": "MIT", "acknowledgement": "drawn by tests/tiny.py", "bibtex": ""}
 SHAPE = "CASE right(object_id, 2)::INT % 4 WHEN 0 THEN 'edge' WHEN 1 THEN 'ring' ELSE 'round' END"  # of a galaxy
 MUST_BE_THERE = re.compile(
-    r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|"
+    r"browser|chromium|playwright|streamlit|torch|onnx|lancedb|skimage|scikit-image|statmorph|umap|regions|stilts|starlette|sqlglot|"
     r"GALSEARCH_DATA|training data",
     re.IGNORECASE,
 )

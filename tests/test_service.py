@@ -378,7 +378,9 @@ def test_hostile_statements_end_within_their_limit_with_others_served(tiny_bundl
             for text in [*hostile.HOSTILE_STATEMENTS.values()]:
                 start = time.monotonic()
                 answer = post_json(address, "/sql", {"sql": text})
-                assert answer.status in (200, 400, 422, 503), (text[:80], answer.text)
+                # an assertion of DuckDB's own that fails is taken for damage, which is 500
+                assert answer.status in (200, 400, 422, 500, 503), (text[:80], answer.text)
+                assert "site-packages" not in answer.text
                 assert time.monotonic() - start < 25
         finally:
             stop.set()

@@ -41,6 +41,13 @@ def guarded_bundle(tiny_bundle):
         yield opened
 
 
+def test_an_error_inside_duckdb_names_no_folder(guarded_bundle):
+    with pytest.raises(GalsearchError) as told:
+        guarded_bundle.sql("SELECT len([[[[1]]]]::INTEGER[1000][1000][1000][1000]) = 1")
+    assert "site-packages" not in str(told.value) and "Stack Trace" not in str(told.value)
+    assert guarded_bundle.sql("SELECT count(*) AS n FROM galaxies")["n"][0].as_py() == len(guarded_bundle)
+
+
 # ---- what is answered is the same
 
 

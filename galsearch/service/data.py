@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +74,7 @@ def columns(service: Service, params: Params) -> Response:
     """Return the columns that filters and SQL may name."""
     every = service.atlas.tables() if params.flag("all") else service.atlas.columns()
     form = format_named(params.text("format"), "json")
-    return table_answer(params.request, every, form, _about(service, "columns"), name="columns")
+    return table_answer(params.request, every, form, service.about("columns"), name="columns")
 
 
 # ---- search
@@ -181,7 +180,7 @@ def one(service: Service, params: Params) -> Response:
         table = service.atlas.rows([name])
         form = format_named(params.text("format"), "json")
         if form != "json":
-            return table_answer(params.request, table, form, _about(service, name), name="galaxy")
+            return table_answer(params.request, table, form, service.about(name), name="galaxy")
         content = json.loads(formats.table_bytes(table, ".json"))["rows"][0]
         has = {"thumbnail": bool(service.atlas.thumbnails([name])), "spectrum": bool(service.atlas.spectra([name]))}
     links = {kind: service.link(params, kind, name) for kind, there in has.items() if there}
@@ -247,9 +246,7 @@ def spectrum(service: Service, params: Params) -> Response:
     if form == "json":
         arrays = {one: table[one].to_pylist() for one in table.column_names}
         return respond(params.request, as_json({**about, **arrays}), "application/json")
-    return table_answer(
-        params.request, table, form, {**_about(service, f"spectrum of {name}"), **about}, name="spectrum"
-    )
+    return table_answer(params.request, table, form, {**service.about(f"spectrum of {name}"), **about}, name="spectrum")
 
 
 # ---- tables
@@ -268,7 +265,7 @@ def sql(service: Service, params: Params) -> Response:
         table = table.rename_columns(names)
         status = {"status": "OVERFLOW"} if table.num_rows > rows else {"status": "OK"}
         return table_answer(
-            params.request, table.slice(0, rows), form, {**_about(service, "sql"), "sql": text, **status}, name="rows"
+            params.request, table.slice(0, rows), form, {**service.about("sql"), "sql": text, **status}, name="rows"
         )
 
 
@@ -293,7 +290,7 @@ def crossmatch(service: Service, params: Params) -> Response:
             keep_unmatched=params.flag("keep_unmatched"),
             **options,
         )
-        return table_answer(params.request, result, form, _about(service, "crossmatch"), name="matches")
+        return table_answer(params.request, result, form, service.about("crossmatch"), name="matches")
 
 
 def label(service: Service, params: Params) -> Response:
@@ -312,7 +309,7 @@ def label(service: Service, params: Params) -> Response:
             table = service.atlas.label(path, by=params.text("by"), where=params.text("where"), k=k)
         except SchemaError as error:
             raise SchemaError(str(error).replace(str(path), "labels")) from None
-        return table_answer(params.request, table, form, _about(service, "labels"), name="labels")
+        return table_answer(params.request, table, form, service.about("labels"), name="labels")
 
 
 def classify(service: Service, params: Params) -> Response:
@@ -353,7 +350,7 @@ def anomalies(service: Service, params: Params) -> Response:
             table = listed.to_arrow()
         else:
             table = service.atlas.saved_anomalies(params.text("run"), fdr=0.1 if fdr is None else fdr, budget=budget)
-        return table_answer(params.request, table, form, _about(service, "anomalies"), name="anomalies")
+        return table_answer(params.request, table, form, service.about("anomalies"), name="anomalies")
 
 
 # ---- verdicts
@@ -394,17 +391,3 @@ def _refused(service: Service, params: Params) -> Response | None:
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
     return None
-
-
-def _about(service: Service, what: str) -> dict[str, Any]:
-    """Return what goes into a file of rows about where they come from."""
-    manifest = service.atlas.manifest
-    return {
-        "title": f"galsearch: {what}",
-        "atlas": manifest.title,
-        "software": f"galsearch {galsearch.__version__}",
-        "sources": manifest.sources,
-    }
-
-
-Handler = Callable[["Service", Params], Response]

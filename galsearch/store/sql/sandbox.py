@@ -147,7 +147,10 @@ class Sandbox:
         cursor = self.cursor()
         try:
             for name, table in tables.items():
-                cursor.register(name, table)
+                try:
+                    cursor.register(name, table)
+                except duckdb.Error as error:
+                    raise QueryError(f"the table {name} cannot be asked in SQL: {_first_lines(error)}") from None
             yield
         finally:
             for name in tables:
@@ -478,6 +481,6 @@ def damaged(path: Path, error: Exception) -> FormatError:
 
 
 def _first_lines(error: Exception) -> str:
-    """Return what DuckDB said without the caret drawing."""
-    text = str(error).split("\n\nLINE ")[0]
+    """Return what DuckDB said without the caret drawing, and without a stack trace, which names our folders."""
+    text = str(error).split("\n\nLINE ")[0].split("Stack Trace:")[0]
     return " ".join(text.split())[:400]
