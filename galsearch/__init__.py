@@ -35,6 +35,7 @@ _HOMES = {
     "PICTURE_FORMATS": "science.images",
     "PICTURE_SUFFIXES": "science.images",
     "Picture": "science.images",
+    "color_map": "science.images",
     "decode_thumbnail": "science.images",
     "read_picture": "science.images",
     "DemarcationCurve": "science.lines",

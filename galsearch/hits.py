@@ -323,11 +323,11 @@ class Hits(Sequence[Hit]):
         """
         from galsearch.science.healpix import coverage, pixels_of
 
-        places = self._atlas._store.positions(self._result.rows)
-        places = places[np.isfinite(places).all(axis=1)]
-        if not len(places):
+        positions = self._atlas._store.positions(self._result.rows)
+        positions = positions[np.isfinite(positions).all(axis=1)]
+        if not len(positions):
             raise QueryError(f"none of the {len(self)} hits has a position, so they cover no part of the sky")
-        return coverage(order, pixels_of(order, *places.T))
+        return coverage(order, pixels_of(order, *positions.T))
 
     def bundle(self, path: str | Path, *, title: str | None = None, models: bool = True) -> Path:
         """Write these galaxies as an atlas of their own, one file that opens and searches like any bundle.

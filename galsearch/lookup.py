@@ -127,14 +127,14 @@ def resolve(store: Store, text: str, known: Lookup, ask: Callable[[str], Resolve
     """
     if known or not known.text or len(known.text) > MOST_LETTERS:
         return known
-    found = ask(known.text)
-    if found is None:
+    answer = ask(known.text)
+    if answer is None:
         return known
-    called = found.names[0] if found.names else known.text
-    there = replace(_at(store, known.text, found.ra, found.dec, NAME_RADIUS), resolved=called)
+    called = answer.names[0] if answer.names else known.text
+    there = replace(_at(store, known.text, answer.ra, answer.dec, NAME_RADIUS), resolved=called)
     if there.candidates:
         return there
-    named = next((each for name in found.names if (each := _named(store, name))), ())
+    named = next((each for name in answer.names if (each := _named(store, name))), ())
     return Lookup(known.text, OBJECT, named, resolved=called) if named else there
 
 

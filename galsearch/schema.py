@@ -813,11 +813,11 @@ def revision() -> str | None:
         common = git / "commondir"
         home = (git / common.read_text().strip()).resolve() if common.is_file() else git
         if (home / name).is_file():
-            found = (home / name).read_text().strip()
+            commit = (home / name).read_text().strip()
         else:
             packed = (home / "packed-refs").read_text().splitlines()
-            found = next((line.split()[0] for line in packed if line.endswith(f" {name}")), "")
-        return found if _COMMIT.fullmatch(found) else None
+            commit = next((line.split()[0] for line in packed if line.endswith(f" {name}")), "")
+        return commit if _COMMIT.fullmatch(commit) else None
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -37,6 +37,19 @@ def stretched(pixels: np.ndarray, *, stretch: str, low: float, high: float, inve
     return np.rint(255 * (1 - bent if invert else bent)).astype(np.uint8)
 
 
+def in_colors(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return numbers `(h, w)` as a picture from blue over white to red, and the numbers of pure blue and pure red.
+
+    The ends are the 2nd and 98th percentile; a pixel without a number is dark gray, and without any all are.
+    """
+    known = np.isfinite(values)
+    low, high = np.percentile(values[known], [2, 98]).tolist() if known.any() else (0.0, 1.0)
+    level = np.clip((np.where(known, values, low) - low) / ((high - low) or 1.0), 0, 1)[..., None]
+    blue, white, red = (np.array(color, np.float64) for color in ((40, 80, 220), (245, 245, 245), (210, 40, 40)))
+    shown = np.where(level < 0.5, blue + (white - blue) * 2 * level, white + (red - white) * (2 * level - 1))
+    return np.rint(np.where(known[..., None], shown, 50)).astype(np.uint8), low, high
+
+
 def enlarged(pixels: np.ndarray, scale: int, *, smooth: bool) -> bytes:
     """Return a `uint8` picture as PNG, each pixel `scale` wide, or as wide as MOST_PIXELS allow; larger ones shrink."""
     from PIL import Image

@@ -678,6 +678,24 @@ def test_every_stretch_goes_from_black_to_white_in_order(rendering, stretch):
     assert (np.diff(kept.astype(int)) >= 0).all()
 
 
+def test_colors_go_from_blue_over_white_to_red_and_missing_ones_are_gray(rendering):
+    ramp = np.linspace(-1.0, 1.0, 400).reshape(20, 20)
+    ramp[10, 10] = np.nan
+    shown, low, high = rendering.in_colors(ramp)
+    assert (low, high) == (pytest.approx(-0.96, abs=0.01), pytest.approx(0.96, abs=0.01))
+    red, _, blue = (shown[..., band].astype(int) for band in range(3))
+    assert blue[0, 0] > 200 > red[0, 0] and red[-1, -1] > 200 > blue[-1, -1] and min(shown[9, 19]) > 230
+    assert set(shown[10, 10].tolist()) == {50}
+    assert (rendering.in_colors(np.full((4, 4), np.nan))[0] == 50).all()
+
+
+@pytest.mark.slow
+def test_the_color_map_of_a_galaxy_is_drawn_with_its_legend(page):
+    app = page("object", selected=tiny.object_id(7))
+    app.button_group(key="band_red-green-blue").set_value("color map").run()
+    assert not app.exception and any("mag (red), uncalibrated" in one.value for one in app.caption)
+
+
 def test_bands_of_a_fits_file_come_by_their_names_red_first_north_up(rendering, tmp_path, monkeypatch):
     from astropy.io import fits
 

@@ -161,6 +161,14 @@ def test_a_file_of_deleted_objects_that_was_changed_is_told_and_not_used(folder)
         assert [finding.name for finding in atlas.check() if not finding.ok] == ["deleted"]
 
 
+@pytest.mark.parametrize("stated", ['"x"', "[1]", '[{"file": "../x", "objects": 1}]', '[{"file": "deleted-1.duckdb"}]'])
+def test_a_manifest_that_lies_about_deletions_is_refused(folder, stated):
+    with duckdb.connect(folder / "galaxies.duckdb") as connection:
+        connection.execute("INSERT INTO galsearch_manifest VALUES ('deleted', $1)", [stated])
+    with pytest.raises(galsearch.FormatError, match="no list of deletions"):
+        galsearch.delete(folder, where=GONE)
+
+
 def test_lists_that_were_made_anew_since_stay_as_they_are(folder):
     galsearch.save_duplicates(folder_duplicates(folder))
     galsearch.delete(folder, where=GONE)

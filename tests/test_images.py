@@ -13,6 +13,7 @@ from PIL import Image
 from galsearch.errors import SchemaError
 from galsearch.science.images import (
     Picture,
+    color_map,
     contact_sheet,
     cutout,
     decode_thumbnail,
@@ -301,6 +302,22 @@ def test_a_picture_of_noise_stays_dark():
 
 
 # ---- cutting and model input
+
+
+def test_a_color_map_has_the_color_of_each_part_and_none_of_the_sky():
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[-20:21, -20:21]
+    core, disk = 100.0 * (np.hypot(x, y) < 4), 20.0 * (np.hypot(x, y) < 12)
+    blue = core * 0.5 + disk * 1.5 + 7 + rng.normal(scale=0.3, size=x.shape)
+    red = core + disk + 3 + rng.normal(scale=0.3, size=x.shape)
+    colors = color_map(blue, red)
+    core_color = -2.5 * np.log10((50 + 30) / (100 + 20))
+    assert colors[20, 20] == pytest.approx(core_color, abs=0.02)
+    assert np.nanmedian(colors[(np.hypot(x, y) > 6) & (np.hypot(x, y) < 10)]) == pytest.approx(-0.44, abs=0.02)
+    assert np.isnan(colors[np.hypot(x, y) > 15]).mean() > 0.97
+    red[20, 20] = np.nan
+    assert np.isnan(color_map(blue, red)[20, 20]) and np.isfinite(color_map(blue, red)[20, 21])
+    assert np.isnan(color_map(np.zeros((9, 9)), np.zeros((9, 9)))).all()
 
 
 def test_a_cutout_has_its_position_in_the_middle():

@@ -132,11 +132,11 @@ def classification_report(
         voters = Electorate(store, replace(known, version=0, calibration=None), members.at(training))
         way = Way(k=k, weight=weight, tau=tau)
         voted = classify(voters, [None] * len(test), vectors, way, names=[""] * len(test))
-        found = {VOTES: _in_order(voted.probabilities, voters.members, members)}
+        by_system = {VOTES: _in_order(voted.probabilities, voters.members, members)}
         progress(1, steps, "training a probe")
         trained = store.vectors_of(known.embedding, members.rows[training])
-        found[PROBE] = Probe.calibrated(trained, members.codes[training], seed=seed).probabilities(vectors)
-        systems = [judged(name, values, truth, members.classes, seed=seed) for name, values in found.items()]
+        by_system[PROBE] = Probe.calibrated(trained, members.codes[training], seed=seed).probabilities(vectors)
+        systems = [judged(name, values, truth, members.classes, seed=seed) for name, values in by_system.items()]
         if labels is not None:
             progress(2, steps, "words")
             given = _by_words(there, labels, known.embedding, store.ids(members.rows[test]), members.classes)
@@ -205,8 +205,8 @@ def calibration_error(claimed: np.ndarray, right: np.ndarray) -> float | None:
     """
     if not len(claimed):
         return None
-    place = np.minimum((claimed * BINS).astype(int), BINS - 1)
-    sums = [np.bincount(place, values, minlength=BINS) for values in (claimed, right)]
+    number = np.minimum((claimed * BINS).astype(int), BINS - 1)
+    sums = [np.bincount(number, values, minlength=BINS) for values in (claimed, right)]
     return float(np.abs(sums[0] - sums[1]).sum() / len(claimed))
 
 

@@ -27,6 +27,7 @@ NEIGHBORS = 12
 OVERLAID = 6  # of them, that may be drawn over its spectrum
 PHRASES = 5
 ORIGINAL = "original file"
+COLOR_MAP = "color map"
 SAMPLE = 1000  # objects that a phrase is compared on
 SAME_ARCSEC, SAME_COSINE = 2.0, 0.9999  # as `distinct` has it
 
@@ -144,11 +145,15 @@ def show_picture(galaxy: galsearch.Galaxy, picture: bytes | None, file: Path | N
         if not bands:
             return
         pixels = choose_bands(bands)
-        shown = stretch_controls(pixels, default="linear" if for_the_eye else "asinh")
-    height, width = pixels.shape[:2]
+        legend = ""
+        if pixels is None:
+            shown, legend = color_map(bands)
+        else:
+            shown = stretch_controls(pixels, default="linear" if for_the_eye else "asinh")
+    height, width = next(iter(bands.values())).shape[:2]
     with frame:
         st.image(shown, width="content", alt=widgets.describe(galaxy))
-        st.caption(f"{width} × {height} pixels, {widgets.plain(origin)}")
+        st.caption(f"{width} × {height} pixels, {widgets.plain(origin)}{legend}")
 
 
 def read_bands(picture: bytes | None, file: Path | None) -> tuple[dict[str, np.ndarray], bool, str]:
@@ -164,16 +169,31 @@ def read_bands(picture: bytes | None, file: Path | None) -> tuple[dict[str, np.n
     return ({} if picture is None else rendering.thumbnail_bands(picture)), True, "stored thumbnail"
 
 
-def choose_bands(bands: dict[str, np.ndarray]) -> np.ndarray:
-    """Draw the choice of bands, red first; return `(h, w, 3)` of three as red, green and blue, or `(h, w)` of one."""
+def choose_bands(bands: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Draw the choice of bands, red first; return `(h, w, 3)` of three as red, green and blue, or `(h, w)` of one.
+
+    None for the map of the color between the first band and the last.
+    """
     names = list(bands)
-    choices = [*(["color"] if len(names) >= 3 else []), *names]
+    choices = [*(["color"] if len(names) >= 3 else []), *names, *([COLOR_MAP] if len(names) >= 2 else [])]
     band = st.segmented_control(
         "Band", choices, default=choices[0], required=True, key=f"band_{'-'.join(names)}", format_func=widgets.plain
     )
     if band in bands:
         return bands[band]
+    if band == COLOR_MAP:
+        return None
     return np.stack([bands[name] for name in (names[0], names[len(names) // 2], names[-1])], axis=2)
+
+
+def color_map(bands: dict[str, np.ndarray]) -> tuple[bytes, str]:
+    """Draw the scale; return the map of the color of a galaxy as PNG, and what its colors mean."""
+    red, *_, blue = bands
+    shown, low, high = rendering.in_colors(galsearch.color_map(bands[blue], bands[red]))
+    scale = st.select_slider("Scale", rendering.SCALES, 12, format_func=lambda one: f"{one} ×", width=220)
+    names = f"{widgets.plain(blue)} − {widgets.plain(red)}"
+    legend = f"; {names} from {low:.2f} (blue) to {high:.2f} mag (red), uncalibrated"
+    return rendering.enlarged(shown, scale, smooth=False), legend
 
 
 def stretch_controls(pixels: np.ndarray, *, default: str) -> bytes:

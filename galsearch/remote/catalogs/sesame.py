@@ -43,15 +43,15 @@ def resolve(name: str, *, url: str = URL, timeout_seconds: float = 30.0) -> Reso
         raise missing_package() from None
     with Session(timeout_seconds=timeout_seconds) as session:
         text = content_of(session.request("GET", f"{url}-oI/A?{quote(name, safe='')}"), host).decode("utf-8", "replace")
-    found = _POSITION.search(text)
-    if found is None:
+    answer = _POSITION.search(text)
+    if answer is None:
         if _NOTHING.search(text):
             return None
         raise RemoteError(f"{host} did not answer as Sesame does, so the name was not looked up: {text[:80]!r}")
     try:
-        ra, dec = float(found[1]), float(found[2])
+        ra, dec = float(answer[1]), float(answer[2])
     except ValueError:
         ra = dec = float("nan")
     if not (0 <= ra <= 360 and -90 <= dec <= 90):
-        raise RemoteError(f"{host} gives the position {found[0]!r:.60}, which is none")
+        raise RemoteError(f"{host} gives the position {answer[0]!r:.60}, which is none")
     return Resolved(ra, dec, tuple(dict.fromkeys(_NAME.findall(text)))[:MOST_NAMES])

@@ -21,6 +21,7 @@ from galsearch.science.images.picture import RGB, Picture, band_wavelength
 from galsearch.science.images.render import (
     LUMA,
     PRESETS,
+    color_map,
     contact_sheet,
     cutout,
     encode_thumbnail,
@@ -41,6 +42,7 @@ __all__ = [
     "Limits",
     "Picture",
     "band_wavelength",
+    "color_map",
     "contact_sheet",
     "cutout",
     "check_bands",

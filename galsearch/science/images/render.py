@@ -155,6 +155,36 @@ def _survey(picture: Picture, preset: str) -> np.ndarray:
 # ---- cutting
 
 
+def color_map(blue: np.ndarray, red: np.ndarray, *, sigmas: float = 3.0) -> np.ndarray:
+    """Return the color of each pixel in magnitudes, -2.5 log10(blue / red), `(h, w) float64`; more is redder.
+
+    Each band is averaged over 3 x 3 pixels; its sky is the median of the border, a tenth of each side wide, and its
+    noise 1.4826 times the median deviation there. NaN where either band is not `sigmas` of its noise above its sky, or
+    has no data. The zero point is that of the bands: of uncalibrated ones only differences within a picture mean much.
+    """
+    above = []
+    for band in (blue, red):
+        mean = _mean_of_nine(np.asarray(band, np.float64))
+        edge = max(1, min(mean.shape) // 10)
+        inner = np.zeros(mean.shape, bool)
+        inner[edge:-edge, edge:-edge] = True
+        border = mean[~inner & np.isfinite(mean)]
+        sky = float(np.median(border)) if len(border) else 0.0
+        noise = 1.4826 * float(np.median(np.abs(border - sky))) if len(border) else 0.0
+        above.append(np.where(mean - sky > sigmas * noise, mean - sky, np.nan))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -2.5 * np.log10(above[0] / above[1])
+
+
+def _mean_of_nine(band: np.ndarray) -> np.ndarray:
+    """Return each pixel's mean with its eight neighbors that have data; NaN where it has none itself."""
+    padded = np.pad(band, 1, constant_values=np.nan)
+    parts = [padded[y : y + band.shape[0], x : x + band.shape[1]] for y in range(3) for x in range(3)]
+    counts = np.sum([np.isfinite(part) for part in parts], axis=0)
+    sums = np.sum([np.where(np.isfinite(part), part, 0.0) for part in parts], axis=0)
+    return np.where(np.isfinite(band), sums / np.maximum(counts, 1), np.nan)
+
+
 def cutout(array: np.ndarray, x_px: float, y_px: float, size_px: int) -> np.ndarray:
     """Return the square of `size_px` pixels around a position, a copy (size, size[, b]) of the same dtype.
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from galsearch import schema
 from galsearch.errors import FormatError
-from galsearch.store.files import check_folder, file_digest, inside, state_of
+from galsearch.store.files import DELETED_FILE, check_folder, file_digest, inside, state_of
 from galsearch.store.index.vectors import MapError
 from galsearch.store.read.base import (
     BATCH_ROWS,
@@ -85,9 +85,20 @@ class FolderStore(BaseStore):
         files = self.manifest.extra.get(FILES, {})
         if not (isinstance(files, dict) and all(type(digest) is int for digest in files.values())):
             raise FormatError(f"{self.path}: manifest entry '{FILES}' is no list of digests; copy the folder again")
+        self._check_deleted()
         self._data: dict[str, list[tuple[Path, tuple[int, int]]]] = {}
         self._verified: set[str] = set()
         return {name: self._open_lance(name, version) for name, version in versions.items()}
+
+    def _check_deleted(self) -> None:
+        """Raise FormatError unless the manifest says of deletions what writers and the check rely on."""
+        entries = self.manifest.extra.get(schema.DELETED, [])
+        for entry in entries if isinstance(entries, list) else [None]:
+            stated = entry if isinstance(entry, dict) else {}
+            if not DELETED_FILE.fullmatch(str(stated.get("file"))) or type(stated.get("objects")) is not int:
+                raise FormatError(
+                    f"{self.path}: manifest entry '{schema.DELETED}' is no list of deletions; copy the folder again"
+                )
 
     def _open_lance(self, name: str, version: int) -> lance.LanceDataset:
         """Open a table at a version, after a look at what it says of itself and of its files."""

@@ -257,13 +257,13 @@ def _name(connection: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
 
 def _tables_of_objects(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     """Return the tables whose rows are about objects, by name; not those that number the rows of Lance."""
-    found = connection.execute(
+    result = connection.execute(
         "SELECT table_name FROM duckdb_columns() WHERE database_name = $1 AND schema_name = 'main' "
         "AND column_name = 'object_id' AND NOT starts_with(table_name, 'rows_') "
         f"AND NOT starts_with(table_name, '{IN_LANCE}') ORDER BY table_name",
         [database],
     ).fetchall()
-    return [name for (name,) in found if name not in STAYS]
+    return [name for (name,) in result if name not in STAYS]
 
 
 def _own_name(connection: duckdb.DuckDBPyConnection) -> str:
