@@ -230,9 +230,7 @@ class Atlas:
         return dict(self._cards)
 
     @functools.cached_property
-    def _cards(
-        self,
-    ) -> dict[str, dict[str, Any]]:  # kept, since reading a card of a folder reads the whole model, to check it
+    def _cards(self) -> dict[str, dict[str, Any]]:  # kept: a folder reads the whole model with its card, to check it
         result = {name: self._store.card(name) for name in self._store.models()}
         return {name: card for name, card in result.items() if card is not None}
 
