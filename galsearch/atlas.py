@@ -126,6 +126,10 @@ def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limi
     For files of strangers, before they are opened: a process that is lost, or takes more than `limits`, is the one
     finding, and it is not ok. Raises as `open` does.
     """
+    if _is_address(path):
+        raise GalsearchError(
+            f"{path}: the process that checks a file reaches no network; download the file and check that"
+        )
     path, pool = Path(path), Pool(limits)
     try:
         stated, _ = pool.run(CHECK, title="check", path=str(path.absolute()), device=device, seed=seed)

@@ -302,6 +302,8 @@ def test_verbs_that_write_take_no_address(served, tmp_path):
             verb()
     with pytest.raises(GalsearchError, match="download"):
         galsearch.open(address(served), visitors=galsearch.Limits())
+    with pytest.raises(GalsearchError, match="download"):
+        galsearch.check(address(served))
 
 
 # ---- servers that are wrong
