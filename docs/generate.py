@@ -779,8 +779,8 @@ def remote() -> str:
     sizes = ", ".join(f"{form} {ways['mb']:,.0f} MB" for form, ways in result["forms"].items())
     return (
         f"{_measured_on(result)} Files: {sizes}. The line waits {line['delay_ms']:g} ms before each answer and carries "
-        f"{line['mbits']:g} Mbit/s. Asked for are {asked['first_seconds']:g} s and {asked['first_mb']:g} MB for the first "
-        f"answer, {asked['next_seconds']:g} s for the next (medians); **bold** misses.\n\n{table(head, rows)}"
+        f"{line['mbits']:g} Mbit/s. Asked for are {asked['first_seconds']:g} s and {asked['first_mb']:g} MB for the "
+        f"first answer, {asked['next_seconds']:g} s for the next (medians); **bold** misses.\n\n{table(head, rows)}"
     )
 
 

@@ -152,6 +152,10 @@ def check(path: str | Path, *, device: str = "auto", seed: int = 0, limits: Limi
     For files of strangers, before they are opened: a process that is lost, or takes more than `limits`, is the one
     finding, and it is not ok. Raises as `open` does.
     """
+    if _is_address(path):
+        raise GalsearchError(
+            f"{path}: the process that checks a file reaches no network; download the file and check that"
+        )
     path, pool = Path(path), Pool(limits)
     try:
         stated, _ = pool.run(CHECK, title="check", path=str(path.absolute()), device=device, seed=seed)
@@ -301,9 +305,7 @@ class Atlas:
         return reference.compared(scores, model=model[0]["id"])
 
     @functools.cached_property
-    def _cards(
-        self,
-    ) -> dict[str, dict[str, Any]]:  # kept, since reading a card of a folder reads the whole model, to check it
+    def _cards(self) -> dict[str, dict[str, Any]]:  # kept: a folder reads the whole model with its card, to check it
         result = {name: self._store.card(name) for name in self._store.models()}
         return {name: card for name, card in result.items() if card is not None}
 

@@ -302,6 +302,8 @@ def test_verbs_that_write_take_no_address(served, tmp_path):
             verb()
     with pytest.raises(GalsearchError, match="download"):
         galsearch.open(address(served), visitors=galsearch.Limits())
+    with pytest.raises(GalsearchError, match="download"):
+        galsearch.check(address(served))
 
 
 # ---- servers that are wrong
@@ -535,3 +537,19 @@ def test_an_installed_model_does_not_come_over_the_network(tmp_path, tiny_models
                 sent[where] = atlas.search("spiral", k=5).table, asked
     assert sent[tmp_path][0].equals(sent[folder][0])
     assert (sent[tmp_path][1], sent[folder][1]) == (["text"], [])
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(GalsearchError, match=r"galsearch\[remote\]"):
+        galsearch.open("https://host.example/x.duckdb")
+
+
+def test_paid_answers_are_not_kept_beside_an_address(tmp_path, monkeypatch):
+    from galsearch.remote import journal_path
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GalsearchError, match="give a folder"):
+        journal_path(Address("https://host.example/x.duckdb"), ["a"])
+    assert journal_path(Address("https://host.example/x.duckdb"), ["a"], folder=tmp_path / "kept").parent.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

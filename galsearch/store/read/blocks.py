@@ -26,7 +26,7 @@ _SEGMENTS = (
 
 
 class _Segments(NamedTuple):
-    """The parts of the columns of a table, a row each: `row_group`, `start` in it, `count`, `(n,) int64`.
+    """The parts of the columns of a table, a row each: `row_group`, `start` in it, `rows`, `(n,) int64`.
 
     `column` is the name of each one's column, `below` says that it is a part of a list or marks what is NULL, `blocks`
     are those that it is in.
@@ -34,7 +34,7 @@ class _Segments(NamedTuple):
 
     row_group: np.ndarray
     start: np.ndarray
-    count: np.ndarray
+    rows: np.ndarray
     column: list[str]
     below: np.ndarray
     blocks: list[list[int]]
@@ -58,28 +58,28 @@ class Blocks:
         known = self._read(table)
         is_first = np.array([name == known.column[0] for name in known.column], bool) & ~known.below
         held = np.zeros(int(known.row_group.max(initial=-1)) + 1, np.int64)
-        np.add.at(held, known.row_group[is_first], known.count[is_first])
+        np.add.at(held, known.row_group[is_first], known.rows[is_first])
         begins = np.cumsum(held) - held  # of the row groups
         inside = rows[(rows >= 0) & (rows < held.sum())]
         begin = begins[np.searchsorted(begins, inside, side="right") - 1]
         low = np.unique(begin + (inside - begin) // VECTOR_ROWS * VECTOR_ROWS)
         start = known.start + begins[known.row_group]
-        read = np.searchsorted(low, start + known.count) > np.searchsorted(low + READ_ROWS, start, side="right")
+        read = np.searchsorted(low, start + known.rows) > np.searchsorted(low + READ_ROWS, start, side="right")
         wanted = [index for index in np.flatnonzero(read) if columns is None or known.column[index] in columns]
         return self._spans(block for index in wanted for block in known.blocks[index])
 
     def _read(self, table: str) -> _Segments:
         if table not in self._known:
             result = self._sandbox.arrow(_SEGMENTS, [table])
-            blocks = zip(result["block"].to_pylist(), result["more"].to_pylist(), strict=True)
+            pairs = zip(result["block"].to_pylist(), result["more"].to_pylist(), strict=True)
+            blocks = [[one for one in (first, *(more or ())) if one is not None and one >= 0] for first, more in pairs]
             self._known[table] = _Segments(
-                *(numbers(result, name) for name in ("row_group_id", "start", "count")),
+                numbers(result, "row_group_id"),
+                numbers(result, "start"),
+                numbers(result, "count"),
                 result["column_name"].to_pylist(),
                 numbers(result, "below").astype(bool),
-                [
-                    [block for block in (first, *(more or ())) if block is not None and block >= 0]
-                    for first, more in blocks
-                ],
+                blocks,
             )
         return self._known[table]
 
