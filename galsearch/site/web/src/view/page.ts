@@ -100,7 +100,7 @@ export class Page {
     const key = JSON.stringify(query, (name, value) => (name === "vector" ? Array.from((value ?? []) as Float32Array).slice(0, 8) : value));
     if (key === this.#answered && this.#answer) return this.#drawAnswer();
     const run = ++this.#run;
-    if (this.#isRunning) this.#atlas.cuts.cancel();
+    if (this.#isRunning) this.#atlas.cuts.cancel(query.where);
     this.#isRunning = true;
     this.#whereProblem = null;
     this.#drawFilters();
@@ -131,10 +131,21 @@ export class Page {
   #failed(error: unknown): void {
     if (!(error instanceof SiteError || error instanceof Canceled)) console.error(error);
     const said = told(error);
-    if (error instanceof ConditionError || error instanceof Canceled) this.#whereProblem = said;
+    if (error instanceof ConditionError || (error instanceof Canceled && this.#state.query.where)) this.#whereProblem = said;
     else this.#tell(said);
     this.#answered = "";
     this.#status.replaceChildren(h("span", {}, this.#answer ? "No new results; those below are of the query before." : "No results."));
+  }
+
+  /** Wait no longer: the results of before stay. */
+  #cancel(): void {
+    this.#run++;
+    this.#isRunning = false;
+    this.#atlas.cuts.cancel();
+    this.#results.classList.remove("waiting");
+    this.#results.removeAttribute("aria-busy");
+    this.#failed(new Canceled("Canceled; apply it again to go on."));
+    this.#drawFilters();
   }
 
   // ---- the head
@@ -381,7 +392,7 @@ export class Page {
     let got = 0;
     const bar = h("progress", { "aria-label": "Loading" });
     const text = h("span");
-    const cancel = h("button", { class: "button small", onclick: () => (this.#atlas.cuts.cancel(), this.#run++, (this.#isRunning = false), this.#results.classList.remove("waiting"), this.#drawFilters(), end()) }, "Cancel");
+    const cancel = h("button", { class: "button small", onclick: () => (this.#cancel(), end()) }, "Cancel");
     const { words, sql } = this.#atlas.loads;
     const wanted = (this.#state.query.where && !this.#atlas.cuts.loaded ? sql : 0) + (this.#state.query.terms.some((term) => term.kind === "text" && this.#atlas.chip(this.#state.query.space, term.value) < 0) ? words : 0);
     const end = () => {
