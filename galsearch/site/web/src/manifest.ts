@@ -57,6 +57,7 @@ export interface Tokens {
 }
 
 export interface TextEncoder {
+  space?: string | null; // null where it serves only through its projectors
   body: FileEntry;
   embedding_rows: { file: FileEntry; dtype: "int8"; rows: number; dim: number; scales: FileEntry };
   vocab: FileEntry;

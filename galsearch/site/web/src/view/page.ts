@@ -16,6 +16,7 @@ import { sparkline } from "./plots.ts";
 import { turnTheme } from "./theme.ts";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["table", "Table"], ["maps", "Maps"]];
+const SEEN = 24; // tiles at first, on most screens
 const MINUS = -0.5; // of what is asked to be absent
 
 export class Page {
@@ -295,10 +296,10 @@ export class Page {
       this.#results.dataset.answers = location.hash;
       return;
     }
-    const cards = this.#atlas.cards.get(answer.rows);
+    const cards = this.#cards(answer);
     const actions = { pick: (card: Card) => this.#pick(card), like: (card: Card) => this.#like(card, query.space), note: (card: Card) => this.#note(card), instead: (card: Card) => this.#atlas.spectra && sparkline(this.#atlas.spectra, card.row, card.id) };
     const whole = Promise.all(cards);
-    whole.catch((error) => this.#tell(told(error)));
+    whole.catch((error) => error instanceof Canceled || this.#tell(told(error)));
     if (view === "gallery") this.#results.replaceChildren(gallery(answer, cards, object, actions), this.#more(answer));
     else if (view === "maps") {
       const selected = this.#panel?.dataset.row !== undefined ? Number(this.#panel.dataset.row) : null;
@@ -313,6 +314,22 @@ export class Page {
       performance.mark("galsearch:drawn");
       this.#results.dataset.answers = location.hash; // what is drawn, for who waits for it
     }, () => {});
+  }
+
+  /** Read the cards of an answer, those that are seen first before the others, which nobody may wait for any more. */
+  #cards(answer: Answer): Promise<Card>[] {
+    const cards: Promise<Card>[] = [];
+    let before: Promise<unknown> = Promise.resolve();
+    for (let from = 0; from < answer.rows.length; from += SEEN) {
+      const rows = answer.rows.slice(from, from + SEEN);
+      const read = before.then(() => {
+        if (this.#answer !== answer) throw new Canceled("Another question was asked.");
+        return Promise.all(this.#atlas.cards.get(rows));
+      });
+      before = read;
+      cards.push(...rows.map((_, n) => read.then((all) => all[n]!)));
+    }
+    return cards;
   }
 
   /** Return what stands below a tile: what the query is about. */
