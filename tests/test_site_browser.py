@@ -469,3 +469,20 @@ def test_words_are_tokens_as_in_python(tmp_path):
         if encoding.ids != got
     ]
     assert not wrong, wrong[:3]
+
+
+def test_what_is_large_is_kept_for_the_next_visit(tiny_site, new_page):
+    with hosting(tiny_site) as host:
+        page = new_page(host.address)
+        words = {"terms": [["text", WORDS[3]]], "where": "mag_r < 17"}
+        first = show(page, host.address, **words)
+        page.wait_for_function(
+            "async () => (await Promise.all((await caches.keys()).map(async (name) =>"
+            " (await (await caches.open(name)).keys()).length))).reduce((a, b) => a + b, 0) >= 5"
+        )
+        host.asked.clear()
+        page.reload()
+        page.wait_for_function("() => document.querySelector('.results')?.dataset.answers === location.hash")
+        assert shown(page) == first
+        again = [path for _, path, _ in host.asked if any(name in path for name in ("Wasm", "Worker", "text-model"))]
+        assert again == []
