@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import re
 import threading
@@ -11,7 +12,13 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 MOVED = "/moved"
 MODES = ("ranges", "no ranges", "gzip on the fly", "gzip on HEAD", "200 to a range", "redirects")
 
@@ -42,6 +49,11 @@ def hosting(folder: Path, mode: str = "ranges") -> Iterator[Host]:
         thread.join()
 
 
+@functools.lru_cache(maxsize=64)
+def _content(file: Path, changed: int) -> bytes:
+    return file.read_bytes()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -68,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             self._send(404, b"none", {})
             return
-        body = file.read_bytes()
+        body = _content(file, file.stat().st_mtime_ns)
         headers = {"Content-Type": TYPES.get(file.suffix, "application/octet-stream"), "Cache-Control": "no-cache"}
         packs = self.mode == "gzip on the fly" or (self.mode == "gzip on HEAD" and self.command == "HEAD")
         if packs and "gzip" in self.headers.get("Accept-Encoding", ""):

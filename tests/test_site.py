@@ -22,6 +22,7 @@ from site_reader import Site, entries, faults
 import galsearch
 from galsearch import GalsearchError
 from galsearch.site import cards, folder, vectors, writing
+from galsearch.store import open_store
 from galsearch.store.write import site_tables
 
 K = 10
@@ -311,6 +312,31 @@ def test_a_file_that_is_longer_than_the_limit_is_parts(tmp_path, size):
     assert b"".join(parts) == content and entry["bytes"] == size
     assert [len(part) for part in parts] == [100] * (size // 100) + [size % 100] * bool(size % 100)
     assert [part["sha256"] for part in entry["parts"]] == [hashlib.sha256(part).hexdigest() for part in parts]
+
+
+def test_rows_about_objects_lie_in_the_file_of_their_object(hostile_path, tmp_path):
+    store = open_store(hostile_path)
+    try:
+        rows = np.arange(store.objects)[::-1]
+        one = site_tables.write_facts(store, tmp_path, rows, most=MOST)[0].path
+        whole = one.stat().st_size
+        one.unlink()
+        files = site_tables.write_facts(store, tmp_path, rows, most=whole - 1)
+        captioned = len(store.table("captions"))
+    finally:
+        store.close()
+    assert len(files) > 1 and [file.first_row for file in files] == [0, *np.cumsum([file.rows for file in files])[:-1]]
+    count = 0
+    for file in files:
+        assert file.path.stat().st_size < whole and {"galaxies", "captions"} <= set(file.tables)
+        assert ("galsearch_columns" in file.tables) == (file.first_row == 0)
+        with duckdb.connect(str(file.path), read_only=True) as connection:
+            away = "SELECT count(*) FROM captions WHERE object_id NOT IN (SELECT object_id FROM galaxies)"
+            assert connection.execute(away).fetchall() == [(0,)]
+            count += connection.execute("SELECT count(*) FROM captions").fetchall()[0][0]
+            first = connection.execute("SELECT min(site_row), max(site_row) FROM galaxies").fetchall()
+            assert first == [(file.first_row, file.first_row + file.rows - 1)]
+    assert count == captioned > 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """A static site has the spectra, lines and knowledge bases of its atlas, so that a page votes as Python does."""
 
+import contextlib
 import shutil
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from tiny_spectra import OBJECTS, write_models, write_spectra, write_tiny_words
 
 import galsearch
 from galsearch.encode import Encoder, run_graph, shipped
+from galsearch.site.folder import Staging
+from galsearch.site.vectors import write_chips
 
 pytestmark = pytest.mark.usefixtures("page")
 SHAPES = "SELECT object_id, CASE WHEN right(object_id, 2)::INT % 4 = 0 THEN 'edge' ELSE 'other' END FROM galaxies"
@@ -120,6 +124,20 @@ def test_credits_name_the_sources_and_nothing_of_the_machine(page, known_path, t
     assert manifest["sources"][0]["title"] == "Tiny" and "galsearch" in manifest["citation"]["bibtex"]
     assert {"build", "kb"} & {one["action"] for one in manifest["provenance"]}
     assert all(set(one) == {"action", "time", "software"} for one in manifest["provenance"])
+
+
+def test_phrases_that_say_much_are_shown_first(tmp_path):
+    held = resources.files("galsearch").joinpath("concepts_spectrum.txt").read_text().splitlines()
+    phrases = sorted(line for line in held if line and not line.startswith("#"))
+    with contextlib.closing(Staging(tmp_path / "aside", 10**6)) as staging:
+        chips = write_chips(staging, "spectrum", phrases, np.zeros((len(phrases), 4), np.float32))
+        others = write_chips(staging, "image", [f"phrase {number}" for number in range(40)], np.zeros((40, 4)))
+    assert [phrases[index] for index in chips["examples"]][:3] == [
+        "broad-line quasar",
+        "star-forming galaxy",
+        "passive galaxy",
+    ]
+    assert len(chips["examples"]) == 10 and others["examples"] == list(range(12))
 
 
 def test_a_map_has_a_place_for_every_row(page, tiny_bundle, tmp_path):

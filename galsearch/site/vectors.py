@@ -27,6 +27,9 @@ EXAMPLES = (  # phrases that show what can be asked, where an atlas knows them
     "face-on spiral galaxy", "barred spiral galaxy", "edge-on galaxy", "edge-on disk with a dust lane",
     "elliptical galaxy", "ring galaxy", "merging galaxies", "irregular galaxy", "galaxy with tidal tails",
     "gravitational lens with blue arcs", "clumpy galaxy", "galaxy with a companion",
+    # of spectra
+    "broad-line quasar", "star-forming galaxy", "passive galaxy", "Seyfert galaxy", "post-starburst galaxy", "LINER",
+    "strong [O III] emission", "strong H-alpha emission", "strong 4000 angstrom break", "double-peaked lines",
 )  # fmt: skip
 
 

@@ -76,7 +76,9 @@ export class Atlas {
 
   /** Say whether words that are no example can be asked in a space. */
   takesWords(space: string | null): boolean {
-    return this.words !== null && this.space(space).space.words !== null;
+    const { name, words } = this.space(space).space;
+    const text = this.site.text_encoder;
+    return text !== null && words !== null && (text.projectors[name] !== undefined || text.space !== null);
   }
 
   /** Return the bytes to load before the first free words, and those before the first condition. */

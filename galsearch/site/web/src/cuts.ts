@@ -23,6 +23,7 @@ export class Cuts {
   #running: Promise<Running> | undefined;
   #worker: Worker | undefined;
   #answers = new Map<string, Promise<Uint8Array>>();
+  #asked: string | null = null;
   #stop: ((reason: Error) => void) | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -60,13 +61,14 @@ export class Cuts {
     return found;
   }
 
-  /** End what is running now. */
-  cancel(): void {
-    this.#stop?.(new Canceled("Canceled. The results are those of before."));
+  /** End what is running now, unless it is this condition, which somebody still waits for. */
+  cancel(unless?: string): void {
+    if (unless === undefined || unless.trim() !== this.#asked) this.#stop?.(new Canceled("Canceled."));
   }
 
   async #ask(where: string, progress?: Progress): Promise<Uint8Array> {
     const stopped = new Promise<never>((_, reject) => (this.#stop = reject));
+    this.#asked = where;
     stopped.catch(() => {});
     try {
       const asked = async () => {
@@ -85,6 +87,7 @@ export class Cuts {
       throw new ConditionError(plainError(told(error)));
     } finally {
       this.#stop = undefined;
+      this.#asked = null;
     }
   }
 

@@ -57,6 +57,7 @@ export interface Tokens {
 }
 
 export interface TextEncoder {
+  space?: string | null; // null where it serves only through its projectors
   body: FileEntry;
   embedding_rows: { file: FileEntry; dtype: "int8"; rows: number; dim: number; scales: FileEntry };
   vocab: FileEntry;
@@ -76,6 +77,17 @@ export interface ImageEncoder {
   bytes: number;
 }
 
+/** What held-out members gave for one way of voting: of classes pseudo and power, of numbers floor and quantile. */
+export interface Fit {
+  k: number;
+  weight: string;
+  tau: number;
+  pseudo?: number;
+  power?: number;
+  floor?: number;
+  quantile?: number;
+}
+
 export interface Base {
   name: string;
   target: string;
@@ -85,11 +97,9 @@ export interface Base {
   weight: string;
   tau: number;
   least?: number | null;
-  far?: number | null;
-  calibration?: { pseudo: number; power: number } | null;
-  priors?: number[] | null;
+  calibration?: { far?: number; fits?: Fit[] } | null;
   members: FileEntry;
-  labels: string[];
+  labels?: string[] | null;
   label_codes?: FileEntry | null;
   label_codes_type?: "int16" | "int32";
   rows?: number;

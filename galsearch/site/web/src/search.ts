@@ -223,7 +223,7 @@ export class VectorSpace {
       occupied++;
       const size = (stretch.to - stretch.from) * dim;
       const enough = chosen.length >= probes && passing >= Math.max(2 * k, 4 * DEPTH);
-      if (enough || bytes + size > MOST_BYTES) continue;
+      if (enough || (bytes + size > MOST_BYTES && passing >= k)) continue;
       chosen.push(stretch);
       passing += stretch.passing;
       bytes += size;

@@ -100,17 +100,25 @@ test("votes are weighted by distance, and a tie has no winner", () => {
   expect(weightsOf([1, 2], "rank", 1)).toEqual([1, 0.5]);
   expect(weightsOf([800, 801], "gaussian", 1)[0]).toBe(1);
   const voters = (labels: string[]) => labels.map((label, row) => ({ row, distance: 0.5, weight: 1, label }));
-  expect(counted(voters(["a", "a", "b"]), { ...BASE, least: 0.5 }).label).toBe("a");
-  expect(counted(voters(["a", "b"]), BASE)).toMatchObject({ label: null, reason: "the votes are split" });
-  expect(counted(voters(["a", "a", "b"]), { ...BASE, least: 0.7 }).label).toBeNull();
+  expect(counted(voters(["a", "a", "b"]), { ...BASE, least: 0.5 }, [0.5, 0.5]).label).toBe("a");
+  expect(counted(voters(["a", "b"]), BASE, [0.5, 0.5])).toMatchObject({ label: null, reason: "the votes are split" });
+  expect(counted(voters(["a", "a", "b"]), { ...BASE, calibration: { far: 0.4 } }, [0.5, 0.5]).label).toBeNull();
+  expect(counted(voters(["a", "a", "b"]), { ...BASE, least: 0.7 }, [0.5, 0.5]).label).toBeNull();
 });
 
 test("calibrated votes are probabilities that sum to one", () => {
   const voters = ["a", "a", "b"].map((label, row) => ({ row, distance: 0.5, weight: 1, label }));
-  const found = counted(voters, { ...BASE, calibration: { pseudo: 0.5, power: 1.5 }, priors: [0.9, 0.1] });
+  const found = counted(voters, { ...BASE, calibration: { fits: [{ k: 3, weight: "exp", tau: 1, pseudo: 0.5, power: 1.5 }] } }, [0.9, 0.1]);
   const raised = [(2 / 3 + 0.45) / 1.5, (1 / 3 + 0.05) / 1.5].map((one) => one ** 1.5);
   expect(found.shares[0]![1]).toBeCloseTo(raised[0]! / (raised[0]! + raised[1]!));
   expect(found.calibrated).toBe(true);
+});
+
+test("numbers are averaged by weight, with the error that held-out members had", () => {
+  const voters = [1, 2, 4].map((value, row) => ({ row, distance: 0.5, weight: 1, label: String(value) }));
+  const found = counted(voters, { ...BASE, kind: "number", calibration: { fits: [{ k: 3, weight: "exp", tau: 1, floor: 0.5, quantile: 2 }] } }, []);
+  expect(found.value).toBeCloseTo(7 / 3);
+  expect(found.uncertainty).toBeCloseTo(2 * (Math.sqrt(14 / 6) + 0.5));
 });
 
 test("a picture of one color stays so when it is made smaller, and its mean is kept", () => {

@@ -16,6 +16,7 @@ import { sparkline } from "./plots.ts";
 import { turnTheme } from "./theme.ts";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["table", "Table"], ["maps", "Maps"]];
+const SEEN = 24; // tiles at first, on most screens
 const MINUS = -0.5; // of what is asked to be absent
 
 export class Page {
@@ -100,7 +101,7 @@ export class Page {
     const key = JSON.stringify(query, (name, value) => (name === "vector" ? Array.from((value ?? []) as Float32Array).slice(0, 8) : value));
     if (key === this.#answered && this.#answer) return this.#drawAnswer();
     const run = ++this.#run;
-    if (this.#isRunning) this.#atlas.cuts.cancel();
+    if (this.#isRunning) this.#atlas.cuts.cancel(query.where);
     this.#isRunning = true;
     this.#whereProblem = null;
     this.#drawFilters();
@@ -131,10 +132,21 @@ export class Page {
   #failed(error: unknown): void {
     if (!(error instanceof SiteError || error instanceof Canceled)) console.error(error);
     const said = told(error);
-    if (error instanceof ConditionError || error instanceof Canceled) this.#whereProblem = said;
+    if (error instanceof ConditionError || (error instanceof Canceled && this.#state.query.where)) this.#whereProblem = said;
     else this.#tell(said);
     this.#answered = "";
     this.#status.replaceChildren(h("span", {}, this.#answer ? "No new results; those below are of the query before." : "No results."));
+  }
+
+  /** Wait no longer: the results of before stay. */
+  #cancel(): void {
+    this.#run++;
+    this.#isRunning = false;
+    this.#atlas.cuts.cancel();
+    this.#results.classList.remove("waiting");
+    this.#results.removeAttribute("aria-busy");
+    this.#failed(new Canceled("Canceled; apply it again to go on."));
+    this.#drawFilters();
   }
 
   // ---- the head
@@ -284,10 +296,10 @@ export class Page {
       this.#results.dataset.answers = location.hash;
       return;
     }
-    const cards = this.#atlas.cards.get(answer.rows);
+    const cards = this.#cards(answer);
     const actions = { pick: (card: Card) => this.#pick(card), like: (card: Card) => this.#like(card, query.space), note: (card: Card) => this.#note(card), instead: (card: Card) => this.#atlas.spectra && sparkline(this.#atlas.spectra, card.row, card.id) };
     const whole = Promise.all(cards);
-    whole.catch((error) => this.#tell(told(error)));
+    whole.catch((error) => error instanceof Canceled || this.#tell(told(error)));
     if (view === "gallery") this.#results.replaceChildren(gallery(answer, cards, object, actions), this.#more(answer));
     else if (view === "maps") {
       const selected = this.#panel?.dataset.row !== undefined ? Number(this.#panel.dataset.row) : null;
@@ -302,6 +314,22 @@ export class Page {
       performance.mark("galsearch:drawn");
       this.#results.dataset.answers = location.hash; // what is drawn, for who waits for it
     }, () => {});
+  }
+
+  /** Read the cards of an answer, those that are seen first before the others, which nobody may wait for any more. */
+  #cards(answer: Answer): Promise<Card>[] {
+    const cards: Promise<Card>[] = [];
+    let before: Promise<unknown> = Promise.resolve();
+    for (let from = 0; from < answer.rows.length; from += SEEN) {
+      const rows = answer.rows.slice(from, from + SEEN);
+      const read = before.then(() => {
+        if (this.#answer !== answer) throw new Canceled("Another question was asked.");
+        return Promise.all(this.#atlas.cards.get(rows));
+      });
+      before = read;
+      cards.push(...rows.map((_, n) => read.then((all) => all[n]!)));
+    }
+    return cards;
   }
 
   /** Return what stands below a tile: what the query is about. */
@@ -381,7 +409,7 @@ export class Page {
     let got = 0;
     const bar = h("progress", { "aria-label": "Loading" });
     const text = h("span");
-    const cancel = h("button", { class: "button small", onclick: () => (this.#atlas.cuts.cancel(), this.#run++, (this.#isRunning = false), this.#results.classList.remove("waiting"), this.#drawFilters(), end()) }, "Cancel");
+    const cancel = h("button", { class: "button small", onclick: () => (this.#cancel(), end()) }, "Cancel");
     const { words, sql } = this.#atlas.loads;
     const wanted = (this.#state.query.where && !this.#atlas.cuts.loaded ? sql : 0) + (this.#state.query.terms.some((term) => term.kind === "text" && this.#atlas.chip(this.#state.query.space, term.value) < 0) ? words : 0);
     const end = () => {

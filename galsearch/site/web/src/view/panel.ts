@@ -59,7 +59,7 @@ function votes(atlas: Atlas, electorate: Electorate, card: Card, actions: PanelA
       const how = base.weight === "exp" || base.weight === "gaussian" ? `weighted by ${base.weight}, length ${short(base.tau)}` : `weighted by ${base.weight}`;
       part.lastElementChild!.remove();
       part.append(
-        h("p", { class: "label" }, found.label ?? (found.value !== null ? short(found.value) : `no answer: ${found.reason ?? "no votes"}`)),
+        h("p", { class: "label" }, found.label ?? (found.value !== null ? `${short(Number(found.value.toPrecision(4)))}${found.uncertainty === null ? "" : ` ± ${short(Number(found.uncertainty.toPrecision(2)))}`}` : `no answer: ${found.reason ?? "no votes"}`)),
         h("div", { class: "votes" }, ...found.shares.slice(0, 6).map(([label, share]) => bar(label, share))),
         h("p", { class: "hint" }, `${found.value !== null ? "Mean of the votes" : found.calibrated ? "Probabilities" : "Shares of the votes"}, ${how}. Why: who voted.`),
         voters,
