@@ -509,8 +509,9 @@ def test_a_foreign_page_a_foreign_name_and_a_stranger_are_refused(copy):
 def test_who_listens_for_others_says_by_what_name_and_takes_no_marks_of_strangers(rich, tmp_path):
     with pytest.raises(QueryError, match="allowed-host"):
         serve_mcp(rich, http=HttpAddress("0.0.0.0"))
-    with pytest.raises(QueryError, match="GALSEARCH_MCP_TOKEN"):
-        serve_mcp(rich, http=HttpAddress("192.0.2.1"), verdicts=tmp_path / "v")
+    for address in (HttpAddress("192.0.2.1"), HttpAddress(names=("agents.example",))):
+        with pytest.raises(QueryError, match="GALSEARCH_MCP_TOKEN"):
+            serve_mcp(rich, http=address, verdicts=tmp_path / "v")
     with inside(rich) as server:
         names = [tool.name for tool in anyio.run(server.list_tools)]
         assert "mark" not in names and "anomalies" in names
@@ -527,6 +528,16 @@ def test_what_cannot_be_served_is_one_line(rich, arguments, told):
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(call, env=given, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1 and told in run.stderr and run.stdout == "" and "Traceback" not in run.stderr
+
+
+def test_a_port_that_is_taken_is_one_error(rich):
+    given = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        call = command(rich, "--http", "--port", taken.getsockname()[1])
+        run = subprocess.run(call, env=given, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 1 and "give another --port" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_without_the_package_the_error_says_what_to_install(rich, monkeypatch):
