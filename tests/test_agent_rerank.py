@@ -254,3 +254,35 @@ def test_the_tiles_of_a_sheet_are_found_again():
     pictures = [np.full((96, 96, 3), 20 * number, np.uint8) for number in range(1, 6)]
     sheet = images.contact_sheet([("x", [(one, "1") for one in pictures])], columns=3, tile_px=160)
     assert [tile[0] for tile in tiles(sheet)[:5]] == [20, 40, 60, 80, 100]
+
+
+# ---- from the command line
+
+
+def test_the_command_asks_by_sheets_and_says_what_it_did(bundle_path, known):
+    from typer.testing import CliRunner
+
+    from galsearch import cli
+
+    with ScriptedJudge({}, known, EXACT) as judge:
+        stated = [
+            "--by",
+            "agent",
+            "--model",
+            "m",
+            "--base-url",
+            judge.url,
+            "--pictures",
+            "8",
+            "--looks",
+            "0",
+            "-n",
+            "16",
+        ]
+        run = CliRunner().invoke(cli.app, ["rerank", str(bundle_path), "red galaxy", "-k", "4", *stated])
+        assert run.exit_code == 0 and judge.calls == 2
+    assert "2 calls on 2 sheets of up to 8 pictures" in run.stderr
+    wrong = CliRunner().invoke(cli.app, ["rerank", str(bundle_path), "red galaxy", "--pictures", "8"])
+    assert wrong.exit_code == 2 and "--by agent" in wrong.stderr
+    told = CliRunner().invoke(cli.app, ["rerank", "--by", "agent", "--show-prompt"])
+    assert told.exit_code == 0 and "numbered sheet" in told.stdout
