@@ -265,20 +265,8 @@ def test_the_command_asks_by_sheets_and_says_what_it_did(bundle_path, known):
     from galsearch import cli
 
     with ScriptedJudge({}, known, EXACT) as judge:
-        stated = [
-            "--by",
-            "agent",
-            "--model",
-            "m",
-            "--base-url",
-            judge.url,
-            "--pictures",
-            "8",
-            "--looks",
-            "0",
-            "-n",
-            "16",
-        ]
+        stated = ["--by", "agent", "--model", "m", "--base-url", judge.url, "--samples", "1"]
+        stated += ["--pictures", "8", "--looks", "0", "-n", "16"]
         run = CliRunner().invoke(cli.app, ["rerank", str(bundle_path), "red galaxy", "-k", "4", *stated])
         assert run.exit_code == 0 and judge.calls == 2
     assert "2 calls on 2 sheets of up to 8 pictures" in run.stderr
