@@ -61,8 +61,9 @@ def test_a_sheet_is_judged_by_number_whatever_its_order(opened, known):
     ) as server:
         better = hits.rerank("agent", n=20, pictures=8, looks=0, **options(server.url))
         orders = [of_sheet(asked, known) for asked in server.asked]
-    assert [len(order) for order in orders] == [8, 8, 4]
-    assert orders[0] != opened.search("red galaxy", k=8).ids  # the order of a sheet says nothing
+    assert sorted(map(len, orders)) == [4, 8, 8]  # several are under way at once, and arrive in any order
+    ranked = opened.search("red galaxy", k=20).ids
+    assert all(order != sorted(order, key=ranked.index) for order in orders)  # the order of a sheet says nothing
     assert sorted(one for order in orders for one in order) == sorted(opened.search("red galaxy", k=20).ids)
     first = better.table.slice(0, 1).to_pylist()[0]
     assert better.ids[0] == wanted and first["explanation"] == f"it is {wanted}" and first["judged"] == 10
