@@ -36,10 +36,11 @@ from galsearch.science import images
 from galsearch.science.metrics import ndcg_exp
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "agent_rerank.json"
-TARGETS = ("merging (Galaxy Zoo)", "ring (EFIGI)")
+TARGETS = ("merging (Galaxy Zoo)",)
 WORDINGS = 2  # of each target
-PICTURES = (4, 9, 16, 36)
-K, LOOKED_AT, DRAWS = 10, 100, 4
+PICTURES = (4, 16, 36)
+ZOOMED = (16,)  # sizes of sheets that are also tried with zooms
+K, LOOKED_AT, DRAWS = 10, 100, 3
 PRICE = {"price_in": 0.40, "price_out": 1.60}  # dollars per million tokens, those of a small model in 2026-11
 PICTURE_TOKENS, CHARACTERS_A_TOKEN = 770, 3.0
 GAP, TITLE_PX, LABEL_PX = 10, 34, 34  # of a contact sheet
@@ -302,7 +303,7 @@ class Case:
 def ways(pictures: Sequence[int], samples: int) -> list[dict[str, Any]]:
     """Return the ways of asking by sheets that are compared."""
     sheets = [{"by": "agent", "samples": samples, "pictures": count, "looks": 0} for count in pictures]
-    closer = [{"by": "agent", "samples": samples, "pictures": count, "looks": 1} for count in pictures if count > 4]
+    closer = [{"by": "agent", "samples": samples, "pictures": count, "looks": 1} for count in ZOOMED]
     return [*sheets, *closer]
 
 
@@ -324,11 +325,15 @@ def main(progress: Callable[[str], None] = lambda text: print(text, flush=True))
             for error, way in (single, *product(ERRORS, ways(PICTURES, options.samples))):
                 rows.append(case.measured(error, way, draws=options.draws, n=options.n))
                 progress(_line(rows[-1]))
-    if options.output is not None:
-        about = {"draws": options.draws, "n": options.n, "k": K, "samples": options.samples}
-        about["wordings"] = WORDINGS
-        record = {**about, "errors": [asdict(one) for one in ERRORS], "rows": [_rounded(one) for one in rows]}
-        options.output.write_text(json.dumps(record, indent=1) + "\n")
+                if options.output is not None:
+                    options.output.write_text(_record(options, rows))
+
+
+def _record(options: argparse.Namespace, rows: Sequence[Row]) -> str:
+    """Return what is measured so far as JSON."""
+    about = {"draws": options.draws, "wordings": WORDINGS, "n": options.n, "k": K, "samples": options.samples}
+    errors = [asdict(one) for one in ERRORS]
+    return json.dumps({**about, "errors": errors, "rows": [_rounded(one) for one in rows]}, indent=1) + "\n"
 
 
 def _line(row: Row) -> str:

@@ -50,7 +50,7 @@ NAMES = [
     "anomalies",
     "mark",
 ]
-SECOND_ENDS = 15.0
+SECONDS_AT_MOST = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def listening(*arguments: object, environment: dict[str, str] | None = None):
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(20)
+            process.wait(120)
         finally:
             process.kill()
             process.stderr.close()
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -252,7 +252,7 @@ def test_every_tool_answers_by_http_and_ctrl_c_ends_it(copy, tmp_path):
     with listening(copy, "--verdicts", tmp_path / "mine.verdicts") as (url, process):
         anyio.run(go, url)
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
         assert "Traceback" not in process.stderr.read()
     assert (tmp_path / "mine.verdicts").exists() and not copy.with_suffix(".verdicts").exists()
 
@@ -398,7 +398,7 @@ def one_server(rich, tmp_path_factory):
 
 def test_a_mistake_of_ours_is_named_and_tells_nothing_of_the_machine(one_server, monkeypatch):
     def broken(*_, **__):
-        raise ZeroDivisionError("secret of /home/somebody")
+        raise ZeroDivisionError("secret of somebody")
 
     monkeypatch.setattr(Tools, "sql", broken)
     [result] = asked(one_server[0], ("sql", {"statement": "SELECT 1"}))
@@ -467,7 +467,7 @@ def test_a_hostile_argument_ends_within_its_limit_and_the_next_is_answered(one_s
     call = ("search", {"where": hostile.HOSTILE_CONDITIONS[cut]}) if cut != name else call
     started = time.monotonic()
     [result] = asked(one_server[0], call)
-    assert time.monotonic() - started < SECOND_ENDS
+    assert time.monotonic() - started < SECONDS_AT_MOST
     assert len(result.content[0].text) < bounds.MOST_CHARACTERS + 1_000
     [after] = asked(one_server[0], ("search", {"where": "z < 0.1", "k": 1}))
     assert data(after)["hits"]
@@ -509,8 +509,9 @@ def test_a_foreign_page_a_foreign_name_and_a_stranger_are_refused(copy):
 def test_who_listens_for_others_says_by_what_name_and_takes_no_marks_of_strangers(rich, tmp_path):
     with pytest.raises(QueryError, match="allowed-host"):
         serve_mcp(rich, http=HttpAddress("0.0.0.0"))
-    with pytest.raises(QueryError, match="GALSEARCH_MCP_TOKEN"):
-        serve_mcp(rich, http=HttpAddress("192.0.2.1"), verdicts=tmp_path / "v")
+    for address in (HttpAddress("192.0.2.1"), HttpAddress(names=("agents.example",))):
+        with pytest.raises(QueryError, match="GALSEARCH_MCP_TOKEN"):
+            serve_mcp(rich, http=address, verdicts=tmp_path / "v")
     with inside(rich) as server:
         names = [tool.name for tool in anyio.run(server.list_tools)]
         assert "mark" not in names and "anomalies" in names
@@ -525,8 +526,18 @@ def test_who_listens_for_others_says_by_what_name_and_takes_no_marks_of_stranger
 def test_what_cannot_be_served_is_one_line(rich, arguments, told):
     call = command(*(one.replace("{a}", str(rich)) for one in arguments))
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(call, env=given, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(call, env=given, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 1 and told in run.stderr and run.stdout == "" and "Traceback" not in run.stderr
+
+
+def test_a_port_that_is_taken_is_one_error(rich):
+    given = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        call = command(rich, "--http", "--port", taken.getsockname()[1])
+        run = subprocess.run(call, env=given, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 1 and "give another --port" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_without_the_package_the_error_says_what_to_install(rich, monkeypatch):
@@ -588,7 +599,7 @@ def test_a_session_of_500_calls_leaves_nothing_behind(copy, transport):
         with listening(copy) as (url, process):
             before, after, pid, workers = anyio.run(go, mcp.Client(url), lambda: process.pid)
     assert after[0] <= before[0] and after[1] <= before[1] + 4 and after[2] <= before[2] + 40, (before, after)
-    wait_for(lambda: not any(Path(f"/proc/{one}").exists() and not is_zombie(one) for one in (pid, *workers)), 20)
+    wait_for(lambda: not any(Path(f"/proc/{one}").exists() and not is_zombie(one) for one in (pid, *workers)))
 
 
 def children(pid: int) -> list[str]:
@@ -612,7 +623,7 @@ def test_ctrl_c_ends_a_service_by_stdio(rich):
         process.stdin.flush()
         assert b'"serverInfo"' in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(120) == 130
         assert b"Traceback" not in process.stderr.read()
 
 

@@ -81,7 +81,14 @@ def test_every_parameter_of_a_public_function_has_a_type(name):
         assert bare == [] and signature.return_annotation is not signature.empty, function.__qualname__
 
 
-@pytest.mark.parametrize(("options", "of"), [("query.QueryOptions", "Query"), ("rerank.judge.JudgeOptions", "Judge")])
+@pytest.mark.parametrize(
+    ("options", "of"),
+    [
+        ("query.QueryOptions", "Query"),
+        ("rerank.judge.JudgeOptions", "Judge"),
+        ("rerank.agent.AgentOptions", "AgentJudge"),
+    ],
+)
 def test_options_that_are_passed_on_are_those_that_there_are(options, of):
     module, _, name = options.rpartition(".")
     stated = import_module(f"galsearch.{module}").__dict__[name].__annotations__

@@ -22,8 +22,12 @@ def serve_mcp(
     http: Annotated[
         bool, typer.Option("--http", help="Listen for clients by streamable HTTP, not by stdin and stdout.")
     ] = False,
-    host: Annotated[str, typer.Option("--host", help="With --http: the address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="With --http: the port to listen on.", min=1, max=65535)] = 8765,
+    host: Annotated[
+        str, typer.Option("--host", help="With --http: the address to listen on.")
+    ] = galsearch.HttpAddress.host,
+    port: Annotated[
+        int, typer.Option("--port", help="With --http: the port to listen on.", min=1, max=65535)
+    ] = galsearch.HttpAddress.port,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option("--allowed-host", help="With --http: a name under which clients reach it; may be repeated."),

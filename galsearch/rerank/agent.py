@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +90,7 @@ class AgentJudge(Judge):
     has to judge a sheet, 0 to 10.
     """
 
-    way: ClassVar[str] = "agent"
+    way = "agent"
     pictures: int = 12
     looks: int = 3
 
@@ -174,6 +174,7 @@ class Talk:
     pictures: float = 0.0  # worth of those in the turns
     characters: int = 0
     verdict: Reply | None = None
+    sheet: bytes = b""  # made when first sent
 
     def add(self, reply: Reply, stated: str, picture: bytes | None) -> None:
         """Note that a tool was called, and what came of it; a picture follows as a message, as tools give text only."""
@@ -270,15 +271,15 @@ class _Job:
 
     def _request(self, talks: Mapping[str, Talk], turn: int, key: str) -> Request:
         talk = talks[key]
-        sheet = _sheet([self._picture(index) for index in talk.indices], TILE_PX)
+        talk.sheet = talk.sheet or _sheet([self._picture(index) for index in talk.indices], TILE_PX)
         return Request(
             key,
             self.prompt + "\n" + self._measured(talk, range(1, len(talk.indices) + 1), SHOWN),
-            sheet,
+            talk.sheet,
             seed=talk.seed,
             turns=tuple(talk.turns),
             must=JUDGE if turn == self.judge.looks else None,
-            pictures=_worth_of(sheet) + talk.pictures,
+            pictures=_worth_of(talk.sheet) + talk.pictures,
             more_characters=talk.characters + 4 * FIELDS_CHARACTERS,
         )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +87,7 @@ class Judge(Service):
     in it. `answers` is the folder of the answers, beside the atlas unless said. Only prompt and pictures are sent.
     """
 
-    way: ClassVar[str] = "vlm"
+    way = "vlm"  # of re-ranking; of the class, and no option
     samples: int = 3
     max_cost: float | None = None
     question: str | None = None

@@ -13,7 +13,6 @@ from galsearch.errors import GalsearchError, QueryError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "GALSEARCH_MCP_TOKEN"
-PORT = 8765
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,19 @@ class HttpAddress:
     """
 
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = 8765
     names: tuple[str, ...] = ()
     token: str | None = None
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
-        return self.host in LOOPBACK
+        """Whether only this machine reaches it: a name is that of a proxy in front of it."""
+        return self.host in LOOPBACK and not self.names
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names that a request may call it by. Raises QueryError where there are none."""
-        if self.is_local:
+        if self.host in LOOPBACK:
             return (*LOOPBACK[:2], "[::1]", *self.names)
         if self.host in ("0.0.0.0", "::", "") and not self.names:
             raise QueryError(
@@ -54,9 +53,9 @@ def serve_mcp(
 
     `paths` are an atlas or several, asked as one. Agents may search, look at pictures and spectra, and ask SQL, as
     visitors with limits (see docs/agents.md). Nothing is written but their verdicts, to the file `verdicts`: beside
-    the first atlas unless given. Where others than this machine reach the service, marks are taken only in a file that
-    was named, from clients that send `token`. Raises GalsearchError where the package `mcp` is missing, and as
-    `galsearch.open` does.
+    the first atlas unless given. Where others than this machine reach the service, also by a proxy, marks are taken
+    only in a file that was named, from clients that send `token`. Raises GalsearchError where the package `mcp` is
+    missing or the port is taken, and as `galsearch.open` does.
     """
     from galsearch.service.agents import tools
 

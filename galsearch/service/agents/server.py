@@ -379,7 +379,12 @@ def run_http(tools: Tools, address: HttpAddress, hosts: tuple[str, ...]) -> None
         limit_concurrency=200,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    try:
+        uvicorn.Server(config).run()
+    except SystemExit:  # it has said why
+        raise GalsearchError(
+            f"cannot listen on port {address.port} of {address.host}; end what listens there, or give another --port"
+        ) from None
 
 
 def http_app(tools: Tools, address: HttpAddress, hosts: tuple[str, ...]) -> Any:
