@@ -280,10 +280,11 @@ class Atlas:
         """Return how a sample of the atlas compares with what the model of its vectors learned from, as percentiles.
 
         `by` is the embedding, the main one unless given. None where the model does not travel along or its card does
-        not say, and where there are no vectors. Raises QueryError for an embedding that there is not.
+        not say, where there are no vectors, and for an atlas behind an address, of which a sample would have to come
+        over the network. Raises QueryError for an embedding that there is not.
         """
         name = by or self.manifest.main_embedding
-        if name is None:
+        if name is None or self._store.elsewhere:
             return None
         if name not in self.manifest.embeddings:
             there = ", ".join(self.manifest.embeddings)
@@ -294,15 +295,15 @@ class Atlas:
 
     def _compared_with_training(self, embedding: str) -> Familiarity | None:
         encoder = self.manifest.modality(embedding).encoder
-        model = self._store.model(encoder) if encoder in self._store.models() else None
+        card = self._store.card(encoder) if encoder in self._store.models() else None
         space = self.manifest.embeddings[embedding]
-        if model is None or model[0]["sha256"] != space.get("sha256") or not space["rows"]:
+        if card is None or card["sha256"] != space.get("sha256") or not space["rows"]:
             return None
-        reference = Reference.of_card(model[0])
+        reference = Reference.of_card(card)
         if reference is None:
             return None
         scores = self._store.reference_scores(embedding, reference.scorer)
-        return reference.compared(scores, model=model[0]["id"])
+        return reference.compared(scores, model=card["id"])
 
     @functools.cached_property
     def _cards(self) -> dict[str, dict[str, Any]]:  # kept: a folder reads the whole model with its card, to check it

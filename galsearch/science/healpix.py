@@ -135,17 +135,3 @@ def _every_second_bit(values: np.ndarray) -> np.ndarray:
     ):
         bits = (bits | (bits >> shift)) & mask
     return bits
-
-
-def _spread(values: np.ndarray) -> np.ndarray:
-    """Return numbers of 31 bits with a zero bit before each of their bits: the inverse of `_every_second_bit`."""
-    bits = values
-    for shift, mask in (
-        (16, 0x0000FFFF0000FFFF),
-        (8, 0x00FF00FF00FF00FF),
-        (4, 0x0F0F0F0F0F0F0F0F),
-        (2, 0x3333333333333333),
-        (1, 0x5555555555555555),
-    ):
-        bits = (bits | (bits << shift)) & mask
-    return bits

@@ -162,6 +162,7 @@ def search(service: Service, params: Params) -> Response:
             "matches": hits.plan.matches,
             "plan": {name: plan[name] for name in plan if name != "milliseconds"},
             "convincing": hits.convincing,
+            "untaught": list(hits.untaught),
         }
         if params.flag("hints"):
             words = [term.text for term in query.terms if term.kind == "text" and term.weight > 0]
