@@ -101,7 +101,7 @@ def test_others_verdicts_are_shown_unless_blind_and_second_opinions_come(page, o
     assert shown(app) in {one.object_id for one in kept(own).current()}  # the first is a second opinion
     assert "Others: bob yes" in text_of(app)
     press(app, "yes")
-    assert kept(own).agreement(KIND).objects == 1 and "2 people, 1 objects" in text_of(app)
+    assert kept(own).agreement(KIND).objects == 1 and "2 people, 1 object judged" in text_of(app)
 
 
 def test_a_label_of_ones_own_is_a_verdict(page, own):

@@ -357,7 +357,7 @@ def test_groups_are_exported_as_other_lists_are(atlas, tmp_path):
     assert table["object_id"].to_pylist() == result.table["object_id"].to_pylist() and "kind" in table.column_names
     assert list(result.to_pandas()["group_id"]) == sorted(result.table["group_id"].to_pylist())
     assert str(result.to_astropy()["separation_arcsec"].unit) == "arcsec"
-    assert "20 groups of 40 of 60" in repr(result) and result[0].kept in result._repr_html_()
+    assert "40 of 60 objects in 20 groups" in repr(result) and result[0].kept in result._repr_html_()
     assert result[-1] == list(result)[-1] and result[:2] == [result[0], result[1]]
     assert len(atlas.duplicates(where="false or object_id = 'g01'").table) == 0
 
@@ -520,7 +520,7 @@ def test_a_bundle_is_never_written_to(home):
 def test_the_command_lists_says_and_saves(kept, tmp_path):
     result = CliRunner().invoke(app, ["duplicates", str(kept), "--save", "-o", str(tmp_path / "same.csv")])
     assert result.exit_code == 0, result.output
-    assert "20 groups of 40 of 60 objects: 20 are left out when each is collapsed" in result.stderr
+    assert "40 of 60 objects in 20 groups: 20 left out when each group is collapsed" in result.stderr
     assert "positions within 2 arcsec are one (as no image scale is known" in result.stderr
     assert "12 of 60 objects have no position, and were not compared by it" in result.stderr
     assert "kept as run" in result.stderr and len((tmp_path / "same.csv").read_text().splitlines()) == 41

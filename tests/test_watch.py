@@ -568,8 +568,8 @@ def test_shares_of_a_run_change_with_verdicts_and_not_with_scores(home, sky):
         galsearch.watch(plan, processes=0)
         return dict(rows(plan, "SELECT source, count(*) FROM items WHERE run = 2 GROUP BY source"))
 
-    yes = "".join(f"one:{n:08d},yes,ann,t{n},odd\n" for n in range(20)) + "".join(
-        f"two:{n:08d},no,ann,t{n},odd\n" for n in range(20)
+    yes = "".join(f"one:{n:08d},yes,ann,2026-05-01T12:00:{n:02d}Z,odd\n" for n in range(20)) + "".join(
+        f"two:{n:08d},no,ann,2026-05-01T12:00:{n:02d}Z,odd\n" for n in range(20)
     )
     good = first_requests(yes, 0.5)
     assert good.get("one", 0) > 3 * good.get("two", 1)
@@ -581,7 +581,7 @@ def test_shares_of_a_run_change_with_verdicts_and_not_with_scores(home, sky):
 def test_the_last_word_of_each_person_counts_and_the_majority_decides(tmp_path):
     said = ["a,yes,ann", "a,no,ann", "b,yes,ann", "b,yes,bob", "b,no,eve", "c,yes,ann", "c,no,bob", "d,unsure,ann"]
     path = tmp_path / "v.csv"
-    lines = [f"{one},{time},odd" for time, one in enumerate(said)]
+    lines = [f"{one},2026-05-01T12:00:0{second}Z,odd" for second, one in enumerate(said)]
     path.write_text("\n".join(["object_id,verdict,by,time,kind", *lines]))
     assert shares.decided(shares.read_verdicts(path)) == {"a": "no", "b": "yes", "c": "unsure", "d": "unsure"}
     assert shares.read_verdicts(tmp_path / "none.csv") == []

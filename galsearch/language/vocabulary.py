@@ -73,7 +73,7 @@ COMPARED = (  # with a number, or as a filter
     *("closer", "far", "farther", "further", "distant", "large", "larger", "largest", "big", "bigger", "small"),
     *("smaller", "high", "higher", "low", "lower", "red", "redder", "blue", "bluer", "massive", "than", "least"),
     *("most", "up", "within", "redshift", "redshifts", "magnitude", "magnitudes", "mag", "size", "radius", "diameter"),
-    *("arcsec", "arcseconds", "arcmin", "arcminutes", "degree", "degrees", "color", "colour", "distance", "signal"),
+    *("arcsec", "arcseconds", "arcmin", "arcminutes", "degree", "degrees", "color", "distance", "signal"),
     *("noise", "snr", "band", "axis", "ratio", "ra", "dec", "mpc", "kpc", "pixel", "pixels", "half", "light", "equal"),
     *("about", "around"),
 )
