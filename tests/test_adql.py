@@ -228,6 +228,7 @@ def test_a_polygon_that_is_not_convex_leaves_out_its_bay(plain):
 
 
 @pytest.mark.parametrize("shape", ["POLYGON(10, 10, 40, 5, 50, 40, 20, 45)", "BOX(30, 30, 30, 20)"])
+@pytest.mark.slow
 def test_circles_meet_and_lie_in_shapes_as_points_of_them_do(plain, sky, shape):
     """A circle meets a shape where a point of its border or its center is inside, or a corner is in the circle."""
     near = sky.filter(pa.array(np.hypot((sky["ra"].to_numpy() - 30) / 1.2, sky["dec"].to_numpy() - 28) < 45))

@@ -173,6 +173,7 @@ def test_the_same_sheet_is_never_paid_twice_and_a_stopped_one_goes_on(opened):
         assert hits.rerank("agent", n=12, **stated).ids == whole.ids and len(server.asked) == 6
 
 
+@pytest.mark.slow
 def test_sheets_give_the_order_that_single_pictures_give_for_fewer_calls(opened, known):
     hits = opened.search("red galaxy", k=5)
     ids = opened.search("red galaxy", k=40).ids

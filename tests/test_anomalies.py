@@ -113,6 +113,7 @@ def test_q_values_are_those_of_scipy_over_all_that_were_judged(folder):
     assert result.table["q_value"].to_pylist() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_filters_and_cones_choose_who_is_listed_and_among_with_whom_they_are_compared(atlas):
     cone = atlas.anomalies(ROWS, detectors=FEW, near=(10.0, 0.0), radius_arcsec=1_000)
     assert set(cone.table["ra"].to_pylist()) == {10.0} and cone.tested == atlas.count("ra = 10")
@@ -217,6 +218,7 @@ def test_the_list_is_exported_as_others_are(folder, tmp_path):
 # ---- keeping it
 
 
+@pytest.mark.slow
 def test_tiers_are_worked_out_anew_from_stored_p_values(home, tmp_path):
     path = Path(shutil.copytree(home / "planted.atlas", tmp_path / "kept.atlas"))
     with galsearch.open(path, device="cpu") as opened:

@@ -117,6 +117,7 @@ def test_a_list_is_that_of_the_library_and_says_what_it_is_worth(page, planted):
     assert all(one["src"] is None for one in tiles(app))  # an atlas of vectors alone has neither pictures nor spectra
 
 
+@pytest.mark.slow
 def test_the_histogram_is_that_of_all_p_values_beside_the_uniform_expectation(page, planted, saved):
     expected = opened(planted).anomalies(24, normals=NORMALS)
     heights, _ = np.histogram(expected.p_values, bins=20, range=(0, 1))
@@ -154,6 +155,7 @@ def test_tiers_are_those_of_the_library(app_path, fdr):
     assert (anomaly_reasons.OF_VECTORS, anomaly_reasons.OF_CLASSES) == (novelty.OF_VECTORS, novelty.OF_CLASSES)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_convincing_the_least_rate_is_said(page, planted):
     app = look(page("anomalies", planted, query={"terms": [], "where": "object_id < 'g0300'"}, listed="search"))
     found = job_of(app, "anomalies").result
@@ -344,6 +346,7 @@ def test_stopped_work_leaves_the_list(page, planted, monkeypatch):
 
 
 @pytest.mark.parametrize("condition", ["no_such = 1", "true) OR (true", "1; DROP TABLE galaxies", "'"])
+@pytest.mark.slow
 def test_a_bad_condition_keeps_the_answer_with_the_message(page, planted, condition):
     app = look(page("anomalies", planted, normals=NORMALS))
     before, found = ids(app), job_of(app, "anomalies")

@@ -27,6 +27,7 @@ def name(app, path: Path):
     return app
 
 
+@pytest.mark.slow
 def test_it_shows_the_numbers_of_the_watch_and_writes_nothing(page, tiny_bundle, watched):
     plan, result = watched
     before = digests(plan.parent)

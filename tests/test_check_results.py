@@ -32,6 +32,7 @@ def found(path: Path) -> dict[str, str]:
         return {one.name: one.message for one in atlas.check() if not one.ok}
 
 
+@pytest.mark.slow
 def test_results_as_they_are_saved_are_in_order(judged):
     with galsearch.open(judged) as atlas:
         findings = {one.name: one for one in atlas.check()}

@@ -53,6 +53,7 @@ def test_calibrated_claims_have_a_small_error_and_overconfident_ones_theirs():
     assert calibration_error(np.array([]), np.array([])) is None
 
 
+@pytest.mark.slow
 def test_all_classifiers_are_judged_on_members_that_none_has_seen(path, tmp_path):
     labels = tmp_path / "labels.yaml"
     labels.write_text("edge: [red edge]\nring: [blue ring]\nround: [white round]\nface: [green face]\n")
@@ -84,6 +85,7 @@ def test_what_cannot_be_judged_is_one_clear_error(path, tmp_path):
         galsearch.classification_report(path, "nothing")
 
 
+@pytest.mark.slow
 def test_the_command_prints_figures_classes_and_confusion(run, path):
     code, out, error = run("kb", "report", path, "shapes", "-k", 5)
     assert code == 0 and "balanced_accuracy" in out and "given edge" in out and "confusion of votes" in error

@@ -51,6 +51,7 @@ def folder(captioned, tmp_path):
     return Path(shutil.copytree(captioned, tmp_path / "tiny.atlas"))
 
 
+@pytest.mark.slow
 def test_deleted_objects_are_in_no_search_sql_picture_caption_base_or_bundle(folder, tmp_path):
     rows, pictures, captions = seen(folder)
     gone = galsearch.delete(folder, where=GONE)
@@ -76,6 +77,7 @@ def test_deleted_objects_are_in_no_search_sql_picture_caption_base_or_bundle(fol
             assert not set(atlas.search("bright", k=1000, hybrid="rank").ids) & set(gone)
 
 
+@pytest.mark.slow
 def test_they_come_back_as_they_were_deletion_by_deletion(folder):
     before = seen(folder)
     first = galsearch.delete(folder, where=GONE)
@@ -92,6 +94,7 @@ def test_they_come_back_as_they_were_deletion_by_deletion(folder):
     assert not list(folder.glob("deleted-*"))
 
 
+@pytest.mark.slow
 def test_optimize_removes_them_for_good_and_the_bytes_go_with_them(folder, monkeypatch):
     gone = galsearch.delete(folder, where=GONE)
     after = seen(folder)
@@ -108,6 +111,7 @@ def test_optimize_removes_them_for_good_and_the_bytes_go_with_them(folder, monke
     assert galsearch.optimize(folder).removed == 0
 
 
+@pytest.mark.slow
 def test_an_id_may_be_added_again_and_then_nothing_is_brought_back_over_it(folder, tiny_source, tiny_models, tmp_path):
     pictures, _ = tiny_source
     name = galsearch.delete(folder, ids=[tiny.object_id(5)])[0]
@@ -212,6 +216,7 @@ def best(path, units, query, **options):
         return left, hits.plan
 
 
+@pytest.mark.slow
 def test_vectors_are_still_read_in_place_and_cells_hold_what_is_left(indexed):
     path, units = indexed
     query = units["o'007"] + units["o'123"]
@@ -238,6 +243,7 @@ def test_where_deletions_leave_too_many_runs_the_engine_is_asked(indexed, monkey
     best(path, units, units["o'008"], exact=True)
 
 
+@pytest.mark.slow
 def test_when_a_quarter_is_deleted_the_rest_is_put_in_order_and_can_still_come_back(indexed):
     path, units = indexed
     gone = galsearch.delete(path, where="mag < 14")
@@ -250,6 +256,7 @@ def test_when_a_quarter_is_deleted_the_rest_is_put_in_order_and_can_still_come_b
     assert all(finding.ok for finding in findings(path).values())
 
 
+@pytest.mark.slow
 def test_a_watch_does_not_fetch_again_what_somebody_deleted(tmp_path, tiny_models):
     (tmp_path / "incoming").mkdir()
     for row in range(6):
@@ -298,6 +305,7 @@ def test_killed_at_any_moment_all_is_deleted_or_nothing(folder, tmp_path, action
     assert action == "optimize" or landed[0] is False
 
 
+@pytest.mark.slow
 def test_the_command_deletes_by_condition_by_file_and_takes_it_back(run, folder, tmp_path):
     with galsearch.open(folder) as atlas:
         every = atlas.search(k=1000).ids

@@ -87,6 +87,7 @@ def test_generated_parts_are_current(generate):
     assert stale == [], "run `make docs`"
 
 
+@pytest.mark.slow
 def test_every_capability_names_a_command_and_a_test_that_are_there(generate):
     assert list(generate.features.problems()) == []
 

@@ -223,6 +223,7 @@ TRUTH = {frozenset({f"g{n:02d}", f"g{n:02d}_{list(COPIES)[n % len(COPIES)]}"}) f
 WITHOUT_POSITION = {pair for pair in TRUTH if int(min(pair)[1:3]) % 5 == 0}
 
 
+@pytest.mark.slow
 def test_copies_are_grouped_with_the_grounds_of_each_link(atlas):
     result = atlas.duplicates()
     assert groups_of(result) == TRUTH and result.redundant == 20
@@ -406,6 +407,7 @@ def pairs_of_five(tmp_path: Path) -> Path:
     return tmp_path / "five.atlas"
 
 
+@pytest.mark.slow
 def test_saved_groups_are_read_back_and_a_search_collapses_them(pairs_of_five):
     path = pairs_of_five
     with galsearch.open(path, device="cpu") as opened:
@@ -549,6 +551,7 @@ def test_what_cannot_be_answered_is_one_clear_error(home, options, message):
         opened.duplicates(options.pop("by", None), **options)
 
 
+@pytest.mark.slow
 def test_without_any_position_it_is_told_that_none_was_compared_by_it(tmp_path, tiny_bundle):
     from typer.testing import CliRunner
 

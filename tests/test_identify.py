@@ -280,6 +280,7 @@ def hats(root: Path, ra: np.ndarray, dec: np.ndarray, *, order: int = 3, **colum
     return root
 
 
+@pytest.mark.slow
 def test_hats_says_what_the_whole_table_says(folder, tmp_path):
     rng = np.random.default_rng(2)
     ra, dec = sky_of()
@@ -428,6 +429,7 @@ def test_a_row_of_vizier_is_no_galaxy_unless_a_column_says_so(folder, tmp_path, 
 @NEEDS
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("behavior", BAD)
+@pytest.mark.slow
 def test_a_service_that_misbehaves_never_says_not_found(folder, tmp_path, hasty, service, behavior):
     """A failed call was no match for the seed, and so a discovery (E1, C6.2)."""
     with Server(SOURCES, behavior=behavior, slow_seconds=2.0) as server, galsearch.open(folder) as atlas:
@@ -521,6 +523,7 @@ def test_answers_are_used_again_with_their_day(folder, tmp_path, hasty):
 
 
 @NEEDS
+@pytest.mark.slow
 def test_what_was_answered_before_an_interruption_is_kept(folder, tmp_path, hasty, monkeypatch):
     monkeypatch.setattr(Simbad, "__init__", _batches_of(Simbad, 2))
 
@@ -558,6 +561,7 @@ def test_a_service_that_fails_three_times_is_left_alone(folder, tmp_path, hasty,
 
 
 @NEEDS
+@pytest.mark.slow
 def test_a_host_gets_five_requests_a_second(tmp_path, hasty):
     ra, dec = np.full(9, 20.0), np.arange(9.0)
     with Server(SOURCES) as server:

@@ -71,6 +71,7 @@ def test_what_is_kept_of_a_probe_is_what_its_confusion_says(folder):
         assert made.probability(vectors) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_no_gain_is_no_promotion_and_a_gain_over_what_is_in_use_is_one(folder, monkeypatch):
     first = galsearch.train_probe(folder, "shapes")  # votes are right for all but a few of these clusters
     assert (first.promoted is None) == (first.gain_low <= 0)
@@ -93,6 +94,7 @@ def _spoil(folder: Path, probe: galsearch.TrainedProbe) -> None:
     put_rows(folder, {"probes": Rows(table, ("base", "probe"))}, {"action": "test"})
 
 
+@pytest.mark.slow
 def test_a_probe_classifies_and_names_what_it_is_like(folder, tmp_path):
     galsearch.train_probe(folder, "shapes")
     galsearch.promote_probe(folder, "shapes", 1)
@@ -112,6 +114,7 @@ def test_a_probe_classifies_and_names_what_it_is_like(folder, tmp_path):
             assert atlas.classify(QUERY, "shapes").method == "votes"
 
 
+@pytest.mark.slow
 def test_rollback_brings_the_earlier_back_and_votes(folder):
     for _ in range(2):
         galsearch.train_probe(folder, "shapes")
@@ -145,6 +148,7 @@ def test_a_probe_of_other_vectors_is_refused(folder):
         {"accuracy": None},
     ],
 )
+@pytest.mark.slow
 def test_a_row_that_is_no_probe_is_a_format_error(folder, lie):
     made = galsearch.train_probe(folder, "shapes")
     table = pa.Table.from_pylist([{**made.to_row(), **lie}], schema=probes.probes_table([made]).schema)
@@ -161,6 +165,7 @@ def test_a_row_that_is_no_probe_is_a_format_error(folder, lie):
         (EVERY.replace("AS shape", "|| CASE object_id WHEN 'ONE' THEN '!' ELSE '' END AS shape"), "1 members"),
     ],
 )
+@pytest.mark.slow
 def test_a_base_that_cannot_train_is_one_error_and_nothing_is_written(folder, select, message):
     galsearch.create_base(folder, "other", select.replace("ONE", _trains()))
     with pytest.raises(QueryError, match=message):
@@ -184,6 +189,7 @@ def test_a_probe_of_a_wrong_length_is_called_that(folder):
         galsearch.promote_probe(folder, "shapes", 1)
 
 
+@pytest.mark.slow
 def test_a_probe_with_a_class_that_the_last_version_lacks_is_not_promoted(folder):
     galsearch.train_probe(folder, "shapes")
     galsearch.create_base(folder, "shapes", f"SELECT * FROM ({EVERY}) WHERE shape <> 'ring'")
@@ -194,6 +200,7 @@ def test_a_probe_with_a_class_that_the_last_version_lacks_is_not_promoted(folder
     assert used(folder) == []
 
 
+@pytest.mark.slow
 def test_an_unknown_base_has_no_probes_to_train_and_one_made_again_has_none_in_use(folder):
     galsearch.train_probe(folder, "shapes")
     galsearch.promote_probe(folder, "shapes", 1)
@@ -234,6 +241,7 @@ def test_a_part_of_an_atlas_has_no_probe(folder, tmp_path):
             part.probes("shapes")
 
 
+@pytest.mark.slow
 def test_train_list_promote_and_classify_from_the_command_line(folder):
     run = CliRunner().invoke
     trained = run(app, ["kb", "train", str(folder), "shapes"])

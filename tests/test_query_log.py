@@ -49,6 +49,7 @@ def test_a_file_of_something_else_is_refused_and_stays(tiny_folder, tmp_path):
     assert other.read_text() == "mine\n"
 
 
+@pytest.mark.slow
 def test_several_programs_write_one_log(tiny_folder, tmp_path):
     code = (
         "import sys, galsearch\nwith galsearch.open(sys.argv[1], device='cpu', log=sys.argv[2]) as atlas:\n"
@@ -61,6 +62,7 @@ def test_several_programs_write_one_log(tiny_folder, tmp_path):
     assert sorted(rows) == sorted([1, 2, 3, 4, 5] * 3)
 
 
+@pytest.mark.slow
 def test_a_saved_search_is_asked_again_and_says_when_the_atlas_is_another(run, tiny_folder, tiny_bundle, tmp_path):
     kept = tmp_path / "kept.searches"
     options = ("--where", "mag_r < 18", "-k", 7, "--minus", "0.5:blue", "--searches", kept, "--format", "csv")

@@ -388,6 +388,7 @@ def test_hostile_statements_end_within_their_limit_with_others_served(tiny_bundl
         assert np.median(waited) < 2
 
 
+@pytest.mark.slow
 def test_some_hostile_statements_end_within_their_limit(tiny_bundle, monkeypatch):
     monkeypatch.setattr(Settings, "limits", property(lambda _: LIMITS))
     with running(tiny_bundle) as address:
@@ -400,6 +401,7 @@ def test_some_hostile_statements_end_within_their_limit(tiny_bundle, monkeypatch
         assert get(address, "/search", text="red", k=1).status == 200
 
 
+@pytest.mark.slow
 def test_tables_beside_an_atlas_are_named_in_sql(tiny_path):
     mine = pa.table({"object_id": [tiny.object_id(1), tiny.object_id(2)], "grade": [1, 2]})
     for options in ({}, {"visitors": LIMITS}):
@@ -425,6 +427,7 @@ def test_the_examples_of_the_document_are_answered(base):
         assert request(f"{base}{plain}").status == 200, path
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_stops_when_it_is_told_to(tiny_bundle):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

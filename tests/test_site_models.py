@@ -66,6 +66,7 @@ def _row(site: Site, table: dict, number: int) -> np.ndarray:
     return np.frombuffer(content, "<i1") * site.array(table["scales"], "<f4")[number]
 
 
+@pytest.mark.slow
 def test_the_rules_of_a_site_give_the_tokens_of_the_model(site, encoder):
     about = site.manifest["text_encoder"]
     pieces = json.loads(site.inflated(about["vocab"]))
@@ -75,6 +76,7 @@ def test_the_rules_of_a_site_give_the_tokens_of_the_model(site, encoder):
     assert got == dict(zip(texts, encoder.token_ids(texts), strict=True))
 
 
+@pytest.mark.slow
 def test_the_text_model_of_a_browser_gives_the_vectors_of_the_atlas(site, encoder, atlas_path):
     texts = [text for text in CORPUS if "[" not in text][:24]
     expected = encoder.encode(texts)

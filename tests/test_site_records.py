@@ -67,6 +67,7 @@ def test_words_for_spectra_have_their_projector(page, spectra_path, tmp_path):
     assert site.space("spectrum")["frame"] == "rest" and site.space("spectrum")["modality"] == "spectrum"
 
 
+@pytest.mark.slow
 def test_an_object_without_a_spectrum_has_no_bytes(page, tmp_path):
     home = tmp_path
     (home / "models").mkdir()
@@ -88,6 +89,7 @@ def test_an_atlas_without_spectra_says_so(page, tiny_bundle, tmp_path):
     assert (manifest["spectra"], manifest["knowledge"]) == (None, [])
 
 
+@pytest.mark.slow
 def test_votes_by_the_files_of_a_site_are_those_of_python(page, known_path, tmp_path):
     site = Site(galsearch.write_site(known_path, tmp_path / "out"))
     base = next(one for one in site.manifest["knowledge"] if one["name"] == "shapes")

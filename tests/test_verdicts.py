@@ -479,6 +479,7 @@ def run(*arguments: str | Path, code: int = 0) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_verdicts_on_the_command_line_from_the_first_to_their_table(tmp_path, tiny_bundle, monkeypatch):
     monkeypatch.setenv("GALSEARCH_REVIEWER", "ann")
     file = ["--verdicts", tmp_path / "v"]
@@ -665,6 +666,7 @@ HARD_TEXTS = st.text(
 @settings(max_examples=15, deadline=None)
 @given(rows=st.lists(st.tuples(HARD_TEXTS, HARD_TEXTS, HARD_TEXTS), min_size=1, max_size=3), quote=st.booleans())
 @pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".vot", ".fits", ".parquet"])
+@pytest.mark.slow
 def test_whatever_was_noted_comes_back_the_same_from_every_format(tmp_path_factory, suffix, rows, quote):
     verdicts, folder = Verdicts(), tmp_path_factory.mktemp("hard")
     for number, (kind, note, label) in enumerate(rows):

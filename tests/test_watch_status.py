@@ -22,6 +22,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path): sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_it_says_what_the_report_says_by_plan_or_workspace_and_writes_nothing(watched):
     plan, result = watched
     before = digests(plan.parent)
