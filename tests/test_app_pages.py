@@ -19,6 +19,7 @@ from fake_vlm import Server
 from PIL import Image
 
 import galsearch
+from galsearch.science.familiarity import Familiarity
 
 pytest.importorskip("streamlit", reason="the app needs streamlit")
 from streamlit.testing.v1 import AppTest
@@ -790,6 +791,14 @@ def test_about_tells_whom_to_credit_and_what_the_models_are(page, tiny_path):
     assert "drawn by tests/tiny.py" in told and "MIT" in told
     assert {expander.label.replace("\\", "").partition(":")[0] for expander in app.expander} >= {"image", "text"}
     assert "galsearch.atlas" in told and state_of(app).hash in told
+
+
+def test_about_tells_how_far_the_objects_are_from_what_the_model_learned_from(page, tiny_path, monkeypatch):
+    assert "learned from" not in said(page("about", tiny_path))  # its card does not say
+    far = Familiarity("some-model", median=7.4, rare=0.31, objects=300, held_out=2_000)
+    monkeypatch.setattr(galsearch.Atlas, "familiarity", lambda self, by=None: far)
+    told = said(page("about", tiny_path))
+    assert "the median object is at percentile 7" in told and "look at hits before you believe their scores" in told
 
 
 def test_about_tells_no_path_of_the_maker(page, tiny_bundle, tiny_source):

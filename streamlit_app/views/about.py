@@ -43,11 +43,21 @@ def show(state: State) -> None:
         st.metric("Columns", f"{len(atlas.columns())}", width="content")
     credits(manifest.sources)
     models(atlas.models(), manifest.embeddings)
+    beside_training(atlas)
     contents(state)
     history(manifest.provenance)
     with st.expander("Columns, with units and meaning", icon=":material/view_column:", key="about_columns"):
         widgets.column_list(atlas.columns(), height=420)
     identity(state)
+
+
+def beside_training(atlas: galsearch.Atlas) -> None:
+    """Say where the objects lie among what the models learned from, where their cards tell."""
+    for name in atlas.manifest.embeddings:
+        familiar = atlas.familiarity(by=name)
+        if familiar is not None:
+            told = ". ".join([f"{name.capitalize()} vectors {familiar}", *familiar.hints])
+            st.caption(widgets.plain(told) + ".")
 
 
 # ---- whom to credit
