@@ -23,6 +23,8 @@ from test_app_spectra import _closed, app_path, opened, page, state_of, text_of 
 
 import galsearch
 
+pytestmark = pytest.mark.slow
+
 NEEDS = pytest.mark.skipif(
     find_spec("pyvo") is None or find_spec("astroquery") is None, reason="needs galsearch[catalogs]"
 )
@@ -122,7 +124,6 @@ def test_all_matches_of_an_object_are_beside_it_and_on_its_page(page, own, catal
 
 
 @pytest.mark.parametrize(("of", "count"), [("results", 24), ("filter", None), ("marked", 3), ("object", 1)])
-@pytest.mark.slow
 def test_objects_are_results_a_filter_a_collection_or_the_selected_one(page, own, catalog, of, count):
     first = tiny.object_id(1)
     app = page("identify", own, query=FILTER | {"k": 24}, selected=first, of=of)
@@ -249,7 +250,6 @@ def test_nothing_is_sent_before_it_is_agreed_to_and_each_time_anew(page, own, ca
 
 @NEEDS
 @pytest.mark.parametrize("behavior", ["status 500", "cut", "lacks all", "overflow"])
-@pytest.mark.slow
 def test_a_service_that_fails_stands_beside_every_answer_and_nothing_is_not_found(page, own, catalog, behavior):
     with Server(CONTROLS, behavior=behavior) as server:
         app = choose(page("identify", own, query=FILTER, of="filter"), "known.csv")
@@ -342,7 +342,6 @@ def kept(tmp_path_factory, tiny_folder) -> tuple[Path, list[str]]:
     return galsearch.bundle(path, path.with_suffix(".duckdb")), runs
 
 
-@pytest.mark.slow
 def test_a_look_that_is_kept_is_shown_again_with_its_date(page, kept):
     path, runs = kept
     app = page("identify", path, **{"from": "kept", "run": runs[0]})
@@ -380,7 +379,6 @@ def test_a_table_that_somebody_bent_is_told_and_a_new_look_can_be_taken(page, ke
     assert app.button(key="identify_start")
 
 
-@pytest.mark.slow
 def test_texts_of_a_hostile_atlas_and_catalog_are_text(page, hostile_path, tmp_path):
     from hostile_app import TEXTS
 

@@ -11,6 +11,8 @@ from test_app_spectra import _closed, app_path, opened, page, state_of, text_of 
 
 import galsearch
 
+pytestmark = pytest.mark.slow
+
 KIND = "ring galaxy"
 
 
@@ -72,7 +74,6 @@ def test_undo_takes_back_the_last_verdict_and_shows_its_object_again(page, own):
     assert len(kept(own).all()) == 2  # nothing was rewritten
 
 
-@pytest.mark.slow
 def test_what_was_judged_or_skipped_does_not_come_again_though_the_queue_is_chosen_anew(page, own):
     app = page("review", own, kind=KIND)
     seen = []

@@ -13,7 +13,10 @@ from test_app_spectra import _closed, app_path, opened, page, state_of, text_of 
 from test_watch import HOSTILE, watched, workspace  # noqa: F401
 from test_watch_status import digests
 
-pytestmark = pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +30,6 @@ def name(app, path: Path):
     return app
 
 
-@pytest.mark.slow
 def test_it_shows_the_numbers_of_the_watch_and_writes_nothing(page, tiny_bundle, watched):
     plan, result = watched
     before = digests(plan.parent)

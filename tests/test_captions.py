@@ -255,6 +255,7 @@ def test_our_mappings_are_toml_that_says_every_rule():
 # ---- into the atlas
 
 
+@pytest.mark.slow
 def test_measured_captions_are_written_found_and_bundled(path, tmp_path):
     done = galsearch.caption(path, copies=2, seed=5)
     rows = captions(path)

@@ -122,6 +122,7 @@ def test_the_ten_nearest_are_those_of_the_floats(floats, compact):
     assert np.mean(shares) >= 0.98
 
 
+@pytest.mark.slow
 def test_the_index_visits_the_same_cells_as_with_floats(floats, compact):
     for query in questions(floats.path, 5, seed=2):
         one, other = (atlas.search(query, k=10).plan for atlas in (floats, compact))

@@ -522,7 +522,7 @@ def test_a_bundle_is_never_written_to(home):
 def test_the_command_lists_says_and_saves(kept, tmp_path):
     result = CliRunner().invoke(app, ["duplicates", str(kept), "--save", "-o", str(tmp_path / "same.csv")])
     assert result.exit_code == 0, result.output
-    assert "40 of 60 objects in 20 groups: 20 left out when each group is collapsed" in result.stderr
+    assert "20 groups, 40 of 60 objects in all: 20 left out when each group is collapsed" in result.stderr
     assert "positions within 2 arcsec are one (as no image scale is known" in result.stderr
     assert "12 of 60 objects have no position, and were not compared by it" in result.stderr
     assert "kept as run" in result.stderr and len((tmp_path / "same.csv").read_text().splitlines()) == 41

@@ -93,6 +93,7 @@ def atlases(tiny_models, tiny_source, tmp_path_factory):
     return paths
 
 
+@pytest.mark.slow
 def test_an_atlas_says_how_far_it_is(atlases, run):
     plain, same, other = atlases
     with galsearch.open(plain) as atlas:

@@ -388,6 +388,7 @@ def test_visitors_classify_and_vote(home):
 # ---- versions
 
 
+@pytest.mark.slow
 def test_a_version_never_changes_and_is_kept_until_it_is_dropped(folder_path):
     first = galsearch.create_base(folder_path, "shapes", SMALL)
     second = galsearch.create_base(
@@ -791,6 +792,7 @@ def test_killed_at_any_moment_there_is_the_base_or_none(folder_path, tmp_path):
 # ---- the command line
 
 
+@pytest.mark.slow
 def test_the_command_line_creates_lists_shows_and_drops(run, folder_path):
     code, out, error = run("kb", "create", folder_path, "edges", "--from", SMALL, "--target", "edge", "--share", "0.3")
     assert (code, out) == (0, "") and "base edges, version 1:" in error and "edge: " in error
@@ -893,6 +895,7 @@ def measured(tmp_path, tiny_folder) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_templates_take_labels_from_lines_and_catalogs(measured):
     names = [tiny.object_id(row) for row in range(30)]
     number = {name: int(name[-2:]) % 5 for name in names}

@@ -36,6 +36,8 @@ from galsearch.workers import Limits
 mcp = pytest.importorskip("mcp")
 from galsearch.service.agents import server as service  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = Limits(seconds=2.0, cpu_seconds=2.0, memory_bytes=512 << 20, processes=2, spare=0, result_bytes=4 << 20)
 NAMES = [
@@ -228,7 +230,6 @@ async def drive(client: mcp.Client, atlas: galsearch.Atlas) -> None:
     assert "rings" in prompt.content.text and "z < 0.1" in prompt.content.text and "{" not in prompt.content.text
 
 
-@pytest.mark.slow
 def test_every_tool_answers_by_stdio(copy):
     async def go() -> None:
         with galsearch.open(copy, device="cpu") as atlas:
@@ -244,7 +245,6 @@ def test_every_tool_answers_by_stdio(copy):
     assert kept[0].by.startswith("agent")
 
 
-@pytest.mark.slow
 def test_every_tool_answers_by_http_and_ctrl_c_ends_it(copy, tmp_path):
     async def go(url: str) -> None:
         with galsearch.open(copy, device="cpu") as atlas:
@@ -259,7 +259,6 @@ def test_every_tool_answers_by_http_and_ctrl_c_ends_it(copy, tmp_path):
     assert (tmp_path / "mine.verdicts").exists() and not copy.with_suffix(".verdicts").exists()
 
 
-@pytest.mark.slow
 def test_the_older_protocol_is_spoken_too(copy):
     async def go() -> None:
         program, *rest = command(copy)
@@ -412,7 +411,6 @@ def test_a_mistake_of_ours_is_named_and_tells_nothing_of_the_machine(one_server,
 # ---- what others wrote
 
 
-@pytest.mark.slow
 def test_texts_of_strangers_are_data_and_their_ids_still_lead_on(hostile_path, tmp_path):
     with inside(hostile_path, verdicts=tmp_path / "h.verdicts") as server:
         assert "hostile" not in (server.instructions or "")
@@ -463,7 +461,6 @@ def test_no_answer_tells_of_the_machine(one_server, text):
 
 
 @pytest.mark.hostile
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*hostile.HOSTILE_STATEMENTS, *(f"where: {n}" for n in hostile.HOSTILE_CONDITIONS)])
 def test_a_hostile_argument_ends_within_its_limit_and_the_next_is_answered(one_server, name):
     cut = name.removeprefix("where: ")
@@ -477,7 +474,6 @@ def test_a_hostile_argument_ends_within_its_limit_and_the_next_is_answered(one_s
     assert data(after)["hits"]
 
 
-@pytest.mark.slow
 def test_an_endless_statement_is_stopped_and_the_next_is_answered(one_server):
     endless = f"SELECT count(*) FROM {hostile.ENDLESS}"
     [stopped, after] = asked(one_server[0], ("sql", {"statement": endless}), ("sql", {"statement": "SELECT 1"}))
@@ -500,7 +496,6 @@ def post(url: str, headers: dict[str, str], body: bytes | None = None) -> int:
         return 413
 
 
-@pytest.mark.slow
 def test_a_foreign_page_a_foreign_name_and_a_stranger_are_refused(copy):
     with listening(copy, environment={"GALSEARCH_MCP_TOKEN": "secret"}) as (url, _):
         known = {"Authorization": "Bearer secret"}
@@ -529,7 +524,6 @@ def test_who_listens_for_others_says_by_what_name_and_takes_no_marks_of_stranger
     ("arguments", "told"),
     [(["nothing.duckdb"], "no such file"), (["{a}", "{a}"], "two of the atlases have one name")],
 )
-@pytest.mark.slow
 def test_what_cannot_be_served_is_one_line(rich, arguments, told):
     call = command(*(one.replace("{a}", str(rich)) for one in arguments))
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -537,7 +531,6 @@ def test_what_cannot_be_served_is_one_line(rich, arguments, told):
     assert run.returncode == 1 and told in run.stderr and run.stdout == "" and "Traceback" not in run.stderr
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_error(rich):
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
     with socket.socket() as taken:
@@ -586,7 +579,6 @@ def session(ids: list[str]) -> list[tuple[str, dict]]:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 def test_a_session_of_500_calls_leaves_nothing_behind(copy, transport):
     async def go(client: mcp.Client, pid) -> tuple:
@@ -620,7 +612,6 @@ def is_zombie(pid: int) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_service_by_stdio(rich):
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -664,7 +655,6 @@ def shape(line: str) -> tuple:
     return mark, rest.startswith("error: "), re.findall(r'^\{"(\w+)"', rest)
 
 
-@pytest.mark.slow
 def test_the_session_in_the_documents_is_what_the_service_answers(drawn):
     import importlib.util
 

@@ -21,6 +21,8 @@ from galsearch.errors import FormatError, GalsearchError, RemoteError
 from galsearch.remote.ranges import cache, client
 from galsearch.remote.ranges.file import Address, RemoteFile
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 1.5  # that a request may take in these tests
 
 
@@ -173,7 +175,6 @@ def test_without_a_validator_nothing_is_kept(served, home):
     assert not home.exists()
 
 
-@pytest.mark.slow
 def test_a_search_reads_a_part_of_the_file(tmp_path, home):
     """Of a bundle with pictures and models only what the answer needs."""
     import pyarrow as pa
@@ -405,7 +406,6 @@ WRONG = {
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", WRONG)
-@pytest.mark.slow
 def test_a_server_that_is_wrong_from_the_start_is_one_clear_error(served, kind):
     make, message = WRONG[kind]
     served.wrong = make(served)
@@ -417,7 +417,6 @@ def test_a_server_that_is_wrong_from_the_start_is_one_clear_error(served, kind):
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", [name for name in WRONG if name not in ("missing", "huge")])
-@pytest.mark.slow
 def test_a_server_that_goes_wrong_is_one_clear_error_and_may_come_back(served, kind):
     make, _ = WRONG[kind]
     with galsearch.open(address(served)) as atlas:
@@ -507,7 +506,6 @@ def test_the_command_line_takes_an_address(served, run):
     assert code == 0 and '"title": "Tiny"' in out
 
 
-@pytest.mark.slow
 def test_a_question_can_be_stopped_while_a_server_is_slow(served, home):
     served.line.delay_seconds = 20.0
     code = f"import galsearch; galsearch.open({address(served)!r})"
@@ -518,7 +516,6 @@ def test_a_question_can_be_stopped_while_a_server_is_slow(served, home):
     assert b"KeyboardInterrupt" in told
 
 
-@pytest.mark.slow
 def test_an_installed_model_does_not_come_over_the_network(tmp_path, tiny_models, tiny_source, home, monkeypatch):
     pictures, table = tiny_source
     folder = tmp_path / "models"

@@ -19,6 +19,8 @@ from service import get, post, post_parts, request, running
 import galsearch
 from galsearch.service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("starlette")
 pyvo = pytest.importorskip("pyvo")
 UWS = "{http://www.ivoa.net/xml/UWS/v1.0}"
@@ -354,7 +356,6 @@ def test_an_atlas_without_spectra_lists_none(base):
 # ---- validators, and the commands of STILTS
 
 
-@pytest.mark.slow
 def test_taplint_finds_no_error(base):
     text = stilts("taplint", f"tapurl={base}/tap", "report=EF")
     told = [line for line in text.splitlines() if line.startswith(("E-", "F-"))]
@@ -369,14 +370,12 @@ def test_taplint_finds_no_error(base):
         "/tap/sync?LANG=ADQL&QUERY=SELECT", "/search?text=red&format=votable", "/columns?format=votable",
     ],
 )  # fmt: skip
-@pytest.mark.slow
 def test_votlint_is_silent(base, path, tmp_path):
     file = tmp_path / "answer.vot"
     file.write_bytes(request(f"{base}{path}").content)
     assert stilts("votlint", str(file)).strip() == ""
 
 
-@pytest.mark.slow
 def test_stilts_asks_tap_and_cones(base, plain, tmp_path):
     text = "SELECT TOP 5 object_id, z FROM galsearch.galaxies ORDER BY object_id"
     for mode in ("true", "false"):
@@ -450,7 +449,6 @@ def with_spectra(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["folder", "bundle"])
-@pytest.mark.slow
 def test_spectra_by_pyvo_and_as_tables(with_spectra, form, tmp_path):
     path = with_spectra if form == "bundle" else with_spectra.with_name("s.atlas")
     with galsearch.open(path) as atlas, running(path) as address:
@@ -497,7 +495,6 @@ HOSTILE = (
 )
 
 
-@pytest.mark.slow
 def test_hostile_queries_end_within_their_limit_with_others_served(tiny_bundle, monkeypatch):
     limits = galsearch.Limits(
         seconds=2, cpu_seconds=2, memory_bytes=512 << 20, processes=2, spare=1, text_characters=300_000,

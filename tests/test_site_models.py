@@ -17,7 +17,7 @@ from galsearch.encode import Encoder, run_graph, shipped
 from galsearch.site import models
 
 EMBEDDINGS = "SELECT value FROM galsearch_manifest WHERE key = 'embeddings'"
-pytestmark = pytest.mark.usefixtures("page")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("page")]
 CORPUS = (
     "edge-on disk with a dust lane", "NGC 1300", "a", "M51", "spiral galaxy without a bar",
     "z < 0.05 AND mag_r > 17.5", "Röntgen-hell, très rouge; ÅÉÎÕÜ ñ ß ﬁ", "銀河の腕 galaxy 星系",
@@ -66,7 +66,6 @@ def _row(site: Site, table: dict, number: int) -> np.ndarray:
     return np.frombuffer(content, "<i1") * site.array(table["scales"], "<f4")[number]
 
 
-@pytest.mark.slow
 def test_the_rules_of_a_site_give_the_tokens_of_the_model(site, encoder):
     about = site.manifest["text_encoder"]
     pieces = json.loads(site.inflated(about["vocab"]))
@@ -76,7 +75,6 @@ def test_the_rules_of_a_site_give_the_tokens_of_the_model(site, encoder):
     assert got == dict(zip(texts, encoder.token_ids(texts), strict=True))
 
 
-@pytest.mark.slow
 def test_the_text_model_of_a_browser_gives_the_vectors_of_the_atlas(site, encoder, atlas_path):
     texts = [text for text in CORPUS if "[" not in text][:24]
     expected = encoder.encode(texts)

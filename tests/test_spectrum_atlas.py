@@ -176,6 +176,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.slow
 def test_a_spoiled_table_of_spectra_is_told_and_the_rest_is_searched(built, tmp_path, spoil):
     path = shutil.copy(built.with_name("s.duckdb"), tmp_path / "x.duckdb")
     with duckdb.connect(path) as connection:
@@ -367,6 +368,7 @@ def test_lines_come_with_spectra_that_are_added(models, spectra, built, tmp_path
 # ---- knowledge bases
 
 
+@pytest.mark.slow
 def test_spectra_are_classified_by_votes_of_what_is_known(models, tmp_path):
     known = {f"{kind}-{n}": (kind, 0.02 * n) for kind in ("emission", "passive") for n in range(1, 8)}
     path = tmp_path / "k.atlas"

@@ -27,7 +27,10 @@ from galsearch.discovery.watch.jobs import Jobs
 from galsearch.discovery.watch.plan import read_plan
 from galsearch.errors import GalsearchError, SchemaError
 
-pytestmark = pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings"),
+]
 HOSTILE = "<script>alert(1)</script>|`[x](http://evil.example)`\x1b[2J"
 
 
@@ -99,7 +102,6 @@ def rows(plan: Path, statement: str) -> list[tuple]:
 # ---- taking in
 
 
-@pytest.mark.slow
 def test_everything_is_taken_in_once_and_a_second_run_requests_nothing(home, sky):
     for number in range(4):
         (home / "files").mkdir(exist_ok=True)
@@ -134,7 +136,6 @@ def test_everything_is_taken_in_once_and_a_second_run_requests_nothing(home, sky
     assert left == []  # pictures are not kept
 
 
-@pytest.mark.slow
 def test_what_comes_new_is_taken_in_the_next_time(home, sky):
     plan = write(home, listed(home, sky, grid(3)))
     galsearch.watch(plan, processes=0)
@@ -143,7 +144,6 @@ def test_what_comes_new_is_taken_in_the_next_time(home, sky):
     assert len(ids(plan)) == len(sky.requests) == 5
 
 
-@pytest.mark.slow
 def test_columns_of_a_list_come_along_with_their_types(home, sky):
     many = [(f"g{number}", number * 0.1, 2.0, 0.01 * number if number else "", f"k{number}") for number in range(4)]
     source = listed(home, sky, many, head="object_id,ra,dec,z_spec,kind", more='columns = ["z_spec", "kind"]\n')
@@ -214,7 +214,6 @@ def test_random_positions_are_those_of_the_plan_and_uniform_on_the_sphere(home, 
 # ---- what never came, and why
 
 
-@pytest.mark.slow
 def test_every_way_of_not_coming_is_told_apart(home):
     def fault(sent):
         number = round(float(sent.query["ra"]) * 10)
@@ -302,7 +301,6 @@ def test_the_same_content_and_the_same_position_are_taken_once(home, sky):
 # ---- limits
 
 
-@pytest.mark.slow
 def test_a_limit_of_a_run_is_kept_and_the_rest_comes_the_next_time(home, sky):
     plan = write(home, cone(sky, count=25), top="most_per_run = 10\nbatch = 4")
     for expected in (10, 20, 25):
@@ -319,7 +317,6 @@ def test_a_full_disk_ends_the_run_before_it_is_full(home, sky):
     assert result.numbers["health"]["runs"][0]["how"] == "the disk is full"
 
 
-@pytest.mark.slow
 def test_pictures_that_wait_are_bounded(home, sky):
     plan = read_plan(write(home, cone(sky, count=200), top="batch = 8\nthreads = 2"))
     most = []
@@ -370,7 +367,6 @@ def test_a_dry_run_after_a_run_counts_what_is_left_and_changes_nothing(home, sky
     assert len(sky.requests) == sent
 
 
-@pytest.mark.slow
 def test_a_report_alone_requests_nothing(home, sky, run):
     plan = write(home, cone(sky, count=6))
     code, _, error = run("watch", plan, "--report-only")
@@ -418,7 +414,6 @@ def watched(tmp_path_factory, tiny_models):
     return plan, result
 
 
-@pytest.mark.slow
 def test_what_came_in_is_scored_and_queued_once(watched):
     plan, result = watched
     total = result.numbers["total"]
@@ -514,7 +509,6 @@ def _nothing_new() -> dict:
     return {"newly_listed": [], "counts": {}, "judged": {}, "sources": []}
 
 
-@pytest.mark.slow
 def test_a_webhook_that_fails_is_told_and_tried_again(home, sky):
     hook = f'[webhook]\nurl = "{sky.url}/hook?token=secret"'
     plan = write(home, cone(sky, count=3), rest=hook)
@@ -624,7 +618,6 @@ def test_the_interval_of_a_yield_solves_wilsons_equation(yes, total):
 # ---- what is lost and comes back
 
 
-@pytest.mark.slow
 def test_lost_records_are_made_again_from_the_atlas(home, sky):
     plan = write(home, cone(sky, count=20), top="batch = 6")
     galsearch.watch(plan, processes=0)
@@ -637,7 +630,6 @@ def test_lost_records_are_made_again_from_the_atlas(home, sky):
     assert batches == [(4, 4)]
 
 
-@pytest.mark.slow
 def test_lists_that_were_saved_are_taken_from_the_atlas_when_records_are_lost(watched, tmp_path):
     plan, first = watched
     copy = tmp_path / "copy"
@@ -653,7 +645,6 @@ def test_lists_that_were_saved_are_taken_from_the_atlas_when_records_are_lost(wa
     assert listed_in(result.numbers) == listed_in(first.numbers)
 
 
-@pytest.mark.slow
 def test_a_picture_of_a_killed_run_is_never_taken_for_another(home, sky):
     (home / "files").mkdir()
     for name in ("b.jpg", "c.jpg"):
@@ -673,7 +664,6 @@ def test_a_picture_of_a_killed_run_is_never_taken_for_another(home, sky):
     assert digests == expected
 
 
-@pytest.mark.slow
 def test_a_lost_atlas_is_told_and_fetched_again(home, sky):
     plan = write(home, cone(sky, count=9))
     galsearch.watch(plan, processes=0)
@@ -693,7 +683,6 @@ def test_a_damaged_record_file_is_one_clear_error(home, sky):
         galsearch.watch(plan)
 
 
-@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_nothing_is_lost(home):
     with SkyServices(lambda _: Fault(wait_seconds=0.05)) as sky:
         plan = write(home, cone(sky, count=60), top="batch = 10\nthreads = 2")
@@ -778,7 +767,6 @@ def test_a_column_that_is_not_there_is_named(home, sky, name):
 # ---- kills
 
 
-@pytest.mark.slow
 @pytest.mark.durability
 def test_a_watch_killed_at_any_moment_takes_in_everything_once(home, tmp_path):
     kills = max(6, round(float(os.environ.get("GALSEARCH_KILLS", "1")) * 24))
@@ -826,7 +814,6 @@ def test_a_watch_killed_at_any_moment_takes_in_everything_once(home, tmp_path):
     assert saved == [{"n": 90, "m": 90}]
 
 
-@pytest.mark.slow
 def test_time_is_not_lost_when_there_is_nothing_to_do(home, sky):
     plan = write(home, cone(sky, count=3))
     galsearch.watch(plan, processes=0)
@@ -925,7 +912,6 @@ def test_a_host_that_is_down_is_told_with_what_waits_for_it(home, run):
     assert "run the same command when it answers" in (workspace(plan) / "reports" / "latest.md").read_text()
 
 
-@pytest.mark.slow
 def test_a_picture_that_the_disk_does_not_take_waits_and_is_not_rejected(home, sky, monkeypatch):
     from galsearch.discovery.watch import intake
 

@@ -15,14 +15,16 @@ from test_watch import cone, home, sky, watched, workspace, write  # noqa: F401
 import galsearch
 from galsearch.errors import GalsearchError
 
-pytestmark = pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("httpx2") is None, reason="needs the package httpx2, which openai brings"),
+]
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(path): sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_it_says_what_the_report_says_by_plan_or_workspace_and_writes_nothing(watched):
     plan, result = watched
     before = digests(plan.parent)
