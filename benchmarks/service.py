@@ -28,16 +28,8 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 import galsearch
+from benchmarks.app import DETAILS, SUBJECTS
 
-SUBJECTS = (
-    "spiral galaxy",
-    "elliptical galaxy",
-    "edge-on galaxy",
-    "ring galaxy",
-    "merging galaxies",
-    "irregular galaxy",
-)
-DETAILS = ("", "blue ", "red ", "small ", "bright ", "faint ", "compact ", "disturbed ")
 READING_SECONDS = (0.5, 3.5)  # between an answer and the next request of a client
 RADIUS_DEG = 0.2
 START_SECONDS = 120.0

@@ -108,16 +108,11 @@ def saved_runs(state: State) -> list[dict[str, Any]]:
         "SELECT run, max(created) AS created, max(embedding) AS embedding, count(*) AS objects "
         f"FROM {TABLE} GROUP BY run ORDER BY created DESC, run DESC"
     ).to_pylist()
-    return [row | {"asked": asked_of(state.atlas, row["run"])} for row in rows if row["run"] is not None]
-
-
-def asked_of(atlas: galsearch.Atlas, run: str) -> dict[str, Any]:
-    """Return the parameters of a list that is kept; {} where they are not known."""
-    for step in atlas.manifest.provenance:
-        said = step.get("parameters")
-        if step.get("action") == "anomalies" and isinstance(said, dict) and said.get("run") == run:
-            return said
-    return {}
+    return [
+        row | {"asked": inside.parameters_of(state.atlas, "anomalies", row["run"])}
+        for row in rows
+        if row["run"] is not None
+    ]
 
 
 def read_saved(atlas: galsearch.Atlas, key: tuple[Any, ...], row: dict[str, Any]) -> Found:

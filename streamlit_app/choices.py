@@ -57,3 +57,16 @@ def number_of(text: str, default: int) -> int:
     """Return a whole number from 1 of a URL."""
     known = text.isascii() and text.isdecimal() and len(text) < 7 and int(text) > 0
     return int(text) if known else default
+
+
+def turn_pages(page: str, part: int, last: int) -> None:
+    """Draw the way to the parts of a list, from 0 to `last`; which one is shown stands in the URL."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="center"):
+        st.button("Previous", key=f"{page}_previous", disabled=part == 0, on_click=turn_to, args=(part,))
+        st.caption(f"page {part + 1} of {last + 1}", width="content")
+        st.button("Next", key=f"{page}_next", disabled=part == last, on_click=turn_to, args=(part + 2,))
+
+
+def turn_to(part: int) -> None:
+    """Show a part of a list, from 1 on."""
+    current().set_param("part", None if part == 1 else str(part))

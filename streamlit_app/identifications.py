@@ -113,16 +113,11 @@ def kept_runs(state: State) -> list[dict[str, Any]]:
         "SELECT run, max(created) AS created, max(kind) AS kind, count(*) AS objects "
         f"FROM {TABLE} GROUP BY run ORDER BY created DESC, run DESC"
     ).to_pylist()
-    return [row | {"about": about_run(state.atlas, row["run"])} for row in rows if row["run"] is not None]
-
-
-def about_run(atlas: galsearch.Atlas, run: str) -> dict[str, Any]:
-    """Return the parameters of a look that is kept; {} where they are not known."""
-    for step in atlas.manifest.provenance:
-        stated = step.get("parameters")
-        if step.get("action") == "identify" and isinstance(stated, dict) and stated.get("run") == run:
-            return stated
-    return {}
+    return [
+        row | {"about": inside.parameters_of(state.atlas, "identify", row["run"])}
+        for row in rows
+        if row["run"] is not None
+    ]
 
 
 def read_kept(atlas: galsearch.Atlas, key: tuple[Any, ...], row: dict[str, Any]) -> Known:

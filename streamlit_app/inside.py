@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 from state import fingerprint
 
@@ -17,6 +19,15 @@ def written(atlas: galsearch.Atlas) -> str:
     """Return what changes with every write to the atlas: the key under which anything found in it is remembered."""
     steps = atlas.manifest.provenance
     return f"{fingerprint(atlas)} {len(steps)} {steps[-1].get('time') if steps else ''}"
+
+
+def parameters_of(atlas: galsearch.Atlas, action: str, run: str) -> dict[str, Any]:
+    """Return what a run that the atlas keeps was asked with, by its provenance; {} where it does not say."""
+    for step in atlas.manifest.provenance:
+        stated = step.get("parameters")
+        if step.get("action") == action and isinstance(stated, dict) and stated.get("run") == run:
+            return stated
+    return {}
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

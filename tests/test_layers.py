@@ -402,28 +402,8 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
 
 
 BROUGHT_BY_EXTRAS = (
-    "requests",
-    "pyvo",
-    "astroquery",
-    "httpx2",
-    "openai",
-    "skimage",
-    "sklearn",
-    "umap",
-    "photutils",
+    *("onnx", "requests", "pyvo", "astroquery", "httpx2", "openai", "skimage", "sklearn", "umap", "photutils"),
     "mcp",
-)
-BROUGHT_BY_EXTRAS = (
-    "onnx",
-    "requests",
-    "pyvo",
-    "astroquery",
-    "httpx2",
-    "openai",
-    "skimage",
-    "sklearn",
-    "umap",
-    "photutils",
 )
 
 

@@ -23,7 +23,7 @@ import streamlit as st
 import widgets
 from anomaly_lists import CANDIDATES, FIRST, MOST_LISTED, TABLE, Found
 from anomaly_reasons import OF_CLASSES, OF_VECTORS, galaxies_of, show_why, way
-from choices import number_of, segmented, selected, take
+from choices import number_of, segmented, selected, take, turn_pages
 from conditions import condition_box
 from links import MOST_WHERE, NOTHING, to_text
 from state import PAGE_ROWS, State, current
@@ -366,7 +366,7 @@ def show_rows(state: State, found: Found, rows: pa.Table) -> None:
     with left:
         show_gallery(state, page, ids)
         if last:
-            turn_pages(part, last)
+            turn_pages("anomalies", part, last)
     if right is not None:
         with right, st.container(key="panel"):
             show_why(state, found, rows.slice(every.index(state.selected), 1))
@@ -407,17 +407,6 @@ def take_picked() -> None:
 
 def take_marked() -> None:
     current().mark_all(widgets.sent("marked", key="anomalies_gallery"))
-
-
-def turn_pages(part: int, last: int) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="center"):
-        st.button("Previous", key="anomalies_previous", disabled=part == 0, on_click=turn_to, args=(part,))
-        st.caption(f"page {part + 1} of {last + 1}", width="content")
-        st.button("Next", key="anomalies_next", disabled=part == last, on_click=turn_to, args=(part + 2,))
-
-
-def turn_to(part: int) -> None:
-    current().set_param("part", None if part == 1 else str(part))
 
 
 # ---- taking it along

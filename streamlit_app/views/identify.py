@@ -22,7 +22,7 @@ import widgets
 from anomaly_lists import run_text as list_text
 from anomaly_lists import saved_runs
 from anomaly_reasons import galaxies_of, way
-from choices import number_of, segmented, selected, take
+from choices import number_of, segmented, selected, take, turn_pages
 from conditions import count
 from identifications import STATES, Known
 from state import PAGE_ROWS, State, current
@@ -535,7 +535,7 @@ def show_rows(state: State, known: Known, rows: pa.Table) -> None:
     with left:
         show_gallery(state, page)
         if last:
-            turn_pages(part, last)
+            turn_pages("identify", part, last)
     if right is not None:
         with right, st.container(key="panel"):
             show_one(state, known)
@@ -585,17 +585,6 @@ def take_picked() -> None:
 
 def take_marked() -> None:
     current().mark_all(widgets.sent("marked", key="identify_gallery"))
-
-
-def turn_pages(part: int, last: int) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="center"):
-        st.button("Previous", key="identify_previous", disabled=part == 0, on_click=turn_to, args=(part,))
-        st.caption(f"page {part + 1} of {last + 1}", width="content")
-        st.button("Next", key="identify_next", disabled=part == last, on_click=turn_to, args=(part + 2,))
-
-
-def turn_to(part: int) -> None:
-    current().set_param("part", None if part == 1 else str(part))
 
 
 def show_one(state: State, known: Known) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from starlette.responses import Response
 
-from galsearch import formats
 from galsearch.errors import QueryError
 from galsearch.service.answers import respond
 from galsearch.service.params import Params
@@ -71,7 +70,7 @@ def query(service: Service, params: Params) -> Response:
         )
         with service.turn(params, line="sql"):
             rows = service.atlas.sql(text).to_pylist()
-    table = _table([_row(service, params, one) for one in rows[:most]])
+    table = votable.table(COLUMNS, [_row(service, params, one) for one in rows[:most]], model="obscore")
     about = service.about("pictures")
     return respond(params.request, votable.document(table, about, overflow=len(rows) > most > 0), votable.MEDIA)
 
@@ -123,12 +122,3 @@ def _row(service: Service, params: Params, one: dict[str, Any]) -> dict[str, Any
         "s_dec": one["dec"],
         "o_ucd": "phot.flux",
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    fields, arrays = [], []
-    for name, kind, unit, ucd, utype in COLUMNS:
-        field = formats.describe(pa.field(name, kind), unit=unit, ucd=ucd)
-        fields.append(formats.with_vo_facts(field, utype=f"obscore:{utype}"))
-        arrays.append(pa.array([row.get(name) for row in rows], kind))
-    return pa.table(arrays, schema=pa.schema(fields))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from starlette.responses import Response
 
-from galsearch import formats
 from galsearch.errors import QueryError
 from galsearch.science.sky import parse_position
 from galsearch.service.answers import respond
@@ -73,7 +72,9 @@ def query(service: Service, params: Params) -> Response:
         overflow = False
     several = [_row(service, params, one, kind) for one in rows for kind in media]
     return respond(
-        params.request, votable.document(_table(several), service.about("spectra"), overflow=overflow), votable.MEDIA
+        params.request,
+        votable.document(votable.table(COLUMNS, several, model="ssa"), service.about("spectra"), overflow=overflow),
+        votable.MEDIA,
     )
 
 
@@ -160,12 +161,3 @@ def _row(service: Service, params: Params, one: dict[str, Any], media: str) -> d
         "flux_ucd": "phot.flux.density;em.wl",
         "spectral_ucd": "em.wl",
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    fields, arrays = [], []
-    for name, kind, unit, ucd, utype in COLUMNS:
-        field = formats.describe(pa.field(name, kind), unit=unit, ucd=ucd)
-        fields.append(formats.with_vo_facts(field, utype=f"ssa:{utype}"))
-        arrays.append(pa.array([row.get(name) for row in rows], kind))
-    return pa.table(arrays, schema=pa.schema(fields))

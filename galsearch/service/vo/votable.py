@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -23,6 +24,18 @@ def document(table: pa.Table, meta: dict[str, Any], *, overflow: bool = False) -
         return content
     head, end, tail = content.rpartition(b"</RESOURCE>")
     return head + b'<INFO name="QUERY_STATUS" value="OVERFLOW"/>\n' + end + tail
+
+
+def table(
+    columns: Iterable[tuple[str, pa.DataType, str, str, str]], rows: Sequence[dict[str, Any]], *, model: str
+) -> pa.Table:
+    """Return rows as a table with these columns: name, type, unit, UCD, and utype in a data model such as "ssa"."""
+    fields, arrays = [], []
+    for name, kind, unit, ucd, utype in columns:
+        field = formats.describe(pa.field(name, kind), unit=unit, ucd=ucd)
+        fields.append(formats.with_vo_facts(field, utype=f"{model}:{utype}"))
+        arrays.append(pa.array([row.get(name) for row in rows], kind))
+    return pa.table(arrays, schema=pa.schema(fields))
 
 
 def error(message: str) -> bytes:
