@@ -662,13 +662,17 @@ class Atlas:
         """Return what a search in these words cannot heed, a sentence each; mostly nothing.
 
         They are numbers that no column answers, with the reason, words in another language than English, and kinds of
-        galaxies so rare that the best hits may be none; `understand` has the same in parts. Beside them stand words of
+        galaxies so rare that the best hits may be none; `understand` has the same in parts. A name in a catalog that no
+        object bears is said to be one (`resolve` asks where it is). Beside them stand words of
         spectra where another embedding, `by` or the main one, is to be compared, and words that the model was never
         taught (`untaught`).
         """
+        from galsearch.lookup import looks_like_name
         from galsearch.zeroshot import hints
 
         self._check_length(words)
+        if looks_like_name(words) and not self._named(words):
+            return (f"no object of this atlas is called '{words.strip()}'; --resolve (atlas.resolve) asks where it is",)
         told = hints(self._store, words, by=by)
         with suppress(GalsearchError):  # no words are compared here, which the search itself will say
             told += beyond_training(self.untaught(words, by=by))

@@ -147,6 +147,21 @@ def similar_ids(store: Store, object_id: str, *, n: int = 3) -> list[str]:
 
 # ---- names
 
+_CATALOGED = re.compile(  # a catalog of galaxies or of sources, and a number or a position in it
+    r"(?:ngc|ic|m|messier|ugca?|pgc|leda|eso|arp|mrk|markarian|mcg|cgcg|vv|hcg|ddo|kug|vcc|fcc|abell|aco|[34]cr?|pks"
+    r"|iras|sdss|2mas[sx]|wisea?|galex|nvss|first|vla|rxc?|xmmu?|allwise|gaia|des|ls|hsc)\s*-?\s*j?[+-]?\d[\d\s.:+-]*[a-z]?",
+    re.IGNORECASE,
+)
+
+
+def looks_like_name(text: str) -> bool:
+    """Return whether a whole text is written like a name in a catalog, whatever the atlas holds.
+
+    >>> looks_like_name("ngc 1300"), looks_like_name("SDSS J1430+1339"), looks_like_name("ring galaxy z 0.1")
+    (True, True, False)
+    """
+    return len(text) <= MOST_LETTERS and _CATALOGED.fullmatch(text.strip()) is not None
+
 
 def name_key(text: str) -> str:
     """Return what two spellings of one name have in common.

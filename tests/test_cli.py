@@ -827,3 +827,10 @@ def test_help_lists_the_commands_by_what_they_are_for(run):
     assert places == sorted(places)
     assert places[1] < out.index("crossmatch") < places[2] < out.index("evaluate  ") < places[3]
     assert places[3] < out.index("  classify  ") < out.index("  kb  ") < places[4]
+
+
+def test_help_cuts_no_sentence_off(run):
+    for command in ([], ["kb"], ["review"]):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "..." not in out.replace("[ARGS]...", "").replace("...]", "")

@@ -436,3 +436,15 @@ def test_the_command_asks_for_a_name_only_where_told(run, field):
         assert (code, out) == (1, "") and "Sesame knows no such name" in error
     code, _, error = run("search", field, "--resolve")
     assert code == 2 and "--resolve" in error
+
+
+@pytest.mark.parametrize("text", ["NGC 1300", "m 110", "Mrk 231", "arp220", "4C 12.50"])
+def test_a_name_that_no_object_bears_is_said_to_be_one(named, text):
+    assert named.hints(text) == (
+        f"no object of this atlas is called '{text}'; --resolve (atlas.resolve) asks where it is",
+    )
+
+
+@pytest.mark.parametrize("text", ["spiral like NGC 1300", "m = 3 arms", "sb 2", "3 arms", "S0 galaxy"])
+def test_what_only_has_a_name_in_it_is_searched_for(named, text):
+    assert not any("is called" in hint for hint in named.hints(text))

@@ -37,7 +37,9 @@ def serve_mcp(
         typer.Option("--verdicts", help="File that agents' marks go to; beside the atlas, name.verdicts, unless said."),
     ] = None,
 ):
-    """Let an agent search, look and ask SQL by the Model Context Protocol; it writes nothing but marks.
+    """Let an agent search, look and ask SQL (MCP).
+
+    By the Model Context Protocol; it writes nothing but marks.
 
     With the environment variable GALSEARCH_MCP_TOKEN, clients by HTTP must send it as a bearer token.
     """

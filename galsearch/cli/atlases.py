@@ -23,7 +23,10 @@ def demo(
     models: options.Models = None,
     device: options.Device = "auto",
 ):
-    """Build an atlas of the Hubble eXtreme Deep Field and search it: a first look, with nothing to download."""
+    """Build and search a first atlas, with nothing to download.
+
+    Its galaxies are those of the Hubble eXtreme Deep Field.
+    """
     with progress_bar() as progress:
         report, bundle = galsearch.demo(folder, models=models, device=device, progress=progress)
     _tell_report(report)
@@ -84,7 +87,11 @@ def build(
     medium: options.Medium = None,
     redshifts: options.Redshifts = None,
 ):
-    """Build an atlas from cutouts, a mosaic, spectra, or a table of embeddings. Stopped builds go on when run again."""
+    """Build an atlas from pictures, spectra or vectors.
+
+    The pictures are cutouts, or cut from a mosaic; vectors are a table of embeddings. A stopped build goes on when it
+    is run again.
+    """
     _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.build(
@@ -162,7 +169,10 @@ def add(
     medium: options.Medium = None,
     redshifts: options.Redshifts = None,
 ):
-    """Append galaxies to an atlas folder, or spectra to its galaxies; what is there stays as it is."""
+    """Append galaxies, or spectra, to an atlas folder.
+
+    What is there stays as it is.
+    """
     _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.add(
@@ -208,7 +218,10 @@ def measure(
     level: options.Measure = None,
     processes: options.Processes = None,
 ):
-    """Measure galaxies that were taken in with --measure basic or none; their pictures are read again."""
+    """Measure galaxies that were taken in unmeasured.
+
+    They were built with --measure basic or none; their pictures are read again.
+    """
     _one_source(images, mosaic)
     with progress_bar() as progress:
         report = galsearch.measure(
@@ -226,7 +239,10 @@ def measure(
 
 @app.command()
 def optimize(path: options.AtlasPath):
-    """Put galaxies that were added to an atlas folder into its index; small atlases need none."""
+    """Put added galaxies into the index.
+
+    Deleted ones are removed for good; small atlases need no index.
+    """
     report = galsearch.optimize(path)
     tell(f"{path}: {report.added} of {report.rows} galaxies put into the index, in {report.seconds:.1f} s")
     if report.removed:
@@ -247,7 +263,10 @@ def delete(
         bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
     ] = False,
 ):
-    """Delete galaxies of an atlas folder, with all that is kept of them; --undo brings them back, until optimize."""
+    """Delete galaxies of an atlas folder.
+
+    All that is kept of them goes with them; --undo brings them back, until optimize.
+    """
     if undo:
         if where is not None or ids is not None or dry_run:
             raise typer.BadParameter("it takes back a whole deletion: leave the other options out", param_hint="--undo")
@@ -278,7 +297,10 @@ def bundle(
         int, typer.Option("--block-bytes", help="Of a block of the file: 16384 for a bundle to be read over a network.")
     ] = 262_144,
 ):
-    """Write an atlas as one file, which any DuckDB can read and search."""
+    """Write an atlas as one file, to send around.
+
+    Any DuckDB can read and search it.
+    """
     with progress_bar() as progress:
         options = {"compact": compact, "map": layout, "block_bytes": block_bytes}
         galsearch.bundle(path, out, models=not no_models, progress=progress, **options)
@@ -300,7 +322,10 @@ def export(
         int, typer.Option("--partition-rows", help="Rows of a partition at most, down to order 12.")
     ] = 200_000,
 ):
-    """Write the galaxies of an atlas as a HATS catalog, which LSDB opens; tables have -o of `search` and `sql`."""
+    """Write the galaxies as a HATS catalog.
+
+    LSDB opens it; tables have -o of `search` and `sql`.
+    """
     with galsearch.open(path, device="cpu") as atlas:
         rows = atlas.save_hats(hats, where=where, name=name, partition_rows=partition_rows)
         left_out = len(atlas) - rows
@@ -310,7 +335,10 @@ def export(
 
 @app.command()
 def info(path: options.AtlasPath, output_format: options.Format = "table"):
-    """Tell what an atlas holds: title, rows, models, sources, columns with units."""
+    """Tell what an atlas holds.
+
+    Title, rows, models, sources, columns with units.
+    """
     with galsearch.open(path) as atlas:
         manifest = atlas.manifest
         if output_format == "json":
@@ -356,7 +384,10 @@ def show(
 
 @app.command()
 def check(path: options.AtlasPath, device: options.Device = "auto"):
-    """Verify an atlas, read in a process of its own: blocks, counts, norms, models, recall. Exit 1 if a part fails."""
+    """Verify an atlas.
+
+    It is read in a process of its own: blocks, counts, norms, models, recall. Exit 1 if a part fails.
+    """
     findings = galsearch.check(path, device=device)
     for finding in findings:
         remedy = "" if finding.ok else f"; {finding.remedy}"
@@ -370,7 +401,10 @@ def cite(
     path: options.AtlasPath,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="As BibTeX entries instead of sentences.")] = False,
 ):
-    """Print what to cite and to acknowledge for the data, the models and the program."""
+    """Print what to cite and to acknowledge.
+
+    For the data, the models and the program.
+    """
     with galsearch.open(path) as atlas:
         print_data(atlas.bibtex() if bibtex else atlas.acknowledgements())
 

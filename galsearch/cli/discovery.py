@@ -52,7 +52,10 @@ def anomalies(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """List the odd objects of an atlas with p-values, a false discovery rate and reasons."""
+    """List odd objects, with a false discovery rate.
+
+    Each has a p-value and the reason why it is odd.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         with progress_bar() as progress:
@@ -127,7 +130,10 @@ def duplicates(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """List groups of objects that are one, by position, picture or vector, with the reason of each link."""
+    """List objects that are there more than once.
+
+    They are linked into groups by position, picture or vector; each link has its reason.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         with progress_bar() as progress:
@@ -206,7 +212,10 @@ def identify(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """Say which objects are known: of this kind, of another kind, not found, or not checked."""
+    """Say which objects are known.
+
+    Of this kind, of another kind, not found, or not checked.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         with progress_bar() as progress:

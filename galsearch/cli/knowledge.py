@@ -18,7 +18,7 @@ from galsearch.cli.program import add_group, app
 if TYPE_CHECKING:
     import pyarrow as pa
 
-kb = add_group("kb", "Knowledge bases: labeled objects that vote on others: create, list, show, judge, audit, drop.")
+kb = add_group("kb", "Knowledge bases: labeled objects vote on others.")
 
 BaseName = Annotated[str, typer.Argument(help="Name of the base.", metavar="BASE")]
 Version = Annotated[int | None, typer.Option("--version", help="Version of the base; the last unless said.")]
@@ -66,7 +66,10 @@ def kb_create(
     columns: Columns = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the objects held out.")] = 0,
 ):
-    """Create a version of a knowledge base in an atlas folder: from a SELECT, a template or a table of labels."""
+    """Create a version of a knowledge base.
+
+    From a SELECT, a template or a table of labels, in an atlas folder.
+    """
     with progress_bar() as progress:
         base = galsearch.create_base(
             path,
@@ -97,7 +100,10 @@ def kb_create(
 
 @kb.command("list")
 def kb_list(path: options.AtlasPath, output_format: options.Format = "table"):
-    """List the knowledge bases of an atlas, a row for each version."""
+    """List the knowledge bases of an atlas.
+
+    A row for each version.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         table = atlas.bases()
@@ -109,7 +115,10 @@ def kb_list(path: options.AtlasPath, output_format: options.Format = "table"):
 
 @kb.command("show")
 def kb_show(path: options.AtlasPath, name: BaseName, version: Version = None, output_format: options.Format = "table"):
-    """Show what a knowledge base is made of: its SELECT, its members by class, how it was drawn."""
+    """Show what a knowledge base is made of.
+
+    Its SELECT, its members by class, how it was drawn.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         base, table = atlas.base(name, version=version), atlas.bases()
@@ -132,7 +141,10 @@ def kb_drop(
     name: BaseName,
     version: Annotated[int | None, typer.Option("--version", help="Version to drop; all unless said.")] = None,
 ):
-    """Drop a knowledge base from an atlas folder, or one version of it."""
+    """Drop a knowledge base, or one version of it.
+
+    From an atlas folder.
+    """
     count = galsearch.drop_base(path, name, version=version)
     tell(f"dropped {count} version{'s' * (count != 1)} of base {name}")
 
@@ -144,7 +156,10 @@ def kb_train(
     version: Version = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the parts left out while it is fitted.")] = 0,
 ):
-    """Train a probe on the members of a base; it comes into use if it is right more often than what did before."""
+    """Train a probe on the members of a base.
+
+    It comes into use if it is right more often than what did before.
+    """
     with progress_bar() as progress:
         probe = galsearch.train_probe(path, name, version=version, seed=seed, progress=progress)
     tell(
@@ -161,7 +176,10 @@ def kb_train(
 
 @kb.command("probes")
 def kb_probes(path: options.AtlasPath, name: BaseName, output_format: options.Format = "table"):
-    """List the probes of a base: how often each is right, what it gained, which one is in use."""
+    """List the probes of a base.
+
+    How often each is right, what it gained, which one is in use.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         probes = atlas.probes(name)
@@ -181,7 +199,10 @@ def kb_promote(
     name: BaseName,
     probe: Annotated[int | None, typer.Option("--probe", help="Number of the probe; votes again unless said.")] = None,
 ):
-    """Bring a probe of a base into use, such as an earlier one, or votes again."""
+    """Bring a probe of a base into use.
+
+    Such as an earlier one, or votes again.
+    """
     galsearch.promote_probe(path, name, probe)
     tell(f"in use for {name}: {'votes' if probe is None else f'probe {probe}'}")
 
@@ -215,7 +236,10 @@ def kb_audit(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """List members whose label none of their nearest others has (numbers: 3 sigma off), likeliest mistakes first."""
+    """List members whose label may be wrong.
+
+    None of their nearest others has it (numbers: 3 sigma off); likeliest mistakes first.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         with progress_bar() as progress:
@@ -251,7 +275,10 @@ def kb_evaluate(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """Judge how well votes find a target on held-out members: by share, number of neighbors and weight."""
+    """Judge how well votes find a target.
+
+    On held-out members, by share, number of neighbors and weight.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         with progress_bar() as progress:
@@ -283,7 +310,10 @@ def kb_report(
     output_format: options.Format = "table",
     device: options.Device = "auto",
 ):
-    """Judge votes, a probe and words on the members that never train: figures, classes, confusion matrices."""
+    """Judge votes, a probe and words side by side.
+
+    On the members that never train: figures, classes, confusion matrices.
+    """
     check_format(output_format)
     with galsearch.open(path, device=device) as atlas, progress_bar() as progress:
         report = galsearch.classification_report(
@@ -353,7 +383,10 @@ def classify(
     quote_formulas: options.QuoteFormulas = False,
     device: options.Device = "auto",
 ):
-    """Classify by votes of the nearest known objects: a label with its probability and voters, or none."""
+    """Classify by votes of the nearest known objects.
+
+    A label with its probability and voters, or none.
+    """
     check_format(output_format)
     if Path(base).suffix in (".yaml", ".yml"):
         raise typer.BadParameter(

@@ -33,7 +33,10 @@ def label(
     quote_formulas: options.QuoteFormulas = False,
     device: options.Device = "auto",
 ):
-    """Label galaxies by words alone: the label whose phrases fit best, or none where nothing is convincing."""
+    """Label galaxies by words alone.
+
+    Each gets the label whose phrases fit best, or none where nothing is convincing.
+    """
     check_format(output_format)
     with galsearch.open(path, device=device) as atlas:
         result = atlas.label(labels, by=by, where=where, k=k, least=least)
@@ -73,7 +76,10 @@ def evaluate(
     ] = None,
     device: options.Device = "auto",
 ):
-    """Measure how well words find what is labeled: nDCG, precision, recall, AUROC, beside baselines and chance."""
+    """Measure how well words find what is labeled.
+
+    nDCG, precision, recall and AUROC, beside baselines and chance.
+    """
     check_format(output_format)
     if compare is not None and compare_systems:
         raise typer.BadParameter("one comparison at a time: give --compare or --compare-systems")
@@ -163,7 +169,10 @@ def write_captions(
     ] = False,
     output_format: options.Format = "table",
 ):
-    """Write captions into an atlas folder: what each galaxy looks like, in words that --hybrid searches."""
+    """Write captions into an atlas folder.
+
+    They say what each galaxy looks like, in words that --hybrid searches.
+    """
     if show_prompt:
         print(galsearch.caption_prompt(prompt))
         return

@@ -36,7 +36,10 @@ def space(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="What to call the Space; the atlas's title.")] = None,
 ):
-    """Write a folder that is a Hugging Face Docker Space with the app on an atlas. Nothing is sent anywhere."""
+    """Write a folder that is a Hugging Face Space.
+
+    A Docker Space, with the app on an atlas. Nothing is sent anywhere.
+    """
     with progress_bar() as progress:
         galsearch.write_space(path, out, dataset=dataset, title=title, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())
@@ -79,7 +82,9 @@ def site(
     ] = False,
     port: Annotated[int, typer.Option("--port", help="Port for --serve; 0 takes any that is free.")] = 8000,
 ):
-    """Write a folder that any web server shows: the atlas, searched in the visitor's browser. Nothing is sent anywhere.
+    """Write a static site that visitors search.
+
+    Any web server shows the folder; the visitor's browser searches. Nothing is sent anywhere.
 
     `galsearch site OUT --serve` shows a site that is there already.
     """
@@ -122,7 +127,10 @@ def open_app(
         bool, typer.Option("--public", help="For strangers: on every network address, read-only, with limits.")
     ] = False,
 ):
-    """Open an atlas in the Streamlit app, in the browser of this machine."""
+    """Open an atlas in the app, in the browser.
+
+    It runs on this machine, with Streamlit.
+    """
     import subprocess
     from importlib.util import find_spec
 

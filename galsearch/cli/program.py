@@ -32,7 +32,7 @@ FAMILIES = {  # of commands, by the file that they are in
     "discovery": "Find what is odd",
     "review": "Review, and be told what is new",
     "watch": "Watch unattended",
-    "pages": "Open the app, or write a Space",
+    "pages": "Open the app, or write a page for the web",
     "service": "Serve over HTTP",
     "agents": "Serve agents",
 }

@@ -17,7 +17,7 @@ from galsearch.cli.program import add_group, app
 
 review = add_group(
     "review",
-    "Verdicts of people, and what they teach: start, queue, rank, add, undo, list, export, import, agreement.",
+    "Verdicts of people, and what they teach.",
 )
 
 QUEUED = ("object_id", "interest", "information", "novelty", "reason")
@@ -105,7 +105,10 @@ def review_queue(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """List the next objects to judge, the most valuable first, each with the reason."""
+    """List the next objects to judge, and why.
+
+    The most valuable first.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         opened = _opened(atlas, path, verdicts)
@@ -142,7 +145,10 @@ def review_rank(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """List the objects of the highest predicted interest, times novelty where that is given."""
+    """List the objects of most predicted interest.
+
+    Times novelty, where that is given.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         table = atlas.rank_by_verdicts(
@@ -194,7 +200,10 @@ def review_add(
     by: Reviewer = None,
     blind: Annotated[bool, typer.Option("--blind", help="Names, scores and verdicts of others were hidden.")] = False,
 ):
-    """Keep a verdict; judging an object again corrects what the same person said."""
+    """Keep a verdict.
+
+    Judging an object again corrects what the same person said.
+    """
     with galsearch.open(path) as atlas:
         opened = _opened(atlas, path, verdicts)
         one = opened.add(object_id, verdict, kind=kind, label=label, note=note, by=by, blind=blind)
@@ -203,7 +212,10 @@ def review_add(
 
 @review.command("undo")
 def review_undo(path: options.AtlasPath, verdicts: VerdictsFile = None, kind: Kind = None, by: Reviewer = None):
-    """Take back the last verdict of a person; again goes further back."""
+    """Take back the last verdict of a person.
+
+    Again goes further back.
+    """
     one = _read(path, verdicts).undo(by=by, kind=kind)
     tell("nothing to take back" if one is None else f"took back: {one.object_id} is {one.verdict} for {one.kind}")
 
@@ -259,7 +271,10 @@ def review_import(
         typer.Option("--foreign", help="Also take verdicts given on another atlas, or on objects not in this one."),
     ] = False,
 ):
-    """Merge verdicts of other people, from their files or from tables; nothing is lost or counted twice."""
+    """Merge verdicts of other people.
+
+    From their files or from tables; nothing is lost or counted twice.
+    """
     with galsearch.open(path) as atlas:
         opened = galsearch.Verdicts(_file(path, verdicts), atlas=atlas)
         for file in files:
@@ -277,7 +292,10 @@ def review_agreement(
     blind: Annotated[bool, typer.Option("--blind", help="By blind verdicts alone.")] = False,
     output_format: options.Format = "table",
 ):
-    """Say how far people agree on what two or more of them judged: kappa, alpha, and every two of them."""
+    """Say how far people agree.
+
+    On what two or more of them judged: kappa, alpha, and every two of them.
+    """
     check_format(output_format)
     result = _read(path, verdicts).agreement(kind, blind=blind)
     print_rows(result.pairs, output_format)
@@ -296,7 +314,10 @@ def alerts(
     ] = False,
     output_format: options.Format = "table",
 ):
-    """List what saved searches return that is new since the last look; nothing is printed where nothing is."""
+    """List what saved searches newly return.
+
+    New since the last look; nothing is printed where nothing is.
+    """
     check_format(output_format)
     saved = galsearch.Searches(searches_file(path, searches))
     if drop:

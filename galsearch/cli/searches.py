@@ -98,9 +98,10 @@ def search(
     ] = None,
     device: options.Device = "auto",
 ):
-    """Search in words, by example, by SQL and by position, all at once.
+    """Search in words, by example, by SQL and by position.
 
-    Words that are an object's id or name ("NGC 5194"), or a position, give that object and are not searched for.
+    All at once, where more than one is given. Words that are an object's id or name ("NGC 5194"), or a position, give
+    that object and are not searched for.
     """
     check_format(output_format)
     if spectra and output is None:
@@ -262,7 +263,10 @@ def rerank(
     sheet: options.Sheet = None,
     device: options.Device = "auto",
 ):
-    """Search, look at the best hits again, and put them in a better order; or say that there is none."""
+    """Search, and put the best hits in a better order.
+
+    They are looked at again; where no order is better, that is said.
+    """
     check_format(output_format)
     if show_prompt:
         print(galsearch.rerank_prompt(prompt, by="agent" if by == "agent" else "vlm"))
@@ -319,7 +323,10 @@ def sql(
     quote_formulas: options.QuoteFormulas = False,
     device: options.Device = "auto",
 ):
-    """Run one SELECT over the atlas, with its macros: nearest, cone, concept, like_object and embed('words')."""
+    """Run one SELECT over the atlas.
+
+    Its macros are nearest, cone, concept, like_object and embed('words').
+    """
     check_format(output_format)
     with galsearch.open(path, device=device) as atlas:
         table = atlas.sql(statement)
@@ -355,7 +362,10 @@ def crossmatch(
     output: options.Output = None,
     quote_formulas: options.QuoteFormulas = False,
 ):
-    """Put the objects of an atlas beside the rows of a table that lie at the same place on the sky."""
+    """Match the objects with a table, by position.
+
+    Each row of the table stands beside the object at its place on the sky.
+    """
     check_format(output_format)
     with galsearch.open(path) as atlas:
         result = atlas.crossmatch(

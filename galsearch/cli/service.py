@@ -45,7 +45,10 @@ def serve(
     ] = None,
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Put what was asked into the access log.")] = False,
 ):
-    """Serve atlases over HTTP: JSON, and what TOPCAT, Aladin and pyvo speak (cone search, TAP, SIA, SSA)."""
+    """Serve atlases over HTTP.
+
+    JSON, and what TOPCAT, Aladin and pyvo speak (cone search, TAP, SIA, SSA).
+    """
     from importlib.util import find_spec
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:

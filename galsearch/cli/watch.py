@@ -24,7 +24,9 @@ def watch(
     ] = False,
     processes: options.Processes = None,
 ):
-    """Take in pictures by a plan, measure, embed, score and identify them, and report; run it again to go on.
+    """Take in pictures by a plan, unattended.
+
+    They are measured, embedded, scored and identified, and reported; run it again to go on.
 
     It exits with 1 where less was done than the plan says: the disk is full, or a host or source did not answer.
     """
