@@ -35,7 +35,7 @@ from galsearch.formats import describe, write_hats
 from galsearch.formats.hats import PARTITION_ROWS
 from galsearch.hits import Galaxy, Hits, term
 from galsearch.language.taught import beyond_training, untaught
-from galsearch.progress import silent
+from galsearch.progress import Progress, silent
 from galsearch.query import Query, QueryOptions, Term
 from galsearch.retrieval import Result, retrieve
 from galsearch.schema import Finding
@@ -49,6 +49,7 @@ from galsearch.workers import Limits, Pool
 
 if TYPE_CHECKING:
     from galsearch.discovery import Against, Anomalies, Duplicates, Identifications
+    from galsearch.discovery.adaptation import Adaptation
     from galsearch.discovery.learning import Sample, Task
     from galsearch.discovery.query_log import QueryLog
     from galsearch.discovery.verdicts import Verdicts
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from galsearch.language.parser import Understanding
     from galsearch.lookup import Lookup
     from galsearch.rerank.observe import Observer
+    from galsearch.science.adaptation import Correction
     from galsearch.sources.spectra.assembly import Statements
     from galsearch.store.files import Content
 
@@ -1110,6 +1112,38 @@ class Atlas:
         task = replace(task, near=near, radius_arcsec=radius_arcsec)
         return queue(self._store, sample, task, reviewer=reviewer, second_opinions=second_opinions)
 
+    def adapt(
+        self,
+        verdicts: Verdicts,
+        *,
+        texts: Mapping[str, str] | None = None,
+        by: str | None = None,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> Adaptation:
+        """Return a correction of the vectors of words, learned from verdicts; `galsearch.save_adaptation` keeps it.
+
+        Each kind of the verdicts stands for its own name as a query text, or for what `texts` says. Half of the judged
+        objects teach it, the other half, the same for ever, say what it gained. Texts that mean something else stay
+        where they are, and so do the vectors of the atlas: `save_adaptation` writes a few kilobytes, and
+        `galsearch.use_adaptation` takes them out of use. The atlas itself must be opened again to heed it. `by` is the
+        embedding, the main one unless given. Raises QueryError for too few verdicts (some 25 with yes and 25 with no
+        of a kind), and where nothing can be gained.
+        """
+        from galsearch.discovery.adaptation import learn
+        from galsearch.zeroshot import phrases
+
+        embedding = self._worded(by)
+        words, (_, guards) = self._plain_words(embedding), phrases(self._store, embedding)
+        options = {"embedding": embedding, "words_sha256": words.card["sha256"], "texts": texts, "seed": seed}
+        return learn(self._store, words.encode, verdicts, guards=guards, progress=progress, **options)
+
+    def adaptations(self) -> list[Adaptation]:
+        """Return every correction of words that the atlas holds, by number; the highest `promoted` is in use."""
+        from galsearch.discovery.adaptation import adaptations
+
+        return adaptations(self._store)
+
     def _learned(
         self, verdicts: Verdicts, kind: str | None, query: str | None, by: str | None, **options: Any
     ) -> tuple[Sample, Task]:
@@ -1307,13 +1341,26 @@ class Atlas:
         return self._words_of(embedding).encode([text])[0]
 
     def _words_of(self, embedding: str) -> Words:
-        """Return what embeds words into the space of an embedding."""
+        """Return what embeds words into the space of an embedding, as the atlas has learned to."""
+        if embedding not in self._words:
+            words = self._plain_words(embedding)
+            self._words[embedding] = replace(words, correction=self._correction(embedding, words))
+        return self._words[embedding]
+
+    def _correction(self, embedding: str, words: Words) -> Correction | None:
+        if self._store.table("adaptations") is None:  # as in most: what learns loads far more than a search needs
+            return None
+        from galsearch.discovery.adaptation import in_use
+
+        adapted = in_use(self._store, embedding, words.card["sha256"])
+        return None if adapted is None else adapted.correction
+
+    def _plain_words(self, embedding: str) -> Words:
+        """Return what embeds words as the model does that travels in the atlas."""
         if not self.manifest.embeddings[embedding].get(schema.WORDS_MODEL):
             return Words(self._encoder("text"))
-        if embedding not in self._words:
-            projector = self._encoder(schema.words_model(embedding))
-            self._words[embedding] = Words(self._text_for(projector.card, embedding), projector)
-        return self._words[embedding]
+        projector = self._encoder(schema.words_model(embedding))
+        return Words(self._text_for(projector.card, embedding), projector)
 
     def _text_for(self, projector: Mapping[str, Any], embedding: str) -> Encoder:
         """Return the text encoder whose vectors a projector takes: one of the atlas's own, else the shipped one."""

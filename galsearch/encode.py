@@ -363,10 +363,14 @@ def _check_types(card: dict, name: str, key: str) -> None:
 
 @dataclass(frozen=True)
 class Words:
-    """How words become vectors of an embedding: by a text encoder, and a projector of what it gives if there is one."""
+    """How words become vectors of an embedding: by a text encoder, and a projector of what it gives if there is one.
+
+    `correction` is what an atlas has learned of words, from unit vectors `(n, d)` to unit vectors.
+    """
 
     text: Encoder
     projector: Encoder | None = None
+    correction: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def card(self) -> dict:
@@ -382,7 +386,8 @@ class Words:
     def encode(self, texts: Iterable[str]) -> np.ndarray:
         """Return unit vectors `(n, d) float32` of texts; raises as `Encoder.encode`."""
         vectors = self.text.encode(texts)
-        return vectors if self.projector is None else self.projector.encode(vectors)
+        vectors = vectors if self.projector is None else self.projector.encode(vectors)
+        return vectors if self.correction is None else self.correction(vectors)
 
 
 def compatible(card_a: dict, card_b: dict) -> bool:

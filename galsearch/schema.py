@@ -438,6 +438,8 @@ _ARROW = {
     "FLOAT[]": pa.list_(pa.float32()),
     "BLOB": pa.binary(),
     "VARCHAR[]": pa.list_(pa.string()),
+    "BIGINT[]": pa.list_(pa.int64()),
+    "DOUBLE[]": pa.list_(pa.float64()),
     "FLOAT": pa.float32(),
     "BIGINT": pa.int64(),
     "VARCHAR": pa.string(),
@@ -677,6 +679,31 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("software", "VARCHAR", "", "meta.software", "galsearch and its version"),
         Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
     ),
+    "adaptations": (
+        Column("adaptation", "BIGINT", "", "meta.id", "Number of a correction of text vectors, from 1"),
+        Column("embedding", "VARCHAR", "", "meta.id", "Embedding in which corrected words are compared"),
+        Column("model_sha256", "VARCHAR", "", "meta.id", "Digest of the model that made its vectors"),
+        Column("words_sha256", "VARCHAR", "", "meta.id", "Digest of the model that makes the vectors of words"),
+        Column("kinds", "VARCHAR[]", "", "meta.code", "Kinds of the verdicts that it was learned from, k of them"),
+        Column("texts", "VARCHAR[]", "", "meta.note", "What was searched for each kind"),
+        Column("gates", "DOUBLE[]", "", "stat.weight", "G, k × d by rows: a unit vector q becomes q + (q G^T) S"),
+        Column("shifts", "DOUBLE[]", "", "stat.value", "S, k × d by rows; the result is scaled to unit length"),
+        Column("strength", "DOUBLE", "", "stat.value", "Penalty that cross-validation chose; higher moves less"),
+        Column("trained", "BIGINT", "", "meta.number", "Judged objects that it was learned from"),
+        Column("tested", "BIGINT", "", "meta.number", "Judged objects that never train, on which it was judged"),
+        Column("auroc_before", "DOUBLE", "", "stat.value", "Mean AUROC over kinds of what was in use before, on those"),
+        Column("auroc", "DOUBLE", "", "stat.value", "Its own mean AUROC on those"),
+        Column("against", "VARCHAR", "", "meta.code", "What was in use before it"),
+        Column("gain", "DOUBLE", "", "stat.value", "The one less the other"),
+        Column("gain_low", "DOUBLE", "", "stat.min", "Lower end of its bootstrap 95 % interval"),
+        Column("gain_high", "DOUBLE", "", "stat.max", "Upper end of its bootstrap 95 % interval"),
+        Column("kept", "DOUBLE", "", "stat.min", "Least cosine of another phrase with itself corrected"),
+        Column("promoted", "BIGINT", "", "meta.number", "The highest is the one in use; NULL for never"),
+        Column("sha256", "VARCHAR", "", "meta.id", "Digest of gates, then shifts, as little-endian doubles"),
+        Column("seed", "BIGINT", "", "meta.number", "Seed of the folds and of the bootstrap"),
+        Column("software", "VARCHAR", "", "meta.software", "galsearch and its version"),
+        Column("created", "VARCHAR", "", "time.creation", "When, ISO 8601 in UTC"),
+    ),
     "anomalies": (
         Column("run", "VARCHAR", "", "meta.id", "One search for anomalies; its parameters are in the provenance"),
         Column("object_id", "VARCHAR", "", "meta.id", "Object that was judged, odd or not"),
@@ -777,6 +804,11 @@ def described(column: Column) -> pa.Field:
     """Return the Arrow field of a column, with its unit, UCD and meaning as metadata."""
     about = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
     return pa.field(column.name, _ARROW[column.type], metadata=about)
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Return the Arrow fields of a table besides `galaxies`, as `described` makes them."""
+    return pa.schema([described(column) for column in TABLES[table]])
 
 
 def arrow_field(name: str) -> pa.Field:

@@ -17,7 +17,7 @@ PACKAGES = {
 WORDS = {"errors", "escaping", "progress", "schema"}
 SCIENCE_FILES = (
     *("metrics", "morphology", "novelty", "probe", "quality", "ranking", "votes"),
-    *("agreement", "duplicates", "familiarity", "fingerprints", "interest"),
+    *("adaptation", "agreement", "duplicates", "familiarity", "fingerprints", "interest"),
     *("bounded", "fits_units", "sky", "healpix", "regions", "images", "spectra", "lines", "pixels", "detection"),
 )
 SCIENCE = {"science", *(f"science.{name}" for name in SCIENCE_FILES)}
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "science.detection": WORDS | {"science.morphology", "science.pixels"},
     "science.interest": WORDS | {"science.novelty"},
     "science.lines": WORDS | {"science.spectra"},
+    "science.adaptation": WORDS | {"science.metrics", "science.ranking"},
     "science.familiarity": WORDS | {"science.ranking"},
     "science.novelty": WORDS | {"science.probe"},
     "science.duplicates": WORDS | {"science.sky"},

@@ -358,6 +358,9 @@ def info(path: options.AtlasPath, output_format: options.Format = "table"):
             familiar = atlas.familiarity(by=name)
             if familiar is not None:
                 tell(f"{name} vectors {familiar}", *familiar.hints)
+        adapted = max(atlas.adaptations(), key=lambda one: one.promoted or 0, default=None)
+        if adapted is not None and adapted.promoted is not None:
+            tell(f"words are fitted to these objects by {adapted}")
         tell(f"vectors are compared by: {atlas.compares_with}")
         for source in manifest.sources:
             tell(f"source: {source.get('title')}; {source.get('license')}; {source.get('acknowledgement')}")

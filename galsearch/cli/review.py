@@ -11,7 +11,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import meta_of, print_rows, put_out, tell
+from galsearch.cli.output import meta_of, print_rows, progress_bar, put_out, tell
 from galsearch.cli.pages import open_app
 from galsearch.cli.program import add_group, app
 
@@ -300,6 +300,65 @@ def review_agreement(
     result = _read(path, verdicts).agreement(kind, blind=blind)
     print_rows(result.pairs, output_format)
     tell(result)
+
+
+@app.command()
+def adapt(
+    path: options.AtlasPath,
+    verdicts: VerdictsFile = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option("--query", help="KIND=TEXT: what is searched for a kind, if not its own name; may be repeated."),
+    ] = None,
+    embedding: Embedding = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the parts left out while it is fitted.")] = 0,
+    use: Annotated[
+        int | None, typer.Option("--use", help="Learn nothing, and bring this earlier adaptation into use.")
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Learn nothing, and search by the words as they were.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Learn nothing, and list what the atlas holds.")] = False,
+):
+    """Fit the words of the model to an atlas, by verdicts.
+
+    Learned on half of the judged objects, judged on the others; in use where it is surely better. Vectors stay as they
+    are.
+    """
+    if undo or use is not None:
+        galsearch.use_adaptation(path, None if undo else use)
+        tell("in use: the words as the model has them" if undo else f"in use: adaptation {use}")
+        return
+    with galsearch.open(path) as atlas:
+        if listed:
+            _tell_adaptations(atlas)
+            return
+        texts = dict(_kind_and_text(one) for one in query or [])
+        with progress_bar() as progress:
+            made = atlas.adapt(_opened(atlas, path, verdicts), texts=texts, by=embedding, seed=seed, progress=progress)
+    galsearch.save_adaptation(path, made)
+    tell(made)
+    if made.is_better:
+        tell(f"it is in use; `galsearch adapt {path} --undo` takes it out of use", f"next: galsearch search {path} ...")
+    else:
+        tell(
+            f"it is not in use, since it is not surely better; --use {made.adaptation} brings it into use all the same"
+        )
+
+
+def _kind_and_text(stated: str) -> tuple[str, str]:
+    kind, equals, text = stated.partition("=")
+    if not (equals and kind.strip() and text.strip()):
+        raise typer.BadParameter(
+            f"{stated!r:.60} is no KIND=TEXT, such as merger='merging galaxies'", param_hint="--query"
+        )
+    return kind, text
+
+
+def _tell_adaptations(atlas: galsearch.Atlas) -> None:
+    every = atlas.adaptations()
+    last = max((one.promoted or 0 for one in every), default=0)
+    tell(*(f"{one}{' (in use)' if last and one.promoted == last else ''}" for one in every))
+    if not every:
+        tell("no adaptation is kept; judge objects with `galsearch review`, then `galsearch adapt`")
 
 
 @app.command()

@@ -17,7 +17,6 @@ from galsearch.errors import GalsearchError, QueryError
 from galsearch.knowledge.heldout import Electorate
 from galsearch.knowledge.labels import read_labels
 from galsearch.knowledge.members import (
-    ARROW,
     BASES,
     CLASS,
     KINDS,
@@ -272,12 +271,8 @@ def _check_target(classes: tuple[str, ...], label: str, target: str | None) -> N
     check_classes(classes, label)
 
 
-def _arrow_schema(table: str) -> pa.Schema:
-    return pa.schema([(column.name, ARROW[column.type]) for column in schema.TABLES[table]])
-
-
 def _base_rows(bases: Sequence[KnowledgeBase]) -> pa.Table:
-    return pa.Table.from_pylist([base.to_row() for base in bases], schema=_arrow_schema(BASES))
+    return pa.Table.from_pylist([base.to_row() for base in bases], schema=schema.arrow_schema(BASES))
 
 
 def _label_rows(base: KnowledgeBase, members: Members, ids: list[str]) -> pa.Table:
@@ -287,4 +282,4 @@ def _label_rows(base: KnowledgeBase, members: Members, ids: list[str]) -> pa.Tab
     labels = classes.take(pa.array(members.codes)) if members.classes else pa.nulls(count, pa.string())
     values = pa.nulls(count, pa.float64()) if members.classes else pa.array(members.values)
     columns = [pa.array([base.name] * count), pa.array([base.version] * count), pa.array(ids), labels, values]
-    return pa.table(columns, schema=_arrow_schema(LABELS))
+    return pa.table(columns, schema=schema.arrow_schema(LABELS))

@@ -21,14 +21,6 @@ CLASS, NUMBER = "class", "number"
 KINDS = (CLASS, NUMBER)
 MOST_CLASSES = 1_000  # of labels; more are names of objects, not classes
 MOST_CHARACTERS = 200  # of a label; more is a text about one object, and fills a screen
-ARROW = {
-    "VARCHAR": pa.string(),
-    "BIGINT": pa.int64(),
-    "DOUBLE": pa.float64(),
-    "VARCHAR[]": pa.list_(pa.string()),
-    "BIGINT[]": pa.list_(pa.int64()),
-    "DOUBLE[]": pa.list_(pa.float64()),
-}
 
 
 @dataclass(frozen=True)
@@ -257,7 +249,7 @@ def kind_of(values: pa.DataType, column: str) -> str:
 def bases_table(bases: list[KnowledgeBase]) -> pa.Table:
     """Return bases as a table: what the table `knowledge_bases` has, of the calibration whether there is one."""
     columns = [one for one in schema.TABLES[BASES] if one.name != "calibration"]
-    fields = [formats.describe(pa.field(c.name, ARROW[c.type]), ucd=c.ucd, description=c.description) for c in columns]
+    fields = [schema.described(column) for column in columns]
     about = "Whether held-out members say how votes become probabilities"
     fields.append(formats.describe(pa.field("calibrated", pa.bool_()), ucd="meta.code", description=about))
     rows = [{**base.to_row(), "calibrated": base.calibration is not None} for base in bases]

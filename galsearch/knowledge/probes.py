@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from galsearch import formats, schema
+from galsearch import schema
 from galsearch.errors import FormatError, ModelMismatchError, QueryError
 from galsearch.knowledge.bases import list_bases, must_be_folder, no_base
 from galsearch.knowledge.classify import VOTES, Probed, Way, classify
 from galsearch.knowledge.heldout import Electorate
-from galsearch.knowledge.members import ARROW, CLASS, PROBES, KnowledgeBase, Members, find_base, read_members
+from galsearch.knowledge.members import CLASS, PROBES, KnowledgeBase, Members, find_base, read_members
 from galsearch.progress import Progress, silent
 from galsearch.science.metrics import bootstrap_interval, digests
 from galsearch.science.probe import LEAST_OF_A_CLASS, Probe
@@ -242,9 +242,7 @@ def _check_usable(store: Store, base: str, probe: TrainedProbe) -> None:
 
 def probes_table(probes: Sequence[TrainedProbe]) -> pa.Table:
     """Return probes as the rows of the table `probes`."""
-    columns = schema.TABLES[PROBES]
-    fields = [formats.describe(pa.field(c.name, ARROW[c.type]), ucd=c.ucd, description=c.description) for c in columns]
-    return pa.Table.from_pylist([one.to_row() for one in probes], schema=pa.schema(fields))
+    return pa.Table.from_pylist([one.to_row() for one in probes], schema=schema.arrow_schema(PROBES))
 
 
 def _dim(store: Store, base: KnowledgeBase) -> int:

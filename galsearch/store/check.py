@@ -201,6 +201,20 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
             f"OR NOT {_PART.format(*['chance_probability'] * 2)}",
         ),
     ),
+    "adaptations": (
+        _twice("adaptation"),
+        (
+            "adaptations of vectors of another embedding, model or length",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(list_contains({vectors}, embedding || ' ' || model_sha256 "
+            "|| ' ' || (len(gates) / len(kinds))::VARCHAR), false)",
+        ),
+        (
+            "adaptations whose numbers do not fit their kinds",
+            "SELECT count(*) FROM {table} WHERE NOT coalesce(len(kinds) > 0 AND len(texts) = len(kinds) "
+            "AND len(gates) = len(shifts) "
+            "AND len([x FOR x IN list_concat(gates, shifts) IF NOT coalesce(isfinite(x), false)]) = 0, false)",
+        ),
+    ),
     "probes": (
         _twice("base", "probe"),
         (
@@ -224,6 +238,7 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 MENDED_BY = {
+    "adaptations": "undo it with `galsearch adapt --undo`, and adapt again",
     "probes": "train it again with `galsearch kb train`",
     "picture_hashes": "build the atlas again, and keep its duplicates with `galsearch duplicates --save`",
 }

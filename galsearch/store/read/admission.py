@@ -25,6 +25,7 @@ MOST_ENTRIES = {  # rows of tables that are read as a whole
     "models": 1_000,
     "knowledge_bases": 10_000,
     "probes": 1_000,
+    "adaptations": 1_000,
     "concepts": 1_000_000,
 }
 _CONSTANT = re.compile(

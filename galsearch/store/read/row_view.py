@@ -18,7 +18,11 @@ from galsearch.store.sql.macros import ROW_ALIGNED
 # a part of the members of a base would be another base, a part of the p-values another false discovery rate, and a part
 # of the duplicates would be kept by objects that are not there
 OF_ALL = ("knowledge_bases", "knowledge_labels", "probes", "anomalies", "duplicates")
-WHOLE = (schema.PHRASES, schema.COLUMNS_TABLE)  # tables that are not about objects, but that every reader needs
+WHOLE = (
+    schema.PHRASES,
+    schema.COLUMNS_TABLE,
+    "adaptations",
+)  # tables that are not about objects, but that every reader needs
 
 
 class RowView:
