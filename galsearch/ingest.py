@@ -7,11 +7,13 @@ itself changes only in the last step.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import pickle
 import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -35,10 +37,12 @@ from galsearch.errors import (
 )
 from galsearch.escaping import check_path
 from galsearch.progress import Progress, silent
+from galsearch.remote.cluster import RAY, check_cluster, each_done
 from galsearch.science import images
 from galsearch.sources import Reading, Source, SpectrumSource, Statements, known_embeddings
 from galsearch.sources.known_embeddings import Publication
 from galsearch.store import (
+    Batches,
     Staging,
     Store,
     compact,
@@ -54,6 +58,7 @@ from galsearch.store import (
 BATCH_ROWS = 256  # at most, that are prepared and kept at a time; what is killed loses those that are not kept
 LEAST_BATCH_ROWS, BATCHES = 32, 8  # a small addition is kept in so many batches, so that little of it is lost
 VECTOR_BATCH_ROWS = 16_384  # of vectors that come with their table
+SHARDS, SHARD_BATCHES = 8, 16  # at least and at most: a worker that dies loses a shard's unfinished batches
 SPECTRUM, LINES = schema.MODALITIES["spectrum"].name, "lines"
 
 DEMO_CREDIT = {
@@ -153,6 +158,8 @@ def build(
     overwrite: bool = False,
     device: str = "auto",
     processes: int | None = None,
+    on: str | None = None,
+    address: str | None = None,
     progress: Progress = silent,
     source: str | Path | None = None,
     spectra: str | Path | None = None,
@@ -191,11 +198,16 @@ def build(
     default one for each core; 0 is this one alone. They hold a few hundred small pictures at a time, and a file as
     large as `images.PICTURE` allows takes one of them 2 GB.
 
+    With `on="ray"` the pictures and spectra are read, measured and embedded by the workers of a Ray cluster, one a
+    core: that at `address` ("auto" for a running one), else one that is started here for the while. They must see the
+    same files under the same paths, the folder of the atlas too. The result is that of a local build.
+
     A picture that cannot be used is left out and reported; repeated ids are a SchemaError. An interrupted build goes on
     when called again with the same arguments. An existing atlas is a GalsearchError unless `overwrite`, anything else
     that exists is one always. `source` is what `images` and `mosaic` were called before 0.2; it warns.
     """
     path, source = Path(path), _source(images, mosaic, source)
+    check_cluster(on, address)
     _check_target(path, overwrite=overwrite)
     makers = _makers(
         _path(source), _path(table), vectors=vectors, model=model, models=models, projector=projector, device=device
@@ -221,6 +233,7 @@ def build(
         title=title or path.stem,
         credits=credits or [],
         progress=progress,
+        elsewhere=None if on is None else _Elsewhere(given.absolute(), makers.absolute(), measure, address),
     )
 
 
@@ -540,6 +553,10 @@ def _source(images: str | Path | None, mosaic: str | Path | None, source: str | 
     return next(iter(given.values()), None)
 
 
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
 def _path(value: str | Path | None) -> Path | None:
     if value is None:
         return None
@@ -558,6 +575,7 @@ class _Makers:
     name: str | None
     root: Path | None
     device: str
+    threads: int | None = None
     publication: Publication | None = None
     projectors: dict[str, Path] = field(default_factory=dict)
 
@@ -565,11 +583,16 @@ class _Makers:
         return shipped(kind, root=self.root)
 
     def encoder(self, kind: str) -> Encoder:
-        return Encoder.from_folder(self.folder(kind), device=self.device)
+        return Encoder.from_folder(self.folder(kind), device=self.device, threads=self.threads)
 
     def words(self, space: str) -> Path | None:
         """Return the folder of the projector of words into a space, if there is one."""
         return shipped_words(space, root=self.root)
+
+    def absolute(self) -> _Makers:
+        """Return it as another process finds the same files."""
+        projectors = {name: folder.absolute() for name, folder in self.projectors.items()}
+        return replace(self, root=_absolute(self.root), projectors=projectors)
 
 
 @dataclass(frozen=True)
@@ -637,6 +660,22 @@ class _Given:
             )
         return result
 
+    @property
+    def source_path(self) -> Path | None:
+        """Where it is, for messages."""
+        return self.source or self.table or (self.spectra.path if self.spectra else None)
+
+    def absolute(self) -> _Given:
+        """Return it as another process finds the same files."""
+        spectra = self.spectra
+        if spectra is not None:
+            stated = {
+                name: Path(value).absolute() if isinstance(value, Path) else value
+                for name, value in spectra.stated.items()
+            }
+            spectra = replace(spectra, path=spectra.path.absolute(), stated=cast("Statements", stated))
+        return replace(self, source=_absolute(self.source), table=_absolute(self.table), spectra=spectra)
+
     def parameters(self, measure: str) -> dict[str, Any]:
         """Return it for the provenance; what was not stated is not there."""
         result: dict[str, Any] = {"source": str(self.source), "table": str(self.table), "vectors": self.vectors}
@@ -678,9 +717,12 @@ def _build(
     title: str,
     credits: list[dict[str, Any]],
     progress: Progress,
+    elsewhere: _Elsewhere | None = None,
 ) -> Report:
     started = time.perf_counter()
     with Staging(path, _plan("build", parts, parameters)) as staging:
+        if elsewhere is not None:
+            _stage_elsewhere(staging, parts, elsewhere, progress=progress)
         counts = _stage(staging, parts, workshop, progress=progress)
         before = _before_batches(staging, parts)
         rejected = before + staging.rejected()
@@ -1196,6 +1238,92 @@ def _batch_rows(taken: Source) -> int:
     return min(BATCH_ROWS, max(LEAST_BATCH_ROWS, taken.table.num_rows // BATCHES))
 
 
+# ---- batches that are made elsewhere
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """What workers on other machines need to make batches of a build, and the address of their cluster."""
+
+    given: _Given
+    makers: _Makers
+    measure: str
+    address: str | None
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What each of them is sent: also the work in progress that they add to, and what they must find there."""
+
+    elsewhere: _Elsewhere
+    path: Path
+    plan: dict[str, Any]
+    expected: tuple[tuple[str, str | None, str], ...]
+
+
+def _contents(parts: Sequence[_Part]) -> tuple[tuple[str, str | None, str], ...]:
+    """Return what a worker must find where it opens the same sources: their objects, in order, and the same models."""
+    ids = [hashlib.sha256("\0".join(part.taken.table["object_id"].to_pylist()).encode()).hexdigest() for part in parts]
+    return tuple((part.name, part.space["sha256"], digest) for part, digest in zip(parts, ids, strict=True))
+
+
+def _stage_elsewhere(staging: Staging, parts: Sequence[_Part], elsewhere: _Elsewhere, *, progress: Progress) -> None:
+    """Let the workers of a cluster make the batches of pictures and spectra that are not there yet."""
+    shared = _Shared(elsewhere, staging.path.absolute(), staging.plan, _contents(parts))
+    every = {
+        number: len(rows)
+        for part, ranges in _ranges(parts)
+        if part.taken.dim is None
+        for number, rows in ranges.items()
+    }
+    lacking = sorted(every.keys() - staging.done())
+    size = max(1, min(SHARD_BATCHES, len(lacking) // SHARDS))
+    pieces = [lacking[start : start + size] for start in range(0, len(lacking), size)]
+    total = sum(part.taken.table.num_rows for part in parts)
+    options: dict[str, Any] = {"address": elsewhere.address, "gpus": elsewhere.makers.device != "cpu"}
+    for done in (
+        each_done(shards, pickle.dumps(shared), pieces, software=schema.software(), **options) if pieces else ()
+    ):
+        there = sum(rows for number, rows in every.items() if number in staging.done())
+        progress(there, total, f"shard {done} of {len(pieces)} on {RAY}")
+
+
+def shards(specification: bytes) -> Callable[[list[int]], None]:
+    """Return what makes the batches with given numbers of a build, in a worker; a task of `cluster`.
+
+    Raises GalsearchError where the worker does not find what the build was started with.
+    """
+    shared: _Shared = pickle.loads(specification)
+    makers = replace(shared.elsewhere.makers, threads=1)
+    parts = [_part(taken, makers) for taken in shared.elsewhere.given.open(makers)]
+    if _contents(parts) != shared.expected:
+        raise GalsearchError(
+            f"a worker finds other objects or models in {shared.elsewhere.given.source_path} than the build was "
+            "started with; give every machine the same files under the same paths"
+        )
+    staging, workshop = Batches(shared.path, shared.plan), sources.Workshop(shared.elsewhere.measure, processes=1)
+
+    def make(numbers: list[int]) -> None:
+        for part, ranges in _ranges(parts):
+            chosen = {number: ranges[number] for number in numbers if number in ranges}
+            if chosen:
+                _stage_part(staging, part, chosen, workshop, lambda _: None)
+
+    return make
+
+
+def _ranges(parts: Sequence[_Part]) -> Iterator[tuple[_Part, dict[int, range]]]:
+    """Yield each part with the rows of its batches by their numbers, which run through all parts."""
+    number = 0
+    for part in parts:
+        ranges = _numbered(part.taken.table.num_rows, _batch_rows(part.taken), first=number)
+        yield part, ranges
+        number += len(ranges)
+
+
+# ---- batches
+
+
 def _numbered(total: int, size: int, *, first: int = 0) -> dict[int, range]:
     """Return the rows of batches by their numbers, which begin with `first`."""
     starts = range(0, total, size)
@@ -1207,16 +1335,15 @@ def _stage(
 ) -> dict[str, int]:
     """Make the batches that are not there yet; return how many rows each embedding gets."""
     total = sum(part.taken.table.num_rows for part in parts)
-    number, before = 0, 0
-    for part in parts:
-        ranges = _numbered(part.taken.table.num_rows, _batch_rows(part.taken), first=number)
+    before = 0
+    for part, ranges in _ranges(parts):
         what = part.taken.doing if workshop.measure != "none" else "embedding"
 
         def seen(done: int, before: int = before, what: str = what) -> None:
             progress(before + done, total, what)
 
         _stage_part(staging, part, ranges, workshop, seen)
-        number, before = number + len(ranges), before + part.taken.table.num_rows
+        before += part.taken.table.num_rows
     progress(total, total, what)
     counts = {part.name: 0 for part in parts}
     for batch in staging.batches():
@@ -1226,7 +1353,7 @@ def _stage(
 
 
 def _stage_part(
-    staging: Staging,
+    staging: Batches,
     part: _Part,
     ranges: dict[int, range],
     workshop: sources.Workshop,

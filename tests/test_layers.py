@@ -154,6 +154,7 @@ OWNERS = {
     "clevercsv": {"formats"},
     "charset_normalizer": {"formats"},
     "openai": {"remote"},
+    "ray": {"remote"},
     "httpx2": {"remote", "remote.cutouts"},  # comes with openai
     "pydantic": {"remote", "service.agents"},
     "mcp": {"service.agents"},
@@ -404,7 +405,7 @@ def test_no_part_of_the_runtime_loads_training_or_app_packages():
 
 BROUGHT_BY_EXTRAS = (
     *("onnx", "requests", "pyvo", "astroquery", "httpx2", "openai", "skimage", "sklearn", "umap", "photutils"),
-    "mcp",
+    *("mcp", "ray"),
 )
 
 

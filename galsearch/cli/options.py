@@ -134,6 +134,13 @@ By = Annotated[str | None, typer.Option("--by", help="Embedding to compare in, o
 WordsBy = Annotated[
     str | None, typer.Option("--words-by", help="Embedding to compare the words in, where it is not that of --by.")
 ]
+On = Annotated[
+    str | None, typer.Option("--on", help="Where pictures and spectra are worked on: ray, a cluster of machines.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of the Ray cluster; auto for a running one. Unless said, one is started here."),
+]
 Probes = Annotated[int | None, typer.Option("--probes", help="Cells of the index to look into, instead of --recall.")]
 Recall = Annotated[
     float | None, typer.Option("--recall", help="Share of the best to find in a large atlas; 0.98 unless said.")

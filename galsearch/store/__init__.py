@@ -22,6 +22,7 @@ from galsearch.workers import Limits, Pool, ShownByName
 ELSEWHERE = Tuning(held_rows=0, held_ids=0)  # no column is read as a whole for the sake of a few rows
 
 __all__ = [
+    "Batches",
     "Rows",
     "Staging",
     "Store",
@@ -119,7 +120,7 @@ def __getattr__(name: str):
     homes = {"write_bundle": bundle, "fixed_size_list": index_tables, "Rows": upsert}
     homes |= dict.fromkeys(("put_rows", "drop_rows"), upsert)
     homes |= dict.fromkeys(("delete_rows", "restore_rows", "compact"), tombstones)
-    homes |= dict.fromkeys(("Staging", "is_folder_atlas", "staged"), folder)
+    homes |= dict.fromkeys(("Batches", "Staging", "is_folder_atlas", "staged"), folder)
     if name not in homes:
         raise AttributeError(name)
     return getattr(homes[name], name)

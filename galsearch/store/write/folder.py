@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,63 @@ def staged(name: str) -> str:
     return f"{_STAGED}{name}"
 
 
-class Staging:
-    """Work in progress beside an atlas: finished batches that survive an interruption, and the lock of the one writer.
+class Batches:
+    """Finished batches of work in progress beside an atlas, as any process that works for its writer may add to them.
 
-    `plan` is everything that decides the result; an interrupted run is resumed only under the same plan, any other
-    starts afresh. Use as a context manager; it stays on disk unless committed or discarded.
+    `plan` is everything that decides the result. A batch is there whole or not at all, and made again is the same.
     """
 
     def __init__(self, path: Path, plan: dict) -> None:
         self.path = path
         self.folder = path.with_name(path.name + ".partial")
         self.plan = plan
+
+    def done(self) -> set[int]:
+        """Return the numbers of the batches that are finished."""
+        return {int(item.stem) for item in (self.folder / "batches").glob("*.arrow")}
+
+    def put(self, number: int, table: pa.Table, rejected: list[dict]) -> None:
+        """Keep a finished batch: its rows, and what was left out as {object_id, file, reason}.
+
+        Raises GalsearchError where the work in progress is another by now.
+        """
+        target = self._batch(number)
+        partial = target.with_suffix(f".{uuid.uuid4().hex}.partial")  # another may be making the same
+        kept = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"rejected": json.dumps(rejected).encode()}
+        )
+        with disk_errors(self.path, REMEDY):
+            with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
+                writer.write_table(kept)
+            if not self._is_planned():
+                partial.unlink()
+                raise GalsearchError(f"{self.folder} is of another build by now; what was made for this one is dropped")
+            partial.replace(target)
+
+    def _is_planned(self) -> bool:
+        saved = self.folder / "plan.json"
+        return saved.exists() and saved.read_text() == json.dumps(self.plan, sort_keys=True)
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the finished batches in order."""
+        for number in sorted(self.done()):
+            with pa.memory_map(str(self._batch(number))) as source:
+                yield pyarrow.ipc.open_file(source).read_all()
+
+    def rejected(self) -> list[dict]:
+        """Return what was left out of all finished batches."""
+        return [item for table in self.batches() for item in json.loads(table.schema.metadata[b"rejected"])]
+
+    def _batch(self, number: int) -> Path:
+        return self.folder / "batches" / f"{number:06d}.arrow"
+
+
+class Staging(Batches):
+    """Work in progress beside an atlas: finished batches that survive an interruption, and the lock of the one writer.
+
+    An interrupted run is resumed only under the same plan, any other starts afresh. Use as a context manager; it stays
+    on disk unless committed or discarded.
+    """
 
     def __enter__(self) -> Staging:
         with disk_errors(self.path, REMEDY):
@@ -84,45 +131,16 @@ class Staging:
         self._lock.__exit__()
 
     def _resume(self) -> None:
-        saved = self.folder / "plan.json"
-        text = json.dumps(self.plan, sort_keys=True)
-        if not (saved.exists() and saved.read_text() == text):
+        if not self._is_planned():
             shutil.rmtree(self.folder / "batches", ignore_errors=True)
-            saved.write_text(text)
+            (self.folder / "plan.json").write_text(json.dumps(self.plan, sort_keys=True))
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         old = self.folder / "old"
         if old.exists() and not self.path.exists():
             old.replace(self.path)  # killed between the two renames of a replacement
         (self.folder / "batches").mkdir(exist_ok=True)
-
-    def done(self) -> set[int]:
-        """Return the numbers of the batches that are finished."""
-        return {int(item.stem) for item in (self.folder / "batches").glob("*.arrow")}
-
-    def put(self, number: int, table: pa.Table, rejected: list[dict]) -> None:
-        """Keep a finished batch: its rows, and what was left out as {object_id, file, reason}."""
-        target = self._batch(number)
-        partial = target.with_suffix(".partial")
-        kept = table.replace_schema_metadata(
-            {**(table.schema.metadata or {}), b"rejected": json.dumps(rejected).encode()}
-        )
-        with disk_errors(self.path, REMEDY):
-            with pa.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, kept.schema) as writer:
-                writer.write_table(kept)
-            partial.replace(target)
-
-    def batches(self) -> Iterator[pa.Table]:
-        """Yield the finished batches in order."""
-        for number in sorted(self.done()):
-            with pa.memory_map(str(self._batch(number))) as source:
-                yield pyarrow.ipc.open_file(source).read_all()
-
-    def rejected(self) -> list[dict]:
-        """Return what was left out of all finished batches."""
-        return [item for table in self.batches() for item in json.loads(table.schema.metadata[b"rejected"])]
-
-    def _batch(self, number: int) -> Path:
-        return self.folder / "batches" / f"{number:06d}.arrow"
+        for left in (self.folder / "batches").glob("*.partial"):
+            left.unlink(missing_ok=True)  # of who was killed
 
     def discard(self) -> None:
         """Remove everything that is staged."""
