@@ -164,7 +164,9 @@ def smoothness_of(plate, light, good, middle, petrosian):
 def region_of(light, good, radii, petrosian):
     """Return the galaxy's pixels: one piece that is brighter, when blurred, than the Petrosian ellipse."""
     light, share = np.where(good, light, 0).astype(float), good.astype(float)
-    blurred, share = (ndimage.gaussian_filter(one, 0.2 * petrosian, mode="constant", truncate=3) for one in (light, share))
+    blurred, share = (
+        ndimage.gaussian_filter(one, 0.2 * petrosian, mode="constant", truncate=3) for one in (light, share)
+    )
     blurred = blurred / np.maximum(share, 1e-3)
     edge = good & (np.abs(radii - petrosian) < 1)
     pieces, count = ndimage.label((blurred >= blurred[edge].mean()) & good)
@@ -250,13 +252,15 @@ def patterns_of(radius, light):
     kept = radius >= 0.25 * reach
     steep = np.geomspace(7, 50, 24)
     pitches = np.concatenate([-steep[::-1], steep])
-    power = np.array([
+    power = np.array(
         [
-            abs((contrast[kept, m] * np.exp(1j * m / np.tan(np.radians(pitch)) * np.log(radius[kept]))).mean())
-            for pitch in pitches
+            [
+                abs((contrast[kept, m] * np.exp(1j * m / np.tan(np.radians(pitch)) * np.log(radius[kept]))).mean())
+                for pitch in pitches
+            ]
+            for m in (2, 3, 4)
         ]
-        for m in (2, 3, 4)
-    ])
+    )
     strength = power[:, (np.abs(pitches) >= 10) & (np.abs(pitches) <= 30)].max(axis=1).sum()
     best = power.max(axis=0)
     peaks = [i for i in range(1, 47) if best[i] > best[i - 1] and best[i] > best[i + 1] and abs(pitches[i]) < 48]
