@@ -63,6 +63,7 @@ PLATES = {
     "a ring at two sides": lambda: plate(ring, at=(40.4, 33.7), length=12.0, extent=44.0, ratio=0.8, seed=3),
     "little sky": lambda: plate(spiral, at=(30.2, 25.9), shape=(52, 61), length=8.0, extent=42.0, ratio=0.9, seed=4),
     "nearly edge-on": lambda: plate(bar, ratio=0.3, angle=80.0, seed=5),
+    "lost in the noise": lambda: plate(spiral, length=5.0, extent=46.0, seed=7),
     "hidden by a third": lambda: plate(spiral, hole=np.s_[:, 96:], seed=6),
 }
 
