@@ -132,7 +132,11 @@ def test_one_bare_text_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "red.png"]
+    "bad",
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((4, 4), (0, 4, 3), (4, 0, 3), (4, 4, 4), (4, 4, 3, 1), (4, 3, 3, 3))),
+        *(np.zeros((4, 4, 3)), "red.png"),
+    ],
 )
 def test_pictures_of_another_shape_are_refused(image, bad):
     with pytest.raises(SchemaError, match="uint8"):

@@ -678,8 +678,12 @@ def test_the_phrases_of_every_atlas_are_words_and_each_is_there_once():
 
 def test_pictures_are_images_or_a_mosaic_and_the_old_name_warns(tmp_path, tiny_models):
     cutouts = draw(tmp_path / "cutouts")
-    with pytest.warns(FutureWarning, match="source is now called images"):
+    with pytest.warns(FutureWarning, match="source is now called images") as warned:
         report = galsearch.build(tmp_path / "a.atlas", source=cutouts, models=tiny_models)
+        galsearch.add(
+            tmp_path / "a.atlas", source=draw(tmp_path / "more", {"e-more": ("red", "round")}), models=tiny_models
+        )
+    assert [one.filename for one in warned] == [__file__] * 2  # the line that is to be changed is named
     assert report.rows == len(LOOKS)
     with pytest.raises(galsearch.SchemaError, match="images and mosaic are given"):
         galsearch.build(tmp_path / "b.atlas", images=cutouts, mosaic=cutouts, models=tiny_models)
