@@ -1405,3 +1405,18 @@ def test_a_votable_may_declare_rows_of_64_kib_and_no_wider_ones_than_the_file(tm
     else:
         with pytest.raises(SchemaError, match="row"):
             read_text(tmp_path, text, "a.vot")
+
+
+@pytest.mark.parametrize("width", [1, 4, 5, 9])
+def test_columns_that_become_text_after_a_million_bytes_are_text_from_the_first(tmp_path, width):
+    """One after another where they are few, else all of the table."""
+    rows = 120_000 // width
+    lines = [",".join(["object_id", *(f"c{number}" for number in range(width)), "n"])]
+    lines += [",".join([f"o{row}", *["1234567890"] * width, "7"]) for row in range(rows)]
+    lines += [",".join(["last", *["word"] * width, "8"])]
+    found = read_text(tmp_path, "\n".join(lines) + "\n")
+    assert found.num_rows == rows + 1
+    for number in range(width):
+        assert found[f"c{number}"].type == pa.string()
+        assert {*found[f"c{number}"].to_pylist()[:-1]} == {"1234567890"} and found[f"c{number}"][-1].as_py() == "word"
+    assert {*map(int, found["n"].to_pylist()[:-1])} == {7} and int(found["n"][-1].as_py()) == 8

@@ -13,7 +13,7 @@ from tiny import write
 from tiny_models import picture
 
 from galsearch.errors import SchemaError
-from galsearch.sources import open_source
+from galsearch.sources import files, open_source
 
 PNG = io.BytesIO()
 Image.fromarray(picture(shape="ring", size_px=32)).save(PNG, "PNG")
@@ -195,3 +195,24 @@ def test_cutouts_and_mosaics_of_an_unknown_frame_have_no_positions_and_say_so(tm
         taken(tmp_path / "in" / "a.fits", write(tmp_path / "c.csv", "id,ra,dec\na,150,2\n"))
     brightest = mosaic.table.slice(0, 1).to_pylist()[0]
     assert (brightest["x_px"], brightest["y_px"]) == pytest.approx((60, 20), abs=0.3)  # x is the column
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar.bz2"])
+def test_a_small_archive_may_inflate_to_a_gibibyte_and_a_large_one_to_many_times_its_size(
+    tmp_path, monkeypatch, suffix
+):
+    allowed = []
+
+    class Noted(files._Bounded):
+        def __init__(self, inner, most):
+            allowed.append(most)
+            super().__init__(inner, most)
+
+    monkeypatch.setattr(files, "_Bounded", Noted)
+    path = archive(tmp_path / f"a{suffix}", [("a.png", PNG.getvalue())])
+    assert ids(taken(path)) == ["a"]
+    assert set(allowed) == {2**30}
+    monkeypatch.setattr(files, "LEAST_CAP", 1)
+    allowed.clear()
+    assert ids(taken(path)) == ["a"]
+    assert set(allowed) == {path.stat().st_size * files.images.PICTURE.inflation}

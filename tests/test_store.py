@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import lance
@@ -779,3 +780,17 @@ def test_a_cut_asks_for_as_many_more_cells_as_rows_are_missing():
     }
     assert whole[10] < whole[20] < whole[50]
     assert {1: asked(1), 2: asked(2), 5: asked(5)} == {1: whole[10], 2: whole[20], 5: whole[50]}
+
+
+@pytest.mark.parametrize("way", ["some rows", "all rows"])
+def test_text_that_is_no_unicode_in_a_lance_table_is_one_clear_error(folder_path, monkeypatch, way):
+    """Lance hands on what the file has."""
+    bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+    with galsearch.open(folder_path, device="cpu") as atlas:
+        store = atlas._store
+        assert store._counts["image"] > 1
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2 * DIM, np.float32)), DIM)
+        table = pa.table({"object_id": bad, "embedding": vectors})
+        monkeypatch.setitem(store._lance, "image", SimpleNamespace(take=lambda rows, columns=None: table))
+        with pytest.raises(galsearch.FormatError, match="cannot be read"):
+            _ = list(store._scan("image")) if way == "all rows" else store.lance_table("image", [0, 1])
