@@ -216,3 +216,18 @@ def test_a_small_archive_may_inflate_to_a_gibibyte_and_a_large_one_to_many_times
     allowed.clear()
     assert ids(taken(path)) == ["a"]
     assert set(allowed) == {path.stat().st_size * files.images.PICTURE.inflation}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, as it writes
+def test_of_files_with_one_name_in_an_archive_the_last_counts_in_its_place_and_the_others_are_told(tmp_path, suffix):
+    red, blue = (io.BytesIO() for _ in range(2))
+    Image.fromarray(picture(color="red", shape="round", size_px=16)).save(red, "PNG")
+    Image.fromarray(picture(color="blue", shape="round", size_px=16)).save(blue, "PNG")
+    given = [("a.png", red.getvalue()), ("b.png", red.getvalue()), ("./a.png", blue.getvalue())]
+    found = taken(archive(tmp_path / f"a{suffix}", given))
+    assert ids(found) == ["b", "a"]
+    assert found.home.read("a.png") == blue.getvalue()
+    assert [(one["file"], one["reason"]) for one in found.rejected] == [
+        ("a.png", "another file of the same name follows")
+    ]

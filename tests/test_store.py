@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -794,3 +795,31 @@ def test_text_that_is_no_unicode_in_a_lance_table_is_one_clear_error(folder_path
         monkeypatch.setitem(store._lance, "image", SimpleNamespace(take=lambda rows, columns=None: table))
         with pytest.raises(galsearch.FormatError, match="cannot be read"):
             _ = list(store._scan("image")) if way == "all rows" else store.lance_table("image", [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (["CREATE TYPE parquet_variant AS VARCHAR", "CREATE TYPE json AS VARCHAR"], "it has a type 'json'"),
+        (["CREATE MACRO lower(a) AS 'x'", "CREATE MACRO hash(a) AS 0"], "it has a macro 'hash'"),
+        (["ALTER TABLE galaxies ADD COLUMN w DOUBLE DEFAULT random()"], "column 'w' of galaxies has a default"),
+        (["ALTER TABLE galaxies ALTER COLUMN ra TYPE VARCHAR"], "column 'ra' of galaxies is VARCHAR, expected DOUBLE"),
+        (["ALTER TABLE galaxies DROP COLUMN dec"], "table galaxies has no column 'dec'"),
+    ],
+)
+def test_what_a_file_of_others_must_not_have_is_named_the_first_of_several(tiny_bundle, tmp_path, statements, named):
+    path = Path(shutil.copy(tiny_bundle, tmp_path / "other.duckdb"))
+    with duckdb.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    with pytest.raises(galsearch.FormatError, match=named):
+        galsearch.open(path)
+
+
+def test_a_file_of_others_may_have_columns_with_constant_defaults(tiny_bundle, tmp_path):
+    path = Path(shutil.copy(tiny_bundle, tmp_path / "other.duckdb"))
+    with duckdb.connect(path) as connection:
+        connection.execute("ALTER TABLE galaxies ADD COLUMN w DOUBLE DEFAULT 1.5")
+        connection.execute("ALTER TABLE galaxies ADD COLUMN u DOUBLE")
+    with galsearch.open(path) as atlas:
+        assert atlas.search(where="w = 1.5 AND u IS NULL", k=1).plan.matches == tiny.ROWS
