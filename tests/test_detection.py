@@ -12,7 +12,7 @@ from tiny_models import picture as draw
 
 from galsearch.errors import SchemaError
 from galsearch.schema import GALAXIES
-from galsearch.science import morphology
+from galsearch.science import detection, morphology
 from galsearch.science.detection import COLUMNS, cutout_size, detect, measure
 
 
@@ -485,3 +485,14 @@ def test_of_two_sources_beside_the_middle_the_nearer_one_is_measured(shape, down
     near, far = ((middle[0] + right * step, middle[1] + down * step) for step in (8.0, -8.5))
     found = measure(gaussian(shape, *near, 1.8) + gaussian(shape, *far, 1.8, peak=160) + 0.5 * noise(*shape))
     assert (found["x_px"], found["y_px"]) == pytest.approx(near, abs=0.2)
+
+
+@pytest.mark.parametrize(("seen", "is_the_frame"), [(29, False), (30, True)])
+def test_the_sky_is_that_of_the_frame_where_it_has_thirty_pixels_else_of_all(seen, is_the_frame):
+    bands = np.arange(2 * 40 * 50, dtype=np.float32).reshape(2, 40, 50)
+    mask = np.ones((40, 50), dtype=bool)
+    mask[15:25, 20:30] = False
+    mask[0, :seen] = False
+    found = detection._frame(bands, mask)
+    assert found.shape == (2, seen if is_the_frame else seen + 100)
+    assert set(found[0]) >= set(bands[0, 0, :seen])

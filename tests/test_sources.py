@@ -327,6 +327,15 @@ def test_a_catalog_of_pixels_gets_its_positions_from_the_wcs(mosaic, tmp_path):
     assert here.separation(sky_of(mosaic, [PLACES[0], PLACES[2]])).arcsec.max() < 1e-6
 
 
+@pytest.mark.parametrize(("away", "is_its"), [(3.8, True), (4.2, False)])
+def test_a_catalog_position_takes_the_size_of_the_source_within_four_pixels(mosaic, tmp_path, away, is_its):
+    alone = taken(mosaic).table.to_pylist()
+    one = min(alone, key=lambda row: np.hypot(row["x_px"] - PLACES[0][0], row["y_px"] - PLACES[0][1]))
+    x, y = one["x_px"] + 0.8 * away, one["y_px"] - 0.6 * away
+    (row,) = taken(mosaic, write(tmp_path / "c.csv", f"id,x_px,y_px\na,{x},{y}\n")).table.to_pylist()
+    assert row["radius_px"] == (one["radius_px"] if is_its else None)
+
+
 def test_catalog_rows_outside_the_mosaic_or_without_a_position_are_rejected(mosaic, tmp_path):
     lines = "id,ra,dec\nnear,359.99,62.2\nfar,10,-30\nbehind,180,-62\nnone,,\nwrong,10,95\n"
     found = taken(mosaic, write(tmp_path / "c.csv", lines))
