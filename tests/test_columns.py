@@ -143,6 +143,8 @@ def test_columns_of_positions_without_any_value_are_found_last():
 def test_the_user_says_which_columns_are_positions():
     two = table(ra=[1.0], dec=[2.0], A=[3.0], D=[4.0])
     assert positions(two, ra="A", dec="d").columns == ("A", "D")
+    assert positions(two, ra="A").columns == ("A", "dec")
+    assert positions(two, dec="D").columns == ("ra", "D")
     with pytest.raises(SchemaError, match="no column 'B' for ra; there are: ra, dec, A, D"):
         positions(two, ra="B")
     with pytest.raises(SchemaError, match=r"no positions found.*There are: A"):
