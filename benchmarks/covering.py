@@ -88,6 +88,7 @@ def _shared_key(fixturedef) -> str | None:
     return None if fixturedef.scope == "function" else f"{FIXTURE}{fixturedef.baseid}::{fixturedef.argname}"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Start before any test module imports galsearch."""
-    config.pluginmanager.register(Covering(Path(os.environ["COVERING"])), "covering")
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Start before anything imports galsearch, the conftest included."""
+    early_config.pluginmanager.register(Covering(Path(os.environ["COVERING"])), "covering")

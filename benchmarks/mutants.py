@@ -223,7 +223,7 @@ def _environment(copy: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{copy / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def attempt(mutant: Mutant, tests: Tests, copy: Path, budget_s: float) -> dict:
+def attempt(mutant: Mutant, tests: Tests, copy: Path, *, budget_s: float, patience: float) -> dict:
     """Try one mutant in a copy of the tree; return what became of it."""
     path = copy / mutant.path
     source = path.read_text()
@@ -231,7 +231,7 @@ def attempt(mutant: Mutant, tests: Tests, copy: Path, budget_s: float) -> dict:
     result = asdict(mutant) | {"diff": mutant.diff(source), "tests": len(chosen)}
     if not chosen:
         return result | {"state": UNCOVERED, "seconds": 0.0}
-    limit_s = 60 + 5 * sum(tests.seconds[test] for test in chosen)
+    limit_s = patience * (12 + sum(tests.seconds[test] for test in chosen))
     started = time.perf_counter()
     path.write_text(mutant.changed(source))
     try:
@@ -265,7 +265,9 @@ def _run(chosen: list[str], copy: Path, limit_s: float) -> tuple[str, str]:
     return KILLED, failed[0] if failed else said[-300:]
 
 
-def try_all(mutants: list[Mutant], tests: Tests, copies: list[Path], *, budget_s: float, minutes: float) -> list[dict]:
+def try_all(
+    mutants: list[Mutant], tests: Tests, copies: list[Path], *, budget_s: float, minutes: float, patience: float = 5
+) -> list[dict]:
     """Try mutants, as many at a time as there are copies, until all are done or the time is up."""
     free: Queue[Path] = Queue()
     for copy in copies:
@@ -277,11 +279,12 @@ def try_all(mutants: list[Mutant], tests: Tests, copies: list[Path], *, budget_s
             return None
         copy = free.get()
         try:
-            result = attempt(mutant, tests, copy, budget_s)
+            result = attempt(mutant, tests, copy, budget_s=budget_s, patience=patience)
         finally:
             free.put(copy)
         print(
-            f"{result['state']:10} {result['seconds']:6.1f} s  {mutant.path}:{mutant.line} {mutant.operator}",
+            f"{result['state']:10} {result['seconds']:6.1f} s  {mutant.path}:{mutant.line} {mutant.operator}"
+            + ("" if result["state"] == KILLED else f"\n{result['diff']}"),
             flush=True,
         )
         return result
@@ -304,7 +307,8 @@ def main() -> None:
             covered(copies[0], options.jobs, folder)
         tests = read_map(folder)
         print(f"{len(tests.seconds)} fast tests; {len(mutants)} mutants drawn with seed {options.seed}", flush=True)
-        results = try_all(mutants, tests, copies, budget_s=options.budget, minutes=options.minutes)
+        limits = {"budget_s": options.budget, "minutes": options.minutes, "patience": options.patience}
+        results = try_all(mutants, tests, copies, **limits)
     report(results, options)
 
 
@@ -333,6 +337,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--minutes", type=float, default=60, help="no new mutant is tried after that")
     parser.add_argument("--budget", type=float, default=60, help="seconds of tests that one mutant meets at most")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=5,
+        help="tests that take so many times their seconds never end (more on a busy machine)",
+    )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--map", type=Path, help="folder to keep, or to read, which test runs which line")
     parser.add_argument("--again", type=Path, help="JSON of an earlier run, whose survivors are tried again")

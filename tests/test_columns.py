@@ -143,6 +143,8 @@ def test_columns_of_positions_without_any_value_are_found_last():
 def test_the_user_says_which_columns_are_positions():
     two = table(ra=[1.0], dec=[2.0], A=[3.0], D=[4.0])
     assert positions(two, ra="A", dec="d").columns == ("A", "D")
+    assert positions(two, ra="A").columns == ("A", "dec")
+    assert positions(two, dec="D").columns == ("ra", "D")
     with pytest.raises(SchemaError, match="no column 'B' for ra; there are: ra, dec, A, D"):
         positions(two, ra="B")
     with pytest.raises(SchemaError, match=r"no positions found.*There are: A"):
@@ -240,7 +242,13 @@ def test_a_label_that_repeats_is_a_class_and_no_id():
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "first"), [("x_px", "y_px", 0), ("X_IMAGE", "Y_IMAGE", 1), ("xcentroid", "ycentroid", 0), ("x", "y", 0)]
+    ("x", "y", "first"),
+    [
+        *(("x_px", "y_px", 0), ("x", "y", 0)),
+        *(("xcentroid", "ycentroid", 0), ("x_centroid", "y_centroid", 0)),  # photutils counts from 0
+        *(("X_IMAGE", "Y_IMAGE", 1), ("XWIN_IMAGE", "YWIN_IMAGE", 1), ("XPEAK_IMAGE", "YPEAK_IMAGE", 1)),  # as FITS
+        *(("x_fit", "y_fit", 0), ("xcen", "ycen", 0), ("x_pix", "y_pix", 0), ("xpix", "ypix", 0)),
+    ],
 )
 def test_pixels_are_found_and_counted_from_zero(x, y, first):
     found = columns.pixels(table(**{x: [5.0, 7.0], y: [6.0, 8.0]}), {}, name="t")
@@ -339,3 +347,13 @@ def test_the_one_main_identifier_by_ucd_is_the_id_and_two_are_none():
 def test_numbers_too_long_for_a_double_are_the_nearest_one():
     column = pa.chunked_array([[2**63 - 1, None, 99]])
     np.testing.assert_array_equal(columns.numbers(column), [2.0**63, np.nan, 99])
+
+
+@pytest.mark.parametrize("lacking", ["ra", "dec"])
+def test_columns_of_positions_with_one_axis_alone_are_still_those(lacking):
+    """Their rows are left out, one by one; another pair, without any value, is not taken in their place."""
+    values = {"ra": [10.0, 20.0], "dec": [-5.0, 5.0], lacking: [None, None]}
+    found = positions(table(**{name: pa.array(one, pa.float64()) for name, one in values.items()}))
+    assert found.columns == ("ra", "dec")
+    assert np.isnan(getattr(found, lacking)).all()
+    assert np.isfinite(found.dec if lacking == "ra" else found.ra).all()

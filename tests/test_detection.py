@@ -12,7 +12,7 @@ from tiny_models import picture as draw
 
 from galsearch.errors import SchemaError
 from galsearch.schema import GALAXIES
-from galsearch.science import morphology
+from galsearch.science import detection, morphology
 from galsearch.science.detection import COLUMNS, cutout_size, detect, measure
 
 
@@ -459,3 +459,40 @@ def test_a_block_of_zeros_is_told_where_nan_pixels_lie_between_it_and_the_sky():
     whole = 100 * np.exp(-np.hypot(x, y) / 6) + np.random.default_rng(1).normal(100, 5, x.shape)
     cut = np.where(y + 48 < 40, 0.0, np.where(y + 48 < 48, np.nan, whole)).astype(np.float32)
     assert measure(cut)["morphology_flag"] & 256
+
+
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+def test_a_sky_that_reaches_one_side_alone_is_no_model_on_black(side):
+    """Of a frame with zeros on three sides the fourth says that they are where the data end."""
+    y, x = np.mgrid[-48:48, -48:48]
+    whole = 300 * np.exp(-np.hypot(x, y) / 6) + np.random.default_rng(1).normal(100, 5, x.shape)
+    cut = np.zeros_like(whole)
+    there = {"top": np.s_[:-14, 14:-14], "bottom": np.s_[14:, 14:-14]}
+    there |= {"left": np.s_[14:-14, :-14], "right": np.s_[14:-14, 14:]}
+    cut[there[side]] = whole[there[side]]
+    found = measure(cut.astype(np.float32))
+    assert found["morphology_flag"] & morphology.FLAGS["blank"]
+    closed = np.zeros_like(whole)
+    closed[14:-14, 14:-14] = 100.0
+    assert not measure(closed.astype(np.float32))["morphology_flag"] & morphology.FLAGS["blank"]
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (97, 97), (96, 97), (97, 120)])
+@pytest.mark.parametrize(("down", "right"), [(0, 1), (0, -1), (1, 0), (-1, 0)])
+def test_of_two_sources_beside_the_middle_the_nearer_one_is_measured(shape, down, right):
+    """The middle of a picture is that of its pixels; a quarter of a pixel decides."""
+    middle = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    near, far = ((middle[0] + right * step, middle[1] + down * step) for step in (8.0, -8.5))
+    found = measure(gaussian(shape, *near, 1.8) + gaussian(shape, *far, 1.8, peak=160) + 0.5 * noise(*shape))
+    assert (found["x_px"], found["y_px"]) == pytest.approx(near, abs=0.2)
+
+
+@pytest.mark.parametrize(("seen", "is_the_frame"), [(29, False), (30, True)])
+def test_the_sky_is_that_of_the_frame_where_it_has_thirty_pixels_else_of_all(seen, is_the_frame):
+    bands = np.arange(2 * 40 * 50, dtype=np.float32).reshape(2, 40, 50)
+    mask = np.ones((40, 50), dtype=bool)
+    mask[15:25, 20:30] = False
+    mask[0, :seen] = False
+    found = detection._frame(bands, mask)
+    assert found.shape == (2, seen if is_the_frame else seen + 100)
+    assert set(found[0]) >= set(bands[0, 0, :seen])

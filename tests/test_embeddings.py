@@ -143,3 +143,16 @@ def test_words_lie_in_the_space_of_the_main_embedding_whatever_the_lengths():
     nameless = schema.Manifest("t", 1, {"radio": {**space, "space": None}, "other": {**space, "space": None}})
     assert [nameless.knows_words(name) for name in ("radio", "other")] == [True, False]
     assert schema.Manifest("t", 1, {}).main_embedding is None
+
+
+def test_who_has_a_vector_is_told_row_by_row_and_who_has_none_by_name(two, spectra):
+    store = two._store
+    names = store.ids(np.arange(tiny.ROWS))
+    assert store.has_vector("spectrum", np.arange(tiny.ROWS)).tolist() == [name in spectra for name in names]
+    assert store.has_vector("image", np.arange(tiny.ROWS)).all()
+    places = store.vector_rows("spectrum", store.rows_of(sorted(spectra)))
+    first = sorted(spectra)[int(np.argmin(places))]  # its vector is the first that is stored
+    assert places.min() == 0
+    np.testing.assert_array_equal(store.embeddings("spectrum", [first])[0], spectra[first])
+    with pytest.raises(QueryError, match=f"object '{WITHOUT}' has no vector"):
+        store.embeddings("spectrum", [first, WITHOUT])

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_models
+import tiny_spectra
 from tiny_models import picture, reference_image, reference_text, write_tiny_models
 
 from galsearch import encode
@@ -132,10 +133,14 @@ def test_one_bare_text_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "red.png"]
+    "bad",
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((4, 4), (0, 4, 3), (4, 0, 3), (4, 4, 4), (4, 4, 3, 1), (4, 3, 3, 3))),
+        *(np.zeros((4, 4, 3)), "red.png"),
+    ],
 )
 def test_pictures_of_another_shape_are_refused(image, bad):
-    with pytest.raises(SchemaError, match="uint8"):
+    with pytest.raises(SchemaError, match="an image encoder takes RGB"):
         image.encode([bad])
 
 
@@ -299,3 +304,17 @@ def test_importing_encode_loads_no_engine():
     code = f"import sys, galsearch.encode; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_spectra_that_are_not_on_the_grid_or_not_finite_are_refused_and_weights_of_zero_are_not(tmp_path):
+    found = Encoder.from_folder(tiny_spectra.write_tiny_spectrum_model(tmp_path))
+    good = np.ones((2, tiny_spectra.PIXELS), np.float32)
+    good[0] += np.linspace(0, 1, tiny_spectra.PIXELS)
+    good[1, ::7] = 0  # no data there
+    np.testing.assert_allclose(found.encode([good]), tiny_spectra.reference(good[None].astype(float)), atol=1e-5)
+    holed, denied = good.copy(), good.copy()
+    holed[0, 3], denied[1, 3] = np.nan, -1.0
+    for bad in (good[:, 1:], good[:1], good[None], holed, denied):
+        for batch in ([bad], [good, bad]):
+            with pytest.raises(SchemaError, match="a spectrum encoder takes"):
+                found.encode(batch)

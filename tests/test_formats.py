@@ -32,7 +32,17 @@ from hypothesis import strategies as st
 
 from galsearch import formats
 from galsearch.errors import GalsearchError, SchemaError
-from galsearch.formats import describe, facts_of, format_table, notes_of, read_table, to_astropy, write_table, writing
+from galsearch.formats import (
+    describe,
+    facts_of,
+    fields,
+    format_table,
+    notes_of,
+    read_table,
+    to_astropy,
+    write_table,
+    writing,
+)
 from galsearch.formats.fields import unit_of
 
 ROUND = (".csv", ".ecsv", ".fits", ".vot", ".parquet")  # written and read
@@ -1318,3 +1328,95 @@ def test_control_characters_of_names_titles_and_credits_end_nothing(tmp_path):
     assert read_table(tmp_path / "a.fits").to_pylist()[0]["A b"] == 1
     for suffix in (".reg", ".ajs"):
         assert all(character.isprintable() or character == "\n" for character in (tmp_path / f"a{suffix}").read_text())
+
+
+# ---- what no two files have in common
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_of_any_arrow_type_is_plain_text(kind):
+    values = pa.chunked_array([pa.array(["a", None, "ü"], pa.string()).cast(kind)])
+    found = fields.plain_types(values)
+    assert (found.type, found.to_pylist()) == (pa.string(), ["a", None, "ü"])
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.int16()])
+@pytest.mark.parametrize("end", ["lowest", "second", "last but one", "highest"])
+def test_the_only_number_that_is_free_stands_for_a_null(kind, end):
+    """Bytes are taken from the top, other integers from the bottom; a type is widened only when it is full."""
+    limits = np.iinfo(kind.to_pandas_dtype())
+    every = list(range(limits.min, limits.max + 1))
+    free = every.pop({"lowest": 0, "second": 1, "last but one": -2, "highest": -1}[end])
+    data, null = np.array([*every, 0], kind.to_pandas_dtype()), np.arange(len(every) + 1) == len(every)
+    found = writing._with_null_number(data.copy(), null)
+    assert (found.dtype, found[-1]) == (data.dtype, free)
+    full = np.array([*range(limits.min, limits.max + 1), 0], data.dtype)
+    found = writing._with_null_number(full.copy(), np.arange(len(full)) == len(full) - 1)
+    assert found[-1] not in full[:-1] and found[:-1].tolist() == full[:-1].tolist()
+
+
+@pytest.mark.parametrize("suffix", sorted(writing._WRITERS))
+def test_a_table_of_pictures_alone_is_written_without_columns_or_refused_in_words(tmp_path, suffix):
+    table = pa.table({"thumbnail": pa.array([b"x", None], pa.binary())})
+    try:
+        write_table(table, tmp_path / f"a{suffix}", meta={})
+    except GalsearchError as error:
+        assert str(tmp_path) in str(error)
+    else:
+        assert (tmp_path / f"a{suffix}").is_file()
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 4), (3, 2, 4, 5)])
+def test_an_array_a_row_keeps_its_shape(tmp_path, shape):
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    Table({"v": values, "n": [1, 2, 3]}).write(tmp_path / "a.fits")
+    assert np.array_equal(read_table(tmp_path / "a.fits")["v"].to_pylist(), values)
+
+
+STAND_INS = (99.0, -99.0, 99.9, -99.9, 99.99, -99.99, 999.0, -999.0, 9999.0, -9999.0)  # of other catalogs
+
+
+@pytest.mark.parametrize("number", STAND_INS)
+def test_a_number_that_stands_for_no_value_elsewhere_is_told(tmp_path, number):
+    rows = "\n".join(f"{row},{value}" for row, value in enumerate([14.5, number, 16.25, number, 15.0]))
+    found = read_text(tmp_path, f"id,mag\n{rows}\n")
+    assert any(f"{number:g}" in note for note in notes_of(found)), notes_of(found)
+    other = read_text(tmp_path, f"id,mag\n{rows}\n".replace(str(number), str(number * 0.97)))
+    assert not notes_of(other)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".fit", ".vot", ".votable", ".xml", ".parquet", ".pq"])
+def test_a_file_that_is_what_its_name_says_has_no_notes(tmp_path, suffix):
+    write_table(pa.table({"object_id": ["a", "b"], "ra": [1.0, 2.5]}), tmp_path / f"a{suffix}")
+    assert not notes_of(read_table(tmp_path / f"a{suffix}"))
+
+
+@pytest.mark.parametrize(("numbers", "is_read"), [(2**16 // 4, True), (2**16 // 4 + 1, False)])  # 4 bytes each
+def test_a_votable_may_declare_rows_of_64_kib_and_no_wider_ones_than_the_file(tmp_path, numbers, is_read):
+    text = (
+        '<VOTABLE version="1.4"><RESOURCE><TABLE>'
+        f'<FIELD name="a" datatype="float" arraysize="{numbers}"/><DATA><TABLEDATA></TABLEDATA></DATA>'
+        "</TABLE></RESOURCE></VOTABLE>"
+    )
+    if is_read:
+        assert read_text(tmp_path, text, "a.vot").column_names == ["a"]
+    else:
+        with pytest.raises(SchemaError, match="row"):
+            read_text(tmp_path, text, "a.vot")
+
+
+@pytest.mark.parametrize("width", [1, 4, 5, 9])
+def test_columns_that_become_text_after_a_million_bytes_are_text_from_the_first(tmp_path, width):
+    """One after another where they are few, else all of the table."""
+    rows = 120_000 // width
+    lines = [",".join(["object_id", *(f"c{number}" for number in range(width)), "n"])]
+    lines += [",".join([f"o{row}", *["1234567890"] * width, "7"]) for row in range(rows)]
+    lines += [",".join(["last", *["word"] * width, "8"])]
+    found = read_text(tmp_path, "\n".join(lines) + "\n")
+    assert found.num_rows == rows + 1
+    for number in range(width):
+        assert found[f"c{number}"].type == pa.string()
+        assert {*found[f"c{number}"].to_pylist()[:-1]} == {"1234567890"} and found[f"c{number}"][-1].as_py() == "word"
+    assert {*map(int, found["n"].to_pylist()[:-1])} == {7} and int(found["n"][-1].as_py()) == 8

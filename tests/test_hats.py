@@ -245,3 +245,13 @@ def test_a_lost_partition_near_the_atlas_is_an_error_and_a_far_one_is_not(copy, 
         min(near).unlink()
         with pytest.raises(SchemaError, match="listed and not there"):
             atlas.crossmatch(copy, radius_arcsec=1)
+
+
+@pytest.mark.parametrize(("order", "number"), [(0, 12), (3, 768), (1, 48)])
+def test_a_partition_of_a_pixel_that_there_is_not_is_an_error(copy, tmp_path, order, number):
+    """An order has 12 times 4 to the power of it."""
+    path = copy / "dataset" / f"Norder={order}" / "Dir=0" / f"Npix={number}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(next(copy.rglob("Npix=*.parquet")), path)
+    with pytest.raises(SchemaError, match=rf"^(?!.*copy: .*copy: ).*HEALPix order {order} has no such pixel"):
+        galsearch.build(tmp_path / "a.atlas", table=copy, vectors="v", model="random")

@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,9 @@ from tiny_models import picture, reference_image, write_tiny_models
 import galsearch
 from galsearch import ingest
 from galsearch.science import images
+from galsearch.store.files import check_folder
+from galsearch.store.index import cells
+from galsearch.store.write import disk
 
 LOOKS = {
     "a-red": ("red", "edge"),
@@ -678,8 +683,12 @@ def test_the_phrases_of_every_atlas_are_words_and_each_is_there_once():
 
 def test_pictures_are_images_or_a_mosaic_and_the_old_name_warns(tmp_path, tiny_models):
     cutouts = draw(tmp_path / "cutouts")
-    with pytest.warns(FutureWarning, match="source is now called images"):
+    with pytest.warns(FutureWarning, match="source is now called images") as warned:
         report = galsearch.build(tmp_path / "a.atlas", source=cutouts, models=tiny_models)
+        galsearch.add(
+            tmp_path / "a.atlas", source=draw(tmp_path / "more", {"e-more": ("red", "round")}), models=tiny_models
+        )
+    assert [one.filename for one in warned] == [__file__] * 2  # the line that is to be changed is named
     assert report.rows == len(LOOKS)
     with pytest.raises(galsearch.SchemaError, match="images and mosaic are given"):
         galsearch.build(tmp_path / "b.atlas", images=cutouts, mosaic=cutouts, models=tiny_models)
@@ -687,3 +696,55 @@ def test_pictures_are_images_or_a_mosaic_and_the_old_name_warns(tmp_path, tiny_m
         galsearch.build(tmp_path / "b.atlas", mosaic=cutouts, models=tiny_models)
     with pytest.raises(galsearch.SchemaError, match="images takes a folder or an archive"):
         galsearch.build(tmp_path / "b.atlas", images=next(cutouts.iterdir()), models=tiny_models)
+
+
+# ---- the disk
+
+
+@pytest.mark.parametrize("lacking", ["the library", "the function", "the file system"])
+def test_an_atlas_is_replaced_where_two_folders_cannot_change_places(tmp_path, monkeypatch, lacking):
+    """renameat2 is of Linux, and not every file system has it."""
+    path = tmp_path / "a.atlas"
+    for ids in (["a", "b"], ["c"]):
+        table = parquet(tmp_path / "t.parquet", object_id=ids, v=[[1.0, 0.0]] * len(ids))
+        galsearch.build(path, table=table, vectors="v", model="m", overwrite=path.exists())
+
+        def library(*_: object, **__: object) -> object:
+            if lacking == "the library":
+                raise OSError("no such library")
+            return SimpleNamespace(**({} if lacking == "the function" else {"renameat2": lambda *_: -1}))
+
+        monkeypatch.setattr(disk.ctypes, "CDLL", library)
+    with galsearch.open(path) as atlas:
+        assert atlas.search(k=9).ids == ["c"]
+    assert [item.name for item in tmp_path.iterdir() if "atlas" in item.name] == ["a.atlas"]
+
+
+def test_a_build_leaves_no_files_of_the_order_that_its_index_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "LEAST_ROWS", 20)
+    vectors = np.random.default_rng(1).normal(size=(60, 4))
+    table = parquet(tmp_path / "t.parquet", object_id=[f"o{row}" for row in range(60)], v=vectors.tolist())
+    galsearch.build(tmp_path / "a.atlas", table=table, vectors="v", model="m")
+    with galsearch.open(tmp_path / "a.atlas") as atlas:
+        assert atlas.search(vectors[3], k=1).ids == ["o3"]
+    kept = lance.dataset(str(tmp_path / "a.atlas" / "vectors.lance" / "image.lance"))
+    assert len(kept.versions()) == 1
+    data = tmp_path / "a.atlas" / "vectors.lance" / "image.lance" / "data"
+    assert len(list(data.iterdir())) == len(kept.get_fragments())
+
+
+def test_a_folder_holds_as_many_files_as_it_may_and_no_more(tmp_path):
+    for name in ("a", "b", "c/d", "c/e/f"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    check_folder(tmp_path, most=6)  # four files and two folders
+    with pytest.raises(galsearch.FormatError, match="holds more than 5 files"):
+        check_folder(tmp_path, most=5)
+
+
+def test_what_is_kept_of_a_table_in_the_provenance_is_what_there_was_to_say(tmp_path):
+    table = parquet(tmp_path / "t.parquet", object_id=["a", "b"], v=[[1.0, 0.0], [0.0, 1.0]])
+    galsearch.build(tmp_path / "a.atlas", table=table, vectors="v", model="m")
+    with galsearch.open(tmp_path / "a.atlas") as atlas:
+        found = atlas.manifest.provenance[0]["found"]
+    assert found == {"ids": "object_id", "added": 2, "left_out": {}}

@@ -398,3 +398,82 @@ def test_a_large_galaxy_at_one_side_reaches_the_border_and_not_that_of_its_part(
     assert measure(wide)["is_edge"] is True
     wide = wide[:, 60:]
     assert measure(wide)["measure_flag"] == "the source reaches the border, so its size is a lower limit"
+
+
+# ---- edges of what is measured
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_m20_counts_of_pixels_as_bright_as_the_last_the_nearest(seed):
+    generator = np.random.default_rng(seed)
+    light = np.floor(generator.exponential(1.5, (7, 11)))
+    y, x = np.mgrid[:7, :11]
+    total = light.sum()
+    distance = (x - (light * x).sum() / total) ** 2 + (y - (light * y).sum() / total) ** 2
+    held, moments = 0.0, 0.0
+    for value, far in sorted(zip(light.ravel(), distance.ravel(), strict=True), key=lambda one: (-one[0], one[1])):
+        held, moments = held + value, moments + value * far
+        if held >= 0.2 * total:
+            break
+    assert morphology.m20(light) == pytest.approx(np.log10(moments / (light * distance).sum()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_window_is_the_picture_around_a_place_and_one_pixel_of_nothing_beyond_it(seed):
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers((9, 30), (20, 60))[:: (-1) ** seed]
+    signal = generator.normal(size=(height, width)).astype(np.float32)
+    usable = generator.random((height, width)) < 0.8
+    center, half = (generator.uniform(0, width - 1), generator.uniform(0, height - 1)), generator.uniform(2, 90)
+    found = morphology._window(signal, usable, center, half)
+    x, y, reach = round(center[0]), round(center[1]), int(np.ceil(half))
+    left, top = max(x - reach, -1), max(y - reach, -1)
+    right, bottom = min(x + reach, width), min(y + reach, height)
+    light, good = np.pad(np.where(usable, signal, 0), 1), np.pad(usable, 1)
+    part = np.s_[top + 1 : bottom + 2, left + 1 : right + 2]
+    np.testing.assert_array_equal(found.light, light[part])
+    np.testing.assert_array_equal(found.good, good[part])
+    assert found.corner == (left, top)
+    assert found.center == pytest.approx((center[0] - left, center[1] - top))
+    far = [max(abs(column - x), abs(row - y)) for row in (0, height - 1) for column in (0, width - 1)]
+    assert found.half == min(reach, max(far))
+
+
+@pytest.mark.parametrize("band", [0, -1])
+@pytest.mark.parametrize(("sigmas", "is_seen"), [(10.02, True), (9.98, False)])
+def test_a_zone_has_a_color_from_ten_sigmas_in_either_band_on(band, sigmas, is_seen):
+    zone = np.zeros((6, 7), dtype=bool)
+    zone[2:4, 1:4] = True
+    noise = np.array([0.7, 1.0, 1.9])
+    bands = np.ones((3, 9, 12)) * np.array([40.0, 1.0, 50.0])[:, None, None]
+    bands[band] = sigmas * noise[band] * np.sqrt(6) / 6  # in each of 6 pixels
+    found = morphology._zone_color(bands, noise, zone, (3, 2))
+    truth = -2.5 * np.log10(bands[-1, 0, 0] / bands[0, 0, 0])
+    assert found == (pytest.approx(truth) if is_seen else None)
+
+
+def test_what_differs_in_the_sky_is_measured_from_fifty_pairs_on():
+    even = np.zeros((60, 30), np.float32)
+    white = 2 / np.sqrt(np.pi)
+    for pairs in (49, 50):
+        sky = np.zeros(even.shape, dtype=bool)
+        sky[0, :30] = sky[10, :24] = True  # 26 and 20 pairs
+        sky[20, : pairs - 46 + 4] = True
+        assert morphology._sky_difference(even, sky) == pytest.approx(0 if pairs >= 50 else white)
+    rng = np.random.default_rng(1)
+    loud = rng.normal(scale=3, size=(60, 60)).astype(np.float32)
+    assert morphology._sky_difference(loud, np.ones((60, 60), bool)) == pytest.approx(white)  # no more than that
+
+
+@pytest.mark.parametrize("pixels_of_sky", [49, 50])
+def test_clumps_of_the_sky_are_taken_away_as_measured_from_fifty_pixels_on(pixels_of_sky):
+    galaxy = np.where(np.hypot(*(np.mgrid[:41, :41] - 20)) < 12, 50, 0).astype(np.float32)
+    window = morphology._Window(galaxy, np.ones((41, 41), bool), (0, 0), (20.0, 20.0))
+    sky = np.zeros((41, 41), bool)
+    sky[0].flat[:25], sky[40].flat[: pixels_of_sky - 25] = True, True
+    found = morphology._smoothness(np.zeros_like(galaxy), sky, window, (20.0, 20.0), 12.0)
+    lost = 0.0 if pixels_of_sky >= 50 else 1 / np.sqrt(2 * np.pi)  # an even sky has none
+    smooth = morphology._above_smooth(galaxy, window.good, 3)
+    radius = np.hypot(*(np.mgrid[:41, :41] - 20))
+    ring, within = (radius <= 18) & (radius >= 3), radius <= 18
+    assert found == pytest.approx((smooth[ring].sum() - ring.sum() * lost) / galaxy[within].sum())

@@ -13,7 +13,7 @@ from tiny import write
 from tiny_models import picture
 
 from galsearch.errors import SchemaError
-from galsearch.sources import open_source
+from galsearch.sources import files, open_source
 
 PNG = io.BytesIO()
 Image.fromarray(picture(shape="ring", size_px=32)).save(PNG, "PNG")
@@ -195,3 +195,39 @@ def test_cutouts_and_mosaics_of_an_unknown_frame_have_no_positions_and_say_so(tm
         taken(tmp_path / "in" / "a.fits", write(tmp_path / "c.csv", "id,ra,dec\na,150,2\n"))
     brightest = mosaic.table.slice(0, 1).to_pylist()[0]
     assert (brightest["x_px"], brightest["y_px"]) == pytest.approx((60, 20), abs=0.3)  # x is the column
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar.bz2"])
+def test_a_small_archive_may_inflate_to_a_gibibyte_and_a_large_one_to_many_times_its_size(
+    tmp_path, monkeypatch, suffix
+):
+    allowed = []
+
+    class Noted(files._Bounded):
+        def __init__(self, inner, most):
+            allowed.append(most)
+            super().__init__(inner, most)
+
+    monkeypatch.setattr(files, "_Bounded", Noted)
+    path = archive(tmp_path / f"a{suffix}", [("a.png", PNG.getvalue())])
+    assert ids(taken(path)) == ["a"]
+    assert set(allowed) == {2**30}
+    monkeypatch.setattr(files, "LEAST_CAP", 1)
+    allowed.clear()
+    assert ids(taken(path)) == ["a"]
+    assert set(allowed) == {path.stat().st_size * files.images.PICTURE.inflation}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, as it writes
+def test_of_files_with_one_name_in_an_archive_the_last_counts_in_its_place_and_the_others_are_told(tmp_path, suffix):
+    red, blue = (io.BytesIO() for _ in range(2))
+    Image.fromarray(picture(color="red", shape="round", size_px=16)).save(red, "PNG")
+    Image.fromarray(picture(color="blue", shape="round", size_px=16)).save(blue, "PNG")
+    given = [("a.png", red.getvalue()), ("b.png", red.getvalue()), ("./a.png", blue.getvalue())]
+    found = taken(archive(tmp_path / f"a{suffix}", given))
+    assert ids(found) == ["b", "a"]
+    assert found.home.read("a.png") == blue.getvalue()
+    assert [(one["file"], one["reason"]) for one in found.rejected] == [
+        ("a.png", "another file of the same name follows")
+    ]

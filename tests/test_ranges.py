@@ -20,6 +20,7 @@ import galsearch
 from galsearch.errors import FormatError, GalsearchError, RemoteError
 from galsearch.remote.ranges import cache, client
 from galsearch.remote.ranges.file import Address, RemoteFile
+from galsearch.store.sql import served as sandbox_file
 
 pytestmark = pytest.mark.slow
 
@@ -555,3 +556,27 @@ def test_paid_answers_are_not_kept_beside_an_address(tmp_path, monkeypatch):
         journal_path(Address("https://host.example/x.duckdb"), ["a"])
     assert journal_path(Address("https://host.example/x.duckdb"), ["a"], folder=tmp_path / "kept").parent.is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+class Fetching:
+    """Bytes that note which spans are fetched at once."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.fetched = size, []
+
+    def fetch(self, spans: list[tuple[int, int]]) -> None:
+        self.fetched += spans
+
+    def read(self, start: int, count: int) -> bytes:
+        return bytes(count)
+
+
+@pytest.mark.parametrize(("length", "is_a_block"), [(16 * 1024, True), (16 * 1024 - 1, False)])
+def test_what_is_read_from_front_to_back_is_fetched_ahead_from_the_third_block_on(length, is_a_block):
+    content = Fetching(40 * length)
+    handle = sandbox_file._Handle(content, None)
+    for _ in range(5):
+        assert len(handle.read(length)) == length
+    ahead = [(start, stop - start) for start, stop in content.fetched]
+    expected = [(2 * length, 2 * length), (3 * length, 3 * length), (4 * length, 5 * length)]  # 1, 2, 4 blocks more
+    assert ahead == (expected if is_a_block else [])

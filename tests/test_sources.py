@@ -9,6 +9,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from astropy.wcs import WCS
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny import parquet, write
 from tiny_models import picture
@@ -17,6 +19,7 @@ from galsearch.errors import SchemaError
 from galsearch.science import images
 from galsearch.sources import open_source
 from galsearch.sources.files import PICTURES
+from galsearch.sources.known_embeddings import AION
 from galsearch.sources.mosaic import _outside
 from galsearch.sources.vectors import position_name
 
@@ -324,6 +327,15 @@ def test_a_catalog_of_pixels_gets_its_positions_from_the_wcs(mosaic, tmp_path):
     assert here.separation(sky_of(mosaic, [PLACES[0], PLACES[2]])).arcsec.max() < 1e-6
 
 
+@pytest.mark.parametrize(("away", "is_its"), [(3.8, True), (4.2, False)])
+def test_a_catalog_position_takes_the_size_of_the_source_within_four_pixels(mosaic, tmp_path, away, is_its):
+    alone = taken(mosaic).table.to_pylist()
+    one = min(alone, key=lambda row: np.hypot(row["x_px"] - PLACES[0][0], row["y_px"] - PLACES[0][1]))
+    x, y = one["x_px"] + 0.8 * away, one["y_px"] - 0.6 * away
+    (row,) = taken(mosaic, write(tmp_path / "c.csv", f"id,x_px,y_px\na,{x},{y}\n")).table.to_pylist()
+    assert row["radius_px"] == (one["radius_px"] if is_its else None)
+
+
 def test_catalog_rows_outside_the_mosaic_or_without_a_position_are_rejected(mosaic, tmp_path):
     lines = "id,ra,dec\nnear,359.99,62.2\nfar,10,-30\nbehind,180,-62\nnone,,\nwrong,10,95\n"
     found = taken(mosaic, write(tmp_path / "c.csv", lines))
@@ -492,6 +504,47 @@ def test_a_path_of_the_table_is_kept_beside_the_file_of_the_picture(cutouts, tmp
 )
 def test_a_position_is_named_as_the_iau_has_it_cut_and_not_rounded(ra, dec, name):
     assert position_name(ra, dec) == name
+
+
+@given(st.integers(0, 24 * 3600 * 100 - 1), st.integers(-90 * 36_000 + 1, 90 * 36_000 - 1), st.floats(0.05, 0.95))
+def test_a_name_has_the_digits_of_its_position(time, angle, more):
+    """`time` is in hundredths of a second, `angle` in tenths of an arcsecond, and a part of either is cut off."""
+    dec = (angle + (more if angle >= 0 else -more)) / 36_000
+    name = position_name((time + more) * 15 / 360_000, dec)
+    hours, minutes, seconds = int(name[1:3]), int(name[3:5]), float(name[5:10])
+    degrees, parts, arcsec = int(name[11:13]), int(name[13:15]), float(name[15:19])
+    assert minutes < 60 and seconds < 60 and parts < 60 and arcsec < 60
+    assert round((hours * 3600 + minutes * 60 + seconds) * 100) == time
+    assert round((degrees * 3600 + parts * 60 + arcsec) * 10) == abs(angle)
+    assert name[10] == ("-" if dec < 0 else "+") and len(name) == 19
+
+
+def published(tmp_path, **columns):
+    """Write a table as AION-Search has them, without a column of ids."""
+    rows = len(next(iter(columns.values())))
+    vectors = np.random.default_rng(1).normal(size=(rows, 768)).astype(np.float32)
+    return parquet(tmp_path / "published.parquet", **columns, aion_mean_embedding=list(vectors))
+
+
+def test_rows_of_a_published_table_without_ids_are_called_after_their_positions(tmp_path):
+    path = published(tmp_path, ra=[172.4745, None, 0.0], dec=[-0.0743, 1.0, 0.0])
+    found = open_source(None, path, vectors=None, publication=AION)
+    assert found.table["object_id"].to_pylist() == ["J112953.88-000427.4", "J000000.00+000000.0"]
+    assert [one["reason"] for one in found.rejected] == ["row 2 has neither an id nor a position"]
+
+
+def test_a_published_table_with_neither_ids_nor_any_position_is_refused(tmp_path):
+    path = published(tmp_path, ra=pa.nulls(2, pa.float64()), dec=pa.nulls(2, pa.float64()))
+    with pytest.raises(SchemaError, match="no column of ids; name it"):
+        open_source(None, path, vectors=None, publication=AION)
+
+
+@pytest.mark.parametrize("number", [None, 3.0])
+def test_a_vector_with_a_number_missing_is_left_out_and_the_others_stay(tmp_path, number):
+    path = parquet(tmp_path / "t.parquet", object_id=["a", "b", "c"], v=[[3.0, 4.0], [1.0, number], [0.0, 2.0]])
+    found = taken(table=path, vectors="v")
+    assert found.table["object_id"].to_pylist() == (["a", "c"] if number is None else ["a", "b", "c"])
+    np.testing.assert_allclose(found.vectors[[0, -1]], [[0.6, 0.8], [0, 1]])
 
 
 def test_rows_outside_a_mosaic_are_left_out_with_the_reason():

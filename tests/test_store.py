@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import lance
@@ -25,8 +27,10 @@ from hypothesis import strategies as st
 import galsearch
 from galsearch import schema
 from galsearch.errors import GalsearchError, QueryError
+from galsearch.science.ranking import Scorer
 from galsearch.store import check
-from galsearch.store.index import cells
+from galsearch.store.index import cells, search
+from galsearch.store.index.vectors import Held
 from galsearch.store.sql import macros, sandbox
 
 ROWS, DIM, GROUPS = 6_000, 32, 40
@@ -687,3 +691,135 @@ def test_beyond_the_depths_that_were_measured_the_cells_grow_as_between_the_last
     curves = cells.Curves(rows)
     for depth, needed in ((0.5, 4), (1, 4), (10, 40), (31.6, 126.4), (100, 400), (1000, 4000)):
         assert curves._needed("words", 0.98, depth) == pytest.approx(needed, rel=0.01)
+
+
+# ---- the measured curves, against all rows compared with all
+
+
+def indexed(rows=260, dim=5, count=12, seed=3):
+    """Return vectors in the order of their cells, in `Held`, the cells, and the vectors as an array."""
+    array = tiny.random_units(rows, dim, seed=seed)
+    centroids = cells.fit_centroids(array, count, seed=0)
+    cell = cells.assign(array, centroids)
+    order = np.argsort(cell, kind="stable")
+    starts = np.append(0, np.cumsum(np.bincount(cell, minlength=count)))
+    return Held(array[order]), cells.Cells(centroids, starts, cells.Curves([])), array[order]
+
+
+def places_of_best(array, found, queries, depth):
+    """Return for each query the places, among the cells by falling score, of the homes of its best rows."""
+    cell = np.searchsorted(found.starts, np.arange(len(array)), side="right") - 1
+    for query in queries:
+        place = np.argsort(np.argsort(-(found.centroids @ query), kind="stable"))
+        yield place[cell[np.argsort(-(array @ query), kind="stable")[:depth]]]
+
+
+@pytest.mark.parametrize("rows", [20, 260])
+def test_measured_curves_are_the_recall_at_every_number_of_cells_up_to_all(rows, monkeypatch):
+    monkeypatch.setattr(cells, "BLOCK_ROWS", 32)
+    monkeypatch.setattr(cells, "QUERIES", rows)  # then every stored vector asks
+    held, found, array = indexed(rows)
+    words = tiny.random_units(7, 5, seed=9)
+    curves = cells.measure(held, found, words, seed=1)
+    kinds = {kind: {row[1] for row in curves.rows if row[0] == kind} for kind in (cells.LIKE, cells.WORDS)}
+    assert kinds[cells.LIKE] == kinds[cells.WORDS] == ({10} if rows < 200 else {10, 100})
+    probed = {row[2] for row in curves.rows}
+    assert {1, 2, 3, 4, 6, 8, 11, 12} == probed  # powers of the root of two, and all
+    for kind, depth, probes, recall in curves.rows:
+        if kind == cells.LIKE:
+            places = [each[1:] for each in places_of_best(array, found, array, depth + 1)]  # itself comes first
+        elif kind == cells.WORDS:
+            places = list(places_of_best(array, found, words, depth))
+        else:
+            continue
+        assert recall == pytest.approx(np.mean([each < probes for each in places])), (kind, depth, probes)
+
+
+def test_far_from_a_query_recall_is_that_among_a_random_tenth_of_the_cells_without_the_closest():
+    held, found, array = indexed(3_000, 6, 120)
+    curves = cells.measure(held, found, None, seed=1)
+    far = {row[2]: row[3] for row in curves.rows if row[:2] == (cells.FAR, 10)}
+    rng = np.random.default_rng(77)  # another draw than the one measured with
+    cell = np.searchsorted(found.starts, np.arange(3_000), side="right") - 1
+    ranks = []
+    for query in [*array[rng.choice(3_000, 128)], *array[rng.choice(3_000, (128, 3))].sum(axis=1)]:
+        order = np.argsort(-(found.centroids @ query))
+        there = [one for one in order[12:] if rng.random() < 0.1]
+        rows = np.flatnonzero(np.isin(cell, there))
+        best = cell[rows[np.argsort(-(array[rows] @ query))[:10]]]
+        ranks.append([there.index(one) for one in best] + [0] * (10 - len(best)))
+    assert max(far) == 120 and far[120] == 1
+    for probes, recall in far.items():
+        assert recall == pytest.approx(np.mean(np.array(ranks) < probes), abs=0.05), probes
+
+
+def test_the_line_of_what_convinces_is_where_all_but_a_few_queries_have_a_better_answer():
+    held, _, array = indexed()
+    words = tiny.random_units(30, 5, seed=2)
+    found = cells.thresholds(held, words, seed=0)
+    chosen = np.sort(np.random.default_rng(0).choice(260, size=128, replace=False))
+    others = array[chosen] @ array.T
+    others[np.arange(128), chosen] = -1
+    assert found[cells.LIKE] == pytest.approx(np.quantile(others.max(axis=1), 0.05), abs=1e-6)
+    assert found[cells.WORDS] == pytest.approx(np.quantile((words @ array.T).max(axis=1), 0.05), abs=1e-6)
+    assert cells.thresholds(Held(array[:1]), words, seed=0) == {}
+
+
+def test_a_cut_asks_for_as_many_more_cells_as_rows_are_missing():
+    held, found, array = indexed(2_000, 8, 60)
+    found = cells.Cells(found.centroids, found.starts, cells.measure(held, found, None, seed=0))
+    there = np.arange(60)
+
+    def asked(step, wanted=10):
+        """The cells for a cut that every so-many-th row passes."""
+        matching = np.arange(0, 2_000, step)
+        request = search.Request(Scorer(array[0]), wanted, matching, query_kind=cells.LIKE)
+        return search._probes(found, request, len(matching), there)
+
+    whole = {
+        depth: found.curves.probes(recall=0.98, depth=depth, kinds=[cells.LIKE], cells=60) for depth in (10, 20, 50)
+    }
+    assert whole[10] < whole[20] < whole[50]
+    assert {1: asked(1), 2: asked(2), 5: asked(5)} == {1: whole[10], 2: whole[20], 5: whole[50]}
+
+
+@pytest.mark.parametrize("way", ["some rows", "all rows"])
+def test_text_that_is_no_unicode_in_a_lance_table_is_one_clear_error(folder_path, monkeypatch, way):
+    """Lance hands on what the file has."""
+    bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+    with galsearch.open(folder_path, device="cpu") as atlas:
+        store = atlas._store
+        assert store._counts["image"] > 1
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2 * DIM, np.float32)), DIM)
+        table = pa.table({"object_id": bad, "embedding": vectors})
+        monkeypatch.setitem(store._lance, "image", SimpleNamespace(take=lambda rows, columns=None: table))
+        with pytest.raises(galsearch.FormatError, match="cannot be read"):
+            _ = list(store._scan("image")) if way == "all rows" else store.lance_table("image", [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (["CREATE TYPE parquet_variant AS VARCHAR", "CREATE TYPE json AS VARCHAR"], "it has a type 'json'"),
+        (["CREATE MACRO lower(a) AS 'x'", "CREATE MACRO hash(a) AS 0"], "it has a macro 'hash'"),
+        (["ALTER TABLE galaxies ADD COLUMN w DOUBLE DEFAULT random()"], "column 'w' of galaxies has a default"),
+        (["ALTER TABLE galaxies ALTER COLUMN ra TYPE VARCHAR"], "column 'ra' of galaxies is VARCHAR, expected DOUBLE"),
+        (["ALTER TABLE galaxies DROP COLUMN dec"], "table galaxies has no column 'dec'"),
+    ],
+)
+def test_what_a_file_of_others_must_not_have_is_named_the_first_of_several(tiny_bundle, tmp_path, statements, named):
+    path = Path(shutil.copy(tiny_bundle, tmp_path / "other.duckdb"))
+    with duckdb.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    with pytest.raises(galsearch.FormatError, match=named):
+        galsearch.open(path)
+
+
+def test_a_file_of_others_may_have_columns_with_constant_defaults(tiny_bundle, tmp_path):
+    path = Path(shutil.copy(tiny_bundle, tmp_path / "other.duckdb"))
+    with duckdb.connect(path) as connection:
+        connection.execute("ALTER TABLE galaxies ADD COLUMN w DOUBLE DEFAULT 1.5")
+        connection.execute("ALTER TABLE galaxies ADD COLUMN u DOUBLE")
+    with galsearch.open(path) as atlas:
+        assert atlas.search(where="w = 1.5 AND u IS NULL", k=1).plan.matches == tiny.ROWS

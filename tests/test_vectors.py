@@ -381,3 +381,41 @@ def test_the_state_of_a_file_is_the_larger_count_of_its_headers_and_grows_with_e
             connection.execute(f"CREATE TABLE {name} AS SELECT 1 AS n")
         states.append(vectors.file_state(tmp_path / "a.duckdb"))
     assert states == sorted(set(states))
+
+
+class Counted:
+    """A file of this machine that counts what is read, by length."""
+
+    def __init__(self, file):
+        self._file, self.lengths = file, []
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def read(self, at: int, length: int) -> bytes:
+        self.lengths.append(length)
+        return self._file.read(at, length)
+
+
+def test_the_beginning_of_a_run_is_compared_once_and_again_where_it_was_handed_back(tmp_path, monkeypatch):
+    array = tiny.random_units(600, DIM, seed=1)
+    runs = laid_out(tmp_path / "numbers", array, [3 * DIM, 200 * DIM, 450 * DIM])
+    monkeypatch.setattr(kernel, "LIBRARY", None)
+    plain = Mapped(runs, DIM, tmp_path / "numbers")
+    plain.file = Counted(plain.file)
+    for _ in range(3):
+        plain.take(np.array([0, 100, 300, 599]))
+    assert plain.file.lengths.count(vectors.HEAD_BYTES) == 4
+
+
+@pytest.mark.skipif(kernel.LIBRARY is None, reason="what is mapped is handed back, and nothing was compiled")
+def test_rows_that_are_done_with_are_handed_back_to_the_system(tmp_path):
+    """Whole pages between the first and the last run of the rows; what was looked at before is looked at again."""
+    array = tiny.random_units(5_000, DIM, seed=1)
+    cuts = [step * DIM for step in (1_000, 2_000, 3_000, 4_000)]
+    found = Mapped(laid_out(tmp_path / "numbers", array, cuts), DIM, tmp_path / "numbers")
+    found.take(np.arange(5_000))
+    seen = np.asarray(found._pieces.seen)
+    assert seen[:5].all()
+    found.done(1_000, 3_000)
+    assert seen[:5].astype(bool).tolist() == [True, False, False, True, True]

@@ -288,7 +288,8 @@ def _parsed(rows: bytes, layout: _Layout, request: Request) -> pa.Table:
     if not rows.strip():
         return pa.table({key: pa.array([], pa.string()) for key in keys})
     texts = {key for key, name in zip(keys, layout.names, strict=True) if request.wants_text(name)}
-    for attempt in range(RETRIES + 1):
+    tried = 0
+    while True:
         try:
             return arrow_csv.read_csv(
                 io.BytesIO(rows),
@@ -302,8 +303,8 @@ def _parsed(rows: bytes, layout: _Layout, request: Request) -> pa.Table:
             match = re.search(r"In CSV column #(\d+)", str(error))
             if match is None or len(texts) == len(keys):
                 raise _explained(error, layout) from None
-            texts = {*texts, match[1]} if attempt < RETRIES - 1 else set(keys)
-    raise ValueError("its columns change their types")
+            tried += 1
+            texts = {*texts, match[1]} if tried < RETRIES else set(keys)
 
 
 def _explained(error: pa.ArrowInvalid, layout: _Layout) -> Exception:

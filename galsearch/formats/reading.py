@@ -149,7 +149,7 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except SchemaError as error:
-        raise SchemaError(f"{path}: {error}") from None
+        raise SchemaError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except FileNotFoundError:
         raise SchemaError(f"{path}: there is no such file; check the path") from None
     except READING_ERRORS as error:

@@ -192,7 +192,7 @@ def _with_null_number(data: np.ndarray, null: np.ndarray) -> np.ndarray:
     taken, info = set(np.unique(data[~null]).tolist()), np.iinfo(data.dtype)
     if len(taken) > info.max - info.min:
         data, info = data.astype(np.int32), np.iinfo(np.int32)
-    candidates = range(info.max, -1, -1) if info.min == 0 else range(info.min, info.max)
+    candidates = range(info.max, -1, -1) if info.min == 0 else range(info.min, info.max + 1)
     data[null] = next(number for number in candidates if number not in taken)
     return data
 

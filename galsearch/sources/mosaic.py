@@ -35,8 +35,8 @@ DEFAULT_RADIUS_PX = 8.0
 class MosaicSource(Source):
     """Objects cut out of one picture, at a scale that follows their size; `light` is what is measured in a cutout."""
 
-    rgb: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
-    light: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+    rgb: np.ndarray = field(kw_only=True)
+    light: np.ndarray = field(kw_only=True)
 
     def job(self, row: int) -> Job:
         """Cut out the picture of a row, at a scale that follows its size."""
@@ -61,13 +61,20 @@ def mosaic_source(picture: images.Picture, rows: Catalog | None, *, inputs: dict
     problem = picture.position_problem
     noted = Counter([*picture.notes, *([f"no positions: {problem}"] if problem else [])])
     if rows is None:
-        return MosaicSource(detections, inputs, [], rgb, light, picture_notes=noted)
+        return MosaicSource(detections, inputs, [], rgb=rgb, light=light, picture_notes=noted)
     rows = _with_pixels(rows, picture)
     bad = _outside(rows.table, rgb.shape) | off_the_sky(rows.table)
     table, rejected, _ = without(rows, bad)
     table = _with_sizes(table, detections, rows.measures)
     return MosaicSource(
-        table, inputs, rejected, rgb, light, measures=rows.measures, summary=rows.summary, picture_notes=noted
+        table,
+        inputs,
+        rejected,
+        rgb=rgb,
+        light=light,
+        measures=rows.measures,
+        summary=rows.summary,
+        picture_notes=noted,
     )
 
 

@@ -74,7 +74,7 @@ def _files(
             f"the facts of one object take {size:,} bytes, and a file of the site may have {most:,}; allow larger "
             "files with --max-file-mb, or leave that column out of the atlas"
         )
-    parts = min(stop - start, max(2, -(-size // int(FILLED * most))))
+    parts = min(stop - start, -(-size // int(FILLED * most)))  # two at least, since it is too large
     edges = np.linspace(start, stop, parts + 1).astype(int).tolist()
     for low, high in itertools.pairwise(edges):
         yield from _files(galaxies, tables, folder, (low, high), most)
