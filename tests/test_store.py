@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -24,8 +25,8 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch import schema
-from galsearch.errors import GalsearchError, QueryError
-from galsearch.store import check
+from galsearch.errors import EngineError, GalsearchError, QueryError
+from galsearch.store import check, open_store
 from galsearch.store.index import cells
 from galsearch.store.sql import macros, sandbox
 
@@ -687,3 +688,21 @@ def test_beyond_the_depths_that_were_measured_the_cells_grow_as_between_the_last
     curves = cells.Curves(rows)
     for depth, needed in ((0.5, 4), (1, 4), (10, 40), (31.6, 126.4), (100, 400), (1000, 4000)):
         assert curves._needed("words", 0.98, depth) == pytest.approx(needed, rel=0.01)
+
+
+def test_an_error_of_the_engine_itself_is_not_called_a_damaged_file(tiny_bundle):
+    store = open_store(tiny_bundle)
+    with (
+        contextlib.closing(store),
+        pytest.raises(EngineError, match="sql: the SQL engine failed"),
+        store.sandbox.running("sql"),
+    ):
+        raise duckdb.InternalException("INTERNAL Error: unexpected type")
+
+
+def test_a_cone_alone_is_counted_and_listed_like_one_with_a_condition(tiny_bundle):
+    with contextlib.closing(open_store(tiny_bundle)) as store:
+        for k in (1, 1000):
+            alone = store.listed(store.condition(None, (180.0, 0.0), 648_000.0), k=k)
+            beside = store.listed(store.condition("true", (180.0, 0.0), 648_000.0), k=k)
+            assert alone[0].tolist() == beside[0].tolist() and alone[1] == beside[1] > 0
