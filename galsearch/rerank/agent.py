@@ -46,7 +46,7 @@ from galsearch.rerank.judge import (
     Judge,
     JudgeOptions,
     Statements,
-    asking,
+    judge_inputs,
     last_sentences,
     ordered,
     rerank_prompt,
@@ -132,9 +132,9 @@ def by_agent(
     started, prompt = time.perf_counter(), judge.prompted(query)
     numbers = _measures(pool.store.hits(pool.result.rows, None), pool.store.manifest)
     endpoint, parts = ToolEndpoint(judge.service(), {}, tools=TOOLS), [prompt, str(judge.pictures), str(judge.looks)]
-    with asking(pool, judge, endpoint, parts, k=k, prefix="agent-") as to_ask:
-        board, ids, pictures = to_ask.board, to_ask.ids, to_ask.pictures
-        job = _Job(board, ids, pictures, numbers, prompt, judge, to_ask.endpoint, to_ask.journal)
+    with judge_inputs(pool, judge, endpoint, parts, k=k, prefix="agent-") as inputs:
+        board, ids, pictures = inputs.board, inputs.ids, inputs.pictures
+        job = _Job(board, ids, pictures, numbers, prompt, judge, inputs.endpoint, inputs.journal)
         stated = job.statements(job.ask(progress))
     return ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started, by=judge.way)
 

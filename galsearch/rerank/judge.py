@@ -259,18 +259,18 @@ def by_model(
 ) -> tuple[Result, Reranked]:
     """Return the first k hits in the order that a vision model's answers and the search give together."""
     started, prompt = time.perf_counter(), judge.prompted(query)
-    with asking(pool, judge, Endpoint(judge.service(), FIELDS), [prompt], k=k, prefix="rerank-") as to_ask:
-        job = _Job(to_ask.board, to_ask.ids, to_ask.pictures, prompt, judge, to_ask.endpoint, to_ask.journal)
+    with judge_inputs(pool, judge, Endpoint(judge.service(), FIELDS), [prompt], k=k, prefix="rerank-") as inputs:
+        job = _Job(inputs.board, inputs.ids, inputs.pictures, prompt, judge, inputs.endpoint, inputs.journal)
         stopped = job.ask(progress)
         stated = job.statements(stopped)
-    return ordered(pool, to_ask.board, stated, marks, k=k, seconds=time.perf_counter() - started)
+    return ordered(pool, inputs.board, stated, marks, k=k, seconds=time.perf_counter() - started)
 
 
 _Endpoint = TypeVar("_Endpoint", bound=Endpoint)
 
 
 @dataclass(frozen=True)
-class ToAsk(Generic[_Endpoint]):
+class JudgeInputs(Generic[_Endpoint]):
     """The hits of a pool with their pictures, and what a judge is asked with."""
 
     board: Board
@@ -281,9 +281,9 @@ class ToAsk(Generic[_Endpoint]):
 
 
 @contextlib.contextmanager
-def asking(
+def judge_inputs(
     pool: Pool, judge: Judge, endpoint: _Endpoint, parts: Sequence[str], *, k: int, prefix: str
-) -> Iterator[ToAsk[_Endpoint]]:
+) -> Iterator[JudgeInputs[_Endpoint]]:
     """Open endpoint and journal for a pool; `parts` tell one journal of a model from another.
 
     Raises QueryError where no hit has a picture.
@@ -301,7 +301,7 @@ def asking(
         contextlib.closing(endpoint),
         Journal(journal_path(store.path, whole, prefix=prefix, folder=judge.answers)) as journal,
     ):
-        yield ToAsk(board, ids, pictures, endpoint, journal)
+        yield JudgeInputs(board, ids, pictures, endpoint, journal)
 
 
 @dataclass(frozen=True)
