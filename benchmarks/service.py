@@ -1,19 +1,25 @@
-"""What clients of the service wait for, many at once: `python -m benchmarks.service ATLAS --out docs/service.json`.
+"""What clients of the service wait for, many at once: `python -m benchmarks.service --rows 1000000`.
 
 The service is a process of its own, as `galsearch serve` starts it; the clients are threads that keep their connection,
 draw a request, wait for the whole answer, read it for a while, and draw the next. Cones are drawn around objects of the
 atlas, words from a list (objects as examples where the atlas knows no words), and TAP queries are cones in ADQL. Every
-answer must be 200 and hold rows; what is not counts as an error.
+answer must be 200 and hold rows; what is not counts as an error. Afterwards each kind is asked by one client, and the
+processor time that the service and its workers took for it is divided by the requests.
+
+With --rows an atlas of drawn vectors and positions is made first, kept in --cache, and asked in words as if the shipped
+models had made it: what comes back means nothing, and takes as long. An ATLAS of one's own is asked as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import platform
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,10 +31,17 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import galsearch
 from benchmarks.app import DETAILS, SUBJECTS
+from benchmarks.build import family
+from benchmarks.vectors import Spec, object_ids, vector_blocks
+from galsearch.encode import read_card, shipped
+from galsearch.schema import MANIFEST_TABLE
 
 READING_SECONDS = (0.5, 3.5)  # between an answer and the next request of a client
 RADIUS_DEG = 0.2
@@ -38,13 +51,18 @@ START_SECONDS = 120.0
 def main() -> None:
     """Measure and print; with --out, also keep what docs/service.md shows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("atlas", type=Path)
+    parser.add_argument("atlas", type=Path, nargs="?")
+    parser.add_argument("--rows", type=int, help="make an atlas of so many objects instead")
+    parser.add_argument("--cache", type=Path, default=Path("build/service"), help="where that is kept")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--public", action="store_true", help="with the limits for strangers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if (args.atlas is None) == (args.rows is None):
+        parser.error("give either an ATLAS or --rows")
+    args.atlas = args.atlas or drawn_atlas(args.rows, args.cache, seed=args.seed)
     with galsearch.open(args.atlas) as atlas:
         draws, rows = make_draws(atlas, seed=args.seed), len(atlas)
     with socket.socket() as probe:
@@ -59,6 +77,8 @@ def main() -> None:
             "load_before": os.getloadavg()[0],
         }
         found["asks"] = load(port, draws, args)
+        for kind, milliseconds in cpu(server.pid, port, draws).items():
+            found["asks"].setdefault(kind, {})["cpu_ms"] = milliseconds
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
@@ -66,6 +86,64 @@ def main() -> None:
     print(text)
     if args.out:
         args.out.write_text(text + "\n")
+
+
+def drawn_atlas(rows: int, cache: Path, *, seed: int) -> Path:
+    """Return an atlas of drawn vectors and positions that takes words; made at the first call."""
+    card = read_card(shipped("image"))
+    path = cache / f"service-{rows}-{seed}.duckdb"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    folder, table = path.with_suffix(".atlas"), path.with_suffix(".parquet")
+    write_table(table, Spec(rows, card["dim"], seed))
+    galsearch.build(folder, table=table, vectors="embedding", model=card["id"], title="Drawn", overwrite=True)
+    with duckdb.connect(str(folder / "galaxies.duckdb")) as engine:
+        text = engine.execute(f"SELECT value FROM {MANIFEST_TABLE} WHERE key = 'embeddings'").fetchall()[0][0]
+        spaces = json.loads(text)
+        spaces["image"] |= {"sha256": card["sha256"], "space": card["space"]}
+        engine.execute(f"UPDATE {MANIFEST_TABLE} SET value = $1 WHERE key = 'embeddings'", [json.dumps(spaces)])
+    galsearch.bundle(folder, path)
+    table.unlink()
+    shutil.rmtree(folder)
+    return path
+
+
+def write_table(path: Path, spec: Spec) -> None:
+    """Write vectors and positions over the whole sky, block by block."""
+    random_numbers, first = spec.generator(1_000), 0
+    kind = pa.list_(pa.float32(), spec.dim)
+    fields = [("object_id", pa.string()), ("ra", pa.float64()), ("dec", pa.float64()), ("embedding", kind)]
+    with pq.ParquetWriter(path, pa.schema(fields)) as writer:
+        for block in vector_blocks(spec):
+            count = len(block)
+            ra = random_numbers.uniform(0, 360, count)
+            dec = np.degrees(np.arcsin(random_numbers.uniform(-1, 1, count)))
+            vectors = pa.FixedSizeListArray.from_arrays(block.ravel(), spec.dim)
+            columns = [object_ids(range(first, first + count)), ra, dec, vectors]
+            writer.write_table(pa.table(columns, schema=pa.schema(fields)))
+            first += count
+
+
+def cpu(process: int, port: int, draws: dict[str, list[str]], *, requests: int = 100) -> dict[str, float]:
+    """Return the processor milliseconds of a request of each kind, in the service and its workers together."""
+    connection, result = http.client.HTTPConnection("127.0.0.1", port, timeout=60), {}
+    for kind, paths in draws.items():
+        before = _seconds(process)
+        for number in range(requests):
+            ask(connection, paths[number % len(paths)])
+        result[kind] = round(1e3 * (_seconds(process) - before) / requests, 1)
+    connection.close()
+    return result
+
+
+def _seconds(process: int) -> float:
+    """Return the processor time of a process and of all that it has started, in seconds."""
+    ticks = 0
+    for each in family(process):
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def start(atlas: Path, port: int, *, public: bool) -> subprocess.Popen:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from galsearch.errors import (
     BusyError,
+    EngineError,
     FormatError,
     GalsearchError,
     LimitError,
@@ -154,6 +155,7 @@ __all__ = [  # noqa: PLE0604  the names of _HOMES are resolved by __getattr__
     "BusyError",
     "FormatError",
     "GalsearchError",
+    "EngineError",
     "LimitError",
     "ModelMismatchError",
     "QueryError",

@@ -8,6 +8,7 @@
     ├── SchemaError            an input row, column, picture or table that cannot be taken
     ├── QueryError             a question that cannot be asked: bad `where`, unknown id, empty text
     │   ├── UnknownIdError         no object by that id; a KeyError too, as `atlas[id]` is looked up like a dict
+    │   ├── EngineError            a statement at which the SQL engine fails by an error of its own
     │   └── LimitError             a visitor's question that takes more than a visitor may take
     ├── BusyError              too many ask at once, or one asks too often; nothing is wrong with the question
     └── RemoteError            a service outside did not answer
@@ -48,6 +49,10 @@ class UnknownIdError(QueryError, KeyError):
     """There is no object by that id."""
 
     __str__ = Exception.__str__  # KeyError puts quotes around its message
+
+
+class EngineError(QueryError):
+    """A statement at which the SQL engine fails by an error of its own; neither the file nor the reader is to blame."""
 
 
 class LimitError(QueryError):

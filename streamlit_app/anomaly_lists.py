@@ -102,24 +102,14 @@ def worth(found: Found, rows: pa.Table, fdr: float) -> str:
 
 def saved_runs(state: State) -> list[dict[str, Any]]:
     """Return the lists that the atlas keeps, the last first, with what was asked where provenance says it."""
-    if TABLE not in inside.tables(state.atlas):
-        return []
-    rows = state.sql(
-        "SELECT run, max(created) AS created, max(embedding) AS embedding, count(*) AS objects "
-        f"FROM {TABLE} GROUP BY run ORDER BY created DESC, run DESC"
-    ).to_pylist()
-    return [
-        row | {"asked": inside.parameters_of(state.atlas, "anomalies", row["run"])}
-        for row in rows
-        if row["run"] is not None
-    ]
+    return inside.kept_runs(state, TABLE, "anomalies", "embedding")
 
 
 def read_saved(atlas: galsearch.Atlas, key: tuple[Any, ...], row: dict[str, Any]) -> Found:
     """Return a list that is kept; the columns of the catalog are those of today."""
     every = atlas.saved_anomalies(row["run"])
     p, q = (np.array(every[name].to_pylist(), np.float64) for name in ("p_value", "q_value"))
-    normals = row["asked"].get("normal_count")
+    normals = row["parameters"].get("normal_count")
     table = every.slice(0, MOST_LISTED).drop_columns(["run", "tier", "created", "embedding"])
     about = {"run": row["run"], "created": row["created"], "embedding": row["embedding"]}
     known = isinstance(normals, int) and not isinstance(normals, bool)

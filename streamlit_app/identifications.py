@@ -107,23 +107,13 @@ def _shown(text: Any) -> Any:
 
 def kept_runs(state: State) -> list[dict[str, Any]]:
     """Return the looks that the atlas keeps, the last first, with what was asked where provenance says it."""
-    if TABLE not in inside.tables(state.atlas):
-        return []
-    rows = state.sql(
-        "SELECT run, max(created) AS created, max(kind) AS kind, count(*) AS objects "
-        f"FROM {TABLE} GROUP BY run ORDER BY created DESC, run DESC"
-    ).to_pylist()
-    return [
-        row | {"about": inside.parameters_of(state.atlas, "identify", row["run"])}
-        for row in rows
-        if row["run"] is not None
-    ]
+    return inside.kept_runs(state, TABLE, "identify", "kind")
 
 
 def read_kept(atlas: galsearch.Atlas, key: tuple[Any, ...], row: dict[str, Any]) -> Known:
     """Return a look that is kept."""
     table = _public(atlas.saved_identifications(row["run"])).drop_columns(["run", "created"])
-    return Known(key, str(row["kind"]), str(row["created"]), table, about=row["about"])
+    return Known(key, str(row["kind"]), str(row["created"]), table, about=row["parameters"])
 
 
 def day(when: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from state import fingerprint
+from state import State, fingerprint
 
 import galsearch
 
@@ -52,3 +52,17 @@ def _placed(written: str, _atlas: galsearch.Atlas) -> bool:
 def has_bases(atlas: galsearch.Atlas) -> bool:
     """Say whether the atlas has knowledge bases."""
     return "knowledge_bases" in tables(atlas)
+
+
+def kept_runs(state: State, table: str, action: str, said: str) -> list[dict[str, Any]]:
+    """Return the runs of a table that the atlas keeps, the last first, with their number of objects and a column.
+
+    `parameters` is what provenance says that a run was asked with.
+    """
+    if table not in tables(state.atlas):
+        return []
+    rows = state.sql(
+        f"SELECT run, max(created) AS created, max({said}) AS {said}, count(*) AS objects "
+        f"FROM {table} WHERE run IS NOT NULL GROUP BY run ORDER BY created DESC, run DESC"
+    ).to_pylist()
+    return [row | {"parameters": parameters_of(state.atlas, action, row["run"])} for row in rows]

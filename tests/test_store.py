@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -26,9 +27,9 @@ from hypothesis import strategies as st
 
 import galsearch
 from galsearch import schema
-from galsearch.errors import GalsearchError, QueryError
+from galsearch.errors import EngineError, GalsearchError, QueryError
 from galsearch.science.ranking import Scorer
-from galsearch.store import check
+from galsearch.store import check, open_store
 from galsearch.store.index import cells, search
 from galsearch.store.index.vectors import Held
 from galsearch.store.sql import macros, sandbox
@@ -823,3 +824,21 @@ def test_a_file_of_others_may_have_columns_with_constant_defaults(tiny_bundle, t
         connection.execute("ALTER TABLE galaxies ADD COLUMN u DOUBLE")
     with galsearch.open(path) as atlas:
         assert atlas.search(where="w = 1.5 AND u IS NULL", k=1).plan.matches == tiny.ROWS
+
+
+def test_an_error_of_the_engine_itself_is_not_called_a_damaged_file(tiny_bundle):
+    store = open_store(tiny_bundle)
+    with (
+        contextlib.closing(store),
+        pytest.raises(EngineError, match="sql: the SQL engine failed"),
+        store.sandbox.running("sql"),
+    ):
+        raise duckdb.InternalException("INTERNAL Error: unexpected type")
+
+
+def test_a_cone_alone_is_counted_and_listed_like_one_with_a_condition(tiny_bundle):
+    with contextlib.closing(open_store(tiny_bundle)) as store:
+        for k in (1, 1000):
+            alone = store.listed(store.condition(None, (180.0, 0.0), 648_000.0), k=k)
+            beside = store.listed(store.condition("true", (180.0, 0.0), 648_000.0), k=k)
+            assert alone[0].tolist() == beside[0].tolist() and alone[1] == beside[1] > 0

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from galsearch import schema
-from galsearch.errors import GalsearchError, QueryError
+from galsearch.errors import GalsearchError
 from galsearch.query import Query
 from galsearch.remote import (
     OK,
@@ -32,7 +32,6 @@ from galsearch.remote import (
     Request,
     ToolEndpoint,
     ask_all,
-    journal_path,
     known_models,
     ledger_line,
     picture_part,
@@ -47,6 +46,7 @@ from galsearch.rerank.judge import (
     Judge,
     JudgeOptions,
     Statements,
+    judge_inputs,
     last_sentences,
     ordered,
     rerank_prompt,
@@ -129,22 +129,13 @@ def by_agent(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[Result, Reranked]:
     """Return the first k hits in the order that the judgments of a model with tools and the search give together."""
-    started, store, prompt = time.perf_counter(), pool.store, judge.prompted(query)
-    ids = store.ids(pool.result.rows)
-    pictures = store.thumbnails(ids)
-    if not pictures:
-        raise QueryError(f"{store.path} has no pictures to show to a model; build it from pictures")
-    askable = np.array([name in pictures for name in ids]) & np.isfinite(pool.base)
-    board = Board(pool.base, askable, k=k, samples=judge.samples)
-    numbers = _measures(store.hits(pool.result.rows, None), store.manifest)
-    endpoint = ToolEndpoint(judge.service(), {}, tools=TOOLS).open()
-    try:
-        parts = [judge.model, judge.base_url or "", prompt, str(judge.pictures), str(judge.looks)]
-        with Journal(journal_path(store.path, parts, prefix="agent-", folder=judge.answers)) as journal:
-            job = _Job(board, ids, pictures, numbers, prompt, judge, endpoint, journal)
-            stated = job.statements(job.ask(progress))
-    finally:
-        endpoint.close()
+    started, prompt = time.perf_counter(), judge.prompted(query)
+    numbers = _measures(pool.store.hits(pool.result.rows, None), pool.store.manifest)
+    endpoint, parts = ToolEndpoint(judge.service(), {}, tools=TOOLS), [prompt, str(judge.pictures), str(judge.looks)]
+    with judge_inputs(pool, judge, endpoint, parts, k=k, prefix="agent-") as inputs:
+        board, ids, pictures = inputs.board, inputs.ids, inputs.pictures
+        job = _Job(board, ids, pictures, numbers, prompt, judge, inputs.endpoint, inputs.journal)
+        stated = job.statements(job.ask(progress))
     return ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started, by=judge.way)
 
 

@@ -9,13 +9,14 @@ journal beside the atlas, so that the same question is never paid twice.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -257,23 +258,50 @@ def by_model(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[Result, Reranked]:
     """Return the first k hits in the order that a vision model's answers and the search give together."""
-    started, store, prompt = time.perf_counter(), pool.store, judge.prompted(query)
+    started, prompt = time.perf_counter(), judge.prompted(query)
+    with judge_inputs(pool, judge, Endpoint(judge.service(), FIELDS), [prompt], k=k, prefix="rerank-") as inputs:
+        job = _Job(inputs.board, inputs.ids, inputs.pictures, prompt, judge, inputs.endpoint, inputs.journal)
+        stopped = job.ask(progress)
+        stated = job.statements(stopped)
+    return ordered(pool, inputs.board, stated, marks, k=k, seconds=time.perf_counter() - started)
+
+
+_Endpoint = TypeVar("_Endpoint", bound=Endpoint)
+
+
+@dataclass(frozen=True)
+class JudgeInputs(Generic[_Endpoint]):
+    """The hits of a pool with their pictures, and what a judge is asked with."""
+
+    board: Board
+    ids: list[str]
+    pictures: Mapping[str, bytes]
+    endpoint: _Endpoint
+    journal: Journal
+
+
+@contextlib.contextmanager
+def judge_inputs(
+    pool: Pool, judge: Judge, endpoint: _Endpoint, parts: Sequence[str], *, k: int, prefix: str
+) -> Iterator[JudgeInputs[_Endpoint]]:
+    """Open endpoint and journal for a pool; `parts` tell one journal of a model from another.
+
+    Raises QueryError where no hit has a picture.
+    """
+    store = pool.store
     ids = store.ids(pool.result.rows)
     pictures = store.thumbnails(ids)
     if not pictures:
         raise QueryError(f"{store.path} has no pictures to show to a model; build it from pictures")
     askable = np.array([name in pictures for name in ids]) & np.isfinite(pool.base)
     board = Board(pool.base, askable, k=k, samples=judge.samples)
-    endpoint = Endpoint(judge.service(), FIELDS).open()
-    try:
-        parts = [judge.model, judge.base_url or "", prompt]
-        with Journal(journal_path(store.path, parts, prefix="rerank-", folder=judge.answers)) as journal:
-            job = _Job(board, ids, pictures, prompt, judge, endpoint, journal)
-            stopped = job.ask(progress)
-            stated = job.statements(stopped)
-    finally:
-        endpoint.close()
-    return ordered(pool, board, stated, marks, k=k, seconds=time.perf_counter() - started)
+    whole = [judge.model, judge.base_url or "", *parts]
+    endpoint.open()
+    with (
+        contextlib.closing(endpoint),
+        Journal(journal_path(store.path, whole, prefix=prefix, folder=judge.answers)) as journal,
+    ):
+        yield JudgeInputs(board, ids, pictures, endpoint, journal)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from galsearch import formats
 from galsearch.errors import (
     BusyError,
+    EngineError,
     FormatError,
     GalsearchError,
     LimitError,
@@ -26,6 +27,7 @@ from galsearch.errors import (
 STATUS: dict[type[GalsearchError], int] = {
     UnknownIdError: 404,
     LimitError: 422,
+    EngineError: 422,
     QueryError: 400,
     SchemaError: 400,
     ModelMismatchError: 400,

@@ -44,6 +44,7 @@ from galsearch.service.vo import tap, tap_schema, votable
 from galsearch.service.vo.uws import Jobs
 
 THREADS = 100  # that wait for their turn or work
+WARM_SECONDS = 10.0  # for what is loaded at the start to be there, when the service ends before
 
 
 class Service:
@@ -55,6 +56,7 @@ class Service:
         self._turns = turns
         self._verdicts: Verdicts | None = None
         self._lock = threading.Lock()
+        self._warming: threading.Thread | None = None
         self.jobs = Jobs(jobs, functools.partial(tap.work, self))
 
     @functools.cached_property
@@ -86,10 +88,13 @@ class Service:
                 table, _ = self.atlas.adql("SELECT TOP 1 object_id FROM galaxies", tables=self.tap_schema)
                 votable.document(table, self.about("start"))
 
-        threading.Thread(target=load, daemon=True, name="warm the service").start()
+        self._warming = threading.Thread(target=load, daemon=True, name="warm the service")
+        self._warming.start()
 
     def close(self) -> None:
         """End jobs and processes, and release the files."""
+        if self._warming is not None:  # an encoder that is being loaded when Python ends aborts the process
+            self._warming.join(WARM_SECONDS)
         self.jobs.close()
         self.atlas.close()
 

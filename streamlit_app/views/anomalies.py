@@ -305,8 +305,8 @@ def saved_list(state: State, runs: list[dict[str, Any]]) -> Found | None:
         args=("run", key, names[0]),
     )
     st.caption(
-        f"{widgets.plain(anomaly_lists.said_of(row['asked']))} Lists are kept with `galsearch anomalies --save`, in "
-        "the atlas folder: here nothing is written."
+        f"{widgets.plain(anomaly_lists.said_of(row['parameters']))} Lists are kept with `galsearch anomalies --save`, "
+        "in the atlas folder: here nothing is written."
     )
     held, key = st.session_state.get("anomalies_saved"), (inside.written(state.atlas), run)
     if held is None or held.key != key:

@@ -58,6 +58,12 @@ ENGINE_TABLES = (
 OWN_TABLES = {schema.MANIFEST_TABLE, schema.MAP_TABLE, *schema.KEPT, "models", POSTINGS}
 
 
+class OwnCondition(str):
+    """A condition made of numbers alone, such as a cone: no text of a visitor is in it."""
+
+    __slots__ = ()
+
+
 class Stored(NamedTuple):
     """Vectors as they are stored: their object_ids, `(n, d) float32`, and their cells `(n,)` where they are noted."""
 
@@ -289,10 +295,18 @@ class BaseStore:
         """Return the numbers of the first k rows that pass `condition`, by object_id, and how many pass in all."""
         self._check_numbers()
         cut = f" WHERE {condition}" if condition else ""
-        statement = f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}"
-        # without a condition nobody's text is in it, and no visitor's process is needed
-        result = self.sandbox.select(statement, title="where") if condition else self.sandbox.arrow(statement)
-        return numbers(result, "row"), self.count(condition)
+        rows = numbers(
+            self._cut(f"SELECT rowid AS row FROM galaxies{cut} ORDER BY object_id LIMIT {k}", condition), "row"
+        )
+        return rows, self.count(condition) if len(rows) == k else len(rows)
+
+    def _cut(self, statement: str, condition: str | None) -> pa.Table:
+        """Run a statement with a condition; with nobody's text in it, no visitor's process is needed."""
+        if condition is None:
+            return self.sandbox.arrow(statement)
+        if isinstance(condition, OwnCondition):
+            return self.sandbox.select_here(statement, title="near")
+        return self.sandbox.select(statement, title="where")
 
     def select(self, columns: Sequence[str], condition: str | None) -> pa.Table:
         """Return object_id and `columns` of the objects that pass `condition`, by object_id."""
@@ -426,22 +440,19 @@ class BaseStore:
             parts.append(f"({where}\n)")
         if near is not None and radius_arcsec is not None:
             parts.append(_cone(near, radius_arcsec))
-        return " AND ".join(parts) or None
+        joined = " AND ".join(parts)
+        return (OwnCondition(joined) if where is None else joined) or None
 
     def count(self, condition: str | None) -> int:
         """Return how many objects pass `condition`."""
         if condition is None:
             return self.objects
-        return self.sandbox.select(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", title="where")["n"][
-            0
-        ].as_py()
+        return self._cut(f"SELECT count(*) AS n FROM galaxies WHERE {condition}", condition)["n"][0].as_py()
 
     def _passing(self, condition: str) -> np.ndarray:
         """Return the row numbers of the objects that pass, ascending."""
         self._check_numbers()
-        result = numbers(
-            self.sandbox.select(f"SELECT rowid AS row FROM galaxies WHERE {condition}", title="where"), "row"
-        )
+        result = numbers(self._cut(f"SELECT rowid AS row FROM galaxies WHERE {condition}", condition), "row")
         return result if (result[1:] > result[:-1]).all() else np.sort(result)
 
     def holds(self, table: str) -> bool:

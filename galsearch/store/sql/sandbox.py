@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from galsearch.errors import FormatError, GalsearchError, LimitError, QueryError
+from galsearch.errors import EngineError, FormatError, GalsearchError, LimitError, QueryError
 from galsearch.escaping import is_text
 
 if TYPE_CHECKING:
@@ -201,6 +201,10 @@ class Sandbox:
         """
         if self.visits is not None:
             return self.visits.select(statement, parameters, title=title)
+        return self.select_here(statement, parameters, title=title)
+
+    def select_here(self, statement: str, parameters: list | None = None, *, title: str) -> pa.Table:
+        """Like `select`, in this process whoever asks: for what `title` names and holds no text, such as a cone."""
         with self.running(title) as cursor:
             result = _table(cursor, statement, parameters)
         self.watch()
@@ -228,6 +232,14 @@ class Sandbox:
             self.check_open()
             self._raise_cause(error)
             raise QueryError(f"{title}: {_first_lines(error)}") from None
+        except duckdb.InternalException as error:
+            self.check_open()
+            self.watch()
+            self._raise_cause(error)
+            raise EngineError(
+                f"{title}: the SQL engine failed at it by an error of its own ({_first_lines(error)}); write it in "
+                "another way, and see with `galsearch check` whether the file is whole"
+            ) from None
         except (duckdb.Error, *NO_TEXT) as error:
             self.check_open()
             self.watch()
