@@ -11,7 +11,7 @@ import typer
 import galsearch
 from galsearch.cli import options
 from galsearch.cli.options import check_format
-from galsearch.cli.output import meta_of, print_rows, progress_bar, put_out, tell
+from galsearch.cli.output import again, meta_of, print_rows, progress_bar, put_out, tell
 from galsearch.cli.pages import open_app
 from galsearch.cli.program import add_group, app
 
@@ -337,7 +337,8 @@ def adapt(
     galsearch.save_adaptation(path, made)
     tell(made)
     if made.is_better:
-        tell(f"it is in use; `galsearch adapt {path} --undo` takes it out of use", f"next: galsearch search {path} ...")
+        tell(f"it is in use; `{again('adapt', path, '--undo')}` takes it out of use")
+        tell(f"next: {again('search', path, made.texts[0])}")
     else:
         tell(
             f"it is not in use, since it is not surely better; --use {made.adaptation} brings it into use all the same"
