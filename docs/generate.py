@@ -873,7 +873,7 @@ def service() -> str:
     head = ("asked", *(heads[key] for key in keys))
     rows = ([name, *(f"{row.get(key, 0):,}" for key in keys)] for name, row in found["asks"].items())
     of = f"{found['clients']} clients for {found['seconds']:.0f} s, {found['rows']:,} galaxies; {found['machine']}"
-    how = f"{of}, which others used meanwhile: the load average was {found['load_before']:.0f} before it began."
+    how = f"{of}; the load average was {found['load_before']:.1f} before it began."
     return f"{how}\n\n{table(head, rows)}"
 
 
