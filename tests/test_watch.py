@@ -144,6 +144,20 @@ def test_what_comes_new_is_taken_in_the_next_time(home, sky):
     assert len(ids(plan)) == len(sky.requests) == 5
 
 
+def test_an_empty_folder_is_reported_as_such_and_looked_into_again(home):
+    inbox = home / "inbox"
+    inbox.mkdir()
+    plan = write(home, 'name = "inbox"\nkind = "folder"\npath = "inbox"\n')
+    galsearch.watch(plan)
+    assert "Nothing was requested yet" in (workspace(plan) / "reports" / "latest.md").read_text()
+    (inbox / "one.jpg").write_bytes(jpeg(picture(200, 5, 64)))
+    galsearch.watch(plan)
+    assert len(ids(plan)) == 1
+    (inbox / "one.jpg").unlink()
+    galsearch.watch(plan)
+    assert len(ids(plan)) == 1
+
+
 def test_columns_of_a_list_come_along_with_their_types(home, sky):
     many = [(f"g{number}", number * 0.1, 2.0, 0.01 * number if number else "", f"k{number}") for number in range(4)]
     source = listed(home, sky, many, head="object_id,ra,dec,z_spec,kind", more='columns = ["z_spec", "kind"]\n')

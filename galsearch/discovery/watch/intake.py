@@ -20,7 +20,7 @@ from galsearch.discovery.watch.plan import SourcePlan
 from galsearch.errors import GalsearchError
 from galsearch.remote.cutouts import EMPTY, PICTURE, Answer, Client, Wanted, judged
 from galsearch.remote.cutouts import OUTSIDE as OFF
-from galsearch.sources.files import Archive, Folder, open_files
+from galsearch.sources.files import Archive, Folder, is_archive
 from galsearch.store import open_store
 
 Entry = tuple[str, float | None, float | None, dict[str, Any]]  # item, ra, dec, columns of its table
@@ -100,7 +100,9 @@ class Intake:
                 assert path is not None
                 if not path.exists():
                     raise GalsearchError(f"source '{self.plan.name}': {path}: no such file or folder; mend path")
-                self._files = open_files(path)
+                self._files = (
+                    Archive(path) if is_archive(path) else Folder(path)
+                )  # empty is fine: it is looked into again
                 self._known = set(self._files.names)
             return self._files
 
