@@ -38,6 +38,7 @@ from galsearch.store.sql.sandbox import NAME, NO_TEXT, Sandbox, damaged, identif
 
 OPENED_AGAIN = 20  # times, while others rename files into the place of one that is being opened
 BATCH_ROWS = 8_192  # read or written at a time
+MOST_KINDS = 100  # of queries with a threshold; there are two
 HELD_NUMBERS = 1 << 28  # and so many numbers of vectors that only their engine can read, 1 GB
 FEW_LOOKED_UP = 4  # up to so many are quicker sought in memory one by one
 MOST_MEASURED = 100_000  # rows of measured recall
@@ -88,6 +89,7 @@ class BaseStore:
         self._vectors: dict[str, Vectors] = {}
         self._index: dict[str, Cells | None] = {}
         self._sample: dict[str, np.ndarray] = {}
+        self._thresholds: dict[str, dict[str, float | None]] = {}
         self._among: tuple[np.ndarray, str, np.ndarray] | None = None
         self._known_rows: dict[str, int] = {}
         self._pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -579,8 +581,10 @@ class BaseStore:
         """Return the score under which nothing is convincing; None where it was not measured for such queries."""
         if query_kind is None or f"line_{embedding}" not in self.tables:
             return None
-        result = self.sandbox.rows(f"SELECT score FROM line_{embedding} WHERE asked = $1 LIMIT 1", [query_kind])
-        return result[0][0] if result else None
+        if embedding not in self._thresholds:
+            rows = self.sandbox.rows(f"SELECT asked, score FROM line_{embedding} LIMIT {MOST_KINDS}")
+            self._thresholds[embedding] = dict(reversed(rows))
+        return self._thresholds[embedding].get(query_kind)
 
     def embeddings(self, embedding: str, ids: Sequence[str]) -> np.ndarray:
         """Return the stored unit vectors of `ids`, `(n, d) float32`, in that order; all ids must have one."""
