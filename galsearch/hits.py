@@ -188,6 +188,19 @@ class Hits(Sequence[Hit]):
         store, requested = self._atlas._store, result.scorer.vector
         return refine(store, result.rows, result.embedding, requested, n=n, terms=self.query.terms)
 
+    def reasons(self, *, n: int = 2) -> list[tuple[str, ...]]:
+        """Return for each hit up to `n` phrases that say what it has in common with the query, strongest first.
+
+        They are phrases that the atlas knows, related to the query, of which the hit has more than most of the atlas.
+        None for a hit where nothing stands out, and for all where there are no scores or the text names an object.
+        """
+        result = self._result
+        if result.scorer is None or result.embedding is None or self._names_objects():
+            return [()] * len(self)
+        from galsearch.zeroshot import shared
+
+        return shared(self._atlas._store, result.rows, result.embedding, result.scorer.vector, n=n)
+
     def rerank(
         self,
         by: str = "local",

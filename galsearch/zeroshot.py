@@ -20,6 +20,7 @@ from galsearch.language.attributes import (
     label_vectors,
     read_labels,
     refinements,
+    shared_phrases,
 )
 from galsearch.language.parser import Understanding, about_spectra, hints_without_columns, understand
 from galsearch.query import Term
@@ -95,12 +96,9 @@ def refine(
     known, vectors = phrases(store, embedding)
     if not known or vectors.shape[1] != len(query):
         return []
-    rng = np.random.default_rng(0)
-    total = store.manifest.rows
-    sample = np.sort(rng.choice(total, size=min(REFERENCE_ROWS, total), replace=False))
     result = refinements(
         _vectors(store, embedding, rows)[1],
-        _vectors(store, embedding, sample)[1],
+        _reference(store, embedding),
         known,
         vectors,
         n=n + SPARE,
@@ -110,6 +108,26 @@ def refine(
     by = None if embedding == store.manifest.main_embedding else embedding
     kept = [replace(one, by=by) for one in result if not contradicts(one, wanted, unwanted)]
     return [one for sign in ("more", "less") for one in [each for each in kept if each.sign == sign][:n]]
+
+
+def shared(store: Store, rows: np.ndarray, embedding: str, query: np.ndarray, *, n: int) -> list[tuple[str, ...]]:
+    """Return for each of these rows the phrases of an embedding that it has in common with a query vector."""
+    known, vectors = phrases(store, embedding)
+    result: list[tuple[str, ...]] = [()] * len(rows)
+    if not known or vectors.shape[1] != len(query) or not len(rows):
+        return result
+    there, hits = _vectors(store, embedding, rows)
+    told = shared_phrases(hits, _reference(store, embedding), known, vectors, query=query, n=n)
+    for place, stated in zip(np.flatnonzero(there).tolist(), told, strict=True):
+        result[place] = stated
+    return result
+
+
+def _reference(store: Store, embedding: str) -> np.ndarray:
+    """Return the vectors of ordinary galaxies of an atlas, the same sample every time."""
+    rng = np.random.default_rng(0)
+    total = store.manifest.rows
+    return _vectors(store, embedding, np.sort(rng.choice(total, size=min(REFERENCE_ROWS, total), replace=False)))[1]
 
 
 def _sides(terms: Sequence[Term]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-// Draws tiles {id, score, rank, copies, mark, alt, src} and reports what was done with one.
+// Draws tiles {id, score, rank, copies, why, mark, alt, src} and reports what was done with one.
 // Everything goes in as text, never as markup: ids come from data.
 const MARKS = { y: "true", n: "false", u: "uncertain", t: "true", f: "false" };
 const SIGNS = { true: "✓", false: "✗", uncertain: "?" };
@@ -84,6 +84,11 @@ function caption(tile) {
     const second = make("span", "row more");
     second.append(make("span", "note", tile.note ?? tile.copies ?? ""), make("span", "rank", tile.rank ?? ""));
     box.append(second);
+  }
+  if (tile.why) {
+    const why = make("span", "why more", tile.why);
+    why.title = `in common with the query: ${tile.why}`;
+    box.append(why);
   }
   return box;
 }

@@ -128,7 +128,7 @@ def gallery(
 
 
 def tile(galaxy: galsearch.Galaxy, picture: bytes | str | None, **more: Any) -> dict:
-    """Return what the gallery draws of an object; `more` may be score, rank, copies, mark, alt."""
+    """Return what the gallery draws of an object; `more` may be score, rank, copies, why, mark, alt."""
     about = {"id": galaxy.object_id, "alt": describe(galaxy, picture), "src": data_url(picture)}
     return about | {name: value for name, value in more.items() if value is not None}
 

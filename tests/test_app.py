@@ -582,6 +582,7 @@ def test_tiles_say_how_unusual_a_score_is(start, tiny_atlas):
     top = 100 - float(hits.percentiles[0])
     assert tiles(app)["tiles"][0]["rank"] == f"best {max(top, 0.1):.2g} % of this atlas"
     assert tiles(app)["tiles"][0]["score"] == f"{hits[0].score:.3f}"
+    assert tiles(app)["tiles"][0]["why"] == " · ".join(hits.reasons()[0])
 
 
 @pytest.mark.slow

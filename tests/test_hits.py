@@ -477,3 +477,15 @@ def test_hits_are_shown_after_their_atlas_was_closed(tiny_bundle):
         assert one in opened and one.object_id in opened and 3 not in opened
     assert hits.ids[0] in hits._repr_html_() and "no picture" in hits._repr_html_()
     assert one.object_id in one._repr_html_()
+
+
+# ---- why
+
+
+def test_hits_say_what_they_have_in_common_with_the_query(atlas):
+    hits = atlas.search("red edge-on galaxy", k=30)
+    reasons = hits.reasons()
+    assert len(reasons) == 30 and reasons[0] and all(len(one) <= 2 for one in reasons)
+    assert any("edge" in phrase or "red" in phrase for phrase in reasons[0])
+    assert atlas.search(where="true", k=3).reasons() == [(), (), ()]
+    assert atlas.search("red", k=3)[:2].reasons(n=1) == [one[:1] for one in atlas.search("red", k=3).reasons()][:2]

@@ -21,7 +21,15 @@ from tiny import random_units
 import galsearch
 from galsearch.encode import Encoder
 from galsearch.errors import ModelMismatchError, QueryError, SchemaError
-from galsearch.language.attributes import TEMPERATURE, Label, contrast, label_vectors, read_labels, refinements
+from galsearch.language.attributes import (
+    TEMPERATURE,
+    Label,
+    contrast,
+    label_vectors,
+    read_labels,
+    refinements,
+    shared_phrases,
+)
 from galsearch.language.cuts import VAGUE
 from galsearch.language.foreign import foreign_language
 from galsearch.language.parser import understand
@@ -633,6 +641,22 @@ def test_a_phrase_that_was_asked_or_says_the_same_again_is_left_out():
     found = refinements(hits, reference, [*names, "bars"], twice, n=6, query=vectors[1])
     assert "ring" not in [one.phrase for one in found]
     assert len({"bar", "bars"} & {one.phrase for one in found if one.sign == "more"}) <= 1
+
+
+def test_what_a_hit_has_in_common_with_the_query_is_what_both_have_beyond_the_others():
+    rng = np.random.default_rng(7)
+    reference = rng.normal(size=(400, 6))
+    names, vectors = axes(6, "bar", "ring", "dust", "tail", "lens", "disk")
+    hits = np.zeros((3, 6))
+    hits[0, [0, 1]], hits[1, [1, 2]], hits[2, 3] = (2, 4), 3, 5
+    query = np.array([1.0, 1.2, 0, 0, 0, 0])  # a bar and a ring
+    own = vectors - vectors.mean(axis=0)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    sigmas = (hits @ own.T - (reference @ own.T).mean(axis=0)) / (reference @ own.T).std(axis=0)
+    assert shared_phrases(hits, reference, names, vectors, query=query) == [("ring", "bar"), ("ring",), ()]
+    assert sigmas[2, 3] > 3 and sigmas[1, 2] > 1  # much of what was not asked for
+    assert shared_phrases(hits, reference, names, vectors, query=query, n=1)[0] == ("ring",)
+    assert shared_phrases(hits, reference[:1], names, vectors, query=query) == [(), (), ()]
 
 
 def test_too_little_to_compare_gives_no_refinements():

@@ -22,6 +22,7 @@ from galsearch.cli.output import (
     print_table,
     progress_bar,
     put_out,
+    short,
     tell,
 )
 from galsearch.cli.program import Searching, app
@@ -29,6 +30,7 @@ from galsearch.cli.program import Searching, app
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_EXPLAINED = 12  # hits of which --explain says why
 SHOWN_OF_TABLE = 4  # columns of a cross-matched table; all of them are in --format json, csv, votable and in files
 
 
@@ -129,6 +131,7 @@ def search(
             _tell_named(named, hits, path)
         elif explain:
             _tell_plan(atlas, hits, words)
+            _tell_reasons(hits)
             _tell_refinements(hits)
         else:
             _tell_hints(atlas, words, words_by or by)
@@ -495,6 +498,13 @@ def _tell_hints(atlas: galsearch.Atlas, words: str | None, by: str | None = None
         tell(*atlas.hints(words, by=by))
         familiar = atlas.familiarity(by=by)
         tell(*(familiar.hints if familiar else ()))
+
+
+def _tell_reasons(hits: galsearch.Hits) -> None:
+    """Say of the first hits what they have in common with the query."""
+    for hit, phrases in zip(hits[:MOST_EXPLAINED], hits.reasons(), strict=False):
+        if phrases:
+            tell(f"{short(hit.object_id)}: {', '.join(phrases)}")
 
 
 def _tell_refinements(hits: galsearch.Hits) -> None:

@@ -30,6 +30,7 @@ LEAST = 0.5  # probability: more likely than all the other labels together
 TYPE_ENDS = ("late-type", "elliptical")
 SAME_DIRECTION = 0.6  # cosine of two attribute directions above which they are one for a person
 SMALLEST = 1e-9
+RELATED, LEAST_SHARED = 0.3, 1.0  # cosine of a phrase with a query, and standard deviations, from which a hit shares it
 SCALAR, SEQUENCE, MAPPING = "scalar", "sequence", "mapping"  # what YAML calls its kinds of nodes
 TAGS = {"seq", "map", "str", "int", "float", "bool", "null", "timestamp", "value"}  # what YAML makes of plain text
 MOST_BYTES = 1_000_000  # of a label file
@@ -96,6 +97,35 @@ def refinements(
     return [
         *(Refinement("more", phrases[one], float(divides[one])) for one in chosen),
         *(Refinement("less", phrases[one], float(scores[:, one].mean())) for one in less),
+    ]
+
+
+def shared_phrases(
+    hits: np.ndarray,
+    reference: np.ndarray,
+    phrases: Sequence[str],
+    vectors: np.ndarray,
+    *,
+    query: np.ndarray,
+    n: int = 2,
+) -> list[tuple[str, ...]]:
+    """Return for each hit up to `n` phrases that it has in common with the query, strongest first.
+
+    The arguments are as for `refinements`. A phrase is shared where its direction is related to that of the query (a
+    cosine of RELATED or more) and the hit lies LEAST_SHARED standard deviations of the reference or more along it; the
+    product of both is its strength. Phrases that say the same are there once, equal strengths ordered by phrase.
+    """
+    if min(len(reference), len(phrases)) < 2:
+        return [()] * len(hits)
+    directions = _directions(vectors, around=vectors)
+    usual = reference.astype(np.float64) @ directions.T
+    spread = np.maximum(usual.std(axis=0), SMALLEST)
+    scores = (hits.astype(np.float64) @ directions.T - usual.mean(axis=0)) / spread
+    related = directions @ _directions(query[None], around=vectors)[0]
+    usable = (related >= RELATED) & (scores >= LEAST_SHARED)
+    return [
+        tuple(phrases[one] for one in _distinct(row * related, directions, phrases, there, n))
+        for row, there in zip(scores, usable, strict=True)
     ]
 
 

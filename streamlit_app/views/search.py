@@ -431,6 +431,7 @@ def show_gallery(
     """Draw hits as tiles with score, percentile, copies and mark, and the line under which matches are weaker."""
     ranks, marked = rows.percentiles, state.sets.members(state.collection)
     captions = panel.captions(state, rows.ids)
+    reasons = rows.reasons()
     tiles = []
     for place, hit in enumerate(rows):
         copies = hit.columns.get("copies") or 1
@@ -441,6 +442,7 @@ def show_gallery(
                 score=None if hit.score is None else f"{hit.score:.3f}",
                 rank=None if ranks is None else widgets.rank(float(ranks[place])),
                 copies=f"{copies} copies" if copies > 1 else None,
+                why=" · ".join(reasons[place]) or None,
                 alt=captions.get(hit.object_id),
                 mark=marked.get(hit.object_id, {}).get("mark"),
             )
