@@ -118,8 +118,8 @@ def shared(store: Store, rows: np.ndarray, embedding: str, query: np.ndarray, *,
         return result
     there, hits = _vectors(store, embedding, rows)
     told = shared_phrases(hits, _reference(store, embedding), known, vectors, query=query, n=n)
-    for place, stated in zip(np.flatnonzero(there).tolist(), told, strict=True):
-        result[place] = stated
+    for index, stated in zip(np.flatnonzero(there).tolist(), told, strict=True):
+        result[index] = stated
     return result
 
 
