@@ -106,6 +106,7 @@ _HOMES = {
     "reviewer": "discovery.verdicts",
     "Forecast": "discovery.watch.run",
     "WatchReport": "discovery.watch.report",
+    "SurveyPicture": "remote.cutouts.survey_picture",
     "WatchStatus": "discovery.watch.status",
     "watch": "discovery.watch.run",
     "watch_forecast": "discovery.watch.run",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from galsearch.knowledge.probes import TrainedProbe
     from galsearch.language.parser import Understanding
     from galsearch.lookup import Lookup
+    from galsearch.remote.cutouts.survey_picture import SurveyPicture
     from galsearch.rerank.observe import Observer
     from galsearch.science.adaptation import Correction
     from galsearch.sources.spectra.assembly import Statements
@@ -635,6 +636,40 @@ class Atlas:
         url = sesame.URL if service_url is None else service_url
         ask = functools.partial(sesame.resolve, url=url, timeout_seconds=timeout_seconds)
         return resolve(self._store, text, self.lookup(text), ask)
+
+    def survey_picture(
+        self,
+        object_id: str,
+        *,
+        survey: str = "hips",
+        size_arcsec: float = 40.0,
+        pixels: int = 256,
+        timeout_seconds: float = 30.0,
+        **options: Any,
+    ) -> SurveyPicture:
+        """Return a picture of the place of an object from a survey: a square of `size_arcsec` and `pixels` a side.
+
+        `survey` is a cut-out service: "hips" (any HiPS by hips2fits, with `hips` its identifier), "legacy", "sdss" or
+        "panstarrs"; `options` are its own, such as `layer`, and `base_url` another address. One request is sent, with
+        the position and nothing else, and nothing is kept. Needs galsearch[watch]. Raises QueryError for an object
+        without a position and where the atlas was opened for visitors, RemoteError where the service gives no picture.
+        """
+        from galsearch.remote.cutouts.survey_picture import fetch_picture
+
+        if self._workers is not None:
+            raise QueryError("nothing is requested of surveys here")
+        galaxy = self[object_id]
+        ra, dec = galaxy.columns.get("ra"), galaxy.columns.get("dec")
+        if ra is None or dec is None:
+            raise QueryError(f"object {object_id!r:.60} has no position, so no survey can be asked for its picture")
+        return fetch_picture(
+            (ra, dec),
+            survey=survey,
+            size_arcsec=size_arcsec,
+            pixels=pixels,
+            options=options,
+            timeout_seconds=timeout_seconds,
+        )
 
     def candidates(
         self,

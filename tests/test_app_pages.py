@@ -858,3 +858,28 @@ def test_marks_of_a_collection_are_examples(page, tiny_bundle, tiny_atlas):
 def test_a_public_place_asks_no_model_to_rerank(page, tiny_bundle):
     app = page("rerank", tiny_bundle, public=True, words="galaxy")
     assert app.segmented_control(key="rerank_way").options == ["local"] and not app.text_input
+
+
+# ---- an object without a picture
+
+
+@pytest.mark.slow
+def test_the_picture_of_a_survey_is_fetched_when_asked_for_and_in_public_never(page, tmp_path, monkeypatch):
+    columns = {"object_id": ["a", "b", "c"], "ra": [10.0, 20.0, 30.0], "dec": [2.0, 3.0, 4.0]}
+    table = tiny.parquet(tmp_path / "rows.parquet", **columns, vec=[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    galsearch.build(tmp_path / "g.atlas", table=table, vectors="vec", model="mine")
+    bundle = galsearch.bundle(tmp_path / "g.atlas", tmp_path / "g.duckdb")
+    fetched = []
+
+    def answer(self, object_id):
+        fetched.append(object_id)
+        return galsearch.SurveyPicture(b"\xff\xd8\xff", ".jpg", "hips", "survey.example", 40.0)
+
+    monkeypatch.setattr(galsearch.Atlas, "survey_picture", answer)
+    app = page("object", bundle, where="object_id = 'b'")
+    (button,) = [one for one in app.button if "Legacy Surveys" in one.label]
+    assert fetched == []
+    button.click().run()
+    assert fetched == ["b"] and "survey.example" in " ".join(str(one.value) for one in app.caption)
+    public = page("object", bundle, public=True, where="object_id = 'b'")
+    assert not [one for one in public.button if "Legacy Surveys" in one.label]

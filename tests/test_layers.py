@@ -97,7 +97,7 @@ MAY_IMPORT = {
     "query_code": BELOW_WHOLE | {"retrieval", "atlas"},
     "atlas": BELOW_WHOLE
     | {"sources", "citations", "retrieval", "crossmatch", "lookup", "rerank", "zeroshot", "hits", "adql"}
-    | {"knowledge", "discovery"},
+    | {"knowledge", "discovery", "remote.cutouts"},
     "ingest": BELOW_WHOLE | {"columns", "sources"},
     "evaluation": BELOW_WHOLE | {"atlas", "knowledge", "evaluation"},
     "space": BELOW_WHOLE | {"citations", "ingest", "space"},

@@ -376,10 +376,24 @@ def show(
     path: options.AtlasPath,
     object_id: Annotated[str, typer.Argument(help="Which object.")],
     output_format: options.Format = "table",
+    survey: Annotated[
+        str | None,
+        typer.Option("--survey", help="Request its picture of hips, legacy, sdss or panstarrs; the position is sent."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write that picture to FILE.")] = None,
+    size_arcsec: Annotated[float, typer.Option("--size-arcsec", help="Side of that picture.")] = 40.0,
+    service_url: Annotated[str | None, typer.Option("--service-url", help="Another address of that service.")] = None,
 ):
     """Show every column of one object, with units."""
+    if (survey is None) != (output is None):
+        raise typer.BadParameter("give both: which survey, and the file to write", param_hint="--survey, -o")
     with galsearch.open(path) as atlas:
         atlas[object_id]  # says so when there is none
+        if survey is not None and output is not None:
+            address = {} if service_url is None else {"base_url": service_url}
+            picture = atlas.survey_picture(object_id, survey=survey, size_arcsec=size_arcsec, **address)
+            tell(f"wrote {picture.save(output)}, from {picture.host}")
+            return
         table = atlas.rows([object_id])
         if output_format != "table":
             print_rows(table, output_format)

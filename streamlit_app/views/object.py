@@ -9,6 +9,7 @@ from typing import Any
 import bpt_panel
 import cuts
 import identifications
+import limits
 import numpy as np
 import panel
 import phrasing
@@ -130,10 +131,30 @@ def take_id() -> None:
 # ---- the picture
 
 
+def offer_survey(galaxy: galsearch.Galaxy) -> None:
+    """Offer the picture of a survey: nothing is sent before somebody presses the button, and never in public."""
+    if limits.PUBLIC or galaxy.columns.get("ra") is None or galaxy.columns.get("dec") is None:
+        return
+    pressed = st.button(
+        "Picture of the Legacy Surveys",
+        icon=":material/public:",
+        help="Sends the position of this object, and nothing else, to hips2fits at the CDS.",
+    )
+    if pressed:
+        try:
+            picture = current().atlas.survey_picture(galaxy.object_id)
+        except galsearch.GalsearchError as error:
+            widgets.failure(error)
+            return
+        widgets.image(picture.content, alt=f"{picture.size_arcsec:g} arcsec around {galaxy.object_id}")
+        st.caption(f"{picture.size_arcsec:g} arcsec a side, north up, from {picture.host}.")
+
+
 def show_picture(galaxy: galsearch.Galaxy, picture: bytes | None, file: Path | None) -> None:
     """Draw the picture with its controls: source, bands, levels, stretch, scale."""
     if picture is None and file is None:
         st.info("This atlas has no image of the object.", icon=":material/hide_image:")
+        offer_survey(galaxy)
         return
     sources = [*(["thumbnail"] if picture else []), *([ORIGINAL] if file else [])]
     frame = st.container(key="picture")
