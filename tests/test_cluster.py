@@ -54,6 +54,7 @@ def started(pictures: Path, models: Path, path: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "galsearch.cli", "build", path, "--images", pictures, "--models", models]
     return subprocess.Popen(
         [*map(str, command), "--on", "ray", "--device", "cpu"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -117,8 +118,8 @@ def test_killed_workers_cost_nothing(pictures, local, tiny_models, tmp_path):
             killed.add(pid)
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)
-    told = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, told
+    out, told = process.communicate(timeout=300)
+    assert (process.returncode, out) == (0, ""), told
     assert killed and same(local, path)
 
 

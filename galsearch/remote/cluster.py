@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from galsearch.errors import GalsearchError
@@ -119,10 +120,13 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise GalsearchError(
             f"no Ray cluster {where}: {str(error).splitlines()[0]:.200}; start one with `ray start --head`"
         ) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(
+        sys.stderr
+    ):  # for what Ray says of workers that died, some of it at the end: stdout is for data
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
